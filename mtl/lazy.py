@@ -1,0 +1,34 @@
+"""Public names of a room without importing the room: ``python -m mtl.train --help`` stays instant.
+
+A room's ``__init__`` lists its public names under ``TYPE_CHECKING`` for readers and type checkers
+and hands the same names to :func:`exports`, which imports the module behind a name on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+
+def exports(
+    package: str, names: Mapping[str, Sequence[str]]
+) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
+    """Return ``__all__``, ``__getattr__`` and ``__dir__`` for ``package``.
+
+    Args:
+        package: ``__name__`` of the room.
+        names: module inside the room (without the leading dot) → public names it holds.
+
+    Example::
+
+        __all__, __getattr__, __dir__ = exports(__name__, {"spec": ["TaskSpec", "load_task"]})
+    """
+    home = {name: module for module, listed in names.items() for name in listed}
+
+    def getattribute(name: str) -> Any:
+        if name not in home:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{package}.{home[name]}"), name)
+
+    return sorted(home), getattribute, lambda: sorted(home)
