@@ -58,7 +58,7 @@ class Registry(Generic[T]):
             item = cast(T, getattr(importlib.import_module(module), attribute))
             self._check(name, item)
             self._items[name] = item
-        return cast(T, item)
+        return item
 
     def names(self) -> list[str]:
         """All names, in the order of registration."""

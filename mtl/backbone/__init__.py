@@ -1,0 +1,46 @@
+"""The frozen encoder and what hangs on it: loading, adapter sites, heads, fingerprints.
+
+A thin layer over ``adapters``: :func:`init` makes an encoder accept our own adapter and fusion
+modules without patching the library, and :data:`ADAPTER_MODULES` / :data:`FUSION_MODULES` are
+filled by the rooms below (methods, compose), so this room imports neither.
+"""
+
+from typing import TYPE_CHECKING
+
+from mtl.lazy import exports
+
+if TYPE_CHECKING:
+    from mtl.backbone.adapter_files import load_adapter, save_adapter
+    from mtl.backbone.fingerprint import tensors_fingerprint
+    from mtl.backbone.heads import HEADS, build_head, load_head, save_head
+    from mtl.backbone.injection import (
+        ADAPTER_MODULES,
+        FUSION_MODULES,
+        FusionSite,
+        bottleneck_layers,
+        init,
+    )
+    from mtl.backbone.load import Backbone, Base, load_backbone, load_tokenizer
+    from mtl.backbone.network import Network
+    from mtl.backbone.reference import ModelReference, resolve_model
+    from mtl.backbone.shapes import known_models, skeleton
+
+__all__, __getattr__, __dir__ = exports(
+    __name__,
+    {
+        "adapter_files": ["load_adapter", "save_adapter"],
+        "fingerprint": ["tensors_fingerprint"],
+        "heads": ["HEADS", "build_head", "load_head", "save_head"],
+        "injection": [
+            "ADAPTER_MODULES",
+            "FUSION_MODULES",
+            "FusionSite",
+            "bottleneck_layers",
+            "init",
+        ],
+        "load": ["Backbone", "Base", "load_backbone", "load_tokenizer"],
+        "network": ["Network"],
+        "reference": ["ModelReference", "resolve_model"],
+        "shapes": ["known_models", "skeleton"],
+    },
+)

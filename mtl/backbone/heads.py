@@ -1,0 +1,181 @@
+"""Prediction heads: our modules, stored in the format of ``adapters``' flexible heads.
+
+=================  ==============================================================  ===============
+name               computes, from the first token x of the last layer (N,D)        stock files
+=================  ==============================================================  ===============
+``two_layer``      W2 dropout(tanh(W1 dropout(x) + b1)) + b2                       layers 2
+``pooler_linear``  W dropout(pooler(x)) + b, the base's own frozen pooler          use_pooler
+=================  ==============================================================  ===============
+
+Dropout is the encoder's ``hidden_dropout_prob``; weights start as N(0, 0.02), biases at zero
+(specs/composition_methods §0).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mtl.errors import RequestError, ZooError
+from mtl.files import read_json, read_safetensors, write_json, write_safetensors
+from mtl.registry import Registry
+
+CONFIG_FILE = "head_config.json"
+WEIGHTS_FILE = "model_head.safetensors"
+
+_MODEL_CLASSES = {
+    "bert": "BertAdapterModel",
+    "roberta": "RobertaAdapterModel",
+    "xlm-roberta": "XLMRobertaAdapterModel",
+    "deberta-v2": "DebertaV2AdapterModel",
+}
+_HEAD_TYPES = {
+    "classification": "classification",
+    "regression": "classification",
+    "multilabel": "multilabel_classification",
+}
+
+
+@dataclass(frozen=True)
+class HeadDesign:
+    """How a head is built: number of linear layers and what it reads."""
+
+    layers: int
+    use_pooler: bool
+
+
+HEADS: Registry[HeadDesign] = Registry("head", HeadDesign)
+HEADS.add("two_layer", HeadDesign(layers=2, use_pooler=False))
+HEADS.add("pooler_linear", HeadDesign(layers=1, use_pooler=True))
+
+
+class Head(nn.Sequential):
+    """Dropout and linear layers over one vector per sequence: (N,D) → (N,C).
+
+    The children's names "0", "1", … are those of ``adapters``' heads, so the files are, too.
+    """
+
+    def __init__(self, design: HeadDesign, hidden_size: int, outputs: int, dropout: float) -> None:
+        parts: list[nn.Module] = []
+        for _ in range(design.layers - 1):
+            parts += [nn.Dropout(dropout), nn.Linear(hidden_size, hidden_size), nn.Tanh()]
+        parts += [nn.Dropout(dropout), nn.Linear(hidden_size, outputs)]
+        super().__init__(*parts)
+        self.use_pooler = design.use_pooler
+        for module in self:
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+
+def build_head(name: str, config: Any, outputs: int, *, pooler: bool) -> Head:
+    """A new head for an encoder with ``config``.
+
+    Args:
+        name: a name in :data:`HEADS`.
+        outputs: C, the number of logits.
+        pooler: whether the base has pretrained pooler weights.
+
+    Raises:
+        RequestError: unknown name, or a pooler head on a base without a pretrained pooler.
+    """
+    design = HEADS.get(name)
+    if design.use_pooler and not pooler:
+        raise RequestError(
+            f"Head {name!r} reads the base's pooler, but the checkpoint of this "
+            f"{config.model_type} model holds no pooler weights. Use --set head=two_layer."
+        )
+    return Head(design, config.hidden_size, outputs, float(config.hidden_dropout_prob))
+
+
+def save_head(
+    head: Head,
+    folder: Path,
+    name: str,
+    config: Any,
+    *,
+    kind: str,
+    labels: tuple[str, ...],
+    model_id: str,
+) -> None:
+    """Write ``head_config.json`` and ``model_head.safetensors`` as ``adapters`` would.
+
+    Args:
+        name: the name inside the files; ``load_adapter`` of stock ``adapters`` takes it up.
+        kind: the task's kind; decides ``head_type``.
+        labels: class names, in the order of the logits.
+    """
+    linear = [module for module in head if isinstance(module, nn.Linear)]
+    outputs = linear[-1].out_features
+    known = labels or tuple(f"LABEL_{index}" for index in range(outputs))
+    write_json(
+        folder / CONFIG_FILE,
+        {
+            "config": {
+                "activation_function": "tanh",
+                "bias": True,
+                "dropout_prob": None,
+                "head_type": _HEAD_TYPES[kind],
+                "label2id": {label: index for index, label in enumerate(known)},
+                "layers": len(linear),
+                "num_labels": outputs,
+                "use_pooler": head.use_pooler,
+            },
+            "hidden_size": config.hidden_size,
+            "model_class": _MODEL_CLASSES[config.model_type],
+            "model_name": model_id,
+            "model_type": config.model_type,
+            "name": name,
+            "version": _version(),
+        },
+    )
+    tensors = {f"heads.{name}.{key}": value for key, value in head.state_dict().items()}
+    write_safetensors(folder / WEIGHTS_FILE, tensors)
+
+
+def load_head(folder: Path, config: Any, *, pooler: bool) -> Head:
+    """Read a head written by :func:`save_head` (or by ``adapters``, if it is one of our designs).
+
+    Raises:
+        ZooError: missing or damaged files, another hidden size, weights that do not fit.
+        RequestError: a pooler head on a base without a pooler.
+    """
+    stored = read_json(folder / CONFIG_FILE)
+    tensors, _ = read_safetensors(folder / WEIGHTS_FILE)
+    try:
+        settings = stored["config"]
+        outputs = int(settings["num_labels"])
+        design = HeadDesign(int(settings["layers"]), bool(settings["use_pooler"]))
+        prefix = f"heads.{stored['name']}."
+    except (KeyError, TypeError, ValueError) as error:
+        raise ZooError(
+            f"{folder / CONFIG_FILE} is no head config we can read: {error!r}."
+        ) from error
+    if stored.get("hidden_size") != config.hidden_size:
+        raise ZooError(
+            f"Cannot load the head in {folder}: made for hidden size {stored.get('hidden_size')}, "
+            f"the encoder has {config.hidden_size}."
+        )
+    if design.use_pooler and not pooler:
+        raise RequestError(f"The head in {folder} needs a pretrained pooler; this base has none.")
+    head = Head(design, config.hidden_size, outputs, float(config.hidden_dropout_prob))
+    own = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    expected = {key: tuple(value.shape) for key, value in head.state_dict().items()}
+    found = {key: tuple(value.shape) for key, value in own.items()}
+    if expected != found:
+        raise ZooError(
+            f"The weights in {folder / WEIGHTS_FILE} do not fit the head they describe: expected "
+            f"{expected}, found {found}."
+        )
+    head.load_state_dict({key: value.to(torch.float32) for key, value in own.items()})
+    return head
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return f"adapters.{version('adapters')}"

@@ -1,0 +1,122 @@
+"""How our modules get into an encoder that ``adapters`` has prepared.
+
+``adapters`` has no registry for bottleneck modules or fusion methods, but it finds everything it
+manages by walking instances. So :func:`init` runs ``adapters.init`` and then gives every
+:class:`~adapters.methods.bottleneck.BottleneckLayer` *instance* a subclass of its own class, which
+looks into the two registries below. Nothing of the library is patched; an encoder that was not
+passed through :func:`init` behaves exactly as stock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import adapters
+import torch
+from adapters.composition import Fuse
+from adapters.methods.bottleneck import BottleneckLayer, BottleneckState
+from adapters.methods.modeling import Adapter, ParallelAdapter
+from torch import nn
+
+ADAPTER_MODULES: dict[type, type[Adapter]] = {}
+"""Adapter config class → module class. Filled by ``mtl.methods``; stock configs need no entry."""
+
+FUSION_MODULES: dict[type, Callable[[BottleneckLayer, list[str], Any], FusionSite]] = {}
+"""Fusion config class → builder of one site's module. Filled by ``mtl.compose``."""
+
+
+class FusionSite(nn.Module):
+    """What a composition puts at one site: maps the sources' shared input to their mixture.
+
+    ``forward(z)`` takes the sources' input z (B,T,D) and returns (B,T,D), *before* the adapter
+    residual, which the layer adds once.
+    """
+
+
+class _BottleneckSeam(BottleneckLayer):
+    """The methods of a bottleneck layer that consult our registries."""
+
+    def add_adapter(self, adapter_name: str, layer_idx: int) -> bool:
+        added = super().add_adapter(adapter_name, layer_idx)
+        if added:
+            stock = self.adapters[adapter_name]
+            config = self.adapters_config.get(adapter_name)
+            module = ADAPTER_MODULES.get(type(config))
+            if module is not None:
+                own = module(adapter_name, stock.input_size, stock.down_sample, config)
+                own.train(self.training)
+                self.adapters[adapter_name] = own
+        return added
+
+    def add_fusion_layer(self, adapter_names: list[str] | str) -> None:
+        name = adapter_names if isinstance(adapter_names, str) else ",".join(adapter_names)
+        config, sources = self.adapters_config.get_fusion(name)
+        build = FUSION_MODULES.get(type(config))
+        if build is None:
+            super().add_fusion_layer(adapter_names)
+        elif all(source in self.adapters for source in sources):
+            self.adapter_fusion_layer[name] = build(self, list(sources), config)
+
+    def compose_fuse(self, adapter_setup: Fuse, state: BottleneckState, lvl: int = 0) -> Any:
+        site = self.adapter_fusion_layer[adapter_setup.name]
+        if not isinstance(site, FusionSite):
+            return super().compose_fuse(adapter_setup, state, lvl)
+        # All sources share a placement signature, so any of them prepares the common input.
+        last = adapter_setup.last()
+        adapter = self.adapters[last]
+        z, _, residual = adapter.pre_forward(
+            state.hidden_states, state.input_tensor, state.layer_norm
+        )
+        mixed = site(z)
+        if not isinstance(adapter, ParallelAdapter):
+            # ParallelAdapter.post_forward adds the layer's input itself (and stock Fuse, which
+            # adds it here, too, counts it twice: specs/adapters_library §6 #6).
+            mixed = mixed + residual
+        return state._replace(hidden_states=mixed, adapter_residual=residual, last=last)
+
+
+_UPGRADED: dict[type, type] = {}
+
+
+def _upgraded(cls: type) -> type:
+    if cls not in _UPGRADED:
+        # Same name and module: adapters' head loader compares class names.
+        namespace = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+        _UPGRADED[cls] = type(cls.__name__, (_BottleneckSeam, cls), namespace)
+    return _UPGRADED[cls]
+
+
+def init(encoder: Any) -> Any:
+    """Prepare ``encoder`` for adapters, ours included; returns it. Twice is once."""
+    if not hasattr(encoder, "adapters_config"):
+        adapters.init(encoder)
+    for module in encoder.modules():
+        if isinstance(module, BottleneckLayer) and not isinstance(module, _BottleneckSeam):
+            module.__class__ = _upgraded(type(module))
+    return encoder
+
+
+def bottleneck_layers(encoder: Any) -> Iterator[tuple[int, str, BottleneckLayer]]:
+    """All adapter sites as (layer index, location key, layer), bottom up, attention first."""
+    for index, layer in encoder.iter_layers():
+        for module in layer.modules():
+            if isinstance(module, BottleneckLayer):
+                yield index, module.location_key, module
+
+
+def freeze(module: nn.Module) -> None:
+    """Take every parameter of ``module`` out of training."""
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+
+
+def adapter_parameters(encoder: nn.Module, name: str) -> dict[str, torch.nn.Parameter]:
+    """The parameters that belong to the adapter ``name``, by their name inside the encoder.
+
+    Covers everything ``adapters`` calls an adapter: bottlenecks, LoRA, prefixes, ReFT, shared
+    parameters. Names of ours contain no dot and none is a prefix of another, so matching the
+    dotted part is exact.
+    """
+    part = f".{name}."
+    return {key: parameter for key, parameter in encoder.named_parameters() if part in f".{key}."}

@@ -1,0 +1,197 @@
+"""Load a pretrained encoder and its tokenizer: from a folder, the Hub, or the demo's own.
+
+The encoder comes back frozen, in fp32, in evaluation mode and ready for adapters.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+from torch import nn
+
+from mtl.backbone.reference import ModelReference, resolve_model
+from mtl.errors import RequestError
+from mtl.files import slug
+
+SUPPORTED_TYPES = ("bert", "roberta", "xlm-roberta", "deberta-v2")
+
+
+@dataclass(frozen=True)
+class Base:
+    """Identity of a frozen base, as every manifest records it.
+
+    Attributes:
+        id: Hub name, folder name, or ``demo``.
+        revision: the Hub commit the weights came from, or None for a folder.
+        fingerprint: sha256 of the weights as loaded, in fp32, without the pooler.
+        type: ``transformers`` model type.
+        hidden_size: D.
+        layers: L.
+        tokenizer: sha256 of the tokenizer's state.
+    """
+
+    id: str
+    revision: str | None
+    fingerprint: str
+    type: str
+    hidden_size: int
+    layers: int
+    tokenizer: str
+
+    @property
+    def slug(self) -> str:
+        """Folder name of this base in a zoo: its id and the first 8 of its fingerprint."""
+        return f"{slug(self.id)}-{self.fingerprint[:8]}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the manifest stores it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A loaded base: the pristine encoder, its tokenizer, its identity.
+
+    ``pooler`` says whether the checkpoint really held pooler weights; a missing pooler would be
+    random, so heads that need one refuse.
+    """
+
+    pristine: nn.Module
+    tokenizer: Any
+    base: Base
+    pooler: bool
+
+    def encoder(self) -> nn.Module:
+        """A fresh frozen copy of the encoder, prepared for adapters, in evaluation mode."""
+        from mtl.backbone.injection import freeze, init
+
+        encoder = init(copy.deepcopy(self.pristine))
+        freeze(encoder)
+        return encoder.eval()
+
+
+def check_supported(config: Any, model: str) -> None:
+    """Refuse everything but the encoders whose adapter sites we know.
+
+    Raises:
+        RequestError: a decoder, an encoder-decoder, or an unknown type.
+    """
+    kind = config.model_type
+    if kind in SUPPORTED_TYPES and not getattr(config, "is_decoder", False):
+        return
+    what = "a decoder" if getattr(config, "is_decoder", False) else f"of type {kind!r}"
+    raise RequestError(
+        f"Model {model!r} is {what}; mtl composes adapters on encoders of type "
+        f"{', '.join(SUPPORTED_TYPES)}. Try roberta-base, or 'demo'."
+    )
+
+
+def _unreachable(reference: ModelReference, error: Exception) -> RequestError:
+    offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
+    reason = " ".join(str(error).split())[:300]
+    return RequestError(
+        f"Cannot load model {reference.id!r} from the Hub or its local cache{offline}: {reason} "
+        "Check the name and the network, or give a folder with --model FOLDER (and the data with "
+        "--data-root DIR); 'demo' (--suite demo --model demo) needs neither."
+    )
+
+
+def load_tokenizer(model: str) -> Any:
+    """The fast tokenizer of ``model`` (as :func:`load_backbone` takes it).
+
+    Raises:
+        RequestError: none in the folder, not to be reached, or no fast one.
+    """
+    from transformers import AutoTokenizer
+
+    reference = resolve_model(model)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            reference.source, revision=reference.revision or "main", use_fast=True
+        )
+    except Exception as error:
+        if reference.local:
+            raise RequestError(
+                f"Folder {reference.source!r} holds a model but no tokenizer that can be loaded "
+                f"({' '.join(str(error).split())[:200]}). Put tokenizer.json and "
+                "tokenizer_config.json of the same model beside config.json."
+            ) from error
+        raise _unreachable(reference, error) from error
+    if not tokenizer.is_fast:
+        raise RequestError(
+            f"Model {model!r} has no fast tokenizer (tokenizer.json); mtl needs one. Convert it "
+            "once with AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)."
+        )
+    return tokenizer
+
+
+@lru_cache(maxsize=1)
+def load_backbone(model: str) -> Backbone:
+    """Load ``model``: ``demo``, a folder, or a Hub name (``name@revision``).
+
+    The last one stays in memory, so a sweep over tasks and seeds reads the weights once.
+
+    Raises:
+        RequestError: unknown, unreachable, unsupported type, or weights missing in the checkpoint.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    from mtl.backbone.fingerprint import tensors_fingerprint, tokenizer_fingerprint
+
+    reference = resolve_model(model)
+    revision = reference.revision or "main"
+    try:
+        config = AutoConfig.from_pretrained(reference.source, revision=revision)
+    except Exception as error:
+        if reference.local:
+            raise RequestError(
+                f"Cannot read {reference.source}/config.json: {' '.join(str(error).split())[:200]}"
+            ) from error
+        raise _unreachable(reference, error) from error
+    check_supported(config, model)
+    tokenizer = load_tokenizer(model)
+    try:
+        encoder, info = AutoModel.from_pretrained(
+            reference.source,
+            revision=revision,
+            dtype=torch.float32,
+            output_loading_info=True,
+            use_safetensors=True if reference.local else None,
+        )
+    except Exception as error:
+        if reference.local:
+            raise RequestError(
+                f"Cannot load weights from folder {reference.source!r}: "
+                f"{' '.join(str(error).split())[:200]} A model.safetensors is expected there."
+            ) from error
+        raise _unreachable(reference, error) from error
+    missing = [name for name in info["missing_keys"] if not name.startswith("pooler.")]
+    if missing or info["mismatched_keys"]:
+        raise RequestError(
+            f"Model {model!r} lacks weights of its own architecture: {len(missing)} missing "
+            f"({', '.join(sorted(missing)[:3])}…), {len(info['mismatched_keys'])} of another "
+            "shape. Training on random weights would be silent nonsense; give a complete model."
+        )
+    if tokenizer.vocab_size > config.vocab_size:
+        raise RequestError(
+            f"Model {model!r}: its tokenizer knows {tokenizer.vocab_size} tokens, its embedding "
+            f"holds {config.vocab_size}. They do not belong together."
+        )
+    named = [(n, p) for n, p in encoder.named_parameters() if not n.startswith("pooler.")]
+    pooler = any(n.startswith("pooler.") for n, _ in encoder.named_parameters())
+    base = Base(
+        id=reference.id,
+        revision=None if reference.local else getattr(config, "_commit_hash", None),
+        fingerprint=tensors_fingerprint(named),
+        type=config.model_type,
+        hidden_size=config.hidden_size,
+        layers=config.num_hidden_layers,
+        tokenizer=tokenizer_fingerprint(tokenizer),
+    )
+    has_pooler = pooler and not any(n.startswith("pooler.") for n in info["missing_keys"])
+    return Backbone(encoder.eval(), tokenizer, base, has_pooler)

@@ -1,0 +1,32 @@
+"""Encoder and head as one module: a batch in, logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from mtl.backbone.heads import Head
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+"""Names of a batch that the encoder reads; the rest (labels, row, …) is not its business."""
+
+
+class Network(nn.Module):
+    """Logits (N,C) of a batch of N sequences, from an encoder prepared for adapters and a head.
+
+    Shapes: ``input_ids`` and ``attention_mask`` (N,T); the head reads the first token's vector of
+    the last layer (N,D), or the base's pooled output where the head is of that kind.
+    """
+
+    def __init__(self, encoder: nn.Module, head: Head) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+
+    def forward(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        inputs = {name: batch[name] for name in INPUTS if name in batch}
+        output = self.encoder(**inputs)
+        vector = output.pooler_output if self.head.use_pooler else output.last_hidden_state[:, 0]
+        return self.head(vector)

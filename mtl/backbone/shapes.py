@@ -1,0 +1,96 @@
+"""Shapes of well-known encoders, so that counting parameters downloads nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mtl.backbone.reference import resolve_model
+from mtl.errors import unknown
+
+_BERT = {"hidden_act": "gelu", "layer_norm_eps": 1e-12}
+_ROBERTA = {"type_vocab_size": 1, "max_position_embeddings": 514, "layer_norm_eps": 1e-5}
+_BASE = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+}
+_LARGE = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+}
+_DEBERTA = {
+    "type_vocab_size": 0,
+    "relative_attention": True,
+    "position_buckets": 256,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False,
+    "vocab_size": 128100,
+}
+
+_KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert-base-uncased": ("bert", {**_BERT, **_BASE, "vocab_size": 30522}),
+    "bert-base-cased": ("bert", {**_BERT, **_BASE, "vocab_size": 28996}),
+    "bert-large-uncased": ("bert", {**_BERT, **_LARGE, "vocab_size": 30522}),
+    "bert-large-cased": ("bert", {**_BERT, **_LARGE, "vocab_size": 28996}),
+    "roberta-base": ("roberta", {**_ROBERTA, **_BASE, "vocab_size": 50265}),
+    "roberta-large": ("roberta", {**_ROBERTA, **_LARGE, "vocab_size": 50265}),
+    "xlm-roberta-base": ("xlm-roberta", {**_ROBERTA, **_BASE, "vocab_size": 250002}),
+    "xlm-roberta-large": ("xlm-roberta", {**_ROBERTA, **_LARGE, "vocab_size": 250002}),
+    "microsoft/deberta-v3-base": ("deberta-v2", {**_DEBERTA, **_BASE}),
+    "microsoft/deberta-v3-large": ("deberta-v2", {**_DEBERTA, **_LARGE}),
+}
+_OWNERS = ("FacebookAI/", "google-bert/")
+
+
+def known_models() -> list[str]:
+    """Names whose shapes are built in."""
+    return list(_KNOWN)
+
+
+def shape_config(model: str) -> Any:
+    """The ``transformers`` config of a model: built in, from a folder, or from the Hub's cache.
+
+    Raises:
+        RequestError: none of the three; nothing is downloaded.
+    """
+    from transformers import AutoConfig
+
+    name = model.partition("@")[0]
+    for owner in _OWNERS:
+        name = name.removeprefix(owner)
+    if name in _KNOWN:
+        kind, values = _KNOWN[name]
+        return AutoConfig.for_model(kind, **values)
+    reference = resolve_model(model)
+    try:
+        return AutoConfig.from_pretrained(
+            reference.source, revision=reference.revision or "main", local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        raise unknown(
+            "model shape",
+            model,
+            [*_KNOWN, "demo"],
+            "Give one of these or a folder with a config.json; counting downloads nothing.",
+        ) from error
+
+
+def skeleton(model: str) -> Any:
+    """The encoder of ``model`` on the meta device (no memory, no weights), ready for adapters."""
+    import torch
+    from transformers import AutoModel
+
+    from mtl.backbone.injection import freeze, init
+    from mtl.backbone.load import check_supported
+
+    config = shape_config(model)
+    check_supported(config, model)
+    with torch.device("meta"):
+        encoder = init(AutoModel.from_config(config))
+    freeze(encoder)
+    return encoder
