@@ -1,0 +1,31 @@
+"""One engine for everything that trains: the loop, evaluation, selection, resume, events.
+
+Stage one, stage two and joint training differ in what is attached to the frozen encoder and in
+which batches feed it (:class:`Attached`, :class:`Feed`); the road is the same.
+"""
+
+from typing import TYPE_CHECKING
+
+from mtl.lazy import exports
+
+if TYPE_CHECKING:
+    from mtl.engine.attached import Attached, Attachment, Group, Stage
+    from mtl.engine.device import Device, open_device
+    from mtl.engine.evaluate import EvalSet, Evaluation, evaluate
+    from mtl.engine.feed import Feed, TaskFeed
+    from mtl.engine.folder import RunFolder
+    from mtl.engine.loop import Job, Outcome, train
+    from mtl.engine.settings import RunSettings
+
+__all__, __getattr__, __dir__ = exports(
+    __name__,
+    {
+        "attached": ["Attached", "Attachment", "Group", "Stage"],
+        "device": ["Device", "open_device"],
+        "evaluate": ["EvalSet", "Evaluation", "evaluate"],
+        "feed": ["Feed", "TaskFeed"],
+        "folder": ["RunFolder"],
+        "loop": ["Job", "Outcome", "train"],
+        "settings": ["RunSettings"],
+    },
+)

@@ -1,0 +1,144 @@
+"""Where a run computes: device, precision, processes. A thin view of ``accelerate``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from mtl.errors import RequestError
+
+
+@dataclass(frozen=True)
+class Device:
+    """Device, resolved precision and processes of this run.
+
+    Attributes:
+        accelerator: the ``accelerate.Accelerator`` behind it.
+        precision: ``fp32`` or ``bf16``; ``auto`` is resolved here, once.
+    """
+
+    accelerator: Any
+    precision: str
+
+    @property
+    def torch_device(self) -> torch.device:
+        return self.accelerator.device
+
+    @property
+    def rank(self) -> int:
+        return self.accelerator.process_index
+
+    @property
+    def world(self) -> int:
+        return self.accelerator.num_processes
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files and prints."""
+        return self.accelerator.is_main_process
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return self.accelerator.autocast()
+
+    def reduce_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Sum gradients over the processes, in one message.
+
+        A parameter that this process' batch did not touch (another task's head) counts as zero.
+        """
+        if self.world == 1:
+            return
+        used = list(parameters)
+        flat = torch.cat(
+            [
+                (p.grad if p.grad is not None else torch.zeros_like(p)).reshape(-1).float()
+                for p in used
+            ]
+        )
+        flat = self.accelerator.reduce(flat, reduction="sum")
+        start = 0
+        for parameter in used:
+            piece = flat[start : start + parameter.numel()]
+            parameter.grad = piece.view_as(parameter).to(parameter.dtype)
+            start += parameter.numel()
+
+    def gather(self, item: Any) -> list[Any]:
+        """``item`` of every process, in the order of ranks."""
+        if self.world == 1:
+            return [item]
+        from accelerate.utils import gather_object
+
+        return gather_object([item])
+
+    def rng_state(self) -> dict[str, torch.Tensor]:
+        """The generators' bytes of all processes, for a resume point."""
+        own = {"cpu": torch.get_rng_state()}
+        if self.torch_device.type == "cuda":
+            own["cuda"] = torch.cuda.get_rng_state(self.torch_device)
+        return {
+            f"{rank}.{kind}": state
+            for rank, states in enumerate(self.gather(own))
+            for kind, state in states.items()
+        }
+
+    def set_rng_state(self, states: Mapping[str, torch.Tensor]) -> None:
+        """Take back this process' part of :meth:`rng_state`."""
+        torch.set_rng_state(states[f"{self.rank}.cpu"])
+        if self.torch_device.type == "cuda":
+            torch.cuda.set_rng_state(states[f"{self.rank}.cuda"], self.torch_device)
+
+    def describe(self) -> dict[str, Any]:
+        """What a manifest records: device, precision, threads, processes."""
+        name = self.torch_device.type
+        if name == "cuda":
+            name = torch.cuda.get_device_name(self.torch_device)
+        return {
+            "device": name,
+            "precision": self.precision,
+            "threads": torch.get_num_threads(),
+            "processes": self.world,
+        }
+
+
+def resolve_precision(precision: str) -> str:
+    """``auto`` → bf16 where a GPU has it, else fp32; what is asked for otherwise."""
+    if precision != "auto":
+        return precision
+    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def open_device(precision: str = "auto", *, deterministic: bool = False) -> Device:
+    """Open the device that ``accelerate`` finds (its environment and ``accelerate launch`` apply).
+
+    Args:
+        precision: ``auto``, ``fp32`` or ``bf16``.
+        deterministic: only deterministic kernels; on a GPU slower, and needed for bit-equal reruns.
+
+    Raises:
+        RequestError: bf16 on a device without it.
+    """
+    from accelerate import Accelerator
+
+    resolved = resolve_precision(precision)
+    if deterministic:
+        torch.use_deterministic_algorithms(True, warn_only=False)
+        torch.backends.cudnn.benchmark = False
+    try:
+        accelerator = Accelerator(mixed_precision="bf16" if resolved == "bf16" else "no")
+    except ValueError as error:
+        raise RequestError(
+            f"Cannot compute with precision={precision}: {error} Use --set precision=fp32."
+        ) from error
+    return Device(accelerator, resolved)
+
+
+def seed_everything(seed: int, purpose: str, rank: int = 0) -> None:
+    """Seed torch's generators for one purpose of a run ("init", "train"), apart from the others."""
+    import hashlib
+
+    text = f"{seed}/{purpose}/{rank}".encode()
+    torch.manual_seed(int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1)

@@ -1,0 +1,98 @@
+"""Evaluation: logits over a split, one prediction per example, metrics with standard errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from mtl.engine.feed import collate, to_device
+from mtl.tasks import decode, eval_order, score, standard_error, task_loss
+
+if TYPE_CHECKING:
+    from mtl.engine.attached import Attached
+    from mtl.engine.device import Device
+    from mtl.tasks import Encoded, TaskSpec
+
+
+@dataclass(frozen=True)
+class EvalSet:
+    """A split to evaluate on."""
+
+    spec: TaskSpec
+    encoded: Encoded
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation gives.
+
+    Attributes:
+        loss: mean task loss over the rows.
+        metrics: every metric of the task.
+        row, label, prediction: one each per example, in the order of the split.
+        logits: (rows,C) fp32.
+    """
+
+    loss: float
+    metrics: Mapping[str, float]
+    row: np.ndarray
+    label: np.ndarray
+    prediction: np.ndarray
+    logits: np.ndarray
+    spec: TaskSpec
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """Metric → value, standard error, n: the form in manifests."""
+        return {
+            name: {
+                "value": value,
+                "stderr": standard_error(name, self.prediction, self.label),
+                "n": len(self.prediction),
+            }
+            for name, value in self.metrics.items()
+        }
+
+
+@torch.no_grad()
+def evaluate(attached: Attached, data: EvalSet, device: Device, batch_size: int) -> Evaluation:
+    """Evaluate ``attached`` on ``data``; every process gets the same answer.
+
+    Batches are sorted by length and dealt to the processes; results are put back in row order, so
+    neither batch size nor processes change which example gets which prediction. Loss and metrics
+    are computed once, from all logits.
+    """
+    network = attached.network
+    was_training = network.training
+    network.eval()
+    rows, logits = [], []
+    try:
+        with attached.evaluating():
+            order = eval_order(data.encoded, batch_size)
+            for indices in order[device.rank :: device.world]:
+                batch = collate(data.spec.id, data.encoded, indices)
+                batch = to_device(batch, device.torch_device)
+                with device.autocast():
+                    out = attached.logits(batch)
+                rows.append(batch["row"].cpu().numpy())
+                logits.append(out.float().cpu().numpy())
+    finally:
+        network.train(was_training)
+    gathered = device.gather((np.concatenate(rows), np.concatenate(logits)) if rows else None)
+    parts = [part for part in gathered if part is not None]
+    row = np.concatenate([part[0] for part in parts])
+    values = np.concatenate([part[1] for part in parts])
+    row, first = np.unique(row, return_index=True)
+    values = values[first]
+    order_of = np.argsort(data.encoded.row, kind="stable")
+    if not np.array_equal(data.encoded.row[order_of], row):
+        raise AssertionError("evaluation lost or invented rows")
+    labels = data.encoded.labels[order_of]
+    loss = float(task_loss(data.spec, torch.from_numpy(values), torch.from_numpy(labels)))
+    prediction = decode(data.spec, values, data.encoded.table)
+    return Evaluation(
+        loss, score(data.spec, prediction, labels), row, labels, prediction, values, data.spec
+    )

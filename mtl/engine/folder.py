@@ -1,0 +1,116 @@
+"""The folder of a run: its config, its events, its resume point, its result.
+
+::
+
+    runs/<runhash>/
+        config.json               what runs, resolved
+        events.jsonl              one line per evaluation; the source of truth for curves
+        state/point.safetensors   the resume point: tensors, and JSON in the file's metadata
+        result.json               what came out, once it is in the zoo
+        lock, lock.owner          one process at a time
+
+The resume point is one file, so that replacing it is one rename: tensors and the numbers that
+belong to them cannot get out of step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mtl.errors import RunError, ZooError
+from mtl.files import finite, locked, read_safetensors, write_json, write_safetensors
+
+
+def runs_folder(runs: str | Path | None) -> Path:
+    """``--runs``, else ``MTL_RUNS``, else ``./runs``."""
+    return Path(runs or os.environ.get("MTL_RUNS") or "runs")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Files of one run below ``path``; nothing is made before something is written."""
+
+    path: Path
+
+    @property
+    def point(self) -> Path:
+        return self.path / "state" / "point.safetensors"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    def lock(self, doing: str) -> AbstractContextManager[None]:
+        """Hold the run for the block; RunError if another process has it."""
+        return locked(self.path / "lock", doing)
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        write_json(self.path / "config.json", finite(config))
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        write_json(self.path / "result.json", finite(result))
+
+    def save_point(self, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:
+        """Replace the resume point, atomically."""
+        write_safetensors(self.point, tensors, {"values": json.dumps(values, allow_nan=False)})
+
+    def load_point(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+        """The resume point, or None where there is none.
+
+        Raises:
+            RunError: a damaged file, which atomic writing never leaves: the disk or a person did.
+        """
+        if not self.point.is_file():
+            return None
+        try:
+            tensors, metadata = read_safetensors(self.point)
+            return tensors, json.loads(metadata["values"])
+        except (ZooError, KeyError, json.JSONDecodeError) as error:
+            raise RunError(
+                f"The resume point {self.point} is damaged ({error}). Delete {self.path} and run "
+                "the same command again: the run then starts anew."
+            ) from error
+
+    def add_event(self, event: dict[str, Any]) -> None:
+        """Append one line to the events and flush it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with self.events.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(finite(event), allow_nan=False) + "\n")
+                stream.flush()
+        except OSError as error:
+            raise RunError(
+                f"Cannot write {self.events}: {error.strerror or error}. Free the space or choose "
+                "another --runs folder, then run the same command again."
+            ) from error
+
+    def read_events(self) -> list[dict[str, Any]]:
+        """All whole lines of the events; a line cut by a kill is left out."""
+        if not self.events.is_file():
+            return []
+        found = []
+        for line in self.events.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                found.append(json.loads(line))
+        return found
+
+    def keep_events(self, step: int) -> None:
+        """Drop the events after ``step``: a resumed run writes them again."""
+        from mtl.files import write_text
+
+        kept = [event for event in self.read_events() if event.get("step", 0) <= step]
+        if self.events.is_file():
+            write_text(self.events, "".join(json.dumps(event) + "\n" for event in kept))
+
+    def clear_state(self) -> None:
+        """Remove the resume point: the run is finished and in the zoo."""
+        shutil.rmtree(self.path / "state", ignore_errors=True)

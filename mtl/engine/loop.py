@@ -1,0 +1,414 @@
+"""The training loop: steps, evaluations, selection, early stopping, resume.
+
+Read :func:`train` from top to bottom; it is the whole story of a run. Everything the loop knows is
+in :class:`_Progress` (numbers) and in tensors, and both go into every resume point, so that a run
+killed anywhere and started again gives the result of an unbroken one.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from mtl.engine.attached import Attached, Stage, trainable_parameters
+from mtl.engine.device import Device, seed_everything
+from mtl.engine.evaluate import EvalSet, Evaluation, evaluate
+from mtl.engine.feed import Feed, to_device
+from mtl.engine.folder import RunFolder
+from mtl.engine.optimise import Optimiser
+from mtl.engine.progress import Progress
+from mtl.engine.settings import RunSettings
+from mtl.errors import RunError
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run, ready to train.
+
+    Attributes:
+        attached: what trains.
+        feed: its training batches.
+        dev: task id → the set that selection looks at (the mean over tasks, where several).
+        settings, seed: of the run; ``identity`` is its hash, checked on resuming.
+        folder: where events and the resume point go.
+        label: what progress shows.
+    """
+
+    attached: Attached
+    feed: Feed
+    dev: Mapping[str, EvalSet]
+    settings: RunSettings
+    seed: int
+    identity: str
+    folder: RunFolder
+    label: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How training went. The attached model holds the best state when :func:`train` returns.
+
+    Attributes:
+        steps, epochs: that were done (a partial epoch counts as the fraction done).
+        best_step, best_value: of the selected evaluation; ``selected_by`` says by what.
+        stopped: what ended the last stage, ``planned`` or ``patience``.
+        seconds: of training and evaluations, over all pieces of a resumed run.
+        trainable: number of trainable parameters.
+    """
+
+    steps: int
+    epochs: float
+    best_step: int
+    best_value: float
+    selected_by: str
+    stopped: str
+    seconds: float
+    trainable: int
+
+
+@dataclass
+class _Progress:
+    """Where a run is: everything but tensors."""
+
+    identity: str
+    stage: int = 0
+    stage_step: int = 0
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    best_value: float | None = None
+    best_step: int = 0
+    waiting: int = 0
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    seconds: float = 0.0
+    stopped: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def train(job: Job, device: Device) -> Outcome:
+    """Train ``job`` from the start or from its resume point, and leave the best state loaded.
+
+    Raises:
+        RunError: a loss that is not finite; a damaged resume point; a disk that is full.
+    """
+    clock = _Clock()
+    attached, settings = job.attached, job.settings
+    attached.network.to(device.torch_device)
+    trainable = trainable_parameters(attached)
+    stages = list(attached.stages(settings))
+    best: dict[str, torch.Tensor] = {}
+    progress = _Progress(job.identity)
+    seed_everything(job.seed, "train", device.rank)
+    resumed = _load_point(job, trainable, device)
+    optimiser_state: dict[str, torch.Tensor] | None = None
+    if resumed is not None:
+        progress, best, optimiser_state = resumed
+        clock = _Clock(progress.seconds)
+    attached.network.train()
+
+    while True:
+        if progress.stopped:
+            if progress.stage + 1 == len(stages):
+                break
+            progress.stage, progress.stage_step = progress.stage + 1, 0
+            progress.waiting, progress.stopped = 0, ""
+        stage = stages[progress.stage]
+        order = job.feed.order(progress.epoch)
+        planned = _planned_steps(stage, settings, len(order))
+        optimiser = Optimiser(_groups_of(attached, stage), settings, planned)
+        _set_training(trainable, optimiser.parameters)
+        if optimiser_state is not None:
+            optimiser.load_state(optimiser_state)
+            optimiser_state = None
+        bar = Progress(job.label, planned, progress.stage_step, shown=device.main)
+        watch = _LossWatch(job, device, progress)
+        try:
+            while progress.stage_step < planned and not progress.stopped:
+                task, rows = order[progress.batch]
+                watch.add(_step(job, device, optimiser, progress.stage_step, task, rows))
+                attached.after_step(progress.step)
+                optimiser.clear()
+                bar.step()
+                progress.step += 1
+                progress.stage_step += 1
+                progress.batch += 1
+                epoch_ended = progress.batch == len(order)
+                if epoch_ended:
+                    progress.epoch, progress.batch = progress.epoch + 1, 0
+                    order = job.feed.order(progress.epoch)
+                ended = progress.stage_step == planned
+                evaluated = _evaluation_due(settings, progress, epoch_ended, ended)
+                if evaluated:
+                    watch.flush()
+                    _evaluate_and_select(job, device, progress, trainable, best, len(order), bar)
+                # Several processes agree on the clock of the first, and only at evaluations.
+                due = clock.point_due() if device.world == 1 or evaluated else False
+                if device.world > 1 and evaluated:
+                    due = device.gather(due)[0]
+                if due:
+                    watch.flush()
+                    progress.seconds = clock.elapsed()
+                    _save_point(job, progress, trainable, best, optimiser, device)
+        finally:
+            bar.close()
+        progress.stopped = progress.stopped or "planned"
+
+    with torch.no_grad():
+        for name, value in best.items():
+            trainable[name].copy_(value)
+    progress.seconds = clock.elapsed()
+    # From here on a kill costs no training: the point says that it ended, and holds the best.
+    _save_point(job, progress, trainable, best, None, device)
+    attached.network.eval()
+    batches = len(job.feed.order(0))
+    return Outcome(
+        steps=progress.step,
+        epochs=round(progress.epoch + progress.batch / max(batches, 1), 4),
+        best_step=progress.best_step,
+        best_value=float("nan") if progress.best_value is None else progress.best_value,
+        selected_by=f"dev {settings.select}",
+        stopped=progress.stopped,
+        seconds=round(progress.seconds, 3),
+        trainable=sum(parameter.numel() for parameter in trainable.values()),
+    )
+
+
+def _step(
+    job: Job, device: Device, optimiser: Optimiser, step: int, task: str, rows: Any
+) -> torch.Tensor:
+    """One optimiser step on ``rows``; returns the batch's mean loss, still on the device.
+
+    The batch is dealt to processes and cut into micro-batches; each piece's mean loss is weighted
+    by its share of the rows, so the gradient is that of the whole batch.
+    """
+    own = rows[device.rank :: device.world]
+    size = job.settings.micro_batch_size or len(own)
+    total = torch.zeros((), device=device.torch_device)
+    for start in range(0, len(own), max(size, 1)):
+        piece = own[start : start + size]
+        batch = to_device(job.feed.collate(task, piece), device.torch_device)
+        with device.autocast():
+            parts = job.attached.loss(batch)
+        loss = torch.stack([part.float() for part in parts.values()]).sum()
+        loss = loss * (len(piece) / len(rows))
+        loss.backward()
+        total += loss.detach()
+    device.reduce_gradients(optimiser.parameters)
+    if job.settings.clip:
+        nn.utils.clip_grad_norm_(optimiser.parameters, job.settings.clip)
+    optimiser.step(step)
+    return total
+
+
+class _LossWatch:
+    """Collects losses and stops the run at one that is not finite.
+
+    Reading a loss makes a GPU wait, so there losses are read some steps later, and always before
+    anything is evaluated or stored.
+    """
+
+    def __init__(self, job: Job, device: Device, progress: _Progress) -> None:
+        self._job, self._device, self._progress = job, device, progress
+        self._every = 1 if device.torch_device.type == "cpu" else 50
+        self._pending: list[torch.Tensor] = []
+
+    def add(self, loss: torch.Tensor) -> None:
+        self._pending.append(loss)
+        if len(self._pending) >= self._every:
+            # `add` runs before the step counter moves on
+            self._read(self._progress.step)
+
+    def flush(self) -> None:
+        self._read(self._progress.step - 1)
+
+    def _read(self, last_step: int) -> None:
+        if not self._pending:
+            return
+        values = torch.stack(self._pending)
+        if self._device.world > 1:
+            values = self._device.accelerator.reduce(values, reduction="sum")
+        first = last_step - len(self._pending) + 1
+        for offset, value in enumerate(values.tolist()):
+            if not math.isfinite(value):
+                settings = self._job.settings
+                raise RunError(
+                    f"{self._job.label}: the training loss became {value} at step {first + offset}"
+                    f" (lr={settings.lr}, batch_size={settings.batch_size}, precision="
+                    f"{self._device.precision}, clip={settings.clip}, seed={self._job.seed}). "
+                    "Nothing was stored. Try a smaller --set lr=…, or --set precision=fp32."
+                )
+            self._progress.loss_sum += value
+            self._progress.loss_count += 1
+        self._pending.clear()
+
+
+def _evaluate_and_select(
+    job: Job,
+    device: Device,
+    progress: _Progress,
+    trainable: Mapping[str, nn.Parameter],
+    best: dict[str, torch.Tensor],
+    batches: int,
+    bar: Progress,
+) -> None:
+    """Evaluate on the dev sets, keep the state if it is the best, count patience, log."""
+    settings = job.settings
+    found = {
+        task: evaluate(job.attached, data, device, settings.eval_batch_size)
+        for task, data in job.dev.items()
+    }
+    value = selection_value(found, settings.select)
+    if not math.isfinite(value):
+        raise RunError(
+            f"{job.label}: the dev {settings.select} is {value} after step {progress.step} "
+            f"(lr={settings.lr}, seed={job.seed}). Nothing was stored. Try a smaller --set lr=…."
+        )
+    old = progress.best_value
+    better = old is None or (value < old if settings.select == "loss" else value > old)
+    if better:
+        progress.best_value, progress.best_step, progress.waiting = value, progress.step, 0
+        for name, parameter in trainable.items():
+            best[name] = parameter.detach().clone()
+    else:
+        progress.waiting += 1
+        if settings.patience and progress.waiting >= settings.patience:
+            progress.stopped = "patience"
+    single = len(found) == 1
+    metrics = {
+        name if single else f"{task}/{name}": number
+        for task, evaluation in found.items()
+        for name, number in evaluation.metrics.items()
+    }
+    event = {
+        "step": progress.step,
+        "epoch": round(progress.epoch + progress.batch / max(batches, 1), 4),
+        "stage": progress.stage,
+        "train_loss": progress.loss_sum / max(progress.loss_count, 1),
+        "dev_loss": sum(evaluation.loss for evaluation in found.values()) / len(found),
+        "metrics": metrics,
+        "best": better,
+        "time": time.time(),
+    }
+    progress.loss_sum, progress.loss_count = 0.0, 0
+    if device.main:
+        job.folder.add_event(event)
+    bar.evaluation(event)
+
+
+def selection_value(found: Mapping[str, Evaluation], select: str) -> float:
+    """What selection compares: mean dev loss (lower wins), or mean headline metric (higher)."""
+    if select == "loss":
+        return sum(evaluation.loss for evaluation in found.values()) / len(found)
+    return sum(e.metrics[e.spec.headline] for e in found.values()) / len(found)
+
+
+def _evaluation_due(settings: RunSettings, progress: _Progress, epoch: bool, ended: bool) -> bool:
+    if ended:
+        return True
+    if settings.eval_every:
+        return progress.stage_step % settings.eval_every == 0
+    return epoch
+
+
+def _planned_steps(stage: Stage, settings: RunSettings, batches: int) -> int:
+    if stage.epochs is None and settings.max_steps:
+        return settings.max_steps
+    return (stage.epochs or settings.epochs) * batches
+
+
+def _groups_of(attached: Attached, stage: Stage) -> Sequence[Any]:
+    groups = attached.groups()
+    if stage.train is None:
+        return groups
+    return [group for group in groups if group.name in stage.train]
+
+
+def _set_training(trainable: Mapping[str, nn.Parameter], used: Sequence[nn.Parameter]) -> None:
+    """Let exactly the parameters of this stage ask for gradients."""
+    ids = {id(parameter) for parameter in used}
+    for parameter in trainable.values():
+        parameter.requires_grad_(id(parameter) in ids)
+
+
+class _Clock:
+    """Seconds of work, and when the next resume point is due (``MTL_RESUME_SECONDS``, 30)."""
+
+    def __init__(self, before: float = 0.0) -> None:
+        self._start = time.monotonic() - before
+        self._every = float(os.environ.get("MTL_RESUME_SECONDS", "30"))
+        self._last = time.monotonic()
+
+    def elapsed(self) -> float:
+        return time.monotonic() - self._start
+
+    def point_due(self) -> bool:
+        if time.monotonic() - self._last < self._every:
+            return False
+        self._last = time.monotonic()
+        return True
+
+
+def _save_point(
+    job: Job,
+    progress: _Progress,
+    trainable: Mapping[str, nn.Parameter],
+    best: Mapping[str, torch.Tensor],
+    optimiser: Optimiser | None,
+    device: Device,
+) -> None:
+    extra, progress.extra = job.attached.state()
+    groups: dict[str, Mapping[str, torch.Tensor]] = {
+        "train": {name: parameter.detach() for name, parameter in trainable.items()},
+        "best": best,
+        "optimiser": optimiser.state() if optimiser else {},
+        "extra": extra,
+        "rng": device.rng_state(),
+    }
+    if device.main:
+        tensors = {
+            f"{kind}:{name}": tensor
+            for kind, part in groups.items()
+            for name, tensor in part.items()
+        }
+        job.folder.save_point(tensors, asdict(progress))
+
+
+def _load_point(
+    job: Job, trainable: Mapping[str, nn.Parameter], device: Device
+) -> tuple[_Progress, dict[str, torch.Tensor], dict[str, torch.Tensor]] | None:
+    """Restore the resume point, if there is one: (progress, best state, optimiser state)."""
+    loaded = job.folder.load_point()
+    if loaded is None:
+        if device.main:
+            job.folder.keep_events(-1)
+        return None
+    tensors, values = loaded
+    progress = _Progress(**values)
+    kinds: dict[str, dict[str, torch.Tensor]] = {
+        kind: {} for kind in ("train", "best", "optimiser", "extra", "rng")
+    }
+    for key, tensor in tensors.items():
+        kind, _, name = key.partition(":")
+        kinds[kind][name] = tensor
+    if progress.identity != job.identity or set(kinds["train"]) != set(trainable):
+        raise RunError(
+            f"The resume point in {job.folder.path} belongs to another run "
+            f"({progress.identity[:8]}, this is {job.identity[:8]}). Delete that folder."
+        )
+    with torch.no_grad():
+        for name, parameter in trainable.items():
+            parameter.copy_(kinds["train"][name])
+    job.attached.load_state(kinds["extra"], progress.extra)
+    device.set_rng_state(kinds["rng"])
+    if device.main:
+        job.folder.keep_events(progress.step)
+    best = {name: tensor.to(device.torch_device) for name, tensor in kinds["best"].items()}
+    return progress, best, kinds["optimiser"]

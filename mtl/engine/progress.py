@@ -1,0 +1,48 @@
+"""What a person sees while a run goes: a bar on a terminal, a line per evaluation otherwise."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+
+def quiet() -> bool:
+    """Whether progress output is switched off (``MTL_QUIET=1``, set by tests and ``--json``)."""
+    return os.environ.get("MTL_QUIET") == "1"
+
+
+class Progress:
+    """Progress of one run; writes to standard error only."""
+
+    def __init__(self, label: str, total: int, done: int, *, shown: bool) -> None:
+        self._label = label
+        self._shown = shown and not quiet()
+        self._bar = None
+        if self._shown and sys.stderr.isatty():
+            self._bar = tqdm(
+                total=total, initial=done, desc=label, unit="step", leave=False, file=sys.stderr
+            )
+
+    def step(self) -> None:
+        if self._bar is not None:
+            self._bar.update(1)
+
+    def evaluation(self, event: dict[str, Any]) -> None:
+        """Show an evaluation: in the bar's tail, or as a line."""
+        metrics = " ".join(f"{name} {value:.4f}" for name, value in event["metrics"].items())
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"dev loss {event['dev_loss']:.4f} {metrics}")
+        elif self._shown:
+            print(
+                f"{self._label}: epoch {event['epoch']} step {event['step']} train loss "
+                f"{event['train_loss']:.4f} dev loss {event['dev_loss']:.4f} {metrics}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()

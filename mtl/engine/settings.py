@@ -1,0 +1,86 @@
+"""Settings of a run: everything about training that is not the method's own."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mtl.errors import RequestError
+
+NOT_IN_IDENTITY = ("eval_batch_size", "micro_batch_size")
+"""Settings that say how, not what, is computed; they are recorded but not part of a run's hash."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Training settings; defaults are those of single-task adapters in the ScaLearn protocol.
+
+    Attributes:
+        lr: peak learning rate (groups of a method may multiply it).
+        epochs: passes over the training data; ignored when ``max_steps`` is given.
+        max_steps: optimiser steps instead of epochs, 0 to go by epochs.
+        batch_size: examples per optimiser step, over all processes.
+        micro_batch_size: examples per forward pass, 0 for the whole batch; same gradient.
+        eval_batch_size: examples per forward pass in evaluation.
+        warmup: share of the steps in which the rate rises linearly from 0; it then falls to 0.
+        weight_decay: decoupled decay, never on biases, normalisation or omega.
+        clip: largest global gradient norm, 0 for no clipping.
+        patience: evaluations without improvement after which training stops, 0 for never.
+        select: what picks the best evaluation: dev ``loss`` or the task's headline ``metric``.
+        eval_every: steps between evaluations, 0 for one per epoch.
+        max_train_samples: use only the first N training examples, 0 for all.
+        max_eval_samples: use only the first N dev and test examples, 0 for all.
+        precision: ``fp32``, ``bf16`` (autocast), or ``auto``: bf16 where a GPU has it.
+        head: ``two_layer`` or ``pooler_linear``.
+    """
+
+    lr: float = 3e-4
+    epochs: int = 30
+    max_steps: int = 0
+    batch_size: int = 32
+    micro_batch_size: int = 0
+    eval_batch_size: int = 128
+    warmup: float = 0.0
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    patience: int = 5
+    select: str = "loss"
+    eval_every: int = 0
+    max_train_samples: int = 0
+    max_eval_samples: int = 0
+    precision: str = "auto"
+    head: str = "two_layer"
+
+    def __post_init__(self) -> None:
+        problems = []
+        for name in ("lr", "epochs", "batch_size", "eval_batch_size"):
+            if not getattr(self, name) > 0:
+                problems.append(f"{name}={getattr(self, name)} must be above 0")
+        for name in (
+            "max_steps",
+            "micro_batch_size",
+            "weight_decay",
+            "clip",
+            "patience",
+            "eval_every",
+            "max_train_samples",
+            "max_eval_samples",
+        ):
+            if not getattr(self, name) >= 0:
+                problems.append(f"{name}={getattr(self, name)} must not be negative")
+        if not 0 <= self.warmup < 1:
+            problems.append(f"warmup={self.warmup} is a share of the steps: 0 ≤ warmup < 1")
+        if self.select not in {"loss", "metric"}:
+            problems.append(f"select={self.select!r} must be 'loss' or 'metric'")
+        if self.precision not in {"auto", "fp32", "bf16"}:
+            problems.append(f"precision={self.precision!r} must be 'auto', 'fp32' or 'bf16'")
+        if problems:
+            raise RequestError("These run settings cannot be used: " + "; ".join(problems) + ".")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings, as manifests record them."""
+        return asdict(self)
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide the result, as a run's hash covers them."""
+        return {key: value for key, value in asdict(self).items() if key not in NOT_IN_IDENTITY}
