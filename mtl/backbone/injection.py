@@ -9,6 +9,7 @@ passed through :func:`init` behaves exactly as stock.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -90,6 +91,8 @@ def _upgraded(cls: type) -> type:
 def init(encoder: Any) -> Any:
     """Prepare ``encoder`` for adapters, ours included; returns it. Twice is once."""
     if not hasattr(encoder, "adapters_config"):
+        # It warns whenever a forward runs without an active adapter, which is what a base does.
+        logging.getLogger("adapters").setLevel(logging.ERROR)
         adapters.init(encoder)
     for module in encoder.modules():
         if isinstance(module, BottleneckLayer) and not isinstance(module, _BottleneckSeam):

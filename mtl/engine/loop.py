@@ -120,6 +120,7 @@ def train(job: Job, device: Device) -> Outcome:
                 break
             progress.stage, progress.stage_step = progress.stage + 1, 0
             progress.waiting, progress.stopped = 0, ""
+            optimiser_state = None
         stage = stages[progress.stage]
         order = job.feed.order(progress.epoch)
         planned = _planned_steps(stage, settings, len(order))

@@ -1,0 +1,23 @@
+"""Stage two: learn, for a target task, how to use frozen source adapters."""
+
+from typing import TYPE_CHECKING
+
+from mtl.lazy import exports
+
+if TYPE_CHECKING:
+    from mtl.compose.bank import Bank
+    from mtl.compose.base import COMPOSITIONS, Composed, Composition
+    from mtl.compose.count import count_composition
+    from mtl.compose.sources import resolve_sources
+    from mtl.compose.stage_two import compose, plan_compose
+
+__all__, __getattr__, __dir__ = exports(
+    __name__,
+    {
+        "bank": ["Bank"],
+        "base": ["COMPOSITIONS", "Composed", "Composition"],
+        "count": ["count_composition"],
+        "sources": ["resolve_sources"],
+        "stage_two": ["compose", "plan_compose"],
+    },
+)

@@ -1,0 +1,121 @@
+"""K frozen sources at one site as a few large products instead of a loop.
+
+For plain sources, with S = Σ R_k the total bottleneck::
+
+    features(z) = act([D_1; …; D_K] z + [c_1; …; c_K])                    (B,T,S), one product
+    W           = rows of U_k^T scaled by omega_k, stacked                (S,D)
+    mixture     = features · W + Σ_k omega_k ⊙ b_k                        (B,T,D), one product
+
+which is ``Σ_k omega_k ⊙ (U_k h_k + b_k)`` exactly, without any (B,T,K,D) tensor and with kernel
+launches that do not grow with K (specs/composition_methods §10.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+from mtl.methods.source import PlainSource, Source, activation
+
+
+class _PlainGroup(nn.Module):
+    """Features of all plain sources that share an activation: one product."""
+
+    down: Tensor
+    bias: Tensor
+
+    def __init__(self, sources: Sequence[PlainSource], name: str) -> None:
+        super().__init__()
+        self.register_buffer("down", torch.cat([s.down for s in sources]), persistent=False)
+        self.register_buffer("bias", torch.cat([s.down_bias for s in sources]), persistent=False)
+        self.activation = activation(name)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.activation(functional.linear(z, self.down, self.bias))
+
+
+class _Single(nn.Module):
+    """Features of one source that is not plain."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__()
+        # A source that is a module is frozen and moves with the network; no parameter is added.
+        self.source = source
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.source.features(z)
+
+
+class Bank(nn.Module):
+    """The K sources of one site.
+
+    Attributes:
+        up: (S,D), row s holds column s of its source's U.
+        bias: (K,D), the up-projection biases, in the order of the sources.
+        owner: (S,), which source a feature belongs to.
+        sizes: R_k per source.
+
+    Features are ordered by group (plain sources by activation, then the others); ``owner`` maps
+    them back, so omega and bias keep the order in which the sources were given.
+    """
+
+    up: Tensor
+    bias: Tensor
+    owner: Tensor
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        super().__init__()
+        if not sources:
+            raise ValueError("a bank needs at least one source")
+        plain: dict[str, list[int]] = {}
+        singles: list[int] = []
+        for index, source in enumerate(sources):
+            if isinstance(source, PlainSource):
+                plain.setdefault(source.activation, []).append(index)
+            else:
+                singles.append(index)
+        self.groups = nn.ModuleList()
+        order: list[int] = []
+        for name, members in plain.items():
+            chosen = [s for i in members if isinstance(s := sources[i], PlainSource)]
+            self.groups.append(_PlainGroup(chosen, name))
+            order += members
+        for index in singles:
+            self.groups.append(_Single(sources[index]))
+            order.append(index)
+        maps = [source.up() for source in sources]
+        self.sizes = [weight.shape[1] for weight, _ in maps]
+        device = maps[0][0].device
+        owner = torch.cat([torch.full((self.sizes[i],), i, device=device) for i in order])
+        up = torch.cat([maps[i][0].t() for i in order]).contiguous()
+        self.register_buffer("up", up, persistent=False)
+        self.register_buffer("bias", torch.stack([b for _, b in maps]), persistent=False)
+        self.register_buffer("owner", owner, persistent=False)
+        # Equal bottlenecks in the given order let omega broadcast instead of being gathered.
+        self._regular = order == sorted(order) and len(set(self.sizes)) == 1
+
+    @property
+    def count(self) -> int:
+        """K."""
+        return len(self.sizes)
+
+    def features(self, z: Tensor) -> Tensor:
+        """(B,T,D) → (B,T,S): all sources' features, in the order of ``owner``."""
+        found = [group(z) for group in self.groups]
+        return found[0] if len(found) == 1 else torch.cat(found, dim=-1)
+
+    def fold(self, omega: Tensor) -> tuple[Tensor, Tensor]:
+        """Fold omega (K,D) or (K,1) into the up-projections: W (S,D) and b (D,)."""
+        if self._regular:
+            rows = self.up.view(self.count, -1, self.up.shape[1])
+            weight = (rows * omega.unsqueeze(1)).view_as(self.up)
+        else:
+            weight = self.up * omega[self.owner]
+        return weight, (self.bias * omega).sum(0)
+
+    def mix(self, z: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """``features(z) · weight + bias``: (B,T,D), the mixture for folded omega."""
+        return functional.linear(self.features(z), weight.t(), bias)

@@ -1,0 +1,61 @@
+"""What a stage-two composition is, and what attaching one gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mtl.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A composition attached to an encoder.
+
+    Attributes:
+        parameters: what trains, by stable name.
+        tensors: everything the entry stores, trained or fixed, by the names in
+            ``composition.safetensors``.
+        load: takes those tensors back (raises ZooError if they do not fit).
+        penalties: further named loss parts, computed per step.
+        evaluating: context in which what is constant in evaluation is computed once.
+    """
+
+    parameters: Mapping[str, nn.Parameter]
+    tensors: Callable[[], dict[str, torch.Tensor]]
+    load: Callable[[Mapping[str, torch.Tensor]], None]
+    penalties: Sequence[Callable[[], Mapping[str, torch.Tensor]]] = ()
+    evaluating: Callable[[], AbstractContextManager[None]] = field(default=nullcontext)
+
+
+@dataclass(frozen=True)
+class Composition:
+    """A way to use frozen sources for a target.
+
+    Attributes:
+        name: what ``--method`` takes.
+        settings: frozen dataclass of its settings.
+        defaults: values by which this name differs from the dataclass' defaults.
+        attach: (encoder, names of the sources in it, settings) → :class:`Composed`, active.
+        summary, citation: for ``mtl.methods ls``.
+    """
+
+    name: str
+    settings: type
+    defaults: Mapping[str, Any]
+    attach: Callable[[Any, Sequence[str], Any], Composed]
+    summary: str
+    citation: str
+
+
+COMPOSITIONS: Registry[Composition] = Registry("composition", Composition)
+for _name in ("scalearn", "scalearn-uniform", "scalearn++", "scalearn-uniform++", "average"):
+    COMPOSITIONS.add(
+        _name, f"mtl.compose.scalearn:{_name.upper().replace('-', '_').replace('++', '_PP')}"
+    )

@@ -1,0 +1,259 @@
+"""ScaLearn: learned scales on the outputs of frozen source adapters.
+
+At every site, with z the sources' common input, h the residual and x the block's input::
+
+    u_k = U_k act(D_k z + c_k) + b_k
+    out = LN( Σ_k omega_k ⊙ u_k  +  h  +  x )
+
+======================  =====================  =====================  ==================
+name                    omega                  parameters (pfeiffer)  dropout on omega
+======================  =====================  =====================  ==================
+``scalearn``            (K,D) per layer        L·K·D                  0.3
+``scalearn-uniform``    (K,1) per layer        L·K                    0.3
+``scalearn++``          (K,D) for all layers   K·D                    0.3
+``scalearn-uniform++``  (K,1) for all layers   K                      0.0
+``average``             1/K, fixed             0                      –
+======================  =====================  =====================  ==================
+
+No constraint, no bias, no activation. Each entry starts as N(init_scale/K, init_std). Dropout acts
+on omega itself: one mask per site and forward pass, the same for all rows and tokens
+(Frohmann et al. 2024, arXiv:2310.01217; specs/composition_methods §1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+from adapters import AdapterConfig
+from adapters.composition import Fuse
+from torch import Tensor, nn
+
+from mtl.backbone.injection import FUSION_MODULES, FusionSite, bottleneck_layers
+from mtl.compose.bank import Bank
+from mtl.compose.base import Composed, Composition
+from mtl.errors import RequestError, ZooError
+from mtl.methods.source import as_source
+
+NORMALISE = ("none", "mean", "softmax")
+FUSION_NAME = "composition"
+
+
+@dataclass(frozen=True)
+class ScaLearnSettings:
+    """Settings of the ScaLearn family.
+
+    Attributes:
+        per: ``dim`` for an omega per source and dimension, ``source`` for a scalar per source.
+        share_layers: one omega for all layers (the ++ forms) instead of one per layer.
+        learn: False keeps omega at its start, and only the head learns.
+        init_scale: mean of omega at the start, times K.
+        init_std: standard deviation at the start.
+        dropout: probability of dropping an entry of omega while training.
+        normalise: ``none``; ``mean`` divides omega by its sum over the sources, ``softmax`` takes
+            the softmax over them (the paper's ablations).
+    """
+
+    per: str = "dim"
+    share_layers: bool = False
+    learn: bool = True
+    init_scale: float = 2.0
+    init_std: float = 1e-3
+    dropout: float = 0.3
+    normalise: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.per not in {"dim", "source"}:
+            raise RequestError(f"per={self.per!r} must be 'dim' or 'source'.")
+        if self.normalise not in NORMALISE:
+            raise RequestError(
+                f"normalise={self.normalise!r} must be one of {', '.join(NORMALISE)}."
+            )
+        if not 0 <= self.dropout < 1:
+            raise RequestError(f"dropout={self.dropout} must be at least 0 and below 1.")
+        if self.init_std < 0:
+            raise RequestError(f"init_std={self.init_std} must not be negative.")
+
+
+@dataclass(eq=False)
+class ScaLearnFusion(AdapterConfig):
+    """The config under which ``adapters`` knows a ScaLearn block; our settings live elsewhere.
+
+    It has none of AdapterFusion's fields, so that stock code that meets it fails instead of
+    building an untrained attention.
+    """
+
+    architecture: str = "mtl_scalearn"
+
+
+class ScaLearnSite(FusionSite):
+    """ScaLearn at one site: ``Σ_k omega_k ⊙ u_k``, by two products (see :mod:`mtl.compose.bank`).
+
+    omega is bound by :meth:`bind`, because the ++ forms share one tensor among all sites; it is
+    registered where it is owned, not here.
+    """
+
+    def __init__(self, bank: Bank) -> None:
+        super().__init__()
+        self.bank = bank
+        self._omega: list[Tensor] = []
+        self._settings = ScaLearnSettings()
+        self._folded: tuple[Tensor, Tensor] | None = None
+
+    def bind(self, omega: Tensor, settings: ScaLearnSettings) -> None:
+        """Use ``omega`` (K,D) or (K,1) from now on."""
+        self._omega = [omega]
+        self._settings = settings
+        self._folded = None
+
+    def effective(self) -> Tensor:
+        """omega as it enters the sum: normalised, then, while training, dropped out."""
+        omega = self._omega[0]
+        if self._settings.normalise == "mean":
+            omega = omega / omega.sum(0, keepdim=True)
+        elif self._settings.normalise == "softmax":
+            omega = omega.softmax(0)
+        return functional.dropout(omega, self._settings.dropout, self.training)
+
+    def forward(self, z: Tensor) -> Tensor:
+        weight, bias = self._folded or self.bank.fold(self.effective())
+        return self.bank.mix(z, weight, bias)
+
+    def hold(self) -> None:
+        """Fold once and use the result until :meth:`release`."""
+        with torch.no_grad():
+            self._folded = self.bank.fold(self.effective())
+
+    def release(self) -> None:
+        """Fold in every forward again."""
+        self._folded = None
+
+
+def _build_site(layer: Any, sources: list[str], config: Any) -> FusionSite:
+    views = [as_source(layer.adapters[name], layer.adapters_config.get(name)) for name in sources]
+    return ScaLearnSite(Bank(views))
+
+
+FUSION_MODULES[ScaLearnFusion] = _build_site
+
+
+def site_keys(encoder: Any) -> dict[str, ScaLearnSite]:
+    """The sites of the composition by key: the layer's number, and the location if there are two.
+
+    ``"0"``, ``"1"``, … for placements with one site per layer; ``"0.mh_adapter"``,
+    ``"0.output_adapter"``, … for houlsby.
+    """
+    found = [
+        (index, location, layer.adapter_fusion_layer[FUSION_NAME])
+        for index, location, layer in bottleneck_layers(encoder)
+        if FUSION_NAME in layer.adapter_fusion_layer
+    ]
+    single = len({location for _, location, _ in found}) == 1
+    return {
+        str(index) if single else f"{index}.{location}": site for index, location, site in found
+    }
+
+
+def attach(encoder: Any, sources: Sequence[str], settings: ScaLearnSettings) -> Composed:
+    """Put a ScaLearn composition of the adapters named ``sources`` into ``encoder``; active.
+
+    Drawing of omega uses torch's global generator, which the run has seeded.
+
+    Raises:
+        RequestError: a source without bottleneck sites (then nothing could be composed).
+    """
+    names = list(sources)
+    encoder.add_adapter_fusion(names, config=ScaLearnFusion(), name=FUSION_NAME)
+    sites = site_keys(encoder)
+    if not sites:
+        raise RequestError("The sources have no bottleneck site in common; nothing to compose.")
+    encoder.set_active_adapters(Fuse(*names, name=FUSION_NAME))
+    width = encoder.config.hidden_size if settings.per == "dim" else 1
+    omegas: dict[str, nn.Parameter] = {}
+    for key, site in sites.items():
+        owner = _owner(key, settings.share_layers)
+        if owner not in omegas:
+            start = torch.empty(len(names), width, device=site.bank.up.device)
+            start.normal_(settings.init_scale / len(names), settings.init_std)
+            omegas[owner] = nn.Parameter(start, requires_grad=settings.learn)
+        site.bind(omegas[owner], settings)
+    # One registration per omega, on the encoder, so that `.to(device)` moves it with the rest.
+    encoder.register_module(
+        "omega", nn.ParameterDict({k.replace(".", "_"): p for k, p in omegas.items()})
+    )
+    for site in sites.values():
+        site.train(encoder.training)
+
+    @contextmanager
+    def evaluating() -> Iterator[None]:
+        for site in sites.values():
+            site.hold()
+        try:
+            yield
+        finally:
+            for site in sites.values():
+                site.release()
+
+    named = {f"omega.{key}": parameter for key, parameter in omegas.items()}
+    return Composed(
+        parameters=named if settings.learn else {},
+        tensors=lambda: {name: omega.detach().clone() for name, omega in named.items()},
+        load=lambda tensors: _load(named, tensors),
+        evaluating=evaluating,
+    )
+
+
+def _owner(key: str, shared: bool) -> str:
+    if not shared:
+        return key
+    _, dot, location = key.partition(".")
+    return f"shared{dot}{location}"
+
+
+@torch.no_grad()
+def _load(omegas: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
+    expected = {name: tuple(omega.shape) for name, omega in omegas.items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if expected != found:
+        raise ZooError(
+            f"The stored omega does not fit this composition: expected {expected}, found {found}."
+        )
+    for name, omega in omegas.items():
+        omega.copy_(tensors[name])
+
+
+_CITE = "Frohmann et al. 2024, ScaLearn, arXiv:2310.01217; spec composition §1"
+
+
+def _composition(name: str, summary: str, **defaults: Any) -> Composition:
+    return Composition(name, ScaLearnSettings, defaults, attach, summary, _CITE)
+
+
+SCALEARN = _composition("scalearn", "a learned scale per source, dimension and layer")
+SCALEARN_UNIFORM = _composition(
+    "scalearn-uniform", "a learned scale per source and layer", per="source"
+)
+SCALEARN_PP = _composition(
+    "scalearn++", "a learned scale per source and dimension, for all layers", share_layers=True
+)
+SCALEARN_UNIFORM_PP = _composition(
+    "scalearn-uniform++",
+    "a learned scale per source, for all layers",
+    per="source",
+    share_layers=True,
+    dropout=0.0,
+)
+AVERAGE = _composition(
+    "average",
+    "the mean of the sources' outputs; only the head learns",
+    per="source",
+    share_layers=True,
+    learn=False,
+    init_scale=1.0,
+    init_std=0.0,
+    dropout=0.0,
+)

@@ -1,0 +1,21 @@
+"""Stage-one methods, one file each: a frozen settings dataclass, what it adds, registration."""
+
+from typing import TYPE_CHECKING
+
+from mtl.lazy import exports
+
+if TYPE_CHECKING:
+    from mtl.methods.base import METHODS, Method, attach, load, source_names
+    from mtl.methods.count import Count, count_method
+    from mtl.methods.placement import PLACEMENTS, signature
+    from mtl.methods.source import PlainSource, Source, as_source
+
+__all__, __getattr__, __dir__ = exports(
+    __name__,
+    {
+        "base": ["METHODS", "Method", "attach", "load", "source_names"],
+        "count": ["Count", "count_method"],
+        "placement": ["PLACEMENTS", "signature"],
+        "source": ["PlainSource", "Source", "as_source"],
+    },
+)

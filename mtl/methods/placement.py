@@ -1,0 +1,44 @@
+"""Where a bottleneck adapter sits in a layer, and what must agree for sources to be composed.
+
+==========  ================================================================================
+placement   with h the FFN (or attention) output after dropout and x the block's input
+==========  ================================================================================
+pfeiffer    FFN only: ``LN(u(LN(h + x)) + h + x)``, the layer's own LN twice
+houlsby     after attention and FFN: ``LN(u(h) + h + x)``
+parallel    beside the FFN: ``LN(u(x) + h + x)``
+==========  ================================================================================
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from adapters import BnConfig, DoubleSeqBnConfig, ParBnConfig, SeqBnConfig
+
+PLACEMENTS: dict[str, type[BnConfig]] = {
+    "pfeiffer": SeqBnConfig,
+    "houlsby": DoubleSeqBnConfig,
+    "parallel": ParBnConfig,
+}
+
+_SIGNATURE = (
+    "mh_adapter",
+    "output_adapter",
+    "is_parallel",
+    "original_ln_before",
+    "original_ln_after",
+    "residual_before_ln",
+    "adapter_residual_before_ln",
+    "ln_before",
+    "ln_after",
+    "leave_out",
+)
+
+
+def signature(config: BnConfig) -> dict[str, Any]:
+    """The placement signature of a bottleneck config: sites, LayerNorm and residual options.
+
+    Sources compose when their signatures are equal: then they share one input per site and one
+    residual around their sum. The bottleneck R, the activation and the method may differ.
+    """
+    return {key: config[key] for key in _SIGNATURE}
