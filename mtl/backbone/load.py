@@ -65,7 +65,7 @@ class Backbone:
     base: Base
     pooler: bool
 
-    def encoder(self) -> nn.Module:
+    def encoder(self) -> Any:
         """A fresh frozen copy of the encoder, prepared for adapters, in evaluation mode."""
         from mtl.backbone.injection import freeze, init
 

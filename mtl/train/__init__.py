@@ -1,0 +1,25 @@
+"""Stage one, and the road that every run takes: resolve, plan, train, select, test, store."""
+
+from typing import TYPE_CHECKING
+
+from mtl.lazy import exports
+
+if TYPE_CHECKING:
+    from mtl.train.load import load_adapter_entry
+    from mtl.train.plan import Built, RunPlan
+    from mtl.train.run import Report, execute, execute_all
+    from mtl.train.settings import Overrides, resolve_settings
+    from mtl.train.stage_one import plan_train
+    from mtl.train.workspace import Workspace, open_workspace
+
+__all__, __getattr__, __dir__ = exports(
+    __name__,
+    {
+        "load": ["load_adapter_entry"],
+        "plan": ["Built", "RunPlan"],
+        "run": ["Report", "execute", "execute_all"],
+        "settings": ["Overrides", "resolve_settings"],
+        "stage_one": ["plan_train"],
+        "workspace": ["Workspace", "open_workspace"],
+    },
+)

@@ -1,0 +1,47 @@
+"""Entries of the zoo back into encoders."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mtl.errors import RequestError
+from mtl.methods import METHODS, load
+from mtl.methods.base import make_settings
+
+if TYPE_CHECKING:
+    from mtl.backbone import Base
+    from mtl.zoo import Entry, Zoo
+
+
+def check_base(entry: Entry, base: Base) -> None:
+    """Refuse an entry of another base: its adapter would read features it never saw.
+
+    Raises:
+        RequestError: says both sides.
+    """
+    stored = entry.manifest.base
+    if stored["fingerprint"] == base.fingerprint:
+        return
+    raise RequestError(
+        f"Cannot use {entry.ref} here: it was trained on {stored['id']!r} (weights "
+        f"{stored['fingerprint'][:8]}, {stored['type']}, hidden size {stored['hidden_size']}, "
+        f"{stored['layers']} layers), this run uses {base.id!r} (weights {base.fingerprint[:8]}, "
+        f"{base.type}, hidden size {base.hidden_size}, {base.layers} layers). List what fits with "
+        f"mtl.zoo ls --base {base.fingerprint[:8]}, or pass the model of the entry with --model."
+    )
+
+
+def load_adapter_entry(encoder: Any, entry: Entry, zoo: Zoo, name: str) -> None:
+    """Load a stage-one entry into ``encoder`` as the frozen adapter ``name``.
+
+    The entry's files are checked against their hashes first.
+
+    Raises:
+        ZooError: damaged files, or weights that do not fit.
+        RequestError: a method this version does not know.
+    """
+    zoo.load_check(entry)
+    manifest = entry.manifest
+    method = METHODS.get(manifest.method)
+    settings = make_settings(manifest.method, method.settings, dict(manifest.method_settings))
+    load(encoder, method, settings, name, entry.folder)

@@ -1,0 +1,152 @@
+"""Execute planned runs: train, test, store, verify; skip what is done, resume what was killed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mtl.engine import (
+    Device,
+    EvalSet,
+    Evaluation,
+    Job,
+    RunFolder,
+    TaskFeed,
+    evaluate,
+    open_device,
+    train,
+)
+from mtl.engine.progress import quiet
+from mtl.errors import MtlError, RunError
+from mtl.tasks import encode
+from mtl.train.store import store_run
+
+if TYPE_CHECKING:
+    from mtl.train.plan import RunPlan
+    from mtl.train.workspace import Workspace
+    from mtl.zoo import Entry
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a planned run.
+
+    Attributes:
+        status: ``done``, ``skipped`` (it was in the zoo), or ``failed``.
+        entry: the entry, unless it failed.
+        error: why it failed.
+    """
+
+    plan: RunPlan
+    status: str
+    entry: Entry | None
+    error: MtlError | None = None
+
+
+def find_done(plan: RunPlan, workspace: Workspace) -> Entry | None:
+    """The zoo's entry of this very run, or None."""
+    found = workspace.zoo.entries(runhash=plan.runhash)
+    return found[0] if found else None
+
+
+def state_of(plan: RunPlan, workspace: Workspace) -> str:
+    """``done``, ``interrupted`` (there is a resume point) or ``missing``: for ``--dry-run``."""
+    if find_done(plan, workspace) is not None:
+        return "done"
+    folder = RunFolder(workspace.runs / plan.runhash)
+    return "interrupted" if folder.point.is_file() else "missing"
+
+
+def execute(plan: RunPlan, workspace: Workspace) -> Report:
+    """Run ``plan`` to its entry in the zoo.
+
+    Finished already: skipped. Interrupted: resumed. Training done but not stored: stored.
+
+    Raises:
+        MtlError: it failed; nothing half-written is left in the zoo.
+    """
+    done = find_done(plan, workspace)
+    if done is not None:
+        workspace.zoo.load_check(done)
+        return Report(plan, "skipped", done)
+    device = open_device(plan.settings.precision, deterministic=workspace.deterministic)
+    folder = RunFolder(workspace.runs / plan.runhash)
+    if not device.main:
+        return _execute(plan, workspace, device, folder)
+    with folder.lock(f"run {plan.label}"):
+        done = find_done(plan, workspace)  # another process may have finished it just now
+        if done is not None:
+            return Report(plan, "skipped", done)
+        return _execute(plan, workspace, device, folder)
+
+
+def _execute(plan: RunPlan, workspace: Workspace, device: Device, folder: RunFolder) -> Report:
+    if device.main:
+        folder.write_config(
+            {"runhash": plan.runhash, "command": workspace.command, **plan.identity()}
+        )
+    sets = encode_splits(plan, workspace)
+    built = plan.build(plan, None)
+    job = Job(
+        attached=built.attached,
+        feed=TaskFeed(plan.spec.id, sets["train"].encoded, plan.settings.batch_size, plan.seed),
+        dev={plan.spec.id: sets["dev"]},
+        settings=plan.settings,
+        seed=plan.seed,
+        identity=plan.runhash,
+        folder=folder,
+        label=plan.label,
+    )
+    outcome = train(job, device)
+    evaluations = evaluate_splits(plan, built, sets, device)
+    entry = None
+    if device.main:
+        entry = store_run(plan, workspace, device, built, outcome, evaluations, sets)
+        folder.write_result(
+            {"ref": entry.ref, "digest": entry.digest, "metrics": entry.manifest.metrics}
+        )
+        folder.clear_state()
+    device.accelerator.wait_for_everyone()
+    return Report(plan, "done", entry)
+
+
+def encode_splits(plan: RunPlan, workspace: Workspace) -> dict[str, EvalSet]:
+    """All splits of the task, tokenised (from the cache where they are there)."""
+    return {
+        split: EvalSet(
+            plan.spec,
+            encode(plan.data, split, plan.backbone.tokenizer, cache=workspace.cache),
+        )
+        for split in plan.data.splits
+    }
+
+
+def evaluate_splits(
+    plan: RunPlan, built: Any, sets: dict[str, EvalSet], device: Device
+) -> dict[str, Evaluation]:
+    """Evaluations of dev and of every test split."""
+    return {
+        split: evaluate(built.attached, data, device, plan.settings.eval_batch_size)
+        for split, data in sets.items()
+        if split != "train"
+    }
+
+
+def execute_all(plans: Sequence[RunPlan], workspace: Workspace) -> list[Report]:
+    """Execute runs one after the other; one that fails does not stop the others.
+
+    A request that is wrong (exit code 2) stops everything: the others would fail alike.
+    """
+    reports = []
+    for number, plan in enumerate(plans, start=1):
+        try:
+            report = execute(plan, workspace)
+        except RunError as error:
+            report = Report(plan, "failed", None, error)
+            print(f"error: {error}", file=sys.stderr)
+        if not quiet() and len(plans) > 1 and sys.stderr.isatty():
+            print(f"[{number}/{len(plans)}] {plan.label}: {report.status}", file=sys.stderr)
+        reports.append(report)
+    return reports
