@@ -1,0 +1,142 @@
+"""Stage two: plan and build a composition of frozen sources for a target task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtl.backbone import Network, build_head, load_head, save_head
+from mtl.compose.base import COMPOSITIONS
+from mtl.engine import Attachment, Group
+from mtl.engine.device import seed_everything
+from mtl.files import read_safetensors, write_safetensors
+from mtl.methods import source_names
+from mtl.train.load import load_adapter_entry
+from mtl.train.plan import Built, RunPlan
+from mtl.train.settings import Overrides, resolve_settings
+from mtl.train.workspace import Workspace, load_task_data
+
+if TYPE_CHECKING:
+    from mtl.backbone import Backbone
+    from mtl.tasks import Recipe, TaskSpec
+    from mtl.zoo import Entry, Zoo
+
+WEIGHTS_FILE = "composition.safetensors"
+
+
+def plan_compose(
+    spec: TaskSpec,
+    *,
+    suite: str,
+    method: str,
+    sources: Sequence[Entry],
+    seeds: Sequence[int],
+    backbone: Backbone,
+    recipe: Recipe,
+    protocol: str,
+    overrides: Overrides,
+    workspace: Workspace,
+) -> list[RunPlan]:
+    """Plan a composition of ``sources`` for target ``spec``, one run per seed.
+
+    Every seed uses the same sources, as in the paper; seeds vary head, omega and batch order.
+
+    Raises:
+        RequestError: unknown composition or setting, unusable data.
+    """
+    chosen = COMPOSITIONS.get(method)
+    method_settings, settings = resolve_settings(
+        method,
+        chosen.settings,
+        chosen.defaults,
+        recipe.settings(method, spec.id),
+        recipe.name,
+        overrides,
+    )
+    data = load_task_data(
+        spec, workspace, protocol, settings.max_train_samples, settings.max_eval_samples
+    )
+    parents = tuple(
+        {
+            "ref": entry.ref,
+            "digest": entry.digest,
+            "task": entry.manifest.task["id"],
+            "method": entry.manifest.method,
+            "seed": entry.manifest.seed,
+        }
+        for entry in sources
+    )
+
+    def build(plan: RunPlan, folder: Path | None) -> Built:
+        return build_composition(plan, folder, sources, workspace.zoo)
+
+    return [
+        RunPlan(
+            kind="composition",
+            spec=spec,
+            suite=suite,
+            data=data,
+            backbone=backbone,
+            method=method,
+            method_settings=method_settings,
+            settings=settings,
+            seed=seed,
+            build=build,
+            parents=parents,
+        )
+        for seed in seeds
+    ]
+
+
+def build_composition(
+    plan: RunPlan, folder: Path | None, sources: Sequence[Entry], zoo: Zoo
+) -> Built:
+    """A fresh encoder with frozen sources, the composition and a head: new, or from ``folder``.
+
+    The sources' own heads are not loaded; the composition learns one of its own.
+    """
+    composition = COMPOSITIONS.get(plan.method)
+    backbone = plan.backbone
+    encoder = backbone.encoder()
+    names = source_names(len(sources))
+    for name, entry in zip(names, sources, strict=True):
+        load_adapter_entry(encoder, entry, zoo, name)
+    seed_everything(plan.seed, "init")
+    composed = composition.attach(encoder, names, plan.method_settings)
+    if folder is None:
+        seed_everything(plan.seed, "head")
+        head = build_head(
+            plan.settings.head, encoder.config, plan.spec.num_outputs, pooler=backbone.pooler
+        )
+    else:
+        tensors, _ = read_safetensors(folder / WEIGHTS_FILE)
+        composed.load(tensors)
+        head = load_head(folder, encoder.config, pooler=backbone.pooler)
+    network = Network(encoder, head)
+    groups = [
+        # A scale of 0 switches a source off: decay would do that by itself.
+        Group("omega", dict(composed.parameters), weight_decay=0.0),
+        Group("head", {f"head.{key}": value for key, value in head.named_parameters()}),
+    ]
+    attached = Attachment(
+        network,
+        {plan.spec.id: plan.spec},
+        [group for group in groups if group.parameters],
+        penalties=composed.penalties,
+        caches=(composed.evaluating,),
+    )
+
+    def save(target: Path) -> None:
+        write_safetensors(target / WEIGHTS_FILE, composed.tensors())
+        save_head(
+            head,
+            target,
+            plan.adapter_name,
+            encoder.config,
+            kind=plan.spec.kind,
+            labels=plan.spec.labels,
+            model_id=backbone.base.id,
+        )
+
+    return Built(network, attached, save)
