@@ -1,12 +1,10 @@
-"""Fingerprints of weights and tokenizers: which base was this adapter trained on, really?"""
+"""Fingerprints of weights: which base was this adapter trained on, really?"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
-
-from mtl.files import sha256_bytes
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
@@ -27,15 +25,3 @@ def tensors_fingerprint(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
         # reshape, because a view of a scalar as bytes is not allowed
         digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """Hex sha256 of a fast tokenizer's state: vocabulary, merges, normaliser, template.
-
-    Padding and truncation settings change while a tokenizer is in use and say nothing about it.
-    """
-    import json
-
-    state = json.loads(tokenizer.backend_tokenizer.to_str())
-    state["truncation"] = state["padding"] = None
-    return sha256_bytes(json.dumps(state, sort_keys=True).encode())

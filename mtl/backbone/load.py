@@ -141,7 +141,8 @@ def load_backbone(model: str) -> Backbone:
     import torch
     from transformers import AutoConfig, AutoModel
 
-    from mtl.backbone.fingerprint import tensors_fingerprint, tokenizer_fingerprint
+    from mtl.backbone.fingerprint import tensors_fingerprint
+    from mtl.tasks import tokenizer_fingerprint
 
     reference = resolve_model(model)
     revision = reference.revision or "main"

@@ -1,0 +1,267 @@
+"""What the training commands share: options, and from options to rooms."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from mtl.engine.settings import RunSettings
+from mtl.errors import RequestError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+    from mtl.backbone import Backbone
+    from mtl.tasks import Recipe, Suite, TaskSpec
+    from mtl.train import Overrides, Report, RunPlan, Workspace
+
+
+def make_parser(prog: str, description: str) -> ArgumentParser:
+    """A parser with the options that every training command has."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog=prog, description=description)
+    parser.add_argument("--config", action="config", help="YAML file with any of these options")
+    parser.add_argument(
+        "--model", type=str | None, help="Hub name, folder, or 'demo' [MTL_MODEL, suite]"
+    )
+    parser.add_argument("--recipe", type=str | None, help="settings of a paper [the suite's]")
+    parser.add_argument("--protocol", type=str | None, help="how data are split [the suite's]")
+    add_places(parser)
+    parser.add_argument(
+        "--data-root", type=str | None, help="local mirror of Hub datasets [MTL_DATA_ROOT]"
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="settings of the method or the run, as in 'mtl methods ls'",
+    )
+    parser.add_argument(
+        "--deterministic", action="store_true", help="bit-equal reruns on a GPU, too"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would run, run nothing")
+    parser.add_argument("--json", action="store_true", help="one line of JSON on standard output")
+    group = parser.add_argument_group("settings of the run (defaults: the recipe's)")
+    for name, kind, text in run_options():
+        group.add_argument(f"--{name.replace('_', '-')}", type=kind | None, help=text)
+    return parser
+
+
+def add_places(parser: Any) -> None:
+    """``--zoo`` and ``--runs``."""
+    parser.add_argument(
+        "--zoo", type=str | None, help="folder of the zoo [MTL_ZOO, ./adapters_zoo]"
+    )
+    parser.add_argument("--runs", type=str | None, help="folder of run folders [MTL_RUNS, ./runs]")
+
+
+def run_options() -> list[tuple[str, Any, str]]:
+    """Name, type and help of every field of the run settings, from the dataclass itself."""
+    from docstring_parser import parse
+
+    texts = {
+        name.strip(): " ".join((item.description or "").split())
+        for item in parse(RunSettings.__doc__ or "").params
+        for name in item.arg_name.split(",")
+    }
+    hints = get_type_hints(RunSettings)
+    return [(item.name, hints[item.name], texts.get(item.name, "")) for item in fields(RunSettings)]
+
+
+def overrides_of(options: Namespace) -> Overrides:
+    """Flags, and over them ``--set``."""
+    from mtl.train.settings import Overrides, parse_set
+
+    values = {
+        f"run.{item.name}": getattr(options, item.name)
+        for item in fields(RunSettings)
+        if getattr(options, item.name) is not None
+    }
+    return Overrides({**values, **parse_set(list(options.set))})
+
+
+@dataclass(frozen=True)
+class Context:
+    """A training command's request, resolved as far as all commands resolve it alike."""
+
+    suite: Suite
+    backbone: Backbone
+    model: str
+    recipe: Recipe
+    protocol: str
+    overrides: Overrides
+    workspace: Workspace
+
+
+def open_context(options: Namespace, suite: Suite, command: str, argv: Sequence[str]) -> Context:
+    """Load the base and open the places that the options name."""
+    from mtl.backbone import load_backbone
+    from mtl.tasks import load_recipe
+    from mtl.train import open_workspace
+
+    if options.json:
+        os.environ["MTL_QUIET"] = "1"
+    quieten()
+    overrides = overrides_of(options)
+    model = options.model or os.environ.get("MTL_MODEL") or suite.model
+    workspace = open_workspace(
+        zoo=options.zoo,
+        runs=options.runs,
+        data_root=options.data_root,
+        deterministic=options.deterministic,
+        command=shlex.join(["python", "-m", f"mtl.{command}", *argv]),
+    )
+    return Context(
+        suite,
+        load_backbone(model),
+        model,
+        load_recipe(options.recipe or suite.recipe),
+        options.protocol or suite.protocol,
+        overrides,
+        workspace,
+    )
+
+
+def suite_of(options: Namespace, tasks: Sequence[str]) -> Suite:
+    """The suite that ``--suite`` names, else that of the first task."""
+    from mtl.tasks import load_suite, load_task
+
+    if options.suite:
+        return load_suite(options.suite)
+    if not tasks:
+        raise RequestError("Say what to train: --suite NAME (for example demo), or --task NAME….")
+    return load_suite(load_task(tasks[0]).suite)
+
+
+def specs_of(suite: Suite, tasks: Sequence[str]) -> list[TaskSpec]:
+    """The specs of the named tasks, or of all of the suite."""
+    from mtl.tasks import load_task
+
+    specs = [load_task(name, suite.name) for name in (tasks or suite.tasks)]
+    ids = [spec.id for spec in specs]
+    twice = sorted({task for task in ids if ids.count(task) > 1})
+    if twice:
+        raise RequestError(f"--task names {', '.join(twice)} twice.")
+    return specs
+
+
+def quieten() -> None:
+    """Progress bars and notes of the libraries only where a person watches."""
+    import logging
+
+    import datasets
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    datasets.logging.set_verbosity_error()
+    if not sys.stderr.isatty() or os.environ.get("MTL_QUIET") == "1":
+        datasets.disable_progress_bars()
+        transformers.logging.disable_progress_bar()
+
+
+def print_dry_run(plans: Sequence[RunPlan], workspace: Workspace, *, as_json: bool) -> None:
+    """What would run, what is there, what was interrupted."""
+    from mtl.train.run import state_of
+
+    rows = [
+        {
+            "task": plan.spec.id,
+            "method": plan.method,
+            "seed": plan.seed,
+            "state": state_of(plan, workspace),
+            "runhash": plan.runhash[:8],
+            "train": plan.data.sizes["train"],
+            "ref": plan.ref(workspace.zoo),
+        }
+        for plan in plans
+    ]
+    if as_json:
+        print(json.dumps({"dry_run": True, "runs": rows}))
+        return
+    from tabulate import tabulate
+
+    print(tabulate(rows, headers="keys"))
+    states = [row["state"] for row in rows]
+    print(
+        f"\n{len(rows)} runs: {states.count('done')} done, {states.count('interrupted')} to be "
+        f"resumed, {states.count('missing')} to be run. Nothing was run (--dry-run)."
+    )
+
+
+def report_rows(reports: Sequence[Report]) -> list[dict[str, Any]]:
+    """One row per run for tables and ``--json``."""
+    rows = []
+    for report in reports:
+        plan = report.plan
+        row: dict[str, Any] = {
+            "task": plan.spec.id,
+            "method": plan.method,
+            "seed": plan.seed,
+            "status": report.status,
+        }
+        if report.entry is not None:
+            manifest = report.entry.manifest
+            test = manifest.metrics["test"][plan.spec.headline]
+            row |= {
+                "metric": plan.spec.headline,
+                "dev": manifest.metrics["dev"][plan.spec.headline]["value"],
+                "test": test["value"],
+                "stderr": test["stderr"],
+                "n": test["n"],
+                "steps": manifest.training["steps"],
+                "seconds": manifest.training["seconds"],
+                "ref": report.entry.ref,
+                "digest": report.entry.digest,
+            }
+        else:
+            row["error"] = str(report.error)
+        rows.append(row)
+    return rows
+
+
+def print_reports(reports: Sequence[Report]) -> None:
+    """The table at the end of a training command."""
+    from tabulate import tabulate
+
+    table = [
+        [
+            row["task"],
+            row["seed"],
+            row["status"],
+            row.get("metric", ""),
+            _number(row.get("dev")),
+            f"{_number(row.get('test'))} ± {_number(row.get('stderr'))}" if "test" in row else "",
+            row.get("n", ""),
+            row.get("steps", ""),
+            f"{row['seconds']:.0f}" if "seconds" in row else "",
+            row.get("ref", ""),
+        ]
+        for row in report_rows(reports)
+    ]
+    headers = ["task", "seed", "status", "metric", "dev", "test ± se", "n", "steps", "s", "entry"]
+    print(tabulate(table, headers=headers, disable_numparse=True))
+
+
+def exit_code(reports: Sequence[Report]) -> int:
+    """0 if every run has its entry, else 1."""
+    return 1 if any(report.status == "failed" for report in reports) else 0
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def check_seeds(seeds: Sequence[int]) -> list[int]:
+    """The seeds, each once and none negative."""
+    wrong = sorted({seed for seed in seeds if seed < 0 or list(seeds).count(seed) > 1})
+    if wrong:
+        raise RequestError(f"--seeds: {', '.join(map(str, wrong))} is negative or named twice.")
+    return list(seeds)

@@ -1,0 +1,91 @@
+"""``mtl.compose``: stage two, learn how a target uses frozen adapters of the zoo."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str]) -> int:
+    from mtl.cli.common import make_parser
+
+    parser = make_parser(
+        "mtl.compose",
+        "Stage two: freeze source adapters of the zoo and learn, for a target task, how to use "
+        "them; only omega and a new head train.",
+    )
+    parser.add_argument("--target", type=str, required=True, help="the target task, e.g. entail")
+    parser.add_argument("--suite", type=str | None, help="the suite 'all' means [the target's]")
+    parser.add_argument(
+        "--sources",
+        nargs="+",
+        default=["all"],
+        metavar="TASK",
+        help="'all', or names of source tasks (commas or spaces)",
+    )
+    parser.add_argument("--method", type=str, default="scalearn", help="see mtl.methods ls")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one run per seed")
+    parser.add_argument(
+        "--source-method", type=str, default="pfeiffer", help="how sources were made"
+    )
+    parser.add_argument("--source-seed", type=int, default=0, help="seed of the sources")
+    parser.add_argument("--without-own", action="store_true", help="leave out the target's adapter")
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="use the sources that are there"
+    )
+    options = parser.parse_args(list(argv))
+
+    from mtl.cli import common
+    from mtl.compose import COMPOSITIONS, plan_compose, resolve_sources
+    from mtl.compose.sources import source_tasks
+    from mtl.methods import METHODS
+    from mtl.tasks import load_task
+    from mtl.train import execute_all
+
+    COMPOSITIONS.get(options.method)
+    METHODS.get(options.source_method)
+    suite = common.suite_of(options, [options.target])
+    spec = load_task(options.target, suite.name)
+    wanted = [name for item in options.sources for name in item.split(",") if name]
+    tasks = source_tasks(wanted, suite, spec.id, own=not options.without_own)
+    context = common.open_context(options, suite, "compose", argv)
+    sources = resolve_sources(
+        tasks,
+        zoo=context.workspace.zoo,
+        base=context.backbone.base,
+        method=options.source_method,
+        seed=options.source_seed,
+        protocol=context.protocol,
+        suite=suite.name,
+        model=context.model,
+        allow_missing=options.allow_missing,
+    )
+    plans = plan_compose(
+        spec,
+        suite=suite.name,
+        method=options.method,
+        sources=sources,
+        seeds=common.check_seeds(options.seeds),
+        backbone=context.backbone,
+        recipe=context.recipe,
+        protocol=context.protocol,
+        overrides=context.overrides,
+        workspace=context.workspace,
+    )
+    if options.dry_run:
+        common.print_dry_run(plans, context.workspace, as_json=options.json)
+        return 0
+    reports = execute_all(plans, context.workspace)
+    if options.json:
+        print(
+            json.dumps(
+                {
+                    "command": "compose",
+                    "sources": [entry.ref for entry in sources],
+                    "runs": common.report_rows(reports),
+                }
+            )
+        )
+    else:
+        common.print_reports(reports)
+    return common.exit_code(reports)

@@ -1,0 +1,50 @@
+"""``mtl.train``: stage one, one adapter per task and seed into the zoo."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str]) -> int:
+    from mtl.cli.common import make_parser
+
+    parser = make_parser(
+        "mtl.train",
+        "Stage one: train one adapter per task and seed on a frozen encoder, and put it with its "
+        "head into the zoo. Finished runs are skipped, interrupted ones go on.",
+    )
+    parser.add_argument("--suite", type=str | None, help="train all tasks of a suite, e.g. demo")
+    parser.add_argument("--task", nargs="+", default=[], metavar="TASK", help="only these tasks")
+    parser.add_argument("--method", type=str, default="pfeiffer", help="see mtl.methods ls")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one run per seed")
+    options = parser.parse_args(list(argv))
+
+    from mtl.cli import common
+    from mtl.methods import METHODS
+    from mtl.train import execute_all, plan_train
+
+    METHODS.get(options.method)  # a typo should not cost a model's loading time
+    suite = common.suite_of(options, options.task)
+    specs = common.specs_of(suite, options.task)
+    context = common.open_context(options, suite, "train", argv)
+    plans = plan_train(
+        specs,
+        suite=suite.name if options.suite else None,
+        method=options.method,
+        seeds=common.check_seeds(options.seeds),
+        backbone=context.backbone,
+        recipe=context.recipe,
+        protocol=context.protocol,
+        overrides=context.overrides,
+        workspace=context.workspace,
+    )
+    if options.dry_run:
+        common.print_dry_run(plans, context.workspace, as_json=options.json)
+        return 0
+    reports = execute_all(plans, context.workspace)
+    if options.json:
+        print(json.dumps({"command": "train", "runs": common.report_rows(reports)}))
+    else:
+        common.print_reports(reports)
+    return common.exit_code(reports)

@@ -1,0 +1,36 @@
+"""Tasks: specs, suites and recipes, data and its splits, encoding, batches, losses, metrics.
+
+A task is a YAML file (``tasks/**.yaml``). The road of its data: :func:`load_task` reads the spec,
+:func:`load_data` reads the rows and splits them by a protocol, :func:`encode` tokenises a split,
+:func:`train_order` and :func:`eval_order` say which rows form which batch.
+"""
+
+from typing import TYPE_CHECKING
+
+from mtl.lazy import exports
+
+if TYPE_CHECKING:
+    from mtl.tasks.batches import eval_order, train_order
+    from mtl.tasks.data import PREPARE, TaskData, load_data
+    from mtl.tasks.encode import Encoded, encode, tokenizer_fingerprint
+    from mtl.tasks.kinds import KINDS, Kind, decode, task_loss
+    from mtl.tasks.metrics import METRICS, Metric, score, standard_error
+    from mtl.tasks.protocols import PROTOCOLS, default_protocol
+    from mtl.tasks.spec import TaskSpec, list_tasks, load_task
+    from mtl.tasks.suites import Recipe, Suite, list_recipes, list_suites, load_recipe, load_suite
+    from mtl.tasks.yamls import tasks_folder
+
+__all__, __getattr__, __dir__ = exports(
+    __name__,
+    {
+        "batches": ["eval_order", "train_order"],
+        "data": ["PREPARE", "TaskData", "load_data"],
+        "encode": ["Encoded", "encode", "tokenizer_fingerprint"],
+        "kinds": ["KINDS", "Kind", "decode", "task_loss"],
+        "metrics": ["METRICS", "Metric", "score", "standard_error"],
+        "protocols": ["PROTOCOLS", "default_protocol"],
+        "spec": ["TaskSpec", "list_tasks", "load_task"],
+        "suites": ["Recipe", "Suite", "list_recipes", "list_suites", "load_recipe", "load_suite"],
+        "yamls": ["tasks_folder"],
+    },
+)

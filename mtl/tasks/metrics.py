@@ -1,0 +1,198 @@
+"""Metrics of tasks and their standard errors, computed by scikit-learn and scipy.
+
+One rule holds for all: a metric that is undefined on constant predictions (or labels) is 0, never
+NaN, so that a collapsed model ranks last instead of poisoning means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mtl.errors import RunError, unknown
+from mtl.registry import Registry
+
+if TYPE_CHECKING:
+    from mtl.tasks.spec import TaskSpec
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score of predictions against labels, the higher the better.
+
+    Attributes:
+        name: as in a task's YAML.
+        kinds: the kinds of task that it is defined for.
+        compute: labels, predictions and counts (how often each row stands for itself) → score.
+        binary: whether it needs exactly two classes; class 1 is the positive one.
+        formula: labels, predictions → standard error, or None: the bootstrap.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    compute: Callable[[np.ndarray, np.ndarray, np.ndarray], float]
+    binary: bool = False
+    formula: Callable[[np.ndarray, np.ndarray], float] | None = None
+
+    def unfit(self, kind: str, classes: int) -> str | None:
+        """Why a task of this kind with so many classes cannot have this metric, or None."""
+        if kind not in self.kinds:
+            return f"{self.name!r} is for {' and '.join(self.kinds)}, the task is {kind}"
+        if self.binary and classes != 2:
+            return f"{self.name!r} needs two classes, the task has {classes}; use 'macro_f1'"
+        return None
+
+
+METRICS: Registry[Metric] = Registry("metric", Metric)
+
+
+def score(spec: TaskSpec, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """All metrics of a task.
+
+    Args:
+        spec: the task; its metrics are computed in their order.
+        predictions: one per example, as :func:`mtl.tasks.decode` gives them.
+        labels: likewise.
+
+    Raises:
+        RunError: lengths differ, nothing to score, or predictions that are not finite.
+    """
+    _check(predictions, labels, f"task {spec.id!r}")
+    counts = np.ones(len(labels))
+    return {
+        name: float(METRICS.get(name).compute(labels, predictions, counts)) for name in spec.metrics
+    }
+
+
+def standard_error(
+    metric: str,
+    predictions: np.ndarray,
+    labels: np.ndarray,
+    *,
+    samples: int = 1000,
+    seed: int = 0,
+) -> float:
+    """The standard error of a metric over the choice of test examples.
+
+    Accuracy: sqrt(p (1 − p) / n). Others: the standard deviation over ``samples`` bootstrap
+    samples of the examples, drawn with ``seed``. Equal (label, prediction) pairs are drawn
+    together (multinomial counts), which is the same distribution at a fraction of the cost.
+
+    Raises:
+        RequestError: unknown metric.
+        RunError: as :func:`score`.
+    """
+    if metric not in METRICS:
+        raise unknown("metric", metric, METRICS)
+    _check(predictions, labels, f"metric {metric!r}")
+    entry = METRICS.get(metric)
+    if entry.formula is not None:
+        return float(entry.formula(labels, predictions))
+    rows = len(labels)
+    both = np.concatenate(
+        [labels.reshape(rows, -1), predictions.reshape(rows, -1)], axis=1, dtype=np.float64
+    )
+    _, first, counts = np.unique(both, axis=0, return_index=True, return_counts=True)
+    labels, predictions = labels[first], predictions[first]
+    drawn = np.random.default_rng(seed).multinomial(rows, counts / rows, size=samples)
+    values = []
+    for sample in drawn:
+        kept = sample > 0
+        values.append(entry.compute(labels[kept], predictions[kept], sample[kept].astype(float)))
+    return float(np.std(values, ddof=1))
+
+
+def _check(predictions: np.ndarray, labels: np.ndarray, where: str) -> None:
+    if len(predictions) != len(labels):
+        raise RunError(f"{where}: {len(predictions)} predictions for {len(labels)} labels.")
+    if not len(labels):
+        raise RunError(f"{where}: there are no examples to score.")
+    if not np.isfinite(predictions).all():
+        bad = int((~np.isfinite(predictions)).sum())
+        raise RunError(
+            f"{where}: {bad} of {predictions.size} predictions are NaN or infinite; the model has "
+            "diverged. Use a lower learning rate."
+        )
+
+
+def _accuracy(labels: np.ndarray, predictions: np.ndarray, counts: np.ndarray) -> float:
+    from sklearn.metrics import accuracy_score
+
+    return float(accuracy_score(labels, predictions, sample_weight=counts))
+
+
+def _accuracy_error(labels: np.ndarray, predictions: np.ndarray) -> float:
+    share = _accuracy(labels, predictions, np.ones(len(labels)))
+    return float(np.sqrt(share * (1 - share) / len(labels)))
+
+
+def _f1(labels: np.ndarray, predictions: np.ndarray, counts: np.ndarray) -> float:
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predictions, zero_division=0, sample_weight=counts))
+
+
+def _macro_f1(labels: np.ndarray, predictions: np.ndarray, counts: np.ndarray) -> float:
+    from sklearn.metrics import f1_score
+
+    return float(
+        f1_score(labels, predictions, average="macro", zero_division=0, sample_weight=counts)
+    )
+
+
+def _matthews(labels: np.ndarray, predictions: np.ndarray, counts: np.ndarray) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    if _constant(labels) or _constant(predictions):
+        return 0.0
+    return float(matthews_corrcoef(labels, predictions, sample_weight=counts))
+
+
+def _pearson(labels: np.ndarray, predictions: np.ndarray, counts: np.ndarray) -> float:
+    from scipy.stats import pearsonr
+
+    if _constant(labels) or _constant(predictions):
+        return 0.0
+    return _defined(pearsonr(*_repeated(labels, predictions, counts)).statistic)
+
+
+def _spearman(labels: np.ndarray, predictions: np.ndarray, counts: np.ndarray) -> float:
+    from scipy.stats import spearmanr
+
+    if _constant(labels) or _constant(predictions):
+        return 0.0
+    return _defined(spearmanr(*_repeated(labels, predictions, counts)).statistic)
+
+
+def _repeated(
+    labels: np.ndarray, predictions: np.ndarray, counts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Every row as often as it counts, in double precision: scipy takes no weights here."""
+    times = counts.astype(np.int64)
+    return (
+        np.repeat(labels.astype(np.float64), times),
+        np.repeat(predictions.astype(np.float64), times),
+    )
+
+
+def _constant(values: np.ndarray) -> bool:
+    return bool((values == values[0]).all())
+
+
+def _defined(value: float) -> float:
+    # Values that differ by less than rounding leave scipy with 0/0, too.
+    return float(value) if np.isfinite(value) else 0.0
+
+
+_CLASSES = ("classification",)
+_SETS = ("classification", "multilabel")
+_NUMBERS = ("regression",)
+METRICS.add("accuracy", Metric("accuracy", _SETS, _accuracy, formula=_accuracy_error))
+METRICS.add("f1", Metric("f1", _CLASSES, _f1, binary=True))
+METRICS.add("macro_f1", Metric("macro_f1", _SETS, _macro_f1))
+METRICS.add("matthews", Metric("matthews", _CLASSES, _matthews))
+METRICS.add("pearson", Metric("pearson", _NUMBERS, _pearson))
+METRICS.add("spearman", Metric("spearman", _NUMBERS, _spearman))

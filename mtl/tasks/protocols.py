@@ -1,0 +1,146 @@
+"""Split protocols: from the official splits of a dataset to train, dev and test.
+
+============  ==========================================================================
+protocol      splits
+============  ==========================================================================
+``scalearn``  dev = 10 % of the official train (seed 42, by class unless the task says no);
+              test = the official validation (specs/composition_methods §7.1)
+``sora``      small tasks: dev and test are halves of the official validation; large ones:
+              dev = 1,000 of train, test = validation (specs/adapter_methods §4.5)
+``official``  train, dev and test as they are given
+============  ==========================================================================
+
+A protocol works on labels and row numbers only; it never sees the texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mtl.errors import RequestError
+from mtl.registry import Registry
+
+if TYPE_CHECKING:
+    from mtl.tasks.spec import TaskSpec
+
+SEED = 42
+"""The seed of both papers' splits; the same for every seed of a run."""
+SORA_LARGE = ("qqp", "qnli", "sst2", "record")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of an official split: all of them where ``rows`` is None, in the order given."""
+
+    source: str
+    rows: np.ndarray | None = None
+
+
+Labels = Callable[[str], np.ndarray]
+"""Name of an official split → its labels."""
+Protocol = Callable[["TaskSpec", Sequence[str], Labels], Mapping[str, Part]]
+
+PROTOCOLS: Registry[Protocol] = Registry("split protocol")
+
+
+def default_protocol(spec: TaskSpec) -> str:
+    """The protocol of the task's suite, or ``official`` where there is no such suite."""
+    from mtl.tasks.suites import list_suites, load_suite
+
+    return load_suite(spec.suite).protocol if spec.suite in list_suites() else "official"
+
+
+def main_test(spec: TaskSpec, splits: Sequence[str], default: Sequence[str]) -> str:
+    """The official split that is the main test: the spec's first, else the first of ``default``."""
+    if spec.test:
+        return next(iter(spec.test.values()))
+    return _first(spec, splits, default)
+
+
+def _first(spec: TaskSpec, splits: Sequence[str], wanted: Sequence[str]) -> str:
+    for name in wanted:
+        if name in splits:
+            return name
+    raise RequestError(
+        f"Task {spec.id!r}: its data have none of the splits {', '.join(wanted)}; they have "
+        f"{', '.join(splits) or 'none at all'}. Choose another --protocol, or complete the data."
+    )
+
+
+def holdout(
+    labels: np.ndarray, share: float, *, stratify: bool, where: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of (the rest, the held-out ``share``), drawn by ``datasets`` with seed 42.
+
+    Raises:
+        RequestError: too few rows to hold something out of every class.
+    """
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    features = Features({"id": Value("int64")})
+    columns: dict[str, np.ndarray] = {"id": np.arange(len(labels))}
+    if stratify:
+        features["label"] = ClassLabel(num_classes=int(labels.max()) + 1)
+        columns["label"] = labels
+    table = Dataset.from_dict(columns, features=features)
+    try:
+        parts = table.train_test_split(
+            test_size=share,
+            shuffle=True,
+            seed=SEED,
+            stratify_by_column="label" if stratify else None,
+            keep_in_memory=True,
+        )
+    except ValueError as error:
+        counts = np.bincount(labels).tolist() if stratify else [len(labels)]
+        raise RequestError(
+            f"{where}: {share:.0%} of {len(labels)} training rows (per class: {counts}) cannot be "
+            f"held out as dev: {error} Add rows, set stratify: false in the task, or choose "
+            "--protocol official."
+        ) from error
+    return np.asarray(parts["train"]["id"]), np.asarray(parts["test"]["id"])
+
+
+@PROTOCOLS.register("scalearn")
+def scalearn(spec: TaskSpec, splits: Sequence[str], labels: Labels) -> Mapping[str, Part]:
+    """dev = 10 % of train, test = official validation."""
+    train = _first(spec, splits, ("train",))
+    stratify = spec.stratify and spec.kind == "classification"
+    rest, dev = holdout(labels(train), 0.1, stratify=stratify, where=f"Task {spec.id!r}")
+    test = main_test(spec, splits, ("validation", "dev"))
+    return {"train": Part(train, rest), "dev": Part(train, dev), "test": Part(test)}
+
+
+@PROTOCOLS.register("sora")
+def sora(spec: TaskSpec, splits: Sequence[str], labels: Labels) -> Mapping[str, Part]:
+    """Small tasks halve the official validation; large ones take 1,000 training rows as dev."""
+    import torch
+
+    train = _first(spec, splits, ("train",))
+    test = main_test(spec, splits, ("validation", "dev"))
+    large = spec.name in SORA_LARGE
+    count = len(labels(train if large else test))
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(SEED)).numpy()
+    if large:
+        if count <= 1000:
+            raise RequestError(f"Task {spec.id!r}: protocol sora needs over 1,000 training rows.")
+        return {
+            "train": Part(train, order[1000:]),
+            "dev": Part(train, order[:1000]),
+            "test": Part(test),
+        }
+    half = count // 2
+    return {"train": Part(train), "dev": Part(test, order[:half]), "test": Part(test, order[half:])}
+
+
+@PROTOCOLS.register("official")
+def official(spec: TaskSpec, splits: Sequence[str], labels: Labels) -> Mapping[str, Part]:
+    """The splits as they are given; dev is the first of dev and validation."""
+    train = _first(spec, splits, ("train",))
+    dev = _first(spec, splits, ("dev", "validation", "validation_matched", "test"))
+    test = main_test(spec, splits, ("test", "validation", "dev"))
+    return {"train": Part(train), "dev": Part(dev), "test": Part(test)}

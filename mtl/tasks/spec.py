@@ -1,0 +1,287 @@
+"""What a task is: a :class:`TaskSpec`, read from a YAML file and found by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+from mtl.errors import RequestError, did_you_mean, unknown
+from mtl.files import safe_part
+from mtl.tasks.kinds import KINDS
+from mtl.tasks.metrics import METRICS
+from mtl.tasks.yamls import catalog, check_keys, is_file_name, read_yaml
+
+SOURCES = {"repo": ("repo", "config", "revision"), "files": ("files",), "demo": ("demo",)}
+"""Kinds of data source by their first key, with the keys each may have."""
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """One task, as its YAML file says it.
+
+    Attributes:
+        id: ``suite/name``.
+        data: ``{repo, config?, revision?}``, ``{files: {split: file}}`` or ``{demo: name}``.
+        kind: what is predicted and how it is scored: see :data:`mtl.tasks.kinds.KINDS`.
+        inputs: one or two templates over the columns (``"{word}: {sentence1}"``); two are encoded
+            as a pair.
+        prepare: name of a registered function that reshapes the rows before the templates.
+        labels: names of the classes in the order of the model's outputs; empty for regression.
+        metrics: the first is the headline.
+        test: name → split of the source, the first being the main one; None: the protocol's.
+        max_length: tokens per encoding at most, special tokens included.
+        label_column: the column of the label.
+        stratify: whether protocols that hold out a dev part do so class by class.
+        origin: the file it came from; not part of the task.
+
+    Raises:
+        RequestError: something does not fit together; names the file (or the id) and the key.
+    """
+
+    id: str
+    data: Mapping[str, Any]
+    kind: str
+    inputs: tuple[str, ...]
+    metrics: tuple[str, ...]
+    prepare: str | None = None
+    labels: tuple[str, ...] = ()
+    test: Mapping[str, str] | None = None
+    max_length: int = 128
+    label_column: str = "label"
+    stratify: bool = True
+    origin: Path | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("inputs", "metrics", "labels"):  # lists are welcome, tuples are kept
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        parts = self.id.split("/")
+        if len(parts) != 2:
+            raise self._wrong("id", f"must be 'suite/name', it is {self.id!r}")
+        for part, what in zip(parts, ("suite", "name"), strict=True):
+            safe_part(part, f"{self.where}: the {what} in id")
+        self._check_data()
+        if self.kind not in KINDS:
+            raise self._wrong("kind", str(unknown("kind", self.kind, KINDS)))
+        if len(self.inputs) not in (1, 2):
+            raise self._wrong("inputs", f"must be one or two templates, not {len(self.inputs)}")
+        for template in self.inputs:
+            self._check_template(template)
+        if not self.metrics:
+            raise self._wrong("metrics", "must name at least one; the first is the headline")
+        for metric in self.metrics:
+            if metric not in METRICS:
+                raise self._wrong("metrics", str(unknown("metric", metric, METRICS)))
+            fault = METRICS.get(metric).unfit(self.kind, len(self.labels))
+            if fault:
+                raise self._wrong("metrics", fault)
+        if len(set(self.labels)) != len(self.labels):
+            raise self._wrong("labels", "holds a name twice")
+        fault = KINDS.get(self.kind).unfit(self)
+        if fault:
+            raise self._wrong("labels", fault)
+        if self.max_length < 8:
+            raise self._wrong("max_length", f"must be at least 8, it is {self.max_length}")
+        if self.test is not None and not self.test:
+            raise self._wrong("test", "must name at least one split, or be null")
+
+    @property
+    def suite(self) -> str:
+        """The first part of the id."""
+        return self.id.split("/")[0]
+
+    @property
+    def name(self) -> str:
+        """The second part of the id."""
+        return self.id.split("/")[1]
+
+    @property
+    def headline(self) -> str:
+        """The first metric."""
+        return self.metrics[0]
+
+    @property
+    def num_outputs(self) -> int:
+        """C: how many logits a head of this task has."""
+        return KINDS.get(self.kind).num_outputs(self)
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that the templates use, in order of first use."""
+        names = [name for text in self.inputs for _, name in template_parts(text) if name]
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def where(self) -> str:
+        """File or id, for messages."""
+        return str(self.origin) if self.origin else f"task {self.id!r}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys of the YAML file as JSON values; ``TaskSpec.from_dict`` takes them back."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        del values["origin"]
+        return {
+            key: list(value)
+            if isinstance(value, tuple)
+            else dict(value)
+            if isinstance(value, Mapping)
+            else value
+            for key, value in values.items()
+        }
+
+    @staticmethod
+    def from_dict(content: Mapping[str, Any], origin: Path | None = None) -> TaskSpec:
+        """Build a spec from the keys of a YAML file.
+
+        Raises:
+            RequestError: unknown, missing or ill-typed keys, with file and key.
+        """
+        where = str(origin) if origin else f"task {content.get('id')!r}"
+        known = [item.name for item in fields(TaskSpec) if item.name != "origin"]
+        check_keys(content, known, ("id", "data", "kind", "inputs", "metrics"), where)
+        values = {key: value for key, value in content.items() if value is not None}
+        for key, expected in _TYPES.items():
+            value = values.get(key)
+            # bool is an int to Python, but "max_length: true" is a slip.
+            if value is not None and (
+                not isinstance(value, expected) or (expected is int and isinstance(value, bool))
+            ):
+                raise RequestError(
+                    f"{where}: {key} must be a {_SPOKEN[expected]}, it is {value!r}."
+                )
+        for key in ("inputs", "metrics"):
+            bad = [item for item in values[key] if not isinstance(item, str)]
+            if bad:
+                raise RequestError(f"{where}: {key} must hold text, not {bad[0]!r}; quote it.")
+        # Numbers and true/false are good names of classes; they are kept as they are written.
+        values["labels"] = tuple(
+            str(item).lower() if isinstance(item, bool) else str(item)
+            for item in values.get("labels", ())
+        )
+        return TaskSpec(**values, origin=origin)
+
+    def _wrong(self, key: str, why: str) -> RequestError:
+        return RequestError(f"{self.where}: {key} {why.rstrip('.')}.")
+
+    def _check_data(self) -> None:
+        found = [key for key in SOURCES if key in self.data]
+        if len(found) != 1:
+            raise self._wrong("data", "must have exactly one of the keys repo, files, demo")
+        for key in self.data:
+            if key not in SOURCES[found[0]]:
+                guess = did_you_mean(str(key), SOURCES[found[0]])
+                raise self._wrong("data", f"has an unknown key {key!r}.{guess}")
+        value = self.data[found[0]]
+        if found[0] == "files":
+            good = isinstance(value, Mapping) and all(
+                isinstance(file, str) for file in value.values()
+            )
+            if not good or not value:
+                raise self._wrong("data", "must map splits to files: {files: {train: a.csv, …}}")
+        elif not isinstance(value, str) or not value:
+            raise self._wrong("data", f"has {found[0]}: {value!r}, which is no name")
+
+    def _check_template(self, template: str) -> None:
+        try:
+            parts = template_parts(template)
+        except ValueError as error:
+            raise self._wrong("inputs", f"holds {template!r}: {error}") from error
+        if not any(name for _, name in parts):
+            raise self._wrong("inputs", f"holds {template!r}, which names no {{column}}")
+
+
+_TYPES: dict[str, type] = {
+    "id": str,
+    "data": dict,
+    "kind": str,
+    "inputs": list,
+    "prepare": str,
+    "labels": list,
+    "metrics": list,
+    "test": dict,
+    "max_length": int,
+    "label_column": str,
+    "stratify": bool,
+}
+_SPOKEN: dict[type, str] = {
+    str: "text",
+    dict: "mapping",
+    list: "list",
+    int: "whole number",
+    bool: "true or false",
+}
+
+
+def template_parts(template: str) -> list[tuple[str, str | None]]:
+    """Split a template into (literal text, column after it or None).
+
+    Raises:
+        ValueError: unbalanced braces, an empty name, or a format such as ``{x:>3}``.
+    """
+    parts = []
+    for literal, name, form, conversion in Formatter().parse(template):
+        if form or conversion:
+            raise ValueError(f"'{{{name}}}' must be a plain column name, without ':' and '!'")
+        if name is not None and not name.strip():
+            raise ValueError("'{}' names no column")
+        parts.append((literal, name))
+    return parts
+
+
+def list_tasks() -> list[str]:
+    """The ids of all tasks, sorted."""
+    return sorted(catalog().tasks)
+
+
+def load_task(name: str, suite: str | None = None) -> TaskSpec:
+    """Find a task by id, alias, bare name or YAML file.
+
+    Args:
+        name: ``"glue/rte"``; ``"rte"`` where that is unique in ``suite``, or overall; an alias of a
+            suite (``"superglue/rte"``); or the path of a YAML file.
+        suite: the suite in use, which settles bare names.
+
+    Raises:
+        RequestError: unknown or ambiguous name, or a file that is no valid task.
+    """
+    if is_file_name(name):
+        return _read(Path(name).expanduser())
+    return _read(catalog().tasks[resolve_task(name, suite)])
+
+
+def resolve_task(name: str, suite: str | None = None) -> str:
+    """The id behind a name, see :func:`load_task` (files excluded). Raises likewise."""
+    known = catalog()
+    name = known.aliases.get(name, name)
+    if name in known.tasks:
+        return name
+    if "/" not in name:
+        everything = [*known.tasks, *known.aliases]
+        spaces = [everything]
+        if suite is not None:
+            from mtl.tasks.suites import load_suite
+
+            members = load_suite(suite)
+            spaces.insert(0, [*members.tasks, *members.aliases])
+        for space in spaces:
+            matches = {
+                known.aliases.get(task, task) for task in space if task.split("/")[-1] == name
+            }
+            if len(matches) == 1:
+                found = matches.pop()
+                if found in known.tasks:
+                    return found
+            if len(matches) > 1:
+                raise RequestError(
+                    f"The task name {name!r} is ambiguous: {', '.join(sorted(matches))}. "
+                    "Write it with its suite."
+                )
+    hint = "`python -m mtl.tasks ls` lists them; a path to a YAML file works, too."
+    raise unknown("task", name, known.tasks, " ".join([hint, known.hint()]).strip())
+
+
+def _read(path: Path) -> TaskSpec:
+    return TaskSpec.from_dict(read_yaml(path), path)

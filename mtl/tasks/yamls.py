@@ -1,0 +1,207 @@
+"""The YAML files behind tasks, suites and recipes: where they are, reading them, checking keys.
+
+A file says what it is by its content: a task has ``id``, a suite has ``tasks``, and whatever lies
+in a folder called ``recipes`` is a recipe.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mtl.errors import RequestError, did_you_mean
+
+SUFFIXES = (".yaml", ".yml")
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML with three traps of YAML 1.1 removed.
+
+    ``1e-3`` is a number, ``yes`` and ``no`` are words (they are labels of tasks), and a key that
+    is written twice is an error instead of a silent overwrite.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} is written twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if tag != "tag:yaml.org,2002:bool"]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds one mapping.
+
+    Raises:
+        RequestError: no such file, no YAML, or no mapping; the message names file and line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise RequestError(f"There is no file {path}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path} cannot be read as UTF-8 text: {error}.") from error
+    try:
+        content = yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}" if mark else ""
+        raise RequestError(f"{path}{line} is no valid YAML: {error.problem}.") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise RequestError(f"{path} is no valid YAML: {error}.") from error
+    if not isinstance(content, dict):
+        what = "nothing" if content is None else f"a {type(content).__name__}"
+        raise RequestError(f"{path} must hold keys and values, it holds {what}.")
+    return content
+
+
+def check_keys(
+    content: Mapping[str, Any], known: Iterable[str], required: Iterable[str], where: str
+) -> None:
+    """Refuse keys that nobody reads, and missing ones.
+
+    Raises:
+        RequestError: names the key, the file (``where``) and the closest known key.
+    """
+    known = list(known)
+    for key in content:
+        if key not in known:
+            raise RequestError(
+                f"Unknown key {str(key)!r} in {where}.{did_you_mean(str(key), known)} "
+                f"Known keys: {', '.join(known)}."
+            )
+    missing = [key for key in required if content.get(key) is None]
+    if missing:
+        raise RequestError(f"{where} lacks {', '.join(repr(key) for key in missing)}.")
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a task, suite or recipe was asked for by its file."""
+    return name.endswith(SUFFIXES)
+
+
+def tasks_folder() -> Path:
+    """The folder of the YAML files that come with the package.
+
+    In a wheel they travel as ``mtl/_tasks``; in a checkout they stand at top level in ``tasks``.
+
+    Raises:
+        RequestError: neither is there (a broken installation).
+    """
+    package = Path(__file__).resolve().parents[1]
+    packed = package / "_tasks"
+    if packed.is_dir():
+        return packed
+    checkout = package.parent / "tasks"
+    if checkout.is_dir():
+        return checkout
+    raise RequestError(
+        f"The task files are missing: neither {packed} nor {checkout} exists. Install the package "
+        "again, or run from a complete checkout."
+    )
+
+
+def folders() -> list[Path]:
+    """Where YAML files are looked for: the package's folder, then the user's ``MTL_TASKS``.
+
+    Raises:
+        RequestError: ``MTL_TASKS`` names no folder.
+    """
+    found = [tasks_folder()]
+    own = os.environ.get("MTL_TASKS")
+    if own:
+        folder = Path(own).expanduser().resolve()
+        if not folder.is_dir():
+            raise RequestError(f"MTL_TASKS names {own!r}, which is no folder.")
+        if folder not in found:
+            found.append(folder)
+    return found
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Every YAML file by what it is; ``problems`` names the files that could not be placed.
+
+    A damaged file of a user does not stand in the way of other tasks; whoever lists, checks, or
+    misses a name is told about it.
+    """
+
+    tasks: Mapping[str, Path]
+    suites: Mapping[str, Path]
+    recipes: Mapping[str, Path]
+    aliases: Mapping[str, str]
+    problems: Mapping[Path, str]
+
+    def hint(self) -> str:
+        """A sentence on unreadable files for the error of an unknown name, or nothing."""
+        return " ".join(f"(Not read: {text})" for text in self.problems.values())
+
+
+def catalog() -> Catalog:
+    """All YAML files under :func:`folders`, read again when one of them changed."""
+    paths = [
+        path
+        for folder in folders()
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in SUFFIXES and not path.name.startswith(".")
+    ]
+    return _catalog(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths))
+
+
+@lru_cache(maxsize=8)
+def _catalog(stamps: tuple[tuple[Path, int, int], ...]) -> Catalog:
+    kinds: dict[str, dict[str, Path]] = {"task": {}, "suite": {}, "recipe": {}}
+    aliases: dict[str, str] = {}
+    problems: dict[Path, str] = {}
+    for path, _, _ in stamps:
+        try:
+            content = read_yaml(path)
+            kind, name = _classify(path, content)
+            if name in kinds[kind]:
+                raise RequestError(
+                    f"{path} and {kinds[kind][name]} both define the {kind} {name!r}; rename one."
+                )
+            kinds[kind][name] = path
+            if kind == "suite" and isinstance(content.get("aliases"), dict):
+                aliases.update({str(key): str(value) for key, value in content["aliases"].items()})
+        except RequestError as error:
+            problems[path] = str(error)
+    return Catalog(kinds["task"], kinds["suite"], kinds["recipe"], aliases, problems)
+
+
+def _classify(path: Path, content: Mapping[str, Any]) -> tuple[str, str]:
+    if path.parent.name == "recipes":
+        return "recipe", str(content.get("name") or path.stem)
+    if "id" in content:
+        return "task", str(content["id"])
+    if "tasks" in content:
+        default = path.parent.name if path.stem == "suite" else path.stem
+        return "suite", str(content.get("name") or default)
+    raise RequestError(
+        f"{path} is neither a task (which has a key 'id') nor a suite (which has a key 'tasks'), "
+        "and it does not lie in a folder called recipes."
+    )
