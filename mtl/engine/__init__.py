@@ -11,7 +11,7 @@ from mtl.lazy import exports
 if TYPE_CHECKING:
     from mtl.engine.attached import Attached, Attachment, Group, Stage
     from mtl.engine.device import Device, open_device
-    from mtl.engine.evaluate import EvalSet, Evaluation, evaluate
+    from mtl.engine.evaluation import EvalSet, Evaluation, evaluate
     from mtl.engine.feed import Feed, TaskFeed
     from mtl.engine.folder import RunFolder
     from mtl.engine.loop import Job, Outcome, train
@@ -22,7 +22,7 @@ __all__, __getattr__, __dir__ = exports(
     {
         "attached": ["Attached", "Attachment", "Group", "Stage"],
         "device": ["Device", "open_device"],
-        "evaluate": ["EvalSet", "Evaluation", "evaluate"],
+        "evaluation": ["EvalSet", "Evaluation", "evaluate"],
         "feed": ["Feed", "TaskFeed"],
         "folder": ["RunFolder"],
         "loop": ["Job", "Outcome", "train"],

@@ -19,7 +19,7 @@ from torch import nn
 
 from mtl.engine.attached import Attached, Stage, trainable_parameters
 from mtl.engine.device import Device, seed_everything
-from mtl.engine.evaluate import EvalSet, Evaluation, evaluate
+from mtl.engine.evaluation import EvalSet, Evaluation, evaluate
 from mtl.engine.feed import Feed, to_device
 from mtl.engine.folder import RunFolder
 from mtl.engine.optimise import Optimiser

@@ -12,7 +12,7 @@ from mtl.lazy import exports
 if TYPE_CHECKING:
     from mtl.tasks.batches import eval_order, train_order
     from mtl.tasks.data import PREPARE, TaskData, load_data
-    from mtl.tasks.encode import Encoded, encode, tokenizer_fingerprint
+    from mtl.tasks.encoding import Encoded, encode, tokenizer_fingerprint
     from mtl.tasks.kinds import KINDS, Kind, decode, task_loss
     from mtl.tasks.metrics import METRICS, Metric, score, standard_error
     from mtl.tasks.protocols import PROTOCOLS, default_protocol
@@ -25,7 +25,7 @@ __all__, __getattr__, __dir__ = exports(
     {
         "batches": ["eval_order", "train_order"],
         "data": ["PREPARE", "TaskData", "load_data"],
-        "encode": ["Encoded", "encode", "tokenizer_fingerprint"],
+        "encoding": ["Encoded", "encode", "tokenizer_fingerprint"],
         "kinds": ["KINDS", "Kind", "decode", "task_loss"],
         "metrics": ["METRICS", "Metric", "score", "standard_error"],
         "protocols": ["PROTOCOLS", "default_protocol"],

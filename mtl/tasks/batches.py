@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from mtl.tasks.encode import Encoded
+    from mtl.tasks.encoding import Encoded
 
 WINDOW = 50
 """Batches among which rows of like length are put together; the order between windows is random."""
