@@ -45,7 +45,7 @@ def resolve_model(model: str) -> ModelReference:
                 f"Cannot load a model from folder {model!r}: it holds no config.json. Give a "
                 "folder written by save_pretrained, a Hub name, or 'demo'."
             )
-        return ModelReference(folder.resolve().name, str(folder), None, local=True)
+        return ModelReference(folder.absolute().name, str(folder), None, local=True)
     name, _, revision = model.partition("@")
     if model.startswith((".", "/", "~")) or os.sep * 2 in model or model.count("/") > 1:
         raise RequestError(f"Cannot load a model from {model!r}: there is no such folder.")

@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(list(argv))
 
     from mtl.cli import common
-    from mtl.compose import COMPOSITIONS, plan_compose, resolve_sources
+    from mtl.compose import COMPOSITIONS, plan_compose, resolve_sources, resolve_target
     from mtl.compose.sources import source_tasks
     from mtl.methods import METHODS
     from mtl.tasks import load_task
@@ -49,8 +49,17 @@ def main(argv: Sequence[str]) -> int:
     wanted = [name for item in options.sources for name in item.split(",") if name]
     tasks = source_tasks(wanted, suite, spec.id, own=not options.without_own)
     context = common.open_context(options, suite, "compose", argv)
+    target = resolve_target(
+        spec,
+        method=options.method,
+        recipe=context.recipe,
+        protocol=context.protocol,
+        overrides=context.overrides,
+        workspace=context.workspace,
+    )
     sources = resolve_sources(
         tasks,
+        target.data,
         zoo=context.workspace.zoo,
         base=context.backbone.base,
         method=options.source_method,
@@ -61,15 +70,11 @@ def main(argv: Sequence[str]) -> int:
         allow_missing=options.allow_missing,
     )
     plans = plan_compose(
-        spec,
+        target,
         suite=suite.name,
-        method=options.method,
         sources=sources,
         seeds=common.check_seeds(options.seeds),
         backbone=context.backbone,
-        recipe=context.recipe,
-        protocol=context.protocol,
-        overrides=context.overrides,
         workspace=context.workspace,
     )
     if options.dry_run:

@@ -11,7 +11,7 @@ from mtl.train.load import check_base
 
 if TYPE_CHECKING:
     from mtl.backbone import Base
-    from mtl.tasks import Suite
+    from mtl.tasks import Suite, TaskData
     from mtl.zoo import Entry, Zoo
 
 
@@ -48,6 +48,7 @@ def source_tasks(wanted: Sequence[str], suite: Suite, target: str, *, own: bool)
 
 def resolve_sources(
     tasks: Sequence[str],
+    target: TaskData,
     *,
     zoo: Zoo,
     base: Base,
@@ -60,8 +61,10 @@ def resolve_sources(
 ) -> list[Entry]:
     """One stage-one entry per task: of this base, ``method``, ``seed`` and protocol.
 
-    Where the zoo holds several that differ only in settings, the choice is the user's: name fewer
-    by removing entries, or by another zoo.
+    The target's own source must be trained on the very rows that the composition trains on: one
+    that saw more would carry them in. Of other tasks, one trained on all its rows goes before
+    those cut by ``max_train_samples``. Where several are left that differ only in settings, the
+    choice is the user's.
 
     Raises:
         RequestError: missing or ambiguous entries (names all, and both remedies), or sources whose
@@ -78,6 +81,12 @@ def resolve_sources(
             if entry.manifest.base["fingerprint"] == base.fingerprint
             and entry.manifest.data["protocol"] == protocol
         ]
+        if task == target.spec.id:
+            rows = target.fingerprints["train"]
+            fitting = [entry for entry in fitting if entry.manifest.data["splits"]["train"] == rows]
+        elif len(fitting) > 1:
+            whole = [e for e in fitting if not e.manifest.run_settings["max_train_samples"]]
+            fitting = whole or fitting
         if len(fitting) > 1:
             listed = "\n  ".join(entry.ref for entry in fitting)
             raise RequestError(
@@ -92,15 +101,14 @@ def resolve_sources(
             elsewhere += entries
     if missing and not allow_missing:
         wrong = [e for e in elsewhere if e.manifest.base["fingerprint"] != base.fingerprint]
-        names = " ".join(task.split("/")[-1] for task in missing)
         if wrong and len(wrong) == len(elsewhere):
             check_base(wrong[0], base)
         raise RequestError(
             f"{len(missing)} of {len(tasks)} sources are not in the zoo {zoo.root} for base "
             f"{base.id} ({base.fingerprint[:8]}), method {method}, seed {seed}, protocol "
-            f"{protocol}: {', '.join(missing)}. Train them:\n  python -m mtl.train --suite {suite} "
-            f"--task {names} --method {method} --seeds {seed} --model {model}\nor go without them: "
-            "--allow-missing."
+            f"{protocol}: {', '.join(missing)}. Train them:\n"
+            + _train_lines(missing, target, suite, method, seed, model)
+            + "\nor go without them: --allow-missing."
         )
     if not found:
         raise RequestError(f"None of the sources {', '.join(tasks)} is in the zoo {zoo.root}.")
@@ -131,3 +139,22 @@ def check_placement(entries: Sequence[Entry]) -> None:
             f"Cannot compose {first.ref} with {entry.ref}: their placements differ ({said}). "
             "Train them with one --set placement=…."
         )
+
+
+def _train_lines(
+    missing: Sequence[str], target: TaskData, suite: str, method: str, seed: int, model: str
+) -> str:
+    """The commands that make the missing sources; the target's own on the target's rows."""
+    line = f"  python -m mtl.train --suite {suite} --method {method} --seeds {seed} --model {model}"
+    lines = []
+    others = " ".join(task for task in missing if task != target.spec.id)
+    if others:
+        lines.append(f"{line} --task {others}")
+    if target.spec.id in missing:
+        limit = target.max_train_samples
+        cut = f" --max-train-samples {limit}" if limit else ""
+        lines.append(
+            f"{line} --task {target.spec.id}{cut}   # the own source, on the same "
+            f"{target.sizes['train']} rows"
+        )
+    return "\n".join(lines)

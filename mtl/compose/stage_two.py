@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mtl.backbone import Network, build_head, load_head, save_head
 from mtl.compose.base import COMPOSITIONS
@@ -19,28 +20,33 @@ from mtl.train.workspace import Workspace, load_task_data
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
-    from mtl.tasks import Recipe, TaskSpec
+    from mtl.engine import RunSettings
+    from mtl.tasks import Recipe, TaskData, TaskSpec
     from mtl.zoo import Entry, Zoo
 
 WEIGHTS_FILE = "composition.safetensors"
 
 
-def plan_compose(
+@dataclass(frozen=True)
+class Target:
+    """What is to be composed for, and how: method, settings, data."""
+
+    method: str
+    method_settings: Any
+    settings: RunSettings
+    data: TaskData
+
+
+def resolve_target(
     spec: TaskSpec,
     *,
-    suite: str,
     method: str,
-    sources: Sequence[Entry],
-    seeds: Sequence[int],
-    backbone: Backbone,
     recipe: Recipe,
     protocol: str,
     overrides: Overrides,
     workspace: Workspace,
-) -> list[RunPlan]:
-    """Plan a composition of ``sources`` for target ``spec``, one run per seed.
-
-    Every seed uses the same sources, as in the paper; seeds vary head, omega and batch order.
+) -> Target:
+    """Settings and data of the target, before any source is looked for.
 
     Raises:
         RequestError: unknown composition or setting, unusable data.
@@ -57,6 +63,22 @@ def plan_compose(
     data = load_task_data(
         spec, workspace, protocol, settings.max_train_samples, settings.max_eval_samples
     )
+    return Target(method, method_settings, settings, data)
+
+
+def plan_compose(
+    target: Target,
+    *,
+    suite: str,
+    sources: Sequence[Entry],
+    seeds: Sequence[int],
+    backbone: Backbone,
+    workspace: Workspace,
+) -> list[RunPlan]:
+    """Plan a composition of ``sources`` for the target, one run per seed.
+
+    Every seed uses the same sources, as in the paper; seeds vary head, omega and batch order.
+    """
     parents = tuple(
         {
             "ref": entry.ref,
@@ -74,13 +96,13 @@ def plan_compose(
     return [
         RunPlan(
             kind="composition",
-            spec=spec,
+            spec=target.data.spec,
             suite=suite,
-            data=data,
+            data=target.data,
             backbone=backbone,
-            method=method,
-            method_settings=method_settings,
-            settings=settings,
+            method=target.method,
+            method_settings=target.method_settings,
+            settings=target.settings,
             seed=seed,
             build=build,
             parents=parents,

@@ -117,8 +117,7 @@ def encode(
     fingerprint = sha256_json(
         {
             "version": ENCODING_VERSION,
-            "data": data.fingerprint,
-            "split": split,
+            "data": data.fingerprints[split],
             "tokenizer": tokenizer_fingerprint(tokenizer),
             "max_length": length,
             "pad": tokenizer.pad_token_id,

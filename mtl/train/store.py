@@ -122,6 +122,7 @@ def make_manifest(
         seed=plan.seed,
         data={
             "fingerprint": plan.data.fingerprint,
+            "splits": dict(plan.data.fingerprints),
             "protocol": plan.data.protocol,
             "sizes": {key: int(value) for key, value in plan.data.sizes.items()},
             "notes": list(plan.data.notes),
