@@ -1,0 +1,211 @@
+"""``README.md`` of an entry, written from its manifest and nothing else.
+
+Every string of a manifest may come from a stranger: in prose and tables it is escaped, in code it
+cannot end the code, and the metadata header is written by a YAML library.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mtl.zoo.manifest import Manifest
+from mtl.zoo.names import printable
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
+_PIPELINES = {
+    "classification": "text-classification",
+    "regression": "text-classification",
+    "multilabel": "text-classification",
+    "multiple_choice": "multiple-choice",
+    "span_extraction": "question-answering",
+}
+_TITLES = {"adapter": "Adapter", "composition": "Composition", "joint": "Joint model"}
+
+
+def card(manifest: Manifest, license: str | None = None) -> str:
+    """The card in Markdown, with the metadata header of the Hugging Face Hub.
+
+    ``base_model`` is given where the base came from the Hub (it has a revision), ``datasets``
+    where the data section names a ``repo``; undefined metrics are left out of ``model-index``.
+    """
+    sections = [
+        f"# {_TITLES[manifest.kind]}: {text(manifest.task['id'])}, {text(manifest.method)}, "
+        f"seed {manifest.seed}",
+        _summary(manifest),
+        "## Results\n\n" + _results(manifest),
+        "## Training\n\n" + _training(manifest),
+        "## Settings\n\n" + _settings(manifest),
+    ]
+    if manifest.parents:
+        sections.append("## Sources\n\n" + _parents(manifest))
+    sections += [
+        "## Made by\n\n" + fenced(manifest.command, "sh"),
+        "## Limits\n\n" + _limits(manifest),
+    ]
+    body = "\n\n".join(sections)
+    return f"---\n{_header(manifest, license)}\n---\n\n{body}\n"
+
+
+def text(value: Any) -> str:
+    """``value`` as one line of Markdown prose or table cell that means itself."""
+    line = printable(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*\[\]|~])", r"\\\1", line)
+
+
+def fenced(value: str, language: str = "") -> str:
+    """``value`` as a code block that it cannot end."""
+    lines = "\n".join(printable(line) for line in value.splitlines())
+    longest = max((len(run) for run in re.findall("`+", lines)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{lines}\n{fence}"
+
+
+def measured(item: Mapping[str, Any]) -> str:
+    """``0.912 ± 0.008``: a value with its standard error where there is one; ``–`` for none."""
+    if item["value"] is None:
+        return "–"
+    value = f"{item['value']:.4f}"
+    return value if item["stderr"] is None else f"{value} ± {item['stderr']:.4f}"
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    """A Markdown table of escaped cells."""
+    head = list(head)
+    lines = [head, ["---"] * len(head), *([text(cell) for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _summary(manifest: Manifest) -> str:
+    base = manifest.base
+    revision = f" at revision {text(base['revision'])}" if base["revision"] else ""
+    what = {
+        "adapter": "An adapter for one task",
+        "composition": "A learned use of frozen adapters of other tasks (listed below; their "
+        "weights are not in this folder) for one task",
+        "joint": "Adapters for several tasks, trained together",
+    }[manifest.kind]
+    return (
+        f"{what}, on the frozen encoder {text(base['id'])}{revision} ({text(base['type'])}, "
+        f"{base['layers']} layers, width {base['hidden_size']}, weights "
+        f"`{base['fingerprint'][:16]}`). Task: {text(manifest.task['id'])} of the suite "
+        f"{text(manifest.suite)} ({text(manifest.task['kind'])}). Weights format: "
+        f"{text(manifest.weights)}, in safetensors."
+    )
+
+
+def _results(manifest: Manifest) -> str:
+    rows = [
+        [split, metric, measured(item), "–" if item["n"] is None else item["n"]]
+        for split, metrics in manifest.metrics.items()
+        for metric, item in metrics.items()
+    ]
+    if not rows:
+        return "None recorded."
+    headline = manifest.task["headline"]
+    note = f"Value ± standard error over n examples; the headline metric is {text(headline)}."
+    verified = manifest.verified
+    state = "verified by a second evaluation from disk" if verified else "not verified"
+    return table(["split", "metric", "value", "n"], rows) + f"\n\n{note} Stored result: {state}."
+
+
+def _training(manifest: Manifest) -> str:
+    training = manifest.training
+    rows = [
+        ["seed", manifest.seed],
+        ["parameters trained", f"{training['trainable_parameters']:,}"],
+        ["steps", training["steps"]],
+        ["epochs", training["epochs"]],
+        ["best step", training["best_step"]],
+        ["stopped", training["stopped"]],
+        ["precision", training["precision"]],
+        ["device", training["device"]],
+        ["seconds", f"{training['seconds']:.1f}"],
+        ["split protocol", manifest.data["protocol"]],
+        ["examples", _pairs(manifest.data["sizes"])],
+        ["versions", _pairs(manifest.versions)],
+        ["created", manifest.created],
+        ["run", manifest.runhash],
+    ]
+    return table(["", ""], [[name, "–" if value is None else value] for name, value in rows])
+
+
+def _pairs(value: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {item}" for key, item in value.items()) or "–"
+
+
+def _settings(manifest: Manifest) -> str:
+    value = {
+        "method": {"name": manifest.method, **manifest.method_settings},
+        "run": manifest.run_settings,
+        "head": manifest.head,
+    }
+    return fenced(json.dumps(value, indent=2, ensure_ascii=False), "json")
+
+
+def _parents(manifest: Manifest) -> str:
+    rows = [
+        [parent["task"], parent["method"], parent["seed"], parent["ref"], parent["digest"][:16]]
+        for parent in manifest.parents
+    ]
+    return table(["task", "method", "seed", "entry", "digest"], rows)
+
+
+def _limits(manifest: Manifest) -> str:
+    lines = [
+        "Meant for the task and the encoder weights above; with other weights it means nothing.",
+        "The standard errors are over test examples of one run; they say nothing about other "
+        "seeds or other data.",
+        "It inherits what the encoder and the training data hold, their biases included; it was "
+        "not examined for use in decisions about people.",
+    ]
+    notes = manifest.data["notes"]
+    if isinstance(notes, list):
+        lines += [f"Data: {text(note)}" for note in notes]
+    elif notes:
+        lines.append(f"Data: {text(notes)}")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _header(manifest: Manifest, license: str | None) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    repo = manifest.data.get("repo")
+    config = manifest.data.get("config")
+    dataset = repo if isinstance(repo, str) and _HUB_ID.fullmatch(repo) else None
+    base = manifest.base["id"] if manifest.base["revision"] else ""
+    pipeline = _PIPELINES.get(manifest.task["kind"], "text-classification")
+    results = [
+        EvalResult(
+            task_type=pipeline,
+            dataset_type=dataset or printable(manifest.task["id"]),
+            dataset_name=printable(manifest.task["id"]),
+            dataset_config=printable(config) if dataset and config else None,
+            dataset_split=printable(split),
+            metric_type=printable(metric),
+            metric_name=printable(metric),
+            metric_value=item["value"],
+        )
+        for split, metrics in manifest.metrics.items()
+        for metric, item in metrics.items()
+        if item["value"] is not None
+    ]
+    name = f"{manifest.task['id']} {manifest.method} seed {manifest.seed}"
+    data = ModelCardData(
+        base_model=base if _HUB_ID.fullmatch(base) else None,
+        datasets=[dataset] if dataset else None,
+        eval_results=results or None,
+        license=license,
+        model_name=printable(name) if results else None,
+        pipeline_tag=pipeline,
+        tags=[
+            "mtl",
+            manifest.kind,
+            printable(manifest.method),
+            printable(f"task:{manifest.task['id']}"),
+            *(["adapter-transformers"] if manifest.weights == "adapters" else []),
+        ],
+    )
+    return data.to_yaml(line_break="\n")

@@ -1,0 +1,141 @@
+"""A check of everything in a zoo. It reads, hashes and names; it never loads or executes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtl.zoo import check
+from mtl.zoo.names import MANIFEST, is_pickle, is_safe_name
+from mtl.zoo.problem import Problem
+from mtl.zoo.staging import LOCK_SUFFIX, clear, is_dead, is_temporary
+from mtl.zoo.store import name_problem
+
+if TYPE_CHECKING:
+    from mtl.zoo.store import Entry, Zoo
+
+Progress = Callable[[int, int], None]
+"""Called as ``progress(done, total)`` after each entry."""
+
+_AT_ROOT = {"README.md", ".gitignore", ".gitattributes", "mtl.lock"}
+
+
+def fsck(zoo: Zoo, progress: Progress | None = None) -> list[Problem]:
+    """Problems of the whole zoo, by place.
+
+    Of every entry: manifest (readable, schema, digest), file table (there, size, sha256), tensor
+    headers, files that it does not name, parents (there, with the pinned digest). Of the zoo:
+    leftovers of killed writers, files outside entries, formats that can carry code, symbolic
+    links, names that cannot travel.
+    """
+    outside = list(_outside(zoo))
+    entries = zoo.entries()
+    problems = [*outside, *zoo.problems]
+    digests = {entry.digest: entry.ref for entry in entries}
+    for done, entry in enumerate(entries, start=1):
+        problems += _entry(entry, digests)
+        if progress is not None:
+            progress(done, len(entries))
+    unique = dict.fromkeys(problems)
+    return sorted(unique, key=lambda problem: (problem.path, problem.kind))
+
+
+def clean(zoo: Zoo) -> list[str]:
+    """Remove every dead temporary; return their paths relative to the root.
+
+    Raises:
+        RunError: the system refuses.
+    """
+    return [zoo.ref(path) for path in _temporaries(zoo) if clear(path, zoo.root)]
+
+
+def _entry(entry: Entry, digests: dict[str, str]) -> Iterator[Problem]:
+    again = f"Remove the entry (mtl zoo rm {entry.ref}), then train again: {entry.manifest.command}"
+
+    def placed(problem: Problem, fallback: str = "") -> Problem:
+        return replace(
+            problem, path=f"{entry.ref}/{problem.path}", remedy=problem.remedy or fallback
+        )
+
+    try:
+        for problem in check.check_files(entry.folder, entry.files):
+            yield placed(problem, again)
+        for problem in check.check_tensors(entry.folder, entry.files):
+            yield placed(problem)
+        for problem in check.check_strays(entry.folder, entry.files):
+            yield placed(problem)
+    except FileNotFoundError:
+        return  # removed while it was checked
+    except OSError as error:
+        yield Problem("unreadable", entry.ref, f"cannot be read: {error.strerror or error}.", again)
+    for parent in entry.manifest.parents:
+        if parent["digest"] in digests:
+            continue
+        there = [ref for ref in digests.values() if ref == parent["ref"]]
+        what = "another result is at its place" if there else "it is missing"
+        yield Problem(
+            "parent",
+            entry.ref,
+            f"needs {parent['ref']} with digest {parent['digest'][:12]}…: {what}.",
+            "Restore that source, or remove this entry and compose again: "
+            f"{entry.manifest.command}",
+        )
+
+
+def _temporaries(zoo: Zoo) -> Iterator[Path]:
+    """Temporary folders and files, and lock files without one, outside of entries."""
+    for path, _ in _walk(zoo):
+        if not is_temporary(path.name):
+            continue
+        if (
+            path.name.endswith(LOCK_SUFFIX)
+            and path.with_name(path.name.removesuffix(LOCK_SUFFIX)).exists()
+        ):
+            continue  # goes with its folder
+        yield path
+
+
+def _walk(zoo: Zoo) -> Iterator[tuple[Path, os.DirEntry[str]]]:
+    """Everything below the root that is in no entry and in no temporary; links not followed."""
+    todo = [zoo.root]
+    while todo:
+        folder = todo.pop()
+        try:
+            with os.scandir(folder) as listing:
+                items = sorted(listing, key=lambda item: item.name)
+        except OSError:
+            continue  # Zoo.entries names it
+        if folder != zoo.root and any(item.name == MANIFEST for item in items):
+            continue
+        for item in items:
+            path = folder / item.name
+            yield path, item
+            if item.is_dir(follow_symlinks=False) and not is_temporary(item.name):
+                todo.append(path)
+
+
+def _outside(zoo: Zoo) -> Iterator[Problem]:
+    for path in _temporaries(zoo):
+        if is_dead(path):
+            yield Problem(
+                "leftover",
+                zoo.ref(path),
+                "was left by a writer that was killed.",
+                "'mtl zoo fsck --fix' removes it.",
+            )
+    for path, item in _walk(zoo):
+        ref = zoo.ref(path)
+        if is_temporary(item.name):
+            continue
+        if item.is_symlink():
+            yield check.link_problem(path, ref)
+        elif item.is_dir(follow_symlinks=False):
+            if not is_safe_name(item.name):
+                yield name_problem(ref)
+        elif is_pickle(item.name):
+            yield check.pickle_problem(ref)
+        elif not (path.parent == zoo.root and item.name in _AT_ROOT):
+            yield Problem("stray", ref, "belongs to no entry.", check.REMOVE_STRAY)

@@ -1,0 +1,79 @@
+"""Which names may appear in a zoo. Names from outside are hostile until they pass here.
+
+A reference (``ref``) or a file name is a relative posix path of safe parts: ASCII letters, digits,
+``_ - . +``, no leading dot, no ``..``, no trailing dot, none of the device names of Windows. So no
+path built from them leaves the folder it is joined to, on any system.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from mtl.errors import RequestError
+from mtl.files import safe_part
+
+MANIFEST = "manifest.json"
+CARD = "README.md"
+MAX_PATH = 400
+"""Longest relative path in characters: room enough below a root for every file system."""
+
+TENSOR_SUFFIX = ".safetensors"
+PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill", ".npy", ".npz"}
+"""Formats that can carry code: nothing of ours writes or reads them."""
+
+_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
+
+
+def safe_name(name: str, what: str) -> str:
+    """Return ``name`` if it may be one part of a path in a zoo.
+
+    Raises:
+        RequestError: see :func:`mtl.files.safe_part`; also trailing dots and device names.
+    """
+    safe_part(name, what)
+    if name.endswith(".") or _DEVICES.fullmatch(name):
+        raise RequestError(
+            f"{what} {name!r} cannot be used as a folder or file name: some systems reserve it. "
+            "Choose another one."
+        )
+    return name
+
+
+def safe_path(path: str, what: str) -> str:
+    """Return ``path`` if it is a relative posix path of safe names.
+
+    Raises:
+        RequestError: absolute, with ``..``, empty parts, odd characters, or too long.
+    """
+    if len(path) > MAX_PATH:
+        raise RequestError(
+            f"{what} {path[:60]!r}… has {len(path)} characters; at most {MAX_PATH} are allowed."
+        )
+    for part in path.split("/"):
+        if part in {"", ".", ".."}:
+            raise RequestError(
+                f"{what} {path!r} is not a plain relative path: write its parts joined by '/', "
+                "without '..', '.', empty parts or a leading '/'."
+            )
+        safe_name(part, what)
+    return path
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether :func:`safe_name` would let ``name`` pass."""
+    try:
+        safe_name(name, "name")
+    except RequestError:
+        return False
+    return True
+
+
+def is_pickle(name: str) -> bool:
+    """Whether a file of this name is of a format that can carry code."""
+    return Path(name).suffix.lower() in PICKLES
+
+
+def printable(text: object) -> str:
+    """``text`` on one line without control characters: a stranger's string on a terminal."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
