@@ -59,3 +59,4 @@ for _name in ("scalearn", "scalearn-uniform", "scalearn++", "scalearn-uniform++"
     COMPOSITIONS.add(
         _name, f"mtl.compose.scalearn:{_name.upper().replace('-', '_').replace('++', '_PP')}"
     )
+COMPOSITIONS.add("fusion", "mtl.compose.fusion:FUSION")

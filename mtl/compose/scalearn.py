@@ -30,17 +30,15 @@ from typing import Any
 import torch
 import torch.nn.functional as functional
 from adapters import AdapterConfig
-from adapters.composition import Fuse
 from torch import Tensor, nn
 
-from mtl.backbone.injection import FUSION_MODULES, FusionSite, bottleneck_layers
+from mtl.backbone.injection import FusionSite
 from mtl.compose.bank import Bank
 from mtl.compose.base import Composed, Composition
+from mtl.compose.sites import add_sites, register
 from mtl.errors import RequestError, ZooError
-from mtl.methods.source import as_source
 
 NORMALISE = ("none", "mean", "softmax")
-FUSION_NAME = "composition"
 
 
 @dataclass(frozen=True)
@@ -133,29 +131,7 @@ class ScaLearnSite(FusionSite):
         self._folded = None
 
 
-def _build_site(layer: Any, sources: list[str], config: Any) -> FusionSite:
-    views = [as_source(layer.adapters[name], layer.adapters_config.get(name)) for name in sources]
-    return ScaLearnSite(Bank(views))
-
-
-FUSION_MODULES[ScaLearnFusion] = _build_site
-
-
-def site_keys(encoder: Any) -> dict[str, ScaLearnSite]:
-    """The sites of the composition by key: the layer's number, and the location if there are two.
-
-    ``"0"``, ``"1"``, … for placements with one site per layer; ``"0.mh_adapter"``,
-    ``"0.output_adapter"``, … for houlsby.
-    """
-    found = [
-        (index, location, layer.adapter_fusion_layer[FUSION_NAME])
-        for index, location, layer in bottleneck_layers(encoder)
-        if FUSION_NAME in layer.adapter_fusion_layer
-    ]
-    single = len({location for _, location, _ in found}) == 1
-    return {
-        str(index) if single else f"{index}.{location}": site for index, location, site in found
-    }
+register(ScaLearnFusion, ScaLearnSite)
 
 
 def attach(encoder: Any, sources: Sequence[str], settings: ScaLearnSettings) -> Composed:
@@ -166,27 +142,20 @@ def attach(encoder: Any, sources: Sequence[str], settings: ScaLearnSettings) -> 
     Raises:
         RequestError: a source without bottleneck sites (then nothing could be composed).
     """
-    names = list(sources)
-    encoder.add_adapter_fusion(names, config=ScaLearnFusion(), name=FUSION_NAME)
-    sites = site_keys(encoder)
-    if not sites:
-        raise RequestError("The sources have no bottleneck site in common; nothing to compose.")
-    encoder.set_active_adapters(Fuse(*names, name=FUSION_NAME))
+    sites: dict[str, ScaLearnSite] = add_sites(encoder, sources, ScaLearnFusion())
     width = encoder.config.hidden_size if settings.per == "dim" else 1
     omegas: dict[str, nn.Parameter] = {}
     for key, site in sites.items():
         owner = _owner(key, settings.share_layers)
         if owner not in omegas:
-            start = torch.empty(len(names), width, device=site.bank.up.device)
-            start.normal_(settings.init_scale / len(names), settings.init_std)
+            start = torch.empty(len(sources), width, device=site.bank.up.device)
+            start.normal_(settings.init_scale / len(sources), settings.init_std)
             omegas[owner] = nn.Parameter(start, requires_grad=settings.learn)
         site.bind(omegas[owner], settings)
     # One registration per omega, on the encoder, so that `.to(device)` moves it with the rest.
     encoder.register_module(
         "omega", nn.ParameterDict({k.replace(".", "_"): p for k, p in omegas.items()})
     )
-    for site in sites.values():
-        site.train(encoder.training)
 
     @contextmanager
     def evaluating() -> Iterator[None]:

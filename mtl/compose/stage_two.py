@@ -138,7 +138,7 @@ def build_composition(
     network = Network(encoder, head)
     groups = [
         # A scale of 0 switches a source off: decay would do that by itself.
-        Group("omega", dict(composed.parameters), weight_decay=0.0),
+        Group("composition", dict(composed.parameters), weight_decay=0.0),
         Group("head", {f"head.{key}": value for key, value in head.named_parameters()}),
     ]
     attached = Attachment(

@@ -1,0 +1,237 @@
+"""AdapterFusion: attention over the outputs of frozen source adapters, in its low-rank form.
+
+At every site, with z the sources' common input and ``u_k = U_k a_k + b_k`` (a_k the features)::
+
+    q       = W_Q z + b_Q
+    score_k = q · (W_K u_k + b_K)
+    p       = softmax_k( dropout(score) )
+    mixture = W_V Σ_k p_k u_k
+    out     = LN( mixture + h + x )
+
+(Pfeiffer et al. 2021, arXiv:2005.00247; specs/composition_methods §2). No scaling by sqrt(D), one
+head, dropout on the raw scores; the b_K term is kept, because with dropout on scores it does not
+cancel in the softmax.
+
+Computed without any (B,T,K,D) tensor: with the sources' U stacked in ``up`` (S,D), S = Σ R_k::
+
+    kmap = up W_K^T  (S,D)      score   = segment_sum_k( (q kmap^T) ⊙ a ) + q · (W_K b_k + b_K)
+    vmap = up W_V^T  (S,D)      mixture = (p expanded to S ⊙ a) vmap + p (b W_V^T)
+
+which is the same function: W_K and W_V act once per source unit instead of once per token and
+source. The parameters are those of stock BertFusion, by the same names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+from adapters import AdapterConfig
+from torch import Tensor, nn
+
+from mtl.backbone.injection import FusionSite
+from mtl.compose.bank import Bank
+from mtl.compose.base import Composed, Composition
+from mtl.compose.sites import add_sites, register
+from mtl.errors import RequestError, ZooError, unknown
+
+REGULARISERS = {"paper": 0.01, "reference-fp16": 0.01 / 65536, "0": 0.0}
+"""Weight of Σ_l ||I − W_V||². The reference adds it behind the loss scaler, which divides it by
+2^16 (specs/composition_methods §2.3): ``reference-fp16`` is what its published runs trained with."""
+
+
+@dataclass(frozen=True)
+class FusionSettings:
+    """Settings of AdapterFusion.
+
+    Attributes:
+        dropout: on the raw scores, while training.
+        fusion_reg: ``paper`` (0.01), ``reference-fp16`` (0.01 / 65536), or ``0``.
+    """
+
+    dropout: float = 0.1
+    fusion_reg: str = "paper"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise RequestError(f"dropout={self.dropout} must be at least 0 and below 1.")
+        if self.fusion_reg not in REGULARISERS:
+            raise unknown("fusion_reg", self.fusion_reg, REGULARISERS)
+
+
+@dataclass(eq=False)
+class FusionFusion(AdapterConfig):
+    """The config under which ``adapters`` knows our AdapterFusion; see ``ScaLearnFusion``."""
+
+    architecture: str = "mtl_fusion"
+
+
+class FusionSiteModule(FusionSite):
+    """AdapterFusion at one site: (B,T,D) → (B,T,D), the mixture before the residual.
+
+    Attributes:
+        query, key: linear, (D,D) with bias, N(0, 0.02); value: (D,D) without bias, the identity
+            with 1e-6 off the diagonal.
+    """
+
+    segment: Tensor
+
+    def __init__(self, bank: Bank) -> None:
+        super().__init__()
+        self.bank = bank
+        size, device = bank.up.shape[1], bank.up.device
+        self.query = nn.Linear(size, size, device=device)
+        self.key = nn.Linear(size, size, device=device)
+        self.value = nn.Linear(size, size, bias=False, device=device)
+        for linear in (self.query, self.key):
+            nn.init.normal_(linear.weight, std=0.02)
+            nn.init.zeros_(linear.bias)
+        with torch.no_grad():
+            self.value.weight.fill_(1e-6).fill_diagonal_(1.0)
+        self.dropout = 0.0
+        # (S,K): 1 where a unit belongs to a source; sums units per source in one product
+        segment = functional.one_hot(bank.owner, bank.count).to(bank.up.dtype)
+        self.register_buffer("segment", segment, persistent=False)
+        self._held: tuple[Tensor, ...] | None = None
+        self._seen: Tensor | None = None
+        self._mask: list[Tensor | None] = [None]
+
+    def maps(self) -> tuple[Tensor, ...]:
+        """kmap (S,D), W_K b + b_K (K,D), vmap (S,D), b W_V^T (K,D)."""
+        bank = self.bank
+        return (
+            functional.linear(bank.up, self.key.weight),
+            functional.linear(bank.bias, self.key.weight, self.key.bias),
+            functional.linear(bank.up, self.value.weight),
+            functional.linear(bank.bias, self.value.weight),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        kmap, kbias, vmap, vbias = self._held or self.maps()
+        features = self.bank.features(z)
+        query = self.query(z)
+        units = functional.linear(query, kmap) * features
+        score = functional.linear(units, self.segment.t()) + functional.linear(query, kbias)
+        score = functional.dropout(score, self.dropout, self.training)
+        weight = score.softmax(-1)
+        if self._seen is not None:
+            self._count(weight.detach())
+        spread = functional.linear(weight, self.segment)
+        return functional.linear(spread * features, vmap.t()) + functional.linear(weight, vbias.t())
+
+    def regulariser(self) -> Tensor:
+        """||I − W_V||_F²."""
+        value = self.value.weight
+        # without building I: Σ w² − 2 Σ diag + D
+        return value.square().sum() - 2 * value.diagonal().sum() + value.shape[0]
+
+    def hold(self, mask: list[Tensor | None]) -> None:
+        """Compute the maps once and add up attention until :meth:`release`."""
+        with torch.no_grad():
+            self._held = self.maps()
+        # K sums and a count
+        self._seen = torch.zeros(self.bank.count + 1, device=self.bank.up.device)
+        self._mask = mask
+
+    def release(self) -> None:
+        """Compute the maps in every forward again."""
+        self._held = None
+
+    def attention(self) -> Tensor | None:
+        """(K,) mean attention over the real tokens of the last evaluation, None before one."""
+        if self._seen is None or not float(self._seen[-1]):
+            return None
+        return self._seen[:-1] / self._seen[-1]
+
+    def _count(self, weight: Tensor) -> None:
+        assert self._seen is not None
+        if self._held is None:
+            return
+        mask = self._mask[0]
+        kept = torch.ones_like(weight[..., 0]) if mask is None else mask.to(weight.dtype)
+        sums = (weight.float() * kept.unsqueeze(-1)).sum((0, 1))
+        self._seen += torch.cat([sums, kept.float().sum().reshape(1)])
+
+
+register(FusionFusion, FusionSiteModule)
+
+
+def attach(encoder: Any, sources: Sequence[str], settings: FusionSettings) -> Composed:
+    """Put an AdapterFusion of the adapters named ``sources`` into ``encoder``; active."""
+    sites: dict[str, FusionSiteModule] = add_sites(encoder, sources, FusionFusion())
+    mask: list[Tensor | None] = [None]
+    encoder.register_forward_pre_hook(_remember(mask), with_kwargs=True)
+    named: dict[str, nn.Parameter] = {}
+    for key, site in sites.items():
+        site.dropout = settings.dropout
+        for name, parameter in site.named_parameters():
+            if name.startswith("bank."):
+                continue  # a source that is a module: frozen
+            parameter.requires_grad_(True)
+            named[f"fusion.{key}.{name}"] = parameter
+    weight = REGULARISERS[settings.fusion_reg]
+
+    def penalty() -> Mapping[str, Tensor]:
+        return {"fusion_reg": weight * torch.stack([s.regulariser() for s in sites.values()]).sum()}
+
+    @contextmanager
+    def evaluating() -> Iterator[None]:
+        for site in sites.values():
+            site.hold(mask)
+        try:
+            yield
+        finally:
+            for site in sites.values():
+                site.release()
+            mask[0] = None
+
+    def tensors() -> dict[str, Tensor]:
+        found = {name: parameter.detach().clone() for name, parameter in named.items()}
+        for key, site in sites.items():
+            attention = site.attention()
+            if attention is not None:
+                found[f"attention.{key}"] = attention.clone()
+        return found
+
+    return Composed(
+        parameters=named,
+        tensors=tensors,
+        load=lambda stored: _load(named, stored),
+        penalties=(penalty,) if weight else (),
+        evaluating=evaluating,
+    )
+
+
+def _remember(mask: list[Tensor | None]) -> Any:
+    def hook(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        # padding attends, too; it must not enter the attention map
+        mask[0] = kwargs.get("attention_mask")
+
+    return hook
+
+
+@torch.no_grad()
+def _load(named: Mapping[str, nn.Parameter], stored: Mapping[str, Tensor]) -> None:
+    weights = {key: value for key, value in stored.items() if not key.startswith("attention.")}
+    expected = {name: tuple(parameter.shape) for name, parameter in named.items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if expected != found:
+        raise ZooError(
+            f"The stored fusion does not fit this composition: expected {expected}, found {found}."
+        )
+    for name, parameter in named.items():
+        parameter.copy_(weights[name])
+
+
+FUSION = Composition(
+    name="fusion",
+    settings=FusionSettings,
+    defaults={},
+    attach=attach,
+    summary="attention over the sources' outputs, per token and layer (AdapterFusion)",
+    citation="Pfeiffer et al. 2021, AdapterFusion, arXiv:2005.00247; spec composition §2",
+)

@@ -1,0 +1,57 @@
+"""Putting a composition's sites into an encoder: what all compositions share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from adapters import AdapterConfig
+from adapters.composition import Fuse
+
+from mtl.backbone.injection import FUSION_MODULES, FusionSite, bottleneck_layers
+from mtl.compose.bank import Bank
+from mtl.errors import RequestError
+from mtl.methods.source import as_source
+
+NAME = "composition"
+"""The name of the one composition in an encoder."""
+
+
+def register(config: type[AdapterConfig], site: Callable[[Bank], FusionSite]) -> None:
+    """Let ``adapters`` build ``site`` over the bank of its sources wherever ``config`` is added."""
+
+    def build(layer: Any, sources: list[str], _: Any) -> FusionSite:
+        return site(
+            Bank([as_source(layer.adapters[s], layer.adapters_config.get(s)) for s in sources])
+        )
+
+    FUSION_MODULES[config] = build
+
+
+def add_sites(encoder: Any, sources: Sequence[str], config: AdapterConfig) -> dict[str, Any]:
+    """Compose the adapters ``sources`` of ``encoder`` at all their sites, and activate that.
+
+    Returns:
+        The sites by key, bottom up: ``"0"``, ``"1"``, … for placements with one site per layer;
+        ``"0.mh_adapter"``, ``"0.output_adapter"``, … for houlsby.
+
+    Raises:
+        RequestError: the sources have no bottleneck site.
+    """
+    names = list(sources)
+    encoder.add_adapter_fusion(names, config=config, name=NAME)
+    found = [
+        (index, location, layer.adapter_fusion_layer[NAME])
+        for index, location, layer in bottleneck_layers(encoder)
+        if NAME in layer.adapter_fusion_layer
+    ]
+    if not found:
+        raise RequestError("The sources have no bottleneck site in common; nothing to compose.")
+    encoder.set_active_adapters(Fuse(*names, name=NAME))
+    single = len({location for _, location, _ in found}) == 1
+    sites = {
+        str(index) if single else f"{index}.{location}": site for index, location, site in found
+    }
+    for site in sites.values():
+        site.train(encoder.training)
+    return sites
