@@ -15,6 +15,7 @@ from mtl.files import sha256_json
 from mtl.registry import Registry
 from mtl.tasks.kinds import KINDS
 from mtl.tasks.labels import LabelColumn
+from mtl.tasks.layout import class_names
 from mtl.tasks.protocols import PROTOCOLS, Part
 from mtl.tasks.sources import RawData, open_data
 from mtl.tasks.spec import TaskSpec, template_parts
@@ -95,7 +96,7 @@ def load_data(
     notes = []
     for name, source in list((spec.test or {}).items())[1:]:
         if source in raw.splits:
-            parts[f"test_{name}"] = Part(source)
+            parts.setdefault(f"test_{name}", Part(source))  # unless the protocol cuts it, too
         else:
             notes.append(f"test_{name}: split {source} is absent in {_short(raw)}, skipped")
     splits = {}
@@ -141,7 +142,7 @@ class _Reader:
                 raise RequestError(f"{where} is empty: there is nothing to train or test on.")
             column = LabelColumn(
                 table.column(spec.label_column),
-                _declared_names(table, spec.label_column),
+                class_names(table.schema.metadata, spec.label_column),
                 f"{where}, column {spec.label_column!r}",
                 lambda row: self._raw.line(source, row),
             )
@@ -206,17 +207,6 @@ class _Reader:
             "".join(literal + (columns[name][row] if name else "") for literal, name in parts)
             for row in range(len(table))
         ]
-
-
-def _declared_names(table: pa.Table, column: str) -> tuple[str, ...] | None:
-    """Class names that the file declares for its ids (``datasets`` keeps them in the schema)."""
-    if b"huggingface" not in (table.schema.metadata or {}):
-        return None
-    from datasets import Features
-
-    feature = Features.from_arrow_schema(table.schema).get(column)
-    names = getattr(feature, "names", None)
-    return tuple(names) if names else None
 
 
 def _check_classes(spec: TaskSpec, train: Split, where: str) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
     from mtl.tasks.data import Split, TaskData
 
-ENCODING_VERSION = 1
+_log = logging.getLogger(__name__)
+
+ENCODING_VERSION = 2
 """Raised when the same texts would be encoded differently."""
 
 
@@ -103,17 +106,37 @@ def encode(
     """Tokenise a split: pairs as the tokenizer joins them, longest part cut first.
 
     Args:
-        max_length: tokens per encoding at most, None for the task's.
+        data: the task's data.
+        split: a key of ``data.splits``.
+        tokenizer: a fast tokenizer.
+        max_length: tokens per encoding at most, None for the task's, or for the tokenizer's own
+            limit where that is lower.
         cache: folder of encoded splits; a damaged or unwritable file there costs only time.
 
     Raises:
-        RequestError: a tokenizer without padding token.
+        RequestError: no such split, a slow tokenizer, one without padding token, or a length
+            beyond the tokenizer's limit.
     """
-    length = max_length or data.spec.max_length
+    if split not in data.splits:
+        raise RequestError(
+            f"Task {data.spec.id!r} has no split {split!r}; it has {', '.join(data.splits)}."
+        )
+    if not getattr(tokenizer, "is_fast", False):
+        raise RequestError(
+            f"{type(tokenizer).__name__} is a slow tokenizer; mtl needs a fast one (a folder with "
+            "tokenizer.json)."
+        )
     if tokenizer.pad_token_id is None:
         raise RequestError(
             f"The tokenizer {type(tokenizer).__name__} has no padding token; mtl needs one."
         )
+    limit = int(min(tokenizer.model_max_length, 1 << 30))  # "no limit" is a huge float
+    if max_length is not None and max_length > limit:
+        raise RequestError(
+            f"max_length={max_length} is more than the {limit} tokens that the tokenizer "
+            f"{tokenizer.name_or_path!r} allows."
+        )
+    length = max_length or min(data.spec.max_length, limit)
     fingerprint = sha256_json(
         {
             "version": ENCODING_VERSION,
@@ -184,15 +207,19 @@ def _tokenise(rows: Split, tokenizer: Any, max_length: int) -> dict[str, np.ndar
 
 
 def _read(path: Path | None) -> dict[str, np.ndarray] | None:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    """What :func:`_write` wrote there, or None if it is not there or not the same any more."""
+    from safetensors import SafetensorError, safe_open
 
     if path is None or not path.is_file():
         return None
-    with contextlib.suppress(OSError, SafetensorError, ValueError, KeyError):
-        arrays = load_file(path)
-        if arrays["start"][-1] == len(arrays["ids"]) and len(arrays["truncated"]) == 1:
-            return arrays
+    try:
+        with safe_open(path, framework="np") as stream:
+            arrays = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+            if (stream.metadata() or {}).get("sha256") == _hash(arrays):
+                return arrays
+    except (OSError, SafetensorError, ValueError):
+        pass
+    _log.warning("%s is damaged; encoding again.", path)
     return None
 
 
@@ -201,6 +228,16 @@ def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
     from mtl.files import write_bytes
 
-    # A cache that cannot be written must not stop a run.
-    with contextlib.suppress(MtlError, OSError):
-        write_bytes(path, save(arrays))
+    try:
+        write_bytes(path, save(arrays, {"sha256": _hash(arrays)}))
+    except (MtlError, OSError) as error:
+        # It saves time only; a run that needs the space for its results will say so itself.
+        _log.warning("Encoded data are not cached: %s", error)
+
+
+def _hash(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name}:{arrays[name].shape}".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()

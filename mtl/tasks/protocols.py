@@ -7,7 +7,7 @@ protocol      splits
               test = the official validation (specs/composition_methods §7.1)
 ``sora``      small tasks: dev and test are halves of the official validation; large ones:
               dev = 1,000 of train, test = validation (specs/adapter_methods §4.5)
-``official``  train, dev and test as they are given
+``official``  train, dev and test as they are given, all three
 ============  ==========================================================================
 
 A protocol works on labels and row numbers only; it never sees the texts.
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 SEED = 42
 """The seed of both papers' splits; the same for every seed of a run."""
 SORA_LARGE = ("qqp", "qnli", "sst2", "record")
+SORA_SMALL = (
+    *("cola", "wnli", "rte", "mrpc", "stsb", "mnli"),
+    *("cb", "copa", "multirc", "wic", "wsc", "boolq"),
+)
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,17 @@ PROTOCOLS: Registry[Protocol] = Registry("split protocol")
 
 
 def default_protocol(spec: TaskSpec) -> str:
-    """The protocol of the task's suite, or ``official`` where there is no such suite."""
+    """The protocol where none is asked for.
+
+    The suite's. Outside of suites ``official`` where the data bring a test split (demo, files with
+    ``test``), else ``scalearn``, which makes one.
+    """
     from mtl.tasks.suites import list_suites, load_suite
 
-    return load_suite(spec.suite).protocol if spec.suite in list_suites() else "official"
+    if spec.suite in list_suites():
+        return load_suite(spec.suite).protocol
+    own_test = "demo" in spec.data or "test" in spec.data.get("files", {})
+    return "official" if own_test else "scalearn"
 
 
 def main_test(spec: TaskSpec, splits: Sequence[str], default: Sequence[str]) -> str:
@@ -79,16 +90,17 @@ def holdout(
     Raises:
         RequestError: too few rows to hold something out of every class.
     """
-    from datasets import ClassLabel, Dataset, Features, Value
+    import datasets
+    import pyarrow as pa
 
-    features = Features({"id": Value("int64")})
-    columns: dict[str, np.ndarray] = {"id": np.arange(len(labels))}
+    features = {"id": datasets.Value("int64")}
+    columns = {"id": pa.array(np.arange(len(labels)))}
     if stratify:
-        features["label"] = ClassLabel(num_classes=int(labels.max()) + 1)
-        columns["label"] = labels
-    table = Dataset.from_dict(columns, features=features)
+        features["label"] = datasets.ClassLabel(num_classes=int(labels.max()) + 1)
+        columns["label"] = pa.array(labels.astype(np.int64))
+    table = pa.table(columns).cast(datasets.Features(features).arrow_schema)
     try:
-        parts = table.train_test_split(
+        parts = datasets.Dataset(table).train_test_split(
             test_size=share,
             shuffle=True,
             seed=SEED,
@@ -102,7 +114,8 @@ def holdout(
             f"held out as dev: {error} Add rows, set stratify: false in the task, or choose "
             "--protocol official."
         ) from error
-    return np.asarray(parts["train"]["id"]), np.asarray(parts["test"]["id"])
+    rest, held = (parts[name].with_format("numpy")["id"][:] for name in ("train", "test"))
+    return rest, held
 
 
 @PROTOCOLS.register("scalearn")
@@ -117,30 +130,55 @@ def scalearn(spec: TaskSpec, splits: Sequence[str], labels: Labels) -> Mapping[s
 
 @PROTOCOLS.register("sora")
 def sora(spec: TaskSpec, splits: Sequence[str], labels: Labels) -> Mapping[str, Part]:
-    """Small tasks halve the official validation; large ones take 1,000 training rows as dev."""
-    import torch
+    """Small tasks halve the official validation; large ones take 1,000 training rows as dev.
 
+    Which is which goes by the task's name, as in the paper's code (MNLI is small there).
+    """
     train = _first(spec, splits, ("train",))
     test = main_test(spec, splits, ("validation", "dev"))
-    large = spec.name in SORA_LARGE
-    count = len(labels(train if large else test))
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(SEED)).numpy()
-    if large:
-        if count <= 1000:
-            raise RequestError(f"Task {spec.id!r}: protocol sora needs over 1,000 training rows.")
+    if spec.name in SORA_LARGE:
+        order = _permutation(len(labels(train)))
+        if len(order) <= 1000:
+            raise RequestError(
+                f"Task {spec.id!r}: protocol sora takes 1,000 training rows as dev, and there are "
+                f"only {len(order)}. Choose another --protocol."
+            )
         return {
             "train": Part(train, order[1000:]),
             "dev": Part(train, order[:1000]),
             "test": Part(test),
         }
-    half = count // 2
-    return {"train": Part(train), "dev": Part(test, order[:half]), "test": Part(test, order[half:])}
+    if spec.name not in SORA_SMALL:
+        raise RequestError(
+            f"Task {spec.id!r}: protocol sora is defined for {', '.join(SORA_SMALL)} and "
+            f"{', '.join(SORA_LARGE)} only. Choose another --protocol."
+        )
+    order = _permutation(len(labels(test)))
+    half = len(order) // 2
+    parts = {
+        "train": Part(train),
+        "dev": Part(test, order[:half]),
+        "test": Part(test, order[half:]),
+    }
+    for name, split in list((spec.test or {}).items())[1:]:
+        if split in splits:
+            other = _permutation(len(labels(split)))
+            parts[f"test_{name}"] = Part(split, other[len(other) // 2 :])
+    return parts
+
+
+def _permutation(rows: int) -> np.ndarray:
+    import torch
+
+    return torch.randperm(rows, generator=torch.Generator().manual_seed(SEED)).numpy()
 
 
 @PROTOCOLS.register("official")
 def official(spec: TaskSpec, splits: Sequence[str], labels: Labels) -> Mapping[str, Part]:
-    """The splits as they are given; dev is the first of dev and validation."""
+    """The splits as they are given.
+
+    No split stands in for another: a test on the rows that selected the model is no test.
+    """
     train = _first(spec, splits, ("train",))
-    dev = _first(spec, splits, ("dev", "validation", "validation_matched", "test"))
-    test = main_test(spec, splits, ("test", "validation", "dev"))
-    return {"train": Part(train), "dev": Part(dev), "test": Part(test)}
+    dev = main_test(spec, splits, ("validation", "dev"))
+    return {"train": Part(train), "dev": Part(dev), "test": Part(_first(spec, splits, ("test",)))}

@@ -1,21 +1,30 @@
-"""Where rows come from: the Hub, a local mirror of it, files, or the embedded demo world."""
+"""Where rows come from: the Hub, a local mirror of it, files, or the embedded demo world.
+
+Every source ends up as named splits of arrow tables. Repositories are read from their parquet
+files, found by the splits that their README declares or by file names, whether they lie in a
+mirror below ``--data-root`` or in the local cache of the Hub; no code of a repository is run.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mtl.errors import RequestError
+from mtl.errors import MtlError, RequestError, unknown
+from mtl.tasks.layout import declared_files, locate_splits, usual_places
+from mtl.tasks.textfiles import READERS, read_text_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from mtl.tasks.spec import TaskSpec
+
+CONVERTED = "refs/convert/parquet"
+"""The Hub's own parquet copy of repositories that carry a loading script."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +50,15 @@ def open_data(spec: TaskSpec, data_root: str | Path | None) -> RawData:
     Raises:
         RequestError: not there, not to be reached, or of a format we do not read.
     """
+    root = Path(data_root).expanduser() if data_root is not None else None
+    if root is not None and not root.is_dir():
+        raise RequestError(f"--data-root {data_root} is no folder.")
     if "demo" in spec.data:
         return _demo(spec)
     if "files" in spec.data:
-        return _files(spec, data_root)
-    if data_root is not None:
-        return _mirror(spec, Path(data_root))
-    return _hub(spec)
+        return _files(spec, root)
+    folder, splits = _download(spec) if root is None else _mirror(spec, root)
+    return RawData(tuple(splits), lambda split: read_parquet(splits[split]), str(folder))
 
 
 def _demo(spec: TaskSpec) -> RawData:
@@ -57,8 +68,6 @@ def _demo(spec: TaskSpec) -> RawData:
 
     name = spec.data["demo"]
     if name not in TASKS:
-        from mtl.errors import unknown
-
         raise unknown("demo task", name, TASKS)
     return RawData(
         ("train", "dev", "test"),
@@ -67,147 +76,150 @@ def _demo(spec: TaskSpec) -> RawData:
     )
 
 
-def _mirror(spec: TaskSpec, root: Path) -> RawData:
-    """``<root>/<repo>/[<config>/]<split>-*.parquet``, as the Hub lays repositories out."""
-    repo = root / spec.data["repo"]
-    config = spec.data.get("config")
-    tried = [repo / config, repo / "data" / config] if config else [repo / "data", repo]
-    for folder in tried:
-        files: dict[str, list[Path]] = {}
-        for path in sorted(folder.glob("*.parquet")):
-            files.setdefault(path.stem.split("-")[0], []).append(path)
-        if files:
-            return RawData(tuple(files), partial(_read_split, files), str(folder))
-    raise RequestError(
-        f"Task {spec.id!r}: no parquet files under {tried[0]}. --data-root must hold the dataset "
-        f"repository {spec.data['repo']!r} laid out as on the Hub "
-        f"({spec.data['repo']}/{config or 'data'}/train-00000-of-00001.parquet, …). Without "
-        "--data-root it is read from the Hub."
+def _mirror(spec: TaskSpec, root: Path) -> tuple[Path, dict[str, list[Path]]]:
+    """``<root>/<repo>/``, laid out as the Hub lays repositories out."""
+    repo, config = spec.data["repo"], spec.data.get("config")
+    folder = root / repo
+    splits = locate_splits(folder, config)
+    if not splits:
+        raise RequestError(
+            f"Task {spec.id!r}: no parquet files of {_named(config)} in {folder}. --data-root must "
+            f"hold the dataset repository {repo!r} laid out as on the Hub "
+            f"({repo}/{config or 'data'}/train-00000-of-00001.parquet, …). Without --data-root it "
+            "is read from the Hub."
+        )
+    return folder / config if config and (folder / config).is_dir() else folder, splits
+
+
+def _named(config: str | None) -> str:
+    return f"config {config!r}" if config else "its only config"
+
+
+def _download(spec: TaskSpec) -> tuple[Path, dict[str, list[Path]]]:
+    """The parquet files of one config, from the Hub or its local cache.
+
+    The layer below ``datasets.load_dataset``: it downloads the parquet of this config only, makes
+    no second copy, and gives up at once where there is no network.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
     )
 
+    repo, config = spec.data["repo"], spec.data.get("config")
+    revision = spec.data.get("revision")
+    doing = f"Task {spec.id!r}: cannot get {_named(config)} of the dataset {repo!r} from the Hub"
+    local = (
+        "Give a local mirror with --data-root DIR (and a model folder with --model FOLDER), or try "
+        "the embedded suite: --suite demo."
+    )
 
-def _read_split(files: Mapping[str, Sequence[Path]], split: str) -> pa.Table:
-    return _read_parquet(files[split])
+    def fetch(revision: str | None, patterns: Sequence[str]) -> Path:
+        return Path(
+            snapshot_download(
+                repo, repo_type="dataset", revision=revision, allow_patterns=list(patterns)
+            )
+        )
+
+    try:
+        folder = fetch(revision, ["README.md"])
+        declared = [name for names in declared_files(folder, config).values() for name in names]
+        folder = fetch(revision, ["README.md", *(declared or usual_places(config))])
+        splits = locate_splits(folder, config)
+        if not splits and revision is None:
+            # No parquet of its own (a loading script, CSV files): the Hub's conversion.
+            folder = fetch(CONVERTED, [f"{config or 'default'}/*"])
+            splits = locate_splits(folder, config or "default")
+    except MtlError:
+        raise
+    except GatedRepoError as error:
+        raise RequestError(
+            f"{doing}: it asks for consent. Accept its terms on its page and log in with "
+            "`hf auth login`."
+        ) from error
+    except LocalEntryNotFoundError as error:
+        offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+        why = "HF_HUB_OFFLINE is set" if offline else "the Hub cannot be reached"
+        raise RequestError(f"{doing}: {why}, and the local cache lacks it. {local}") from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise RequestError(
+            f"{doing}: there is no such dataset, or no revision {revision or 'main'!r} of it. "
+            f"Mend `data` in {spec.where}; for a private one log in with `hf auth login`."
+        ) from error
+    except OSError as error:  # requests' errors are OSErrors, too
+        reason = " ".join(str(error).split())[:200]
+        raise RequestError(f"{doing}: {reason}. Try again. {local}") from error
+    if not splits:
+        raise RequestError(f"{doing}: there are no parquet files of it in {folder}. {local}")
+    return folder, splits
 
 
-def _read_parquet(paths: Sequence[Path]) -> pa.Table:
+def read_parquet(paths: Sequence[Path]) -> pa.Table:
+    """The rows of one split.
+
+    Raises:
+        RequestError: damaged, or files with different columns.
+    """
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
     tables = []
     for path in paths:
         try:
-            tables.append(parquet.read_table(path))
+            # Not read_table(): that takes a folder called "a=b" above the file for a column.
+            with parquet.ParquetFile(path) as file:
+                tables.append(file.read())
         except (OSError, pa.ArrowException) as error:
-            raise RequestError(f"{path} cannot be read as parquet: {error}") from error
-    return pa.concat_tables(tables) if len(tables) > 1 else tables[0]
-
-
-def _hub(spec: TaskSpec) -> RawData:
-    """The Hub through ``datasets``: parquet as published, or the Hub's conversion of a script."""
-    import datasets
-
-    repo, config = spec.data["repo"], spec.data.get("config")
-    offline = os.environ.get("HF_HUB_OFFLINE") == "1"
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise RequestError(f"{path} is damaged or no parquet file: {reason}.") from error
     try:
-        try:
-            found = datasets.load_dataset(repo, config, revision=spec.data.get("revision"))
-        except RuntimeError as error:
-            if "script" not in str(error).lower():
-                raise
-            found = datasets.load_dataset(
-                "parquet", data_files=_converted(repo, config), revision="refs/convert/parquet"
-            )
-    except Exception as error:
-        state = " (HF_HUB_OFFLINE is set)" if offline else ""
-        reason = " ".join(str(error).split())[:200]
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
         raise RequestError(
-            f"Task {spec.id!r}: cannot read dataset {repo!r} ({config}) from the Hub or its local "
-            f"cache{state}: {reason} Give a local mirror with --data-root DIR (and a model folder "
-            "with --model FOLDER), or try the embedded suite: --suite demo."
+            f"{', '.join(path.name for path in paths)} in {paths[0].parent} belong to one split "
+            f"but differ in their columns: {error}."
         ) from error
-    return RawData(
-        tuple(found), lambda split: found[split].with_format("arrow")[:], f"Hub dataset {repo}"
-    )
 
 
-def _converted(repo: str, config: str | None) -> Mapping[str, list[str]]:
-    """Files per split in the Hub's own parquet conversion of a repository."""
-    from huggingface_hub import HfApi
-
-    revision = "refs/convert/parquet"
-    files: dict[str, list[str]] = {}
-    for name in HfApi().list_repo_files(repo, repo_type="dataset", revision=revision):
-        parts = name.split("/")
-        if len(parts) == 3 and name.endswith(".parquet") and parts[0] == (config or "default"):
-            split = parts[1].removeprefix("partial-")
-            files.setdefault(split, []).append(
-                f"hf://datasets/{repo}@refs%2Fconvert%2Fparquet/{name}"
-            )
-    if not files:
-        raise FileNotFoundError(f"{repo} has no parquet conversion for {config!r}")
-    return files
-
-
-def _files(spec: TaskSpec, data_root: str | Path | None) -> RawData:
+def _files(spec: TaskSpec, root: Path | None) -> RawData:
     base = spec.origin.parent if spec.origin else Path()
     paths = {}
     for split, name in spec.data["files"].items():
         path = Path(name).expanduser()
-        tried = [path] if path.is_absolute() else [base / path, Path(data_root or ".") / path]
+        tried = [path] if path.is_absolute() else [base / path, (root or Path()) / path]
         found = next((candidate for candidate in tried if candidate.is_file()), None)
         if found is None:
             listed = " or ".join(str(candidate) for candidate in dict.fromkeys(tried))
             raise RequestError(
                 f"Task {spec.id!r}: the file of split {split!r}, {listed}, is missing."
             )
+        if found.suffix.lower() not in {*READERS, ".parquet"}:
+            raise RequestError(
+                f"Task {spec.id!r}: {found} has the suffix {found.suffix!r}; files that are read: "
+                f"{', '.join(READERS)}, .parquet."
+            )
         paths[split] = found
+    lines: dict[str, Sequence[int]] = {}  # filled when a split is read
+
+    def line(split: str, row: int) -> str:
+        if lines.get(split):
+            return f"line {lines[split][row]} of {paths[split]}"
+        return f"row {row} of {paths[split]}"
+
     return RawData(
         tuple(paths),
-        lambda split: read_file(paths[split]),
+        partial(_read_file, paths, lines),
         ", ".join(str(path) for path in paths.values()),
-        # the first line of a CSV or TSV file holds the column names
-        lambda split, row: (
-            f"line {row + 2} of {paths[split]}"
-            if paths[split].suffix in {".csv", ".tsv"}
-            else f"row {row} of {paths[split]}"
-        ),
+        line,
     )
 
 
-def read_file(path: Path) -> pa.Table:
-    """Read a CSV, TSV, JSON (list of objects), JSONL or parquet file.
-
-    Raises:
-        RequestError: another suffix, or content that is not what the suffix says.
-    """
-    import pyarrow as pa
-    import pyarrow.csv as csv
-
-    try:
-        if path.suffix in {".csv", ".tsv"}:
-            return csv.read_csv(
-                path,
-                parse_options=csv.ParseOptions(
-                    delimiter="\t" if path.suffix == ".tsv" else ",", newlines_in_values=True
-                ),
-                convert_options=csv.ConvertOptions(strings_can_be_null=False),
-            )
-        if path.suffix == ".parquet":
-            return _read_parquet([path])
-        if path.suffix in {".json", ".jsonl"}:
-            text = path.read_text(encoding="utf-8")
-            rows: Any = (
-                json.loads(text)
-                if path.suffix == ".json"
-                else [json.loads(line) for line in text.splitlines() if line.strip()]
-            )
-            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-                raise ValueError("expected one object per row")
-            return pa.Table.from_pylist(rows)
-    except (OSError, UnicodeDecodeError, ValueError, pa.ArrowException) as error:
-        raise RequestError(f"{path} cannot be read as {path.suffix[1:]}: {error}") from error
-    raise RequestError(
-        f"{path}: files of type {path.suffix or 'unknown'} are not read; use .csv, .tsv, .json, "
-        ".jsonl or .parquet."
-    )
+def _read_file(paths: Mapping[str, Path], lines: dict[str, Sequence[int]], split: str) -> pa.Table:
+    path = paths[split]
+    if path.suffix.lower() == ".parquet":
+        return read_parquet([path])
+    table, lines[split] = read_text_file(path)
+    return table
