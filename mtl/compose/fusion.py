@@ -41,7 +41,7 @@ from mtl.errors import RequestError, ZooError, unknown
 
 REGULARISERS = {"paper": 0.01, "reference-fp16": 0.01 / 65536, "0": 0.0}
 """Weight of Σ_l ||I − W_V||². The reference adds it behind the loss scaler, which divides it by
-2^16 (specs/composition_methods §2.3): ``reference-fp16`` is what its published runs trained with."""
+2^16: ``reference-fp16`` is what its published runs trained with (spec composition §2.3)."""
 
 
 @dataclass(frozen=True)

@@ -40,18 +40,23 @@ def add_sites(encoder: Any, sources: Sequence[str], config: AdapterConfig) -> di
     """
     names = list(sources)
     encoder.add_adapter_fusion(names, config=config, name=NAME)
+    sites = site_keys(encoder)
+    if not sites:
+        raise RequestError("The sources have no bottleneck site in common; nothing to compose.")
+    encoder.set_active_adapters(Fuse(*names, name=NAME))
+    for site in sites.values():
+        site.train(encoder.training)
+    return sites
+
+
+def site_keys(encoder: Any) -> dict[str, Any]:
+    """The sites of the composition in ``encoder`` by key, as :func:`add_sites` returns them."""
     found = [
         (index, location, layer.adapter_fusion_layer[NAME])
         for index, location, layer in bottleneck_layers(encoder)
         if NAME in layer.adapter_fusion_layer
     ]
-    if not found:
-        raise RequestError("The sources have no bottleneck site in common; nothing to compose.")
-    encoder.set_active_adapters(Fuse(*names, name=NAME))
     single = len({location for _, location, _ in found}) == 1
-    sites = {
+    return {
         str(index) if single else f"{index}.{location}": site for index, location, site in found
     }
-    for site in sites.values():
-        site.train(encoder.training)
-    return sites

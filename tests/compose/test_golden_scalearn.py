@@ -11,7 +11,7 @@ from torch import nn
 
 from mtl.backbone import bottleneck_layers
 from mtl.compose.base import COMPOSITIONS
-from mtl.compose.scalearn import site_keys
+from mtl.compose.sites import site_keys
 from mtl.files import read_safetensors
 from mtl.methods import METHODS, attach, source_names
 from mtl.methods.pfeiffer import PfeifferSettings
@@ -87,9 +87,7 @@ def run(layer: Any, case: dict[str, torch.Tensor], prefix: str = "") -> Any:
 
 
 @pytest.mark.parametrize("name", SINGLE)
-def test_layer_matches_reference(
-    name: str, encoder: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_layer_matches_reference(name: str, encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     method, values = SINGLE[name]
     case, metadata = read_safetensors(GOLDEN / f"case01{name}.safetensors")
     found = composed(encoder, method, values, case, [""])
