@@ -36,14 +36,16 @@ class ZooError(MtlError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``" Did you mean 'x'?"`` for the closest of ``known``, or an empty string."""
-    options = {option.lower(): option for option in known}
+    """Return ```" Did you mean 'x'?"`` for the closest of ``known``, or an empty string.
+
+    Names with parts (``glue/rte``) are also compared by their last part.
+    """
+    options: dict[str, str] = {}
+    for option in known:
+        options.setdefault(option.lower(), option)
+        options.setdefault(option.lower().rpartition("/")[2], option)
     close = get_close_matches(name.lower(), options, n=1, cutoff=0.55)
-    if not close:
-        # "rte" for "glue/rte": a name that is a part of exactly one known name is close, too.
-        parts = [option for option in options.values() if name and name in option]
-        return f" Did you mean {parts[0]!r}?" if len(parts) == 1 else ""
-    return f" Did you mean {options[close[0]]!r}?"
+    return f" Did you mean {options[close[0]]!r}?" if close else ""
 
 
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> RequestError:

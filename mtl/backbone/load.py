@@ -91,12 +91,14 @@ def check_supported(config: Any, model: str) -> None:
 
 
 def _unreachable(reference: ModelReference, error: Exception) -> RequestError:
-    offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
-    reason = " ".join(str(error).split())[:300]
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        reason = "HF_HUB_OFFLINE is set, and the local cache does not hold it."
+    else:
+        reason = " ".join(str(error).split())[:300]
     return RequestError(
-        f"Cannot load model {reference.id!r} from the Hub or its local cache{offline}: {reason} "
-        "Check the name and the network, or give a folder with --model FOLDER (and the data with "
-        "--data-root DIR); 'demo' (--suite demo --model demo) needs neither."
+        f"Cannot load model {reference.id!r} from the Hub: {reason} Check the name and the "
+        "network, or give a folder with --model FOLDER (and the data with --data-root DIR); the "
+        "embedded suite needs neither: --suite demo."
     )
 
 

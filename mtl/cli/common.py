@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -100,8 +100,18 @@ class Context:
     workspace: Workspace
 
 
-def open_context(options: Namespace, suite: Suite, command: str, argv: Sequence[str]) -> Context:
-    """Load the base and open the places that the options name."""
+def open_context(
+    options: Namespace,
+    suite: Suite,
+    command: str,
+    argv: Sequence[str],
+    check: Callable[[Recipe, Overrides], Any],
+) -> Context:
+    """Load the base and open the places that the options name.
+
+    Args:
+        check: called before the base is loaded, so that a wrong setting does not cost its loading.
+    """
     from mtl.backbone import load_backbone
     from mtl.tasks import load_recipe
     from mtl.train import open_workspace
@@ -110,6 +120,8 @@ def open_context(options: Namespace, suite: Suite, command: str, argv: Sequence[
         os.environ["MTL_QUIET"] = "1"
     quieten()
     overrides = overrides_of(options)
+    recipe = load_recipe(options.recipe or suite.recipe)
+    check(recipe, overrides)
     model = options.model or os.environ.get("MTL_MODEL") or suite.model
     workspace = open_workspace(
         zoo=options.zoo,
@@ -122,7 +134,7 @@ def open_context(options: Namespace, suite: Suite, command: str, argv: Sequence[
         suite,
         load_backbone(model),
         model,
-        load_recipe(options.recipe or suite.recipe),
+        recipe,
         options.protocol or suite.protocol,
         overrides,
         workspace,

@@ -36,7 +36,13 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(list(argv))
 
     from mtl.cli import common
-    from mtl.compose import COMPOSITIONS, plan_compose, resolve_sources, resolve_target
+    from mtl.compose import (
+        COMPOSITIONS,
+        plan_compose,
+        resolve_compose,
+        resolve_sources,
+        resolve_target,
+    )
     from mtl.compose.sources import source_tasks
     from mtl.methods import METHODS
     from mtl.tasks import load_task
@@ -48,7 +54,13 @@ def main(argv: Sequence[str]) -> int:
     spec = load_task(options.target, suite.name)
     wanted = [name for item in options.sources for name in item.split(",") if name]
     tasks = source_tasks(wanted, suite, spec.id, own=not options.without_own)
-    context = common.open_context(options, suite, "compose", argv)
+    context = common.open_context(
+        options,
+        suite,
+        "compose",
+        argv,
+        lambda recipe, overrides: resolve_compose(spec, options.method, recipe, overrides),
+    )
     target = resolve_target(
         spec,
         method=options.method,

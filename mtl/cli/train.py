@@ -22,12 +22,20 @@ def main(argv: Sequence[str]) -> int:
 
     from mtl.cli import common
     from mtl.methods import METHODS
-    from mtl.train import execute_all, plan_train
+    from mtl.train import execute_all, plan_train, resolve_train
 
-    METHODS.get(options.method)  # a typo should not cost a model's loading time
+    method = METHODS.get(options.method)
     suite = common.suite_of(options, options.task)
     specs = common.specs_of(suite, options.task)
-    context = common.open_context(options, suite, "train", argv)
+    context = common.open_context(
+        options,
+        suite,
+        "train",
+        argv,
+        lambda recipe, overrides: [
+            resolve_train(spec, method, recipe, overrides) for spec in specs
+        ],
+    )
     plans = plan_train(
         specs,
         suite=suite.name if options.suite else None,

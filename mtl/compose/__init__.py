@@ -9,7 +9,13 @@ if TYPE_CHECKING:
     from mtl.compose.base import COMPOSITIONS, Composed, Composition
     from mtl.compose.count import count_composition
     from mtl.compose.sources import resolve_sources
-    from mtl.compose.stage_two import Target, build_composition, plan_compose, resolve_target
+    from mtl.compose.stage_two import (
+        Target,
+        build_composition,
+        plan_compose,
+        resolve_compose,
+        resolve_target,
+    )
 
 __all__, __getattr__, __dir__ = exports(
     __name__,
@@ -18,6 +24,12 @@ __all__, __getattr__, __dir__ = exports(
         "base": ["COMPOSITIONS", "Composed", "Composition"],
         "count": ["count_composition"],
         "sources": ["resolve_sources"],
-        "stage_two": ["Target", "build_composition", "plan_compose", "resolve_target"],
+        "stage_two": [
+            "Target",
+            "build_composition",
+            "plan_compose",
+            "resolve_compose",
+            "resolve_target",
+        ],
     },
 )

@@ -37,6 +37,17 @@ class Target:
     data: TaskData
 
 
+def resolve_compose(
+    spec: TaskSpec, method: str, recipe: Recipe, overrides: Overrides
+) -> tuple[Any, RunSettings]:
+    """The settings of composition ``method`` and of the run. Raises as ``resolve_settings``."""
+    chosen = COMPOSITIONS.get(method)
+    values = recipe.settings(method, spec.id)
+    return resolve_settings(
+        method, chosen.settings, chosen.defaults, values, recipe.name, overrides
+    )
+
+
 def resolve_target(
     spec: TaskSpec,
     *,
@@ -51,15 +62,7 @@ def resolve_target(
     Raises:
         RequestError: unknown composition or setting, unusable data.
     """
-    chosen = COMPOSITIONS.get(method)
-    method_settings, settings = resolve_settings(
-        method,
-        chosen.settings,
-        chosen.defaults,
-        recipe.settings(method, spec.id),
-        recipe.name,
-        overrides,
-    )
+    method_settings, settings = resolve_compose(spec, method, recipe, overrides)
     data = load_task_data(
         spec, workspace, protocol, settings.max_train_samples, settings.max_eval_samples
     )

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from mtl.train.plan import Built, RunPlan
     from mtl.train.run import Report, execute, execute_all
     from mtl.train.settings import Overrides, resolve_settings
-    from mtl.train.stage_one import plan_train
+    from mtl.train.stage_one import plan_train, resolve_train
     from mtl.train.workspace import Workspace, open_workspace
 
 __all__, __getattr__, __dir__ = exports(
@@ -19,7 +19,7 @@ __all__, __getattr__, __dir__ = exports(
         "plan": ["Built", "RunPlan"],
         "run": ["Report", "execute", "execute_all"],
         "settings": ["Overrides", "resolve_settings"],
-        "stage_one": ["plan_train"],
+        "stage_one": ["plan_train", "resolve_train"],
         "workspace": ["Workspace", "open_workspace"],
     },
 )

@@ -82,6 +82,9 @@ def _build(settings: type, values: Mapping[str, Any], owner: str) -> Any:
     return settings(**cast)
 
 
+_SPOKEN = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
 def cast_value(key: str, value: Any, kind: Any, owner: str) -> Any:
     """``value`` as a setting of type ``kind``; a string is read as YAML would read it.
 
@@ -104,7 +107,7 @@ def cast_value(key: str, value: Any, kind: Any, owner: str) -> Any:
             return str(value)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise RequestError(
-            f"Setting {key}={value!r} of {owner} must be a {kind.__name__}."
+            f"Setting {key}={value!r} of {owner} must be {_SPOKEN[kind]}."
         ) from error
     raise TypeError(f"settings of type {kind} are not supported")  # a defect of a dataclass
 

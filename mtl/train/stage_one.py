@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mtl.backbone import Network, build_head, load_head, save_adapter, save_head
 from mtl.engine import Attachment, Group
@@ -16,7 +16,17 @@ from mtl.train.workspace import Workspace, load_task_data
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
+    from mtl.engine import RunSettings
+    from mtl.methods import Method
     from mtl.tasks import Recipe, TaskSpec
+
+
+def resolve_train(
+    spec: TaskSpec, method: Method, recipe: Recipe, overrides: Overrides
+) -> tuple[Any, RunSettings]:
+    """The settings of ``method`` and of the run for one task. Raises as ``resolve_settings``."""
+    values = recipe.settings(method.name, spec.id)
+    return resolve_settings(method.name, method.settings, {}, values, recipe.name, overrides)
 
 
 def plan_train(
@@ -42,14 +52,7 @@ def plan_train(
     chosen = METHODS.get(method)
     plans = []
     for spec in specs:
-        method_settings, settings = resolve_settings(
-            method,
-            chosen.settings,
-            {},
-            recipe.settings(method, spec.id),
-            recipe.name,
-            overrides,
-        )
+        method_settings, settings = resolve_train(spec, chosen, recipe, overrides)
         data = load_task_data(
             spec, workspace, protocol, settings.max_train_samples, settings.max_eval_samples
         )
