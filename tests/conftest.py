@@ -7,7 +7,7 @@ the zoo, the runs or the caches of the person who starts them.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,44 @@ import pytest
 
 HIDDEN = 48
 LAYERS = 2
-WORDS = (
-    "a the cat dog bird tree house river sees likes finds brings red small old not every some no "
-    "and is in on big green friend teacher apple stone door quiet happy sad good bad today"
-).split()
+WORDS = [
+    "a",
+    "the",
+    "cat",
+    "dog",
+    "bird",
+    "tree",
+    "house",
+    "river",
+    "sees",
+    "likes",
+    "finds",
+    "brings",
+    "red",
+    "small",
+    "old",
+    "not",
+    "every",
+    "some",
+    "no",
+    "and",
+    "is",
+    "in",
+    "on",
+    "big",
+    "green",
+    "friend",
+    "teacher",
+    "apple",
+    "stone",
+    "door",
+    "quiet",
+    "happy",
+    "sad",
+    "good",
+    "bad",
+    "today",
+]
 SPECIAL = {
     "bert": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
     "deberta-v2": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
@@ -33,14 +67,13 @@ SPECIAL = {
 
 
 @pytest.fixture(autouse=True)
-def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Run each test with folders of its own and nothing of the caller's settings."""
     for name in [key for key in os.environ if key.startswith("MTL_") and key != "MTL_QUIET"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("MTL_ZOO", str(tmp_path / "zoo"))
     monkeypatch.setenv("MTL_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("MTL_CACHE", str(tmp_path / "cache"))
-    yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -48,23 +48,27 @@ class Device:
     def reduce_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Sum gradients over the processes, in one message.
 
-        A parameter that this process' batch did not touch (another task's head) counts as zero.
+        A parameter that this process' batch did not touch (another task's head) counts as zero;
+        one that no process touched keeps no gradient, so that the optimiser leaves it alone just
+        as it does in a single process.
         """
         if self.world == 1:
             return
-        used = list(parameters)
-        flat = torch.cat(
-            [
-                (p.grad if p.grad is not None else torch.zeros_like(p)).reshape(-1).float()
-                for p in used
-            ]
+        all_parameters = list(parameters)
+        touched = torch.tensor(
+            [float(p.grad is not None) for p in all_parameters], device=self.torch_device
         )
-        flat = self.accelerator.reduce(flat, reduction="sum")
-        start = 0
-        for parameter in used:
+        pieces = [
+            (p.grad if p.grad is not None else torch.zeros_like(p)).reshape(-1).float()
+            for p in all_parameters
+        ]
+        flat = self.accelerator.reduce(torch.cat([touched, *pieces]), reduction="sum")
+        start = len(all_parameters)
+        for parameter, processes in zip(all_parameters, flat[:start].tolist(), strict=True):
             piece = flat[start : start + parameter.numel()]
-            parameter.grad = piece.view_as(parameter).to(parameter.dtype)
             start += parameter.numel()
+            if processes:
+                parameter.grad = piece.view_as(parameter).to(parameter.dtype)
 
     def gather(self, item: Any) -> list[Any]:
         """``item`` of every process, in the order of ranks."""
@@ -84,6 +88,11 @@ class Device:
             for rank, states in enumerate(self.gather(own))
             for kind, state in states.items()
         }
+
+    def has_rng_state(self, states: Mapping[str, torch.Tensor]) -> bool:
+        """Whether ``states`` holds what :meth:`set_rng_state` needs in this process."""
+        kinds = ["cpu"] + (["cuda"] if self.torch_device.type == "cuda" else [])
+        return all(f"{self.rank}.{kind}" in states for kind in kinds)
 
     def set_rng_state(self, states: Mapping[str, torch.Tensor]) -> None:
         """Take back this process' part of :meth:`rng_state`."""

@@ -267,11 +267,14 @@ def _evaluate_and_select(
         for task, data in job.dev.items()
     }
     value = selection_value(found, settings.select)
-    if not math.isfinite(value):
-        raise RunError(
-            f"{job.label}: the dev {settings.select} is {value} after step {progress.step} "
-            f"(lr={settings.lr}, seed={job.seed}). Nothing was stored. Try a smaller --set lr=…."
-        )
+    # Logits of NaN still have an accuracy, so the loss is looked at whatever selects.
+    for what, number in ((settings.select, value), ("loss", selection_value(found, "loss"))):
+        if not math.isfinite(number):
+            raise RunError(
+                f"{job.label}: the dev {what} is {number} after step {progress.step} "
+                f"(lr={settings.lr}, seed={job.seed}). Nothing was stored. Try a smaller "
+                "--set lr=…."
+            )
     old = progress.best_value
     better = old is None or (value < old if settings.select == "loss" else value > old)
     if better:
@@ -392,13 +395,28 @@ def _load_point(
             job.folder.keep_events(-1)
         return None
     tensors, values = loaded
-    progress = _Progress(**values)
     kinds: dict[str, dict[str, torch.Tensor]] = {
         kind: {} for kind in ("train", "best", "optimiser", "extra", "rng")
     }
-    for key, tensor in tensors.items():
-        kind, _, name = key.partition(":")
-        kinds[kind][name] = tensor
+    try:
+        progress = _Progress(**values)
+        for key, tensor in tensors.items():
+            kind, _, name = key.partition(":")
+            kinds[kind][name] = tensor
+    except (TypeError, KeyError) as error:
+        raise RunError(
+            f"The resume point in {job.folder.path} was written by another version of mtl "
+            f"({error}). Delete that folder and run the same command again: the run then starts "
+            "anew."
+        ) from error
+    processes = len({name.partition(".")[0] for name in kinds["rng"]})
+    if processes != device.world or not device.has_rng_state(kinds["rng"]):
+        raise RunError(
+            f"The resume point in {job.folder.path} was made by {processes} process(es) with "
+            f"generators {', '.join(sorted(kinds['rng'])) or 'none'}; here are {device.world} on "
+            f"{device.torch_device.type}, which would draw other numbers. Go on as it was started, "
+            "or delete that folder to start anew."
+        )
     if progress.identity != job.identity or set(kinds["train"]) != set(trainable):
         raise RunError(
             f"The resume point in {job.folder.path} belongs to another run "

@@ -1,0 +1,320 @@
+"""Settings, schedule, weight decay, feeds, run folders, several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from engine_bench import SPEC, cpu, encoded, job, state
+from torch import nn
+
+from mtl.engine import Group, RunFolder, RunSettings, TaskFeed, train
+from mtl.engine.device import seed_everything
+from mtl.engine.optimise import Optimiser
+from mtl.errors import RequestError, RunError
+from mtl.files import read_safetensors
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"lr": 0.0},
+        {"lr": float("nan")},
+        {"epochs": 0},
+        {"batch_size": -1},
+        {"eval_batch_size": 0},
+        {"warmup": 1.0},
+        {"warmup": -0.1},
+        {"weight_decay": -1.0},
+        {"patience": -1},
+        {"select": "f1"},
+        {"precision": "fp16"},
+        {"max_train_samples": -5},
+    ],
+)
+def test_unusable_settings_are_named(values: dict[str, Any]) -> None:
+    with pytest.raises(RequestError) as caught:
+        RunSettings(**values)
+    (name,) = values
+    assert name in str(caught.value)
+
+
+def test_all_problems_are_said_at_once() -> None:
+    with pytest.raises(RequestError, match=r"lr=-1.*warmup=2.*select='x'"):
+        RunSettings(lr=-1, warmup=2, select="x")
+
+
+def test_identity_covers_what_decides_the_result() -> None:
+    base = RunSettings()
+    assert base.identity() == RunSettings(eval_batch_size=3, micro_batch_size=2).identity()
+    for change in ({"lr": 1.0}, {"batch_size": 2}, {"clip": 0.0}, {"head": "pooler_linear"}):
+        assert base.identity() != RunSettings(**change).identity()
+    assert set(base.to_dict()) - set(base.identity()) == {"eval_batch_size", "micro_batch_size"}
+
+
+def optimiser(steps: int, groups: list[Group] | None = None, **values: Any) -> Optimiser:
+    chosen = groups or [Group("g", {"w": nn.Parameter(torch.ones(2, 2))})]
+    return Optimiser(chosen, RunSettings(**values), steps)
+
+
+def test_the_rate_falls_linearly_to_zero() -> None:
+    found = optimiser(10)
+    assert [found.factor(k) for k in range(11)] == pytest.approx([1 - k / 10 for k in range(11)])
+    assert found.factor(12) == 0.0
+
+
+def test_the_rate_rises_during_warm_up() -> None:
+    found = optimiser(30, warmup=0.1)
+    assert [found.factor(k) for k in (0, 1, 2, 3)] == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    assert found.factor(16) == pytest.approx(14 / 27)
+    assert found.factor(30) == 0.0
+
+
+def test_the_schedule_is_that_of_transformers() -> None:
+    from transformers import get_linear_schedule_with_warmup
+
+    for steps, warmup in ((7, 0.0), (50, 0.1), (33, 0.25)):
+        found = optimiser(steps, warmup=warmup)
+        adam = torch.optim.AdamW([nn.Parameter(torch.ones(1))], lr=1.0)
+        warm = int(np.ceil(round(steps * warmup, 9)))
+        theirs = get_linear_schedule_with_warmup(adam, warm, steps)
+        for step in range(steps):
+            assert found.factor(step) == pytest.approx(theirs.get_last_lr()[0])
+            adam.step()
+            theirs.step()
+
+
+def test_rate_factors_of_groups_and_steps_of_adamw() -> None:
+    """Two steps against torch's AdamW by hand, one group at ten times the rate."""
+    start = torch.tensor([[1.0, -2.0], [0.5, 3.0]])
+    gradients = [torch.tensor([[0.1, -0.2], [0.3, 0.4]]), torch.tensor([[0.2, 0.2], [-0.1, 1.0]])]
+    slow, fast = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    found = optimiser(
+        4, [Group("a", {"slow": slow}), Group("b", {"fast": fast}, lr_factor=10.0)], lr=0.01
+    )
+    expected = [nn.Parameter(start.clone()), nn.Parameter(start.clone())]
+    adams = [
+        torch.optim.AdamW([p], lr=0.0, weight_decay=0.0, betas=(0.9, 0.999), eps=1e-8)
+        for p in expected
+    ]
+    for step, gradient in enumerate(gradients):
+        for parameter in (slow, fast):
+            parameter.grad = gradient.clone()
+        found.step(step)
+        for adam, parameter, peak in zip(adams, expected, (0.01, 0.1), strict=True):
+            parameter.grad = gradient.clone()
+            adam.param_groups[0]["lr"] = peak * (1 - step / 4)
+            adam.step()
+    torch.testing.assert_close(slow, expected[0], rtol=0, atol=0)
+    torch.testing.assert_close(fast, expected[1], rtol=0, atol=0)
+
+
+def test_weight_decay_reaches_matrices_only() -> None:
+    matrix, vector = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
+    omega, gate = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
+    found = optimiser(
+        10,
+        [
+            Group("main", {"matrix": matrix, "vector": vector}),
+            Group("omega", {"omega": omega}, weight_decay=0.0),
+            Group("gate", {"gate": gate}, weight_decay=0.5),
+        ],
+        lr=0.1,
+        weight_decay=0.2,
+    )
+    for parameter in found.parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    found.step(0)
+    assert torch.allclose(matrix, torch.full((2, 2), 1 - 0.1 * 0.2))
+    assert torch.equal(vector, torch.ones(2))
+    assert torch.equal(omega, torch.ones(2, 2))
+    assert torch.allclose(gate, torch.full((2,), 1 - 0.1 * 0.5))
+
+
+def test_optimiser_state_goes_back_by_name() -> None:
+    def made() -> Optimiser:
+        torch.manual_seed(0)
+        weights = {"w": nn.Parameter(torch.randn(3, 3)), "b": nn.Parameter(torch.randn(3))}
+        return optimiser(9, [Group("g", weights)], lr=0.1, weight_decay=0.1)
+
+    def step(found: Optimiser, number: int) -> None:
+        generator = torch.Generator().manual_seed(number)
+        for parameter in found.parameters:
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        found.step(number)
+
+    whole, first, second = made(), made(), made()
+    for number in range(6):
+        step(whole, number)
+    for number in range(3):
+        step(first, number)
+    with torch.no_grad():
+        for new, old in zip(second.parameters, first.parameters, strict=True):
+            new.copy_(old)
+    stored = {name: value.clone() for name, value in first.state().items()}
+    assert {name.partition("|")[0] for name in stored} == {"w", "b"}
+    second.load_state(stored)
+    for number in range(3, 6):
+        step(second, number)
+    for a, b in zip(whole.parameters, second.parameters, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_batches_are_a_pure_function_of_seed_and_epoch() -> None:
+    data = encoded(300, 1)
+    feeds = {seed: TaskFeed(SPEC.id, data, 16, seed) for seed in (0, 1)}
+
+    def order(seed: int, epoch: int) -> list[list[int]]:
+        found = feeds[seed].order(epoch)
+        assert {task for task, _ in found} == {SPEC.id}
+        return [rows.tolist() for _, rows in found]
+
+    first = order(0, 0)
+    torch.rand(5)
+    assert order(0, 0) == first
+    assert order(0, 1) != first
+    assert order(1, 0) != first
+    assert sorted(row for batch in first for row in batch) == list(range(300))
+    assert sorted(map(len, first)) == [12] + [16] * 18
+
+
+def test_batches_are_padded_to_their_longest_and_know_their_task() -> None:
+    data = encoded(20, 1)
+    batch = TaskFeed(SPEC.id, data, 4, 0).collate(SPEC.id, np.array([3, 0, 11]))
+    assert batch["task"] == SPEC.id
+    assert batch["row"].tolist() == [3, 0, 11]
+    assert batch["input_ids"].shape[1] == max(data.lengths[[3, 0, 11]])
+    assert batch["attention_mask"].sum(1).tolist() == data.lengths[[3, 0, 11]].tolist()
+    assert batch["labels"].tolist() == data.labels[[3, 0, 11]].tolist()
+    assert (batch["input_ids"][batch["attention_mask"] == 0] == data.pad_id).all()
+
+
+def test_seeds_of_purposes_are_apart() -> None:
+    def draw(seed: int, purpose: str, rank: int = 0) -> list[float]:
+        seed_everything(seed, purpose, rank)
+        return torch.rand(3).tolist()
+
+    assert draw(1, "init") == draw(1, "init")
+    others = [draw(1, "train"), draw(2, "init"), draw(1, "init", 1), draw(11, "init")]
+    assert all(other != draw(1, "init") for other in others)
+
+
+def test_events_survive_a_cut_line(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    assert folder.read_events() == []
+    for step in (1, 2, 3):
+        folder.add_event({"step": step, "loss": float("nan") if step == 2 else 0.5})
+    with folder.events.open("a") as stream:
+        stream.write('{"step": 4, "lo')
+    assert [event["step"] for event in folder.read_events()] == [1, 2, 3]
+    assert folder.read_events()[1]["loss"] is None
+    folder.keep_events(2)
+    assert [event["step"] for event in folder.read_events()] == [1, 2]
+    assert folder.events.read_text().endswith("\n")
+
+
+def test_one_process_holds_a_run(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    code = (
+        "import sys; from pathlib import Path; from mtl.engine.folder import RunFolder\n"
+        "with RunFolder(Path(sys.argv[1])).lock('the same run'): pass"
+    )
+    command = [sys.executable, "-c", code, str(folder.path)]
+    with folder.lock("a run"):
+        held = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert held.returncode != 0
+    assert f"process {os.getpid()}" in held.stderr
+    assert subprocess.run(command, check=False).returncode == 0
+
+
+def test_a_full_disk_stops_with_a_message_and_keeps_the_old_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.save_point({"a": torch.ones(2)}, {"step": 1})
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mtl.files.os.fsync", full)
+    with pytest.raises(RunError, match="No space left"):
+        folder.save_point({"a": torch.zeros(2)}, {"step": 2})
+    monkeypatch.undo()
+    found = folder.load_point()
+    assert found is not None
+    assert found[0]["a"].tolist() == [1, 1]
+    assert found[1] == {"step": 1}
+    assert sorted(path.name for path in folder.point.parent.iterdir()) == ["point.safetensors"]
+
+
+WORKER = """
+import sys, torch
+torch.set_num_threads(1)
+sys.path.insert(0, {here!r})
+from pathlib import Path
+from engine_bench import cpu, job, state
+from mtl.engine import train
+from mtl.files import write_json, write_safetensors
+run = job(Path({folder!r}), dropout=0.0, rows=53, lr=0.01)
+device = cpu()
+assert device.world == 2, device.world
+outcome = train(run, device)
+if device.main:
+    write_safetensors(Path({folder!r}) / "final.safetensors", state(run))
+    write_json(Path({folder!r}) / "best.json", [outcome.best_value, outcome.best_step])
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
+    """53 rows in batches of 8: the last batch of an epoch, of 5, is dealt out unevenly."""
+    alone = job(tmp_path / "alone", dropout=0.0, rows=53, lr=0.01)
+    expected = train(alone, cpu())
+    folder = tmp_path / "both"
+    code = WORKER.format(here=str(Path(__file__).parent), folder=str(folder))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    workers = []
+    for rank in range(2):
+        environment = {
+            **os.environ,
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": "2",
+            "LOCAL_WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "ACCELERATE_USE_CPU": "true",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        }
+        workers.append(
+            subprocess.Popen(
+                [sys.executable, "-c", code],
+                env=environment,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    try:
+        said = [worker.communicate(timeout=120)[1] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert [worker.returncode for worker in workers] == [0, 0], said
+    found, _ = read_safetensors(folder / "final.safetensors")
+    for name, value in state(alone).items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5)
+    value, step = json.loads((folder / "best.json").read_text())
+    assert step == expected.best_step
+    assert value == pytest.approx(expected.best_value, abs=1e-5)
+    assert len(RunFolder(folder).read_events()) == 3
