@@ -205,8 +205,7 @@ def _say_state(state: State, rng: Random) -> list[str]:
     if rng.random() < 0.5:
         traits.reverse()
     first, second = (
-        [*([] if trait.positive else ["not"]), *trait_words(trait.concept, rng)]
-        for trait in traits
+        [*([] if trait.positive else ["not"]), *trait_words(trait.concept, rng)] for trait in traits
     )
     link = "and" if traits[0].positive == traits[1].positive else "but"
     return [*subject, "is", *first, link, *second]

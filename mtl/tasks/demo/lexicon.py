@@ -147,7 +147,10 @@ _SCALES: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "health": ("sick - healthy", {"sick/ill": "sick", "healthy/well": "healthy"}),
     "wealth": ("poor - rich", {"poor": "poor", "rich/wealthy": "rich"}),
-    "sound": ("silent quiet - loud", {"quiet": "quiet silent", "silent": "silent", "loud/noisy": "loud"}),
+    "sound": (
+        "silent quiet - loud",
+        {"quiet": "quiet silent", "silent": "silent", "loud/noisy": "loud"},
+    ),
     "size": (
         "tiny small - big huge",
         {
@@ -160,7 +163,12 @@ _SCALES: dict[str, tuple[str, dict[str, str]]] = {
     "water": ("soaked wet - dry", {"wet": "wet soaked", "soaked": "soaked", "dry": "dry"}),
     "dirt": (
         "filthy dirty - clean spotless",
-        {"dirty": "dirty filthy", "filthy": "filthy", "clean": "clean spotless", "spotless": "spotless"},
+        {
+            "dirty": "dirty filthy",
+            "filthy": "filthy",
+            "clean": "clean spotless",
+            "spotless": "spotless",
+        },
     ),
     "age": ("ancient old - new", {"old": "old ancient", "ancient": "ancient", "new": "new"}),
     "weight": ("light - heavy", {"light": "light", "heavy": "heavy"}),
@@ -179,7 +187,8 @@ _SCALES: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "place": (
-        "kitchen bedroom cellar library school museum shop inside park garden forest field market outside",
+        "kitchen bedroom cellar library school museum shop inside "
+        "park garden forest field market outside",
         {
             "kitchen": "kitchen",
             "bedroom": "bedroom",

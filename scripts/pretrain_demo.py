@@ -1,0 +1,207 @@
+"""Pretrain the demo encoder by masked language modelling on the demo world's text.
+
+    python scripts/pretrain_demo.py                     # rewrites mtl/backbone/demo
+    python scripts/pretrain_demo.py --out DIR --steps N
+
+Text only, no labels. Of 20 % of the tokens, half become ``<mask>``, 30 % another word, 20 % stay:
+the many replaced words teach the encoder to notice what does not fit. Progress and the masked-token
+accuracy on unseen text are printed; the last line is the summary as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+SELECTED, MASKED, REPLACED = 0.2, 0.5, 0.3
+
+
+def make_tokenizer() -> Any:
+    """A word-level tokenizer over the world's vocabulary, lower case, RoBERTa's pair format."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    from mtl.tasks.demo import vocabulary
+
+    words = {word: index for index, word in enumerate([*SPECIAL, *vocabulary()])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        special_tokens=[("<s>", words["<s>"]), ("</s>", words["</s>"])],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        cls_token="<s>",
+        eos_token="</s>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+        model_max_length=64,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def make_model(tokenizer: Any, options: argparse.Namespace) -> Any:
+    from transformers import RobertaConfig, RobertaForMaskedLM
+
+    config = RobertaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=options.hidden,
+        num_hidden_layers=options.layers,
+        num_attention_heads=options.heads,
+        intermediate_size=options.inner,
+        max_position_embeddings=66,
+        type_vocab_size=1,
+        layer_norm_eps=1e-5,
+        bos_token_id=tokenizer.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return RobertaForMaskedLM(config)
+
+
+def encode(tokenizer: Any, count: int, seed: int) -> list[list[int]]:
+    from mtl.tasks.demo import world_text
+
+    lines = list(world_text(count, seed))
+    firsts = [first for first, _ in lines]
+    seconds = [second for _, second in lines]
+    pairs = [i for i, second in enumerate(seconds) if second is not None]
+    single = [i for i, second in enumerate(seconds) if second is None]
+    found: list[list[int]] = [[] for _ in lines]
+    for rows, texts in (
+        (pairs, tokenizer([firsts[i] for i in pairs], [seconds[i] for i in pairs])["input_ids"]),
+        (single, tokenizer([firsts[i] for i in single])["input_ids"]),
+    ):
+        for row, ids in zip(rows, texts, strict=True):
+            found[row] = ids
+    return found
+
+
+def collate(rows: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    width = max(map(len, rows))
+    ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows])
+    return ids, (ids != pad).long()
+
+
+def spoil(
+    ids: torch.Tensor, tokenizer: Any, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Masked input and labels (-100 where nothing is asked)."""
+    ordinary = ids >= len(SPECIAL)
+    draw = torch.rand(ids.shape, generator=generator)
+    chosen = ordinary & (draw < SELECTED)
+    labels = torch.where(chosen, ids, -100)
+    masked = chosen & (draw < SELECTED * MASKED)
+    replaced = chosen & ~masked & (draw < SELECTED * (MASKED + REPLACED))
+    words = torch.randint(len(SPECIAL), len(tokenizer), ids.shape, generator=generator)
+    spoiled = torch.where(masked, tokenizer.mask_token_id, ids)
+    return torch.where(replaced, words, spoiled), labels
+
+
+@torch.no_grad()
+def masked_accuracy(model: Any, rows: list[list[int]], tokenizer: Any) -> float:
+    """Share of ``<mask>`` positions on unseen text whose word is the most likely one."""
+    model.eval()
+    generator = torch.Generator().manual_seed(1)
+    right = total = 0
+    for start in range(0, len(rows), 256):
+        ids, attention = collate(rows[start : start + 256], tokenizer.pad_token_id)
+        spoiled, labels = spoil(ids, tokenizer, generator)
+        asked = (labels != -100) & (spoiled == tokenizer.mask_token_id)
+        best = model(input_ids=spoiled, attention_mask=attention).logits.argmax(-1)
+        right += int((best[asked] == labels[asked]).sum())
+        total += int(asked.sum())
+    model.train()
+    return right / total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", default=str(Path(__file__).parents[1] / "mtl/backbone/demo"))
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--lines", type=int, default=300_000)
+    parser.add_argument("--hidden", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--inner", type=int, default=512)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.manual_seed(options.seed)
+    tokenizer = make_tokenizer()
+    rows = encode(tokenizer, options.lines, seed=1)
+    unseen = encode(tokenizer, 2000, seed=2)
+    model = make_model(tokenizer, options).train()
+    decay = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim < 2]
+    optimiser = torch.optim.AdamW(
+        [{"params": decay, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}],
+        lr=options.lr,
+        betas=(0.9, 0.98),
+    )
+    warm = max(1, options.steps // 20)
+    generator = torch.Generator().manual_seed(options.seed)
+    start = time.monotonic()
+    for step in range(options.steps):
+        factor = (
+            step / warm
+            if step < warm
+            else 0.5 * (1 + math.cos(math.pi * (step - warm) / (options.steps - warm)))
+        )
+        for group in optimiser.param_groups:
+            group["lr"] = options.lr * factor
+        picked = torch.randint(len(rows), (options.batch,), generator=generator).tolist()
+        ids, attention = collate([rows[index] for index in picked], tokenizer.pad_token_id)
+        spoiled, labels = spoil(ids, tokenizer, generator)
+        loss = model(input_ids=spoiled, attention_mask=attention, labels=labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        if (step + 1) % 250 == 0 or step == 9:
+            passed = time.monotonic() - start
+            left = passed / (step + 1) * (options.steps - step - 1)
+            print(
+                f"step {step + 1}/{options.steps} loss {loss.item():.3f} masked accuracy "
+                f"{masked_accuracy(model, unseen, tokenizer):.3f} ({left / 60:.1f} min left)",
+                flush=True,
+            )
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(out)
+    model.config.architectures = ["RobertaModel"]
+    model.config.save_pretrained(out)
+    tensors = {
+        name: value.half().contiguous() for name, value in model.roberta.state_dict().items()
+    }
+    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+    print(
+        json.dumps(
+            {
+                "steps": options.steps,
+                "minutes": round((time.monotonic() - start) / 60, 1),
+                "masked_accuracy": round(masked_accuracy(model, unseen, tokenizer), 4),
+                "megabytes": round((out / "model.safetensors").stat().st_size / 1e6, 2),
+                "parameters": sum(value.numel() for value in tensors.values()),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
