@@ -9,6 +9,7 @@ import copy
 import os
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -131,22 +132,37 @@ def load_tokenizer(model: str) -> Any:
     return tokenizer
 
 
-@lru_cache(maxsize=1)
 def load_backbone(model: str) -> Backbone:
     """Load ``model``: ``demo``, a folder, or a Hub name (``name@revision``).
 
-    The last one stays in memory, so a sweep over tasks and seeds reads the weights once.
+    The last one stays in memory, so a sweep over tasks and seeds reads the weights once; a folder
+    whose files changed since then is read again, for its fingerprint goes into manifests.
 
     Raises:
         RequestError: unknown, unreachable, unsupported type, or weights missing in the checkpoint.
     """
+    reference = resolve_model(model)
+    return _load_backbone(model, reference, _stamp(reference))
+
+
+def _stamp(reference: ModelReference) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of a folder's files; nothing for a Hub name."""
+    if not reference.local:
+        return ()
+    files = [path for path in Path(reference.source).resolve().iterdir() if path.is_file()]
+    return tuple(sorted((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files))
+
+
+@lru_cache(maxsize=1)
+def _load_backbone(
+    model: str, reference: ModelReference, stamp: tuple[tuple[str, int, int], ...]
+) -> Backbone:
     import torch
     from transformers import AutoConfig, AutoModel
 
     from mtl.backbone.fingerprint import tensors_fingerprint
     from mtl.tasks import tokenizer_fingerprint
 
-    reference = resolve_model(model)
     revision = reference.revision or "main"
     try:
         config = AutoConfig.from_pretrained(reference.source, revision=revision)
@@ -180,9 +196,9 @@ def load_backbone(model: str) -> Backbone:
             f"({', '.join(sorted(missing)[:3])}…), {len(info['mismatched_keys'])} of another "
             "shape. Training on random weights would be silent nonsense; give a complete model."
         )
-    if tokenizer.vocab_size > config.vocab_size:
+    if len(tokenizer) > config.vocab_size:  # `vocab_size` leaves added tokens out
         raise RequestError(
-            f"Model {model!r}: its tokenizer knows {tokenizer.vocab_size} tokens, its embedding "
+            f"Model {model!r}: its tokenizer knows {len(tokenizer)} tokens, its embedding "
             f"holds {config.vocab_size}. They do not belong together."
         )
     named = [(n, p) for n, p in encoder.named_parameters() if not n.startswith("pooler.")]

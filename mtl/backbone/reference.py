@@ -39,7 +39,7 @@ def resolve_model(model: str) -> ModelReference:
     if model == DEMO:
         return ModelReference(DEMO, str(Path(__file__).parent / "demo"), None, local=True)
     folder = Path(model).expanduser()
-    if folder.is_dir():
+    if model.strip() and folder.is_dir():  # Path("") is the current folder
         if not (folder / "config.json").is_file():
             raise RequestError(
                 f"Cannot load a model from folder {model!r}: it holds no config.json. Give a "

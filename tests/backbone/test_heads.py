@@ -1,0 +1,128 @@
+"""Heads: what they compute, their files, and what must be refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mtl.backbone import Network, build_head, load_head, save_head
+from mtl.errors import RequestError, ZooError
+from mtl.files import read_safetensors, write_safetensors
+
+
+def test_two_layers_compute_what_the_spec_says(encoder: Any, jiggle: Any) -> None:
+    head = build_head("two_layer", encoder.config, 3, pooler=True).eval()
+    assert sum(p.numel() for p in head.parameters()) == 48 * 48 + 48 + 3 * 48 + 3
+    jiggle(head.parameters())
+    w1, b1, w2, b2 = head.parameters()
+    x = torch.randn(5, 48)
+    torch.testing.assert_close(head(x), torch.tanh(x @ w1.T + b1) @ w2.T + b2)
+    head.train()
+    assert not torch.equal(head(x), head(x))
+
+
+def test_a_new_head_starts_small_and_without_bias(encoder: Any) -> None:
+    head = build_head("two_layer", encoder.config, 2, pooler=True)
+    w1, b1, w2, b2 = head.parameters()
+    assert w1.std().item() == pytest.approx(0.02, rel=0.1)
+    assert w2.std().item() == pytest.approx(0.02, rel=0.4)
+    assert b1.abs().max() == b2.abs().max() == 0
+
+
+@pytest.mark.parametrize("name", ["two_layer", "pooler_linear"])
+def test_what_the_head_reads(
+    name: str, encoder: Any, tokens: dict[str, torch.Tensor], jiggle: Any
+) -> None:
+    head = build_head(name, encoder.config, 2, pooler=True)
+    jiggle(head.parameters())
+    network = Network(encoder, head).eval()
+    labels = torch.zeros(4, dtype=torch.long)
+    with torch.no_grad():
+        output = encoder(**tokens)
+        vector = output.pooler_output if name == "pooler_linear" else output.last_hidden_state[:, 0]
+        logits = network({**tokens, "labels": labels, "row": labels, "task": "x"})
+        assert torch.equal(logits, head(vector))
+    assert logits.shape == (4, 2)
+
+
+@pytest.mark.parametrize("name", ["two_layer", "pooler_linear"])
+@pytest.mark.parametrize(
+    ("kind", "labels", "outputs"),
+    [
+        ("classification", ("yes", "nö", "a/b.c"), 3),
+        ("regression", (), 1),
+        ("multilabel", ("p", "q"), 2),
+    ],
+)
+def test_saved_and_loaded_is_the_same(
+    name: str,
+    kind: str,
+    labels: tuple[str, ...],
+    outputs: int,
+    encoder: Any,
+    jiggle: Any,
+    tmp_path: Path,
+) -> None:
+    head = build_head(name, encoder.config, outputs, pooler=True).eval()
+    jiggle(head.parameters())
+    save_head(head, tmp_path, "n", encoder.config, kind=kind, labels=labels, model_id="m")
+    found = load_head(tmp_path, encoder.config, pooler=True).eval()
+    x = torch.randn(5, 48)
+    assert torch.equal(found(x), head(x))
+    assert found.use_pooler == head.use_pooler
+    stored = json.loads((tmp_path / "head_config.json").read_text())
+    assert stored["config"]["num_labels"] == outputs
+    if labels:
+        assert stored["config"]["label2id"] == {label: i for i, label in enumerate(labels)}
+
+
+def test_pooler_heads_need_a_pretrained_pooler(encoder: Any, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="two_layer"):
+        build_head("pooler_linear", encoder.config, 2, pooler=False)
+    head = build_head("pooler_linear", encoder.config, 2, pooler=True)
+    save_head(
+        head, tmp_path, "n", encoder.config, kind="classification", labels=("a", "b"), model_id="m"
+    )
+    with pytest.raises(RequestError, match="pooler"):
+        load_head(tmp_path, encoder.config, pooler=False)
+
+
+def test_an_unknown_head_is_guessed(encoder: Any) -> None:
+    with pytest.raises(RequestError, match="Did you mean 'two_layer'"):
+        build_head("two_layers", encoder.config, 2, pooler=True)
+
+
+@pytest.mark.parametrize(
+    "damage", ["missing", "surplus", "shape", "truncated", "json", "keys", "width", "gone"]
+)
+def test_damaged_head_files_are_refused(damage: str, encoder: Any, tmp_path: Path) -> None:
+    head = build_head("two_layer", encoder.config, 2, pooler=True)
+    save_head(
+        head, tmp_path, "n", encoder.config, kind="classification", labels=("a", "b"), model_id="m"
+    )
+    weights, config = tmp_path / "model_head.safetensors", tmp_path / "head_config.json"
+    tensors, _ = read_safetensors(weights)
+    stored = json.loads(config.read_text())
+    name = next(key for key in tensors if key.endswith("weight"))
+    if damage == "missing":
+        del tensors[name]
+    elif damage == "surplus":
+        tensors["heads.n.9.weight"] = torch.zeros(2)
+    elif damage == "shape":
+        tensors[name] = tensors[name][:1].clone()
+    elif damage == "keys":
+        del stored["config"]["layers"]
+    elif damage == "width":
+        stored["hidden_size"] = 64
+    write_safetensors(weights, tensors)
+    config.write_text("{" if damage == "json" else json.dumps(stored))
+    if damage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-10])
+    elif damage == "gone":
+        weights.unlink()
+    with pytest.raises(ZooError, match=str(tmp_path)):
+        load_head(tmp_path, encoder.config, pooler=True)
