@@ -1,0 +1,58 @@
+"""``mtl.report``: own adapters and compositions side by side, with intervals; the heat map."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = ArgumentParser(prog="mtl.report", description=__doc__)
+    parser.add_argument("--zoo", help="folder of the zoo [MTL_ZOO, ./adapters_zoo]")
+    parser.add_argument("--suite", help="only entries of this suite")
+    parser.add_argument("--target", help="only this task")
+    parser.add_argument("--heatmap", metavar="PNG", help="draw the weights of a composition")
+    parser.add_argument("--method", default="scalearn", help="the composition to draw")
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    options = parser.parse_args(list(argv))
+
+    from pathlib import Path
+
+    from mtl.errors import RequestError
+    from mtl.report import draw_heatmap, render, results
+    from mtl.report.tables import group_of
+    from mtl.zoo import open_zoo
+
+    zoo = open_zoo(options.zoo)
+    entries = zoo.entries(suite=options.suite, task=options.target)
+    if not entries:
+        wanted = " ".join(
+            f"--{name} {value}"
+            for name, value in (("suite", options.suite), ("target", options.target))
+            if value
+        )
+        raise RequestError(
+            f"The zoo {zoo.root} holds no entry{f' for {wanted}' if wanted else ''}; mtl.zoo ls "
+            "lists what it has, mtl.train makes entries."
+        )
+    rows = results(entries)
+    drawn = None
+    if options.heatmap:
+        runs = [e for e in entries if e.manifest.kind == "composition"]
+        runs = [e for e in runs if e.manifest.method == options.method]
+        groups = sorted({group_of(entry) for entry in runs})
+        if len(groups) != 1:
+            raise RequestError(
+                f"--heatmap draws one composition over its seeds; {len(groups)} groups of "
+                f"{options.method} fit. Narrow it with --suite, --target and --method."
+            )
+        draw_heatmap(runs, Path(options.heatmap))
+        drawn = options.heatmap
+    if options.json:
+        print(json.dumps({"rows": [row.to_dict() for row in rows], "heatmap": drawn}))
+        return 0
+    print(render(rows))
+    if drawn:
+        print(f"heat map: {drawn}")
+    return 0

@@ -1,0 +1,19 @@
+"""Tables, statistics and plots of what is in the zoo."""
+
+from typing import TYPE_CHECKING
+
+from mtl.lazy import exports
+
+if TYPE_CHECKING:
+    from mtl.report.heatmap import draw_heatmap, source_weights
+    from mtl.report.stats import Interval, mean_interval, paired_bootstrap, paired_gain
+    from mtl.report.tables import Row, render, results
+
+__all__, __getattr__, __dir__ = exports(
+    __name__,
+    {
+        "heatmap": ["draw_heatmap", "source_weights"],
+        "stats": ["Interval", "mean_interval", "paired_bootstrap", "paired_gain"],
+        "tables": ["Row", "render", "results"],
+    },
+)

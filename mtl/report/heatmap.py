@@ -1,0 +1,88 @@
+"""Which source counts in which layer: the heat map of a composition's weights."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mtl.errors import RequestError
+from mtl.files import read_safetensors, write_bytes
+
+if TYPE_CHECKING:
+    from mtl.zoo import Entry
+
+
+def source_weights(entry: Entry) -> tuple[np.ndarray, list[str], list[str]]:
+    """Weights of a composition: (K,L) matrix, source names, layer names.
+
+    omega, averaged over D, for the ScaLearn family (one column where it is shared by all layers);
+    mean attention over the test tokens for AdapterFusion.
+
+    Raises:
+        RequestError: the entry stores neither.
+        ZooError: its weights are damaged.
+    """
+    tensors, _ = read_safetensors(entry.folder / "composition.safetensors")
+    for kind in ("omega", "attention"):
+        found = {
+            key.partition(".")[2]: value.float().reshape(value.shape[0], -1).mean(1).numpy()
+            for key, value in tensors.items()
+            if key.startswith(f"{kind}.")
+        }
+        if found:
+            layers = sorted(found, key=_layer_order)
+            names = [parent["task"].partition("/")[2] for parent in entry.manifest.parents]
+            return np.stack([found[layer] for layer in layers], axis=1), names, layers
+    raise RequestError(f"{entry.ref} stores no weights per source; nothing to draw.")
+
+
+def _layer_order(key: str) -> tuple[str, int]:
+    number, _, location = key.partition(".")
+    return location, int(number) if number.isdigit() else -1
+
+
+def draw_heatmap(entries: Sequence[Entry], path: Path) -> None:
+    """Draw the mean weights of runs that differ in their seed only, as a PNG, atomically.
+
+    Raises:
+        RequestError: matplotlib is not installed, no runs, or runs of different shapes.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise RequestError("Drawing needs matplotlib: pip install 'mtl[plot]'.") from error
+    if not entries:
+        raise RequestError("There is no composition to draw.")
+    parts = [source_weights(entry) for entry in entries]
+    matrix = np.mean([part[0] for part in parts], axis=0)
+    _, names, layers = parts[0]
+    manifest = entries[0].manifest
+    top = float(np.abs(matrix).max()) or 1.0
+    figure = Figure(figsize=(2.2 + 0.75 * len(layers), 1.6 + 0.42 * len(names)), dpi=130)
+    FigureCanvasAgg(figure)
+    axes: Any = figure.add_subplot()
+    image = axes.imshow(matrix, cmap="RdBu_r", vmin=-top, vmax=top, aspect="auto")
+    axes.set_xticks(range(len(layers)), layers)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("layer")
+    for row in range(len(names)):
+        for column in range(len(layers)):
+            value = matrix[row, column]
+            colour = "white" if abs(value) > 0.6 * top else "black"
+            axes.text(
+                column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8
+            )
+    what = "mean attention" if manifest.method == "fusion" else "omega, mean over D"
+    axes.set_title(
+        f"{manifest.task['id']}  {manifest.method}  ({len(entries)} seeds)\n{what}", fontsize=9
+    )
+    figure.colorbar(image, ax=axes, shrink=0.9)
+    figure.tight_layout()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    write_bytes(path, buffer.getvalue())

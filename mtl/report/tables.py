@@ -1,0 +1,203 @@
+"""Own adapter against compositions: one row per task, base and method, with intervals."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mtl.errors import ZooError
+from mtl.report.stats import Interval, mean_interval, paired_bootstrap, paired_gain
+
+if TYPE_CHECKING:
+    from mtl.zoo import Entry
+
+_LOG = logging.getLogger("mtl.report")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one method reached on one task, over seeds.
+
+    Attributes:
+        sources: how many sources a composition used, 0 for an own adapter.
+        test: headline metric on the test split.
+        gain: composed − own adapter, paired by seed; None where there is nothing to compare.
+        gain_examples: bootstrap interval of the same gain over test examples.
+        seeds, compared: seeds behind ``test``, and those behind ``gain``.
+    """
+
+    task: str
+    base: str
+    kind: str
+    method: str
+    metric: str
+    sources: int
+    parameters: int
+    test: Interval
+    seeds: list[int]
+    examples: int | None
+    gain: Interval | None = None
+    gain_examples: tuple[float, float] | None = None
+    compared: list[int] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **self.__dict__,
+            "test": self.test.to_dict(),
+            "gain": self.gain.to_dict() if self.gain else None,
+        }
+
+
+def results(entries: Sequence[Entry]) -> list[Row]:
+    """One row per (task, base, training rows, method, settings, sources), own adapters first.
+
+    Runs belong together when everything but the seed is the same. A composition is compared with
+    adapters of the method of its sources that trained on the same rows of its task.
+    """
+    groups: dict[tuple[Any, ...], list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(group_of(entry), []).append(entry)
+    rows = []
+    for key, found in groups.items():
+        if found[0].manifest.kind == "composition":
+            own = _own_adapters(found[0], groups)
+            rows.append((key, _row(found, own)))
+        else:
+            rows.append((key, _row(found, [])))
+    rows.sort(key=lambda item: (item[1].task, item[1].base, item[1].kind != "adapter", item[0]))
+    return [row for _, row in rows]
+
+
+def group_of(entry: Entry) -> tuple[Any, ...]:
+    """What runs that differ only in their seed have in common."""
+    from mtl.files import canonical_json
+
+    manifest = entry.manifest
+    return (
+        manifest.task["id"],
+        manifest.base["fingerprint"],
+        manifest.data["fingerprint"],
+        manifest.kind,
+        manifest.method,
+        canonical_json(manifest.method_settings),
+        canonical_json(manifest.run_settings),
+        tuple(parent["digest"] for parent in manifest.parents),
+    )
+
+
+def _own_adapters(composition: Entry, groups: dict[tuple[Any, ...], list[Entry]]) -> list[Entry]:
+    """The group of the target's own adapters: the one its own source is in, else the largest."""
+    manifest = composition.manifest
+    methods = {parent["method"] for parent in manifest.parents}
+    digests = {parent["digest"] for parent in manifest.parents}
+    fitting = [
+        found
+        for key, found in groups.items()
+        if key[:4]
+        == (
+            manifest.task["id"],
+            manifest.base["fingerprint"],
+            manifest.data["fingerprint"],
+            "adapter",
+        )
+        and found[0].manifest.method in methods
+    ]
+    with_source = [found for found in fitting if any(e.digest in digests for e in found)]
+    candidates = with_source or fitting
+    return max(candidates, key=len) if candidates else []
+
+
+def _scores(entries: Sequence[Entry]) -> dict[int, float]:
+    found = {}
+    for entry in entries:
+        test = entry.manifest.headline()
+        if test is not None and test["value"] is not None:
+            found[entry.manifest.seed] = float(test["value"])
+    return found
+
+
+def _row(entries: Sequence[Entry], own: Sequence[Entry]) -> Row:
+    manifest = entries[0].manifest
+    scores, base = _scores(entries), _scores(own)
+    gain = paired_gain(base, scores)
+    compared = sorted(scores.keys() & base.keys())
+    test = manifest.headline() or {}
+    return Row(
+        task=manifest.task["id"],
+        base=f"{manifest.base['id']} {manifest.base['fingerprint'][:8]}",
+        kind=manifest.kind,
+        method=manifest.method,
+        metric=manifest.task["headline"],
+        sources=len(manifest.parents),
+        parameters=manifest.training["trainable_parameters"],
+        test=mean_interval([scores[seed] for seed in sorted(scores)]),
+        seeds=sorted(scores),
+        examples=test.get("n"),
+        gain=gain,
+        gain_examples=_bootstrap(entries, own, compared) if gain else None,
+        compared=compared,
+    )
+
+
+def _bootstrap(
+    entries: Sequence[Entry], own: Sequence[Entry], seeds: Sequence[int]
+) -> tuple[float, float] | None:
+    from mtl.zoo import read_predictions
+
+    def by_seed(group: Sequence[Entry]) -> list[Any]:
+        found = {entry.manifest.seed: entry for entry in group}
+        return [read_predictions(found[seed].folder) for seed in seeds]
+
+    try:
+        metric = entries[0].manifest.task["headline"]
+        return paired_bootstrap(metric, by_seed(own), by_seed(entries))
+    except ZooError as error:
+        _LOG.warning("no interval over test examples: %s", error)
+        return None
+
+
+def render(rows: Sequence[Row]) -> str:
+    """The rows as a plain text table."""
+    from tabulate import tabulate
+
+    table = [
+        [
+            row.task,
+            row.method if row.kind == "adapter" else f"{row.method} (K={row.sources})",
+            f"{row.parameters:,}",
+            row.metric,
+            _interval(row.test),
+            _interval(row.gain, sign=True) if row.gain else "",
+            (
+                f"[{row.gain_examples[0]:+.4f}, {row.gain_examples[1]:+.4f}]"
+                if row.gain_examples
+                else ""
+            ),
+            len(row.seeds),
+            row.examples or "",
+        ]
+        for row in rows
+    ]
+    headers = [
+        "task",
+        "method",
+        "trained",
+        "metric",
+        "test, mean ± 95 %",
+        "gain over own adapter ± 95 %",
+        "over test examples",
+        "seeds",
+        "test n",
+    ]
+    text = tabulate(table, headers=headers, disable_numparse=True)
+    return (
+        f"{text}\n\nmean ± 95 %: Student-t over seeds; gain: paired by seed; over test examples: "
+        "paired bootstrap, 95 %."
+    )
+
+
+def _interval(value: Interval, *, sign: bool = False) -> str:
+    mean = f"{value.mean:+.4f}" if sign else f"{value.mean:.4f}"
+    return mean if value.half is None else f"{mean} ± {value.half:.4f}"
