@@ -138,7 +138,15 @@ def write_safetensors(
     """
     from safetensors.torch import save
 
-    ready = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    ready: dict[str, torch.Tensor] = {}
+    storages: set[int] = set()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        # safetensors refuses tensors that share memory; each name gets its values all the same.
+        if tensor.untyped_storage().data_ptr() in storages:
+            tensor = tensor.clone()
+        storages.add(tensor.untyped_storage().data_ptr())
+        ready[name] = tensor
     write_bytes(path, save(ready, metadata=dict(metadata or {}) or None))
 
 

@@ -1,0 +1,181 @@
+"""The order of the rooms, read from the imports; and that help costs no heavy import."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mtl.cli.main import COMMANDS
+
+PACKAGE = Path(__file__).parents[1] / "mtl"
+ROOMS = (
+    "tasks backbone zoo engine methods graph report train compose joint cli".split()  # noqa: SIM905
+)
+ROOT = {"mtl", "registry", "errors", "files", "lazy"}
+HEAVY = ("torch", "transformers", "datasets", "matplotlib", "pandas", "adapters", "sklearn")
+
+
+def room_of(module: str) -> str:
+    """``mtl.tasks.spec`` → ``tasks``; the modules at the root are one room, the lowest."""
+    parts = module.split(".")
+    return "mtl" if len(parts) == 1 or parts[1] in ROOT else parts[1]
+
+
+def imports(path: Path, package: Path = PACKAGE) -> Iterator[tuple[int, str]]:
+    """Every import in a file, wherever it stands (functions, ``TYPE_CHECKING``, strings)."""
+    relative = path.relative_to(package.parent).with_suffix("")
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                base = ".".join(relative.parts[: -node.level])
+                yield node.lineno, f"{base}.{node.module}" if node.module else base
+            else:
+                yield node.lineno, node.module or ""
+                if node.module == "mtl":  # `from mtl import tasks` names a room, too
+                    yield from ((node.lineno, f"mtl.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            # Lazy targets of registries: "mtl.room.module:attribute".
+            module, colon, attribute = node.value.partition(":")
+            parts = module.split(".")
+            if colon and parts[0] == "mtl" and attribute.isidentifier():
+                yield node.lineno, module
+
+
+def wrong_imports(package: Path) -> list[str]:
+    found = []
+    for path in sorted(package.rglob("*.py")):
+        if path.name == "__main__.py":  # two lines that call mtl.cli
+            continue
+        own = room_of(".".join(path.relative_to(package.parent).with_suffix("").parts))
+        if own == "cli":
+            continue
+        height = ROOMS.index(own) if own in ROOMS else -1
+        for line, module in imports(path, package):
+            if module.split(".")[0] != "mtl":
+                continue
+            other = room_of(module)
+            if other == "mtl" or other == own:
+                continue
+            if other not in ROOMS:
+                # `from mtl import __version__`: a name, no room
+                if not (package / other).is_dir() and not (package / f"{other}.py").is_file():
+                    continue
+                found.append(f"{path.name}:{line} imports {module}, which is in no room")
+            elif ROOMS.index(other) > height or (own, other) == ("joint", "compose"):
+                found.append(f"mtl/{own}/{path.name}:{line} imports {module}")
+    return found
+
+
+def test_a_room_imports_only_rooms_above_it() -> None:
+    assert wrong_imports(PACKAGE) == []
+
+
+def test_every_folder_is_a_room_of_the_table() -> None:
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert folders <= set(ROOMS)
+    files = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
+    assert files <= ROOT
+
+
+@pytest.mark.parametrize(
+    ("room", "text"),
+    [
+        ("tasks", "import mtl.engine"),
+        ("backbone", "def f():\n    from mtl.methods import attach"),
+        ("zoo", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import mtl.train"),
+        ("methods", "from mtl import compose"),
+        ("engine", "from ..cli import main"),
+        ("joint", "from mtl.compose.bank import Bank"),
+        ("tasks", "add('x', 'mtl.train.run:execute')"),
+    ],
+)
+def test_the_reader_finds_wrong_imports(room: str, text: str, tmp_path: Path) -> None:
+    for name in (*ROOMS, room):
+        (tmp_path / "mtl" / name).mkdir(parents=True, exist_ok=True)
+    (tmp_path / "mtl" / room / "bad.py").write_text(text)
+    assert len(set(wrong_imports(tmp_path / "mtl"))) == 1
+    (tmp_path / "mtl" / room / "bad.py").write_text("import torch\nfrom mtl.errors import unknown")
+    assert wrong_imports(tmp_path / "mtl") == []
+
+
+def test_entry_modules_are_two_lines() -> None:
+    for path in PACKAGE.glob("*/__main__.py"):
+        lines = [line for line in path.read_text().splitlines() if line.strip()]
+        assert lines == [
+            "from mtl.cli.main import module_entry",
+            f'module_entry("{path.parent.name}")',
+        ]
+
+
+def existing() -> list[str]:
+    """Commands whose module is there: rooms are built one after the other."""
+    names = {name: target.partition(":")[0] for name, (target, _) in COMMANDS.items()}
+    return [name for name, module in names.items() if importlib.util.find_spec(module)]
+
+
+PROBE = """
+import sys
+from mtl.cli.main import dispatch
+try:
+    code = dispatch({command!r}, {argv!r})
+except SystemExit as ended:
+    code = ended.code
+print("HEAVY", code, [name for name in {heavy!r} if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize("command", existing())
+def test_help_imports_nothing_heavy(command: str) -> None:
+    code = PROBE.format(command=command, argv=["--help"], heavy=HEAVY)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "HEAVY 0 []", done.stdout[-500:]
+    assert f"mtl.{command}" in done.stdout or f"mtl {command}" in done.stdout
+
+
+def test_python_m_and_the_console_script_are_the_same_door() -> None:
+    command = existing()[0]
+    outputs = []
+    for argv in (
+        ["-m", f"mtl.{command}"],
+        ["-c", "from mtl.cli.main import entry; entry()", command],
+    ):
+        done = subprocess.run(
+            [sys.executable, *argv, "--help"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
+        )
+        assert done.returncode == 0, done.stderr
+        outputs.append(done.stdout)
+    assert outputs[0] == outputs[1]
+
+
+@pytest.mark.parametrize("room", [p.parent.name for p in sorted(PACKAGE.glob("*/__init__.py"))])
+def test_importing_a_room_imports_nothing_heavy_and_its_names_exist(room: str) -> None:
+    code = (
+        f"import sys, mtl.{room} as room\n"
+        f"heavy = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "assert not heavy, heavy\n"
+        "for name in getattr(room, '__all__', []): getattr(room, name)\n"
+        "try: room.no_such_name\n"
+        "except AttributeError as error: assert 'no_such_name' in str(error)\n"
+        "else: raise SystemExit('invents names')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-1500:]
