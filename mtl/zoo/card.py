@@ -113,7 +113,7 @@ def _results(manifest: Manifest) -> str:
 
 def _training(manifest: Manifest) -> str:
     training = manifest.training
-    rows = [
+    rows: list[list[Any]] = [
         ["seed", manifest.seed],
         ["parameters trained", f"{training['trainable_parameters']:,}"],
         ["steps", training["steps"]],
@@ -129,7 +129,8 @@ def _training(manifest: Manifest) -> str:
         ["created", manifest.created],
         ["run", manifest.runhash],
     ]
-    return table(["", ""], [[name, "–" if value is None else value] for name, value in rows])
+    shown = [["–" if cell is None else cell for cell in row] for row in rows]
+    return table(["", ""], shown)
 
 
 def _pairs(value: Mapping[str, Any]) -> str:

@@ -324,9 +324,9 @@ def _show(value: Any) -> str:
 
 def _check(value: Any, types: _Types, where: str) -> None:
     # bool is an int to Python, not to us.
-    if isinstance(value, types) and (bool in types or not isinstance(value, bool)):
-        if not isinstance(value, float) or math.isfinite(value):
-            return
+    fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))
+    if fits and (not isinstance(value, float) or math.isfinite(value)):
+        return
     names = " or ".join("null" if t is _NONE else t.__name__ for t in types)
     raise ZooError(f"{where}: expected {names}, found {_show(value)}.")
 

@@ -13,7 +13,6 @@ from typing import NamedTuple, TypeVar
 from mtl.tasks.demo.lexicon import (
     ADVERBS,
     ANY_OBJECT,
-    COLOURS,
     FULL,
     KIND_BITS,
     LEAF_NOUNS,
@@ -231,12 +230,12 @@ def _say_quantified(who: Who, trait: Trait, rng: Random) -> list[str]:
         return pick(rng, ways) + said
     if pronoun:
         return ["not", pick(rng, ("everybody", "everyone")), "is", *said]
-    ways = (
+    refusals = (
         ["some", plural, "are", "not"],
         ["not", "every", singular, "is"],
         ["not", "all", plural, "are"],
     )
-    return pick(rng, ways) + said
+    return pick(rng, refusals) + said
 
 
 def _say_event(event: Event, rng: Random) -> list[str]:
@@ -281,18 +280,3 @@ def _say_event(event: Event, rng: Random) -> list[str]:
     if where and where[0] == "in" and rng.random() < 0.2:
         return [*where, ",", *body]
     return [*body, *where]
-
-
-__all__ = [
-    "COLOURS",
-    "Event",
-    "Frame",
-    "State",
-    "Trait",
-    "Who",
-    "agents_of",
-    "article",
-    "pick",
-    "say",
-    "sentence",
-]

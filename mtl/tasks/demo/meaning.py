@@ -105,11 +105,11 @@ def _states_possible(facts: Sequence[Member | Every | Some]) -> bool:
         if not all(allowed(kind) for kind in _bits(fact.kinds)):
             return False
     members: dict[str, int] = {}
-    for fact in facts:
-        if isinstance(fact, Member):
-            members[fact.who] = members.get(fact.who, allowed(fact.kind)) & fact.values
-        elif isinstance(fact, Some) and not any(
-            allowed(kind) & fact.values for kind in _bits(fact.kinds)
+    for other in facts:
+        if isinstance(other, Member):
+            members[other.who] = members.get(other.who, allowed(other.kind)) & other.values
+        elif isinstance(other, Some) and not any(
+            allowed(kind) & other.values for kind in _bits(other.kinds)
         ):
             return False
     return all(members.values())
