@@ -448,3 +448,29 @@ def test_auto_precision_without_a_gpu_is_fp32() -> None:
     assert resolve_precision("auto") == "fp32"
     assert resolve_precision("bf16") == "bf16"
     assert cpu().describe() == {"device": "cpu", "precision": "fp32", "threads": 1, "processes": 1}
+
+
+def test_every_stage_has_a_schedule_and_patience_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mtl.engine.loop as loop
+
+    factors: list[float] = []
+
+    class Recorded(Optimiser):
+        def step(self, step: int) -> None:
+            factors.append(self.factor(step))
+            super().step(step)
+
+    monkeypatch.setattr(loop, "Optimiser", Recorded)
+    plan = [Stage("a", 9, ("head",)), Stage("b", 9, ("body",))]
+    run = job(tmp_path, patience=3, select="metric", changes={"plan": lambda settings: plan})
+    # Nothing improves after the first evaluation: every later one counts against patience.
+    monkeypatch.setattr(loop, "selection_value", lambda found, select: 0.5)
+    outcome = train(run, cpu())
+    stages = [event["stage"] for event in events(run)]
+    assert stages == [0] * 4 + [1] * 3
+    assert outcome.stopped == "patience"
+    starts = [step for step, factor in enumerate(factors) if factor == 1.0]
+    assert starts == [0, 4 * 7]
+    assert factors[:3] == pytest.approx([1 - k / 63 for k in range(3)])

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from engine_bench import SPEC, cpu, encoded, job, state
 from torch import nn
 
-from mtl.engine import Group, RunFolder, RunSettings, TaskFeed, train
+from mtl.engine import Device, Group, RunFolder, RunSettings, TaskFeed, train
 from mtl.engine.device import seed_everything
 from mtl.engine.optimise import Optimiser
 from mtl.errors import RequestError, RunError
@@ -318,3 +319,32 @@ def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     assert step == expected.best_step
     assert value == pytest.approx(expected.best_value, abs=1e-5)
     assert len(RunFolder(folder).read_events()) == 3
+
+
+def test_the_first_step_of_a_warm_up_moves_nothing() -> None:
+    weight = nn.Parameter(torch.ones(2, 2))
+    found = optimiser(10, [Group("g", {"w": weight})], lr=0.1, warmup=0.2)
+    weight.grad = torch.ones(2, 2)
+    found.step(0)
+    assert torch.equal(weight, torch.ones(2, 2))
+    weight.grad = torch.ones(2, 2)
+    found.step(1)
+    assert torch.allclose(weight, torch.full((2, 2), 1 - 0.1 / 2), atol=1e-4)
+
+
+def test_gradients_are_summed_over_processes_and_untouched_parameters_stay_untouched() -> None:
+    """Process 0 of 2: touched by both, by the other only, by none. AdamW skips a None gradient."""
+    both, other, none = (nn.Parameter(torch.zeros(2)) for _ in range(3))
+    both.grad = torch.tensor([1.0, 2.0])
+    theirs = torch.tensor([1.0, 1.0, 0.0, 10.0, 20.0, 5.0, 6.0, 0.0, 0.0])
+
+    def reduce(flat: torch.Tensor, reduction: str) -> torch.Tensor:
+        assert reduction == "sum"
+        return flat + theirs
+
+    accelerator = SimpleNamespace(num_processes=2, device=torch.device("cpu"), reduce=reduce)
+    Device(accelerator, "fp32").reduce_gradients([both, other, none])
+    assert both.grad.tolist() == [11, 22]
+    assert other.grad is not None
+    assert other.grad.tolist() == [5, 6]
+    assert none.grad is None
