@@ -1,0 +1,132 @@
+"""Metrics and losses against values worked out by hand, and on degenerate predictions."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from task_bench import spec_of
+
+from mtl.errors import RequestError, RunError
+from mtl.tasks import METRICS, decode, score, standard_error, task_loss
+
+LABELS = np.array([1, 1, 1, 0, 0, 0, 0, 1])
+PREDICTED = np.array([1, 1, 0, 0, 0, 1, 0, 0])
+# true positives 2, false positives 1, false negatives 2, true negatives 3
+
+
+def compute(metric: str, labels: Any, predictions: Any) -> float:
+    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    return METRICS.get(metric).compute(labels, predictions, np.ones(len(labels)))
+
+
+def test_classification_by_hand() -> None:
+    assert compute("accuracy", LABELS, PREDICTED) == 5 / 8
+    assert compute("f1", LABELS, PREDICTED) == pytest.approx(2 * 2 / (2 * 2 + 1 + 2))
+    other = 2 * 3 / (2 * 3 + 2 + 1)
+    assert compute("macro_f1", LABELS, PREDICTED) == pytest.approx((4 / 7 + other) / 2)
+    matthews = (2 * 3 - 1 * 2) / math.sqrt(3 * 4 * 4 * 5)
+    assert compute("matthews", LABELS, PREDICTED) == pytest.approx(matthews)
+
+
+def test_correlations_by_hand() -> None:
+    labels, values = [1.0, 2.0, 3.0, 4.0], [1.0, 3.0, 2.0, 8.0]
+    # deviations (-1.5, -.5, .5, 1.5) and (-2.5, -.5, -1.5, 4.5): 10 / sqrt(5 · 29)
+    assert compute("pearson", labels, values) == pytest.approx(10 / math.sqrt(5 * 29))
+    # ranks 1 3 2 4: 1 − 6 · 2 / (4 · 15)
+    assert compute("spearman", labels, values) == pytest.approx(0.8)
+    # ties share their mean rank: deviations (-1.5, -.5, .5, 1.5) and (-1.5, 0, 0, 1.5)
+    assert compute("spearman", labels, [1, 2, 2, 3]) == pytest.approx(4.5 / math.sqrt(5 * 4.5))
+
+
+@pytest.mark.parametrize("metric", ["f1", "matthews", "pearson", "spearman"])
+@pytest.mark.parametrize("value", [0, 0.1])
+def test_constants_score_zero_and_never_nan(metric: str, value: float) -> None:
+    labels = np.array([0, 1, 0, 1, 1])
+    constant = np.full(5, value if metric in {"pearson", "spearman"} else 0)
+    assert compute(metric, labels, constant) == 0.0
+    assert compute(metric, constant, labels) == 0.0
+    error = standard_error(metric, constant, labels)
+    assert error == 0.0
+
+
+def test_values_that_differ_by_rounding_only_are_constant() -> None:
+    values = np.full(6, 0.1, dtype=np.float32)
+    values[0] = np.nextafter(values[0], np.float32(1))
+    found = compute("pearson", [0.0, 1.0, 2.0, 3.0, 4.0, 5.0], values)
+    assert math.isfinite(found)
+
+
+def test_multilabel_metrics() -> None:
+    labels = np.array([[1, 0, 1], [0, 0, 0], [1, 1, 0]])
+    predictions = np.array([[1, 0, 1], [0, 0, 0], [1, 0, 0]])
+    assert compute("accuracy", labels, predictions) == pytest.approx(2 / 3)  # whole rows
+    assert compute("macro_f1", labels, predictions) == pytest.approx((1 + 0 + 1) / 3)
+
+
+def test_score_gives_the_metrics_of_the_task_in_order() -> None:
+    spec = spec_of(metrics=("f1", "accuracy"))
+    assert list(score(spec, PREDICTED, LABELS).items()) == [
+        ("f1", pytest.approx(4 / 7)),
+        ("accuracy", 0.625),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("predictions", "labels", "message"),
+    [
+        (np.zeros(3), np.zeros(4), "3 predictions for 4 labels"),
+        (np.zeros(0), np.zeros(0), "no examples"),
+        (np.array([0.0, np.nan]), np.zeros(2), "1 of 2 predictions are NaN"),
+        (np.array([0.0, np.inf]), np.zeros(2), "lower learning rate"),
+    ],
+)
+def test_what_cannot_be_scored(predictions: Any, labels: Any, message: str) -> None:
+    with pytest.raises(RunError, match=message):
+        score(spec_of(), predictions, labels)
+
+
+def test_standard_error_of_accuracy_is_the_formula() -> None:
+    assert standard_error("accuracy", PREDICTED, LABELS) == pytest.approx(
+        math.sqrt(0.625 * 0.375 / 8)
+    )
+
+
+def test_bootstrap_agrees_with_drawing_rows_one_by_one() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 300)
+    predictions = np.where(rng.random(300) < 0.8, labels, 1 - labels)
+    fast = standard_error("matthews", predictions, labels, samples=2000)
+    drawn = [rng.integers(0, 300, 300) for _ in range(600)]
+    plain = np.std([compute("matthews", labels[r], predictions[r]) for r in drawn], ddof=1)
+    assert fast == pytest.approx(plain, rel=0.12)
+    assert fast == standard_error("matthews", predictions, labels, samples=2000)
+    assert fast != standard_error("matthews", predictions, labels, samples=2000, seed=1)
+    with pytest.raises(RequestError, match=r"Unknown metric 'mathews'.*'matthews'"):
+        standard_error("mathews", predictions, labels)
+
+
+def test_losses_by_hand() -> None:
+    logits = torch.tensor([[0.0, 0.0], [math.log(3.0), 0.0]])
+    found = task_loss(spec_of(), logits, torch.tensor([1, 0]))
+    assert found.item() == pytest.approx((math.log(2) + math.log(4 / 3)) / 2)
+    number = spec_of(kind="regression", labels=(), metrics=("pearson",))
+    values = torch.tensor([[1.0], [2.0]])
+    assert task_loss(number, values, torch.tensor([0.0, 4.0])).item() == pytest.approx(2.5)
+    several = spec_of(kind="multilabel", metrics=("macro_f1",))
+    zeros = torch.zeros(2, 2)
+    assert task_loss(several, zeros, torch.eye(2)).item() == pytest.approx(math.log(2))
+    half = task_loss(spec_of(), logits.bfloat16(), torch.tensor([1, 0]))
+    assert half.dtype == torch.float32
+
+
+def test_decoding() -> None:
+    logits = np.array([[0.5, 0.5], [-1.0, 2.0], [3.0, -0.1]], dtype=np.float32)
+    assert decode(spec_of(), logits, {}).tolist() == [0, 1, 0]
+    several = spec_of(kind="multilabel", metrics=("macro_f1",))
+    assert decode(several, logits, {}).tolist() == [[1, 1], [0, 1], [1, 0]]
+    number = spec_of(kind="regression", labels=(), metrics=("pearson",))
+    assert decode(number, logits[:, :1], {}).tolist() == [0.5, -1.0, 3.0]

@@ -1,0 +1,110 @@
+"""Split protocols against the reference's own splits, and on data they cannot split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from task_bench import spec_of
+
+from mtl.errors import RequestError
+from mtl.tasks import PROTOCOLS, default_protocol, load_task
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+SCALEARN = load_file(GOLDEN / "case07a_scalearn_splits.safetensors")
+SORA = load_file(GOLDEN / "case07b_sora_splits.safetensors")
+
+
+@pytest.mark.parametrize("case", sorted({name.split(".")[0] for name in SCALEARN}))
+def test_scalearn_holds_out_the_rows_of_the_reference(case: str) -> None:
+    labels = SCALEARN[f"{case}.labels"].astype(np.int64)
+    spec = spec_of(
+        labels=tuple(f"c{i}" for i in range(max(2, int(labels.max()) + 1))),
+        stratify=case.startswith("stratified"),
+    )
+    parts = PROTOCOLS.get("scalearn")(spec, ["train", "validation"], lambda split: labels)
+    assert parts["train"].rows is not None
+    assert parts["dev"].rows is not None
+    np.testing.assert_array_equal(parts["train"].rows, SCALEARN[f"{case}.train_ids"])
+    np.testing.assert_array_equal(parts["dev"].rows, SCALEARN[f"{case}.dev_ids"])
+    assert (parts["train"].source, parts["dev"].source) == ("train", "train")
+    assert (parts["test"].source, parts["test"].rows) == ("validation", None)
+
+
+@pytest.mark.parametrize("task", ["rte", "cola", "sst2", "qnli"])
+def test_sora_takes_the_rows_of_the_reference(task: str) -> None:
+    sizes = dict(zip(("train", "validation"), SORA[f"{task}.sizes"].tolist(), strict=True))
+    parts = PROTOCOLS.get("sora")(
+        load_task(f"glue/{task}"),
+        ["train", "validation"],
+        lambda split: np.zeros(sizes[split], dtype=np.int64),
+    )
+    large = task in {"sst2", "qnli"}
+    assert [parts[name].source for name in ("train", "dev", "test")] == (
+        ["train", "train", "validation"] if large else ["train", "validation", "validation"]
+    )
+    for name, key in (("train", "train"), ("dev", "validation"), ("test", "test")):
+        part = parts[name]
+        rows = np.arange(sizes[part.source]) if part.rows is None else part.rows
+        np.testing.assert_array_equal(rows, SORA[f"{task}.{key}_ids"])
+
+
+def test_sora_halves_both_tests_of_mnli() -> None:
+    sizes = {"train": 50, "validation_matched": 9, "validation_mismatched": 11}
+    parts = PROTOCOLS.get("sora")(
+        load_task("glue/mnli"), list(sizes), lambda split: np.zeros(sizes[split], dtype=np.int64)
+    )
+    dev, test, other = parts["dev"].rows, parts["test"].rows, parts["test_mismatched"].rows
+    assert dev is not None
+    assert test is not None
+    assert other is not None
+    assert sorted([*dev, *test]) == list(range(9))
+    assert (len(dev), len(test), len(other)) == (4, 5, 6)
+    assert parts["test_mismatched"].source == "validation_mismatched"
+
+
+def test_sora_refuses_tasks_it_has_no_rule_for() -> None:
+    def labels(split: str) -> np.ndarray:
+        return np.zeros(1000, dtype=np.int64)
+
+    with pytest.raises(RequestError, match=r"own/pair.*sora is defined for cola.*--protocol"):
+        PROTOCOLS.get("sora")(spec_of(), ["train", "validation"], labels)
+    with pytest.raises(RequestError, match=r"1,000 training rows.*only 1000"):
+        PROTOCOLS.get("sora")(load_task("qqp"), ["train", "validation"], labels)
+
+
+def test_official_takes_splits_as_they_are_and_never_tests_on_dev_rows() -> None:
+    def labels(split: str) -> np.ndarray:
+        raise AssertionError("no labels are needed")
+
+    parts = PROTOCOLS.get("official")(spec_of(), ["train", "dev", "test"], labels)
+    assert {name: (part.source, part.rows) for name, part in parts.items()} == {
+        "train": ("train", None),
+        "dev": ("dev", None),
+        "test": ("test", None),
+    }
+    with pytest.raises(RequestError, match=r"none of the splits test; they have train, dev"):
+        PROTOCOLS.get("official")(spec_of(), ["train", "dev"], labels)
+
+
+def test_too_few_rows_of_a_class_to_hold_out() -> None:
+    labels = np.array([0] * 30 + [1], dtype=np.int64)
+    with pytest.raises(RequestError, match=r"own/pair.*per class: \[30, 1\].*stratify: false"):
+        PROTOCOLS.get("scalearn")(spec_of(), ["train", "validation"], lambda split: labels)
+    with pytest.raises(RequestError, match=r"own/pair.*1 training rows"):
+        PROTOCOLS.get("scalearn")(
+            spec_of(stratify=False), ["train", "validation"], lambda split: labels[:1]
+        )
+
+
+def test_default_protocol() -> None:
+    assert default_protocol(load_task("demo/nli")) == "official"
+    assert default_protocol(load_task("glue/wnli")) == "scalearn"
+    assert default_protocol(spec_of(data={"files": {"train": "a.csv", "test": "b.csv"}})) == (
+        "official"
+    )
+    assert default_protocol(spec_of(data={"files": {"train": "a.csv", "dev": "b.csv"}})) == (
+        "scalearn"
+    )
