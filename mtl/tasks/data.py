@@ -103,7 +103,8 @@ def load_data(
     for name, part in parts.items():
         limit = max_train_samples if name == "train" else max_eval_samples
         splits[name] = reader.split(name, part, limit)
-        if limit and len(splits[name]) == limit:
+        rows = len(reader.labels(part.source) if part.rows is None else part.rows)
+        if len(splits[name]) < rows:
             notes.append(f"{name}: the first {limit} rows only")
     _check_classes(spec, splits["train"], raw.where)
     fingerprints = {name: _fingerprint(split) for name, split in splits.items()}
