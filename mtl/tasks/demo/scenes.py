@@ -52,14 +52,14 @@ def _related(rng: Random, concept: Concept, options: Sequence[Concept]) -> Conce
 def random_who(rng: Random, *, events: bool = False) -> Who:
     """Somebody, or (not for events) something."""
     draw = rng.random()
-    if draw < 0.4:
+    if draw < 0.5:
         return Who("name", pick(rng, NAMES))
-    if draw < 0.65:
+    if draw < 0.75:
         return Who("the", pick(rng, _LEAF_PEOPLE if events else LEAF_NOUNS))
     if events:
         return Who("some", PERSON if rng.random() < 0.4 else pick(rng, _PEOPLE))
     noun = PERSON if rng.random() < 0.15 else pick(rng, NOUNS)
-    return Who("every" if draw < 0.82 else "some", noun)
+    return Who("every" if draw < 0.87 else "some", noun)
 
 
 def random_trait(rng: Random, who: Who, avoid: Sequence[str] = ()) -> Trait:
@@ -98,7 +98,7 @@ def random_event(rng: Random) -> Event:
 
 def random_frame(rng: Random, *, traits: int = 1) -> Frame:
     """A state or an event."""
-    return random_state(rng, traits=traits) if rng.random() < 0.55 else random_event(rng)
+    return random_state(rng, traits=traits) if rng.random() < 0.8 else random_event(rng)
 
 
 # --------------------------------------------------------------------------- changed frames

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import islice
 from random import Random
 from typing import Any
 
@@ -37,6 +38,8 @@ SPLITS = ("train", "dev", "test")
 SEED = "a small world"
 
 Row = dict[str, Any]
+Fresh = Callable[[Row], bool]
+"""Whether a row's text was not there before; it counts as there from then on."""
 
 
 def generate(task: str, split: str) -> list[Row]:
@@ -63,15 +66,16 @@ def _rows(task: str, split: str) -> tuple[Row, ...]:
     if task == "entail" and split == "test":
         for other in TASKS:
             taken |= {text_of(row) for row in _rows(other, "train")}
-    rows: list[Row] = []
-    for row in _ROWS[task](Random(f"{SEED}/{task}/{split}")):
+
+    def fresh(row: Row) -> bool:
         text = text_of(row)
-        if text not in taken:
-            taken.add(text)
-            rows.append(row)
-        if len(rows) == SIZES[task][split]:
-            break
-    return tuple(rows)
+        if text in taken:
+            return False
+        taken.add(text)
+        return True
+
+    rows = _ROWS[task](Random(f"{SEED}/{task}/{split}"), fresh)
+    return tuple(islice(rows, SIZES[task][split]))
 
 
 def text_of(row: Row) -> tuple[str, ...]:
@@ -122,26 +126,28 @@ def _pairs(rng: Random) -> Iterator[tuple[Frame, Frame, str]]:
         yield first, second, relation(first.facts(), second.facts())
 
 
-def _nli(rng: Random) -> Iterator[Row]:
-    return _balanced(
-        rng, ("entailment", "neutral", "contradiction"), _judged(rng, lambda found: found)
-    )
+def _nli(rng: Random, fresh: Fresh) -> Iterator[Row]:
+    labels = ("entailment", "neutral", "contradiction")
+    return _balanced(rng, labels, _judged(rng, fresh, lambda found: found))
 
 
-def _entail(rng: Random) -> Iterator[Row]:
+def _entail(rng: Random, fresh: Fresh) -> Iterator[Row]:
     def two_way(found: str) -> str:
         return found if found == "entailment" else "not_entailment"
 
-    return _balanced(rng, ("entailment", "not_entailment"), _judged(rng, two_way))
+    return _balanced(rng, ("entailment", "not_entailment"), _judged(rng, fresh, two_way))
 
 
-def _judged(rng: Random, name: Callable[[str], str]) -> Iterator[tuple[Any, str, Row]]:
+def _judged(
+    rng: Random, fresh: Fresh, name: Callable[[str], str]
+) -> Iterator[tuple[Any, str, Row]]:
     for first, second, found in _pairs(rng):
         row = {"premise": sentence(say(first, rng)), "hypothesis": sentence(say(second, rng))}
-        yield _shape(second), name(found), {**row, "label": name(found)}
+        if fresh(row):
+            yield _shape(second), name(found), {**row, "label": name(found)}
 
 
-def _paraphrase(rng: Random) -> Iterator[Row]:
+def _paraphrase(rng: Random, fresh: Fresh) -> Iterator[Row]:
     def candidates() -> Iterator[tuple[Any, str, Row]]:
         while True:
             first = random_frame(rng)
@@ -152,12 +158,10 @@ def _paraphrase(rng: Random) -> Iterator[Row]:
             )
             label = "paraphrase" if same else "different"
             texts = sentence(say(first, rng)), sentence(say(second, rng))
-            if texts[0] != texts[1]:  # the same words twice are too easy
-                yield (
-                    _shape(second),
-                    label,
-                    {"sentence1": texts[0], "sentence2": texts[1], "label": label},
-                )
+            row = {"sentence1": texts[0], "sentence2": texts[1], "label": label}
+            # the same words twice are too easy
+            if texts[0] != texts[1] and fresh(row):
+                yield _shape(second), label, row
 
     return _balanced(rng, ("paraphrase", "different"), candidates())
 
@@ -193,16 +197,18 @@ def alike(first: Frame, second: Frame) -> float:
     return round(5 * total / len({**one, **two}), 1)
 
 
-def _similarity(rng: Random) -> Iterator[Row]:
+def _similarity(rng: Random, fresh: Fresh) -> Iterator[Row]:
     while True:
         first = random_frame(rng)
         changes = int(rng.random() * 5)
         second = vary(rng, first, changes) if changes < 4 else random_frame(rng)
-        yield {
+        row = {
             "sentence1": sentence(say(first, rng)),
             "sentence2": sentence(say(second, rng)),
             "label": alike(first, second),
         }
+        if fresh(row):
+            yield row
 
 
 def _review(rng: Random) -> tuple[list[str], bool]:
@@ -219,7 +225,7 @@ def _review(rng: Random) -> tuple[list[str], bool]:
     return [who, pick(rng, LIKED if good else DISLIKED), *thing], good
 
 
-def _sentiment(rng: Random) -> Iterator[Row]:
+def _sentiment(rng: Random, fresh: Fresh) -> Iterator[Row]:
     while True:
         words, good = _review(rng)
         if rng.random() < 0.5:
@@ -228,7 +234,9 @@ def _sentiment(rng: Random) -> Iterator[Row]:
             while same != good:
                 more, same = _review(rng)
             words = [*words, "and", *more]
-        yield {"sentence": sentence(words), "label": "positive" if good else "negative"}
+        row = {"sentence": sentence(words), "label": "positive" if good else "negative"}
+        if fresh(row):
+            yield row
 
 
 def _corrupt(rng: Random, words: list[str]) -> list[str]:
@@ -253,19 +261,17 @@ def _corrupt(rng: Random, words: list[str]) -> list[str]:
     return words
 
 
-def _acceptability(rng: Random) -> Iterator[Row]:
+def _acceptability(rng: Random, fresh: Fresh) -> Iterator[Row]:
     while True:
         words = say(random_frame(rng), rng)
         good = rng.random() < 0.5
         said = words if good else _corrupt(rng, words)
-        if good or said != words:
-            yield {
-                "sentence": sentence(said),
-                "label": "acceptable" if good else "unacceptable",
-            }
+        row = {"sentence": sentence(said), "label": "acceptable" if good else "unacceptable"}
+        if (good or said != words) and fresh(row):
+            yield row
 
 
-_ROWS: dict[str, Callable[[Random], Iterator[Row]]] = {
+_ROWS: dict[str, Callable[[Random, Fresh], Iterator[Row]]] = {
     "nli": _nli,
     "entail": _entail,
     "paraphrase": _paraphrase,
