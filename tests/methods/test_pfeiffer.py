@@ -185,75 +185,70 @@ STOCK = """
 import json, sys
 import torch
 from adapters import AutoAdapterModel
-folder, base, kind, out = sys.argv[1:]
-model = AutoAdapterModel.from_pretrained(base)
-info = {}
-name = model.load_adapter(
-    folder, use_safetensors=True, set_active=True, loading_info=info, with_head=True
-)
-model.eval()
-tokens = {k: torch.tensor(v) for k, v in json.load(open(out)).items()}
-with torch.no_grad():
-    logits = model(**tokens).logits
-assert not [m for m in sys.modules if m == "mtl" or m.startswith("mtl.")]
-json.dump({"name": name, "logits": logits.tolist(), "head": type(model.heads[name]).__name__,
-           "labels": model.get_labels(), "missing": info.get("missing_keys")}, open(out, "w"))
-"""
-
-
-@pytest.mark.parametrize(
-    ("kind", "placement", "head_name", "name", "task", "labels"),
-    [
-        ("roberta", "pfeiffer", "two_layer", "glue_rte", "classification", ("yes", "no")),
-        ("bert", "houlsby", "pooler_linear", "x_0_9", "classification", ("ä b", "c/d", "e.f")),
-        ("deberta-v2", "parallel", "two_layer", "a", "regression", ()),
-        ("xlm-roberta", "pfeiffer", "two_layer", "multi", "multilabel", ("p", "q", "r", "s")),
-    ],
-)
-def test_stock_adapters_loads_our_folder_and_gives_the_same_logits(
-    kind: str,
-    placement: str,
-    head_name: str,
-    name: str,
-    task: str,
-    labels: tuple[str, ...],
-    tiny: Any,
-    tokens: dict[str, torch.Tensor],
-    jiggle: Any,
-    tmp_path: Path,
-) -> None:
-    backbone = load_backbone(tiny(kind))
-    encoder = backbone.encoder()
-    settings = PfeifferSettings(placement=placement, bottleneck=7)
-    jiggle(attach(encoder, METHOD, settings, name).values(), 0.2)
-    head = build_head(head_name, encoder.config, len(labels) or 1, pooler=backbone.pooler)
-    jiggle(head.parameters(), 0.3)
-    network = Network(encoder, head).eval()
-    with torch.no_grad():
-        expected = network(tokens)
-    folder = tmp_path / "an entry, ü"
-    save_adapter(encoder, name, folder, backbone.base.id)
-    save_head(
-        head, folder, name, encoder.config, kind=task, labels=labels, model_id=backbone.base.id
+jobs = json.load(open(sys.argv[1]))
+for job in jobs:
+    model = AutoAdapterModel.from_pretrained(job["base"])
+    info = {}
+    name = model.load_adapter(
+        job["folder"], use_safetensors=True, set_active=True, loading_info=info, with_head=True
     )
-    out = tmp_path / "answer.json"
-    out.write_text(json.dumps({key: value.tolist() for key, value in tokens.items()}))
+    model.eval()
+    tokens = {key: torch.tensor(value) for key, value in job["tokens"].items()}
+    with torch.no_grad():
+        logits = model(**tokens).logits
+    job.update(found=name, logits=logits.tolist(), got=model.get_labels(),
+               missing=info.get("missing_keys"))
+assert not [m for m in sys.modules if m == "mtl" or m.startswith("mtl.")]
+json.dump(jobs, open(sys.argv[1], "w"))
+"""
+CASES: list[tuple[str, str, str, str, str, tuple[str, ...]]] = [
+    ("roberta", "pfeiffer", "two_layer", "glue_rte", "classification", ("yes", "no")),
+    ("bert", "houlsby", "pooler_linear", "x_0_9", "classification", ("ä b", "c/d", "e.f")),
+    ("deberta-v2", "parallel", "two_layer", "a", "regression", ()),
+    ("xlm-roberta", "pfeiffer", "two_layer", "multi", "multilabel", ("p", "q", "r", "s")),
+]
+
+
+def test_stock_adapters_loads_our_folders_and_gives_the_same_logits(
+    tiny: Any, tokens: dict[str, torch.Tensor], jiggle: Any, tmp_path: Path
+) -> None:
+    """One process without mtl loads an entry of each model type; it imports torch only once."""
+    jobs, logits = [], []
+    for kind, placement, head_name, name, task, labels in CASES:
+        backbone = load_backbone(tiny(kind))
+        encoder = backbone.encoder()
+        settings = PfeifferSettings(placement=placement, bottleneck=7)
+        jiggle(attach(encoder, METHOD, settings, name).values(), 0.2)
+        head = build_head(head_name, encoder.config, len(labels) or 1, pooler=backbone.pooler)
+        jiggle(head.parameters(), 0.3)
+        network = Network(encoder, head).eval()
+        with torch.no_grad():
+            logits.append(network(tokens))
+        folder = tmp_path / f"an entry, ü {kind}"
+        model_id = backbone.base.id
+        save_adapter(encoder, name, folder, model_id)
+        save_head(head, folder, name, encoder.config, kind=task, labels=labels, model_id=model_id)
+        again = load_head(folder, encoder.config, pooler=backbone.pooler)
+        with torch.no_grad():
+            assert torch.equal(Network(encoder, again).eval()(tokens), logits[-1])
+        ids = {key: value.tolist() for key, value in tokens.items()}
+        jobs.append({"base": tiny(kind), "folder": str(folder), "tokens": ids})
+    path = tmp_path / "jobs.json"
+    path.write_text(json.dumps(jobs))
     done = subprocess.run(
-        [sys.executable, "-c", STOCK, str(folder), tiny(kind), kind, str(out)],
+        [sys.executable, "-c", STOCK, str(path)],
         capture_output=True,
         text=True,
         check=False,
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    answer = json.loads(out.read_text())
-    assert answer["name"] == name
-    assert not answer["missing"]
-    found = torch.tensor(answer["logits"]).reshape(expected.shape)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
-    assert expected.std() > 1e-3
-    if labels:
-        assert answer["labels"] == list(labels)
-    again = load_head(folder, encoder.config, pooler=backbone.pooler)
-    with torch.no_grad():
-        assert torch.equal(Network(encoder, again).eval()(tokens), expected)
+    answers = json.loads(path.read_text())
+    for case, answer, expected in zip(CASES, answers, logits, strict=True):
+        assert answer["found"] == case[3]
+        assert not answer["missing"]
+        found = torch.tensor(answer["logits"]).reshape(expected.shape)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+        assert expected.std() > 1e-3
+        if case[5]:
+            assert answer["got"] == list(case[5])
