@@ -99,12 +99,12 @@ def test_bootstrap_agrees_with_drawing_rows_one_by_one() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 300)
     predictions = np.where(rng.random(300) < 0.8, labels, 1 - labels)
-    fast = standard_error("matthews", predictions, labels, samples=2000)
-    drawn = [rng.integers(0, 300, 300) for _ in range(600)]
+    fast = standard_error("matthews", predictions, labels, samples=800)
+    drawn = [rng.integers(0, 300, 300) for _ in range(400)]
     plain = np.std([compute("matthews", labels[r], predictions[r]) for r in drawn], ddof=1)
-    assert fast == pytest.approx(plain, rel=0.12)
-    assert fast == standard_error("matthews", predictions, labels, samples=2000)
-    assert fast != standard_error("matthews", predictions, labels, samples=2000, seed=1)
+    assert fast == pytest.approx(plain, rel=0.2)
+    assert fast == standard_error("matthews", predictions, labels, samples=800)
+    assert fast != standard_error("matthews", predictions, labels, samples=800, seed=1)
     with pytest.raises(RequestError, match=r"Unknown metric 'mathews'.*'matthews'"):
         standard_error("mathews", predictions, labels)
 

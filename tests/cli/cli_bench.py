@@ -1,0 +1,144 @@
+"""A tiny suite of three tasks and the command lines as functions, for the tests of this room."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+ANIMALS = ["cat", "dog", "bird"]
+THINGS = ["tree", "house", "river", "apple", "stone", "door"]
+TASKS = ["mini/same", "mini/mood", "mini/shared"]
+TARGET = "mini/same"
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command line answered."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one line of JSON on standard output."""
+        (line,) = self.out.splitlines()
+        return json.loads(line)
+
+
+def mtl(command: str, *argv: object) -> Said:
+    """``mtl COMMAND ARGV…`` in this process; a traceback fails the test."""
+    from mtl.cli.main import dispatch
+
+    out, err = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            code = dispatch(command, [str(item) for item in argv])
+        except SystemExit as leave:  # how option parsers end
+            code = leave.code if isinstance(leave.code, int) else 1
+    return Said(code, out.getvalue(), err.getvalue())
+
+
+def process(command: str, *argv: object, **environment: str) -> subprocess.Popen[str]:
+    """``python -m mtl.COMMAND ARGV…`` in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", f"mtl.{command}", *map(str, argv)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def refused(said: Said, *parts: str, code: int = 2) -> None:
+    """One message on standard error that holds all ``parts``; nothing else anywhere."""
+    assert said.code == code, said
+    assert said.out == ""
+    assert "Traceback" not in said.err
+    assert said.err.startswith("error: ")
+    assert said.err.count("error: ") == 1
+    for part in parts:
+        assert part in said.err, (part, said.err)
+
+
+def entries(zoo: Path) -> list[Path]:
+    """Folders of entries, and of nothing else: temporaries would show."""
+    return sorted(path.parent for path in zoo.rglob("manifest.json")) if zoo.is_dir() else []
+
+
+def leftovers(zoo: Path) -> list[Path]:
+    """What a writer left behind that is no entry."""
+    return [path for path in zoo.rglob("*") if path.name.startswith((".tmp", ".stage", ".removed"))]
+
+
+def digests(zoo: Path) -> dict[str, str]:
+    from mtl.zoo import open_zoo
+
+    return {entry.ref: entry.digest for entry in open_zoo(zoo).entries()}
+
+
+def _rows(rng: random.Random, make: Callable[[random.Random], Mapping[str, Any]], n: int) -> Any:
+    return [make(rng) for _ in range(n)]
+
+
+def _same(rng: random.Random) -> dict[str, Any]:
+    one = rng.choice(ANIMALS)
+    other = one if rng.random() < 0.5 else rng.choice([name for name in ANIMALS if name != one])
+    first = f"the {one} sees a {rng.choice(THINGS)}"
+    return {"a": first, "b": f"some {other}", "label": "same" if one == other else "other"}
+
+
+def _mood(rng: random.Random) -> dict[str, Any]:
+    good = rng.random() < 0.5
+    word = rng.choice(["happy", "good"] if good else ["sad", "bad"])
+    return {"text": f"every {rng.choice(ANIMALS)} is {word} today", "label": int(good)}
+
+
+def _shared(rng: random.Random) -> dict[str, Any]:
+    one, other = rng.sample(THINGS, 3), rng.sample(THINGS, 3)
+    return {"a": " ".join(one), "b": " ".join(other), "score": 1.0 * len({*one} & {*other})}
+
+
+def write_suite(folder: Path) -> Path:
+    """``mini``: a pair task in CSV, a single-text task and a regression in JSON lines."""
+    rng = random.Random(3)
+    sizes = {"train": 96, "dev": 32, "test": 40}
+    (folder / "recipes").mkdir(parents=True)
+    for split, n in sizes.items():
+        rows = _rows(rng, _same, n)
+        lines = ["a,b,label", *(f"{row['a']},{row['b']},{row['label']}" for row in rows)]
+        (folder / f"same_{split}.csv").write_text("\n".join(lines) + "\n")
+        for name, make in (("mood", _mood), ("shared", _shared)):
+            text = "".join(json.dumps(row) + "\n" for row in _rows(rng, make, n))
+            (folder / f"{name}_{split}.jsonl").write_text(text)
+    for name, suffix, rest in (
+        ("same", "csv", 'inputs: ["{a}", "{b}"]\nlabels: [other, same]\nmetrics: [accuracy, f1]\n'),
+        ("mood", "jsonl", 'inputs: ["{text}"]\nlabels: [sad, happy]\nmetrics: [accuracy]\n'),
+        ("shared", "jsonl", 'inputs: ["{a}", "{b}"]\nlabel_column: score\nmetrics: [pearson]\n'),
+    ):
+        files = ", ".join(f"{split}: {name}_{split}.{suffix}" for split in sizes)
+        kind = "regression" if name == "shared" else "classification"
+        (folder / f"{name}.yaml").write_text(
+            f"# python -m mtl.tasks check mini/{name}\nid: mini/{name}\n"
+            f"data: {{files: {{{files}}}}}\nkind: {kind}\n{rest}max_length: 32\n"
+        )
+    (folder / "suite.yaml").write_text(
+        f"name: mini\ntasks: [{', '.join(TASKS)}]\nmodel: roberta-base\nrecipe: mini\n"
+        f"protocol: official\ntarget: {TARGET}\n"
+    )
+    (folder / "recipes" / "mini.yaml").write_text(
+        "defaults: {lr: 3.0e-3, epochs: 2, batch_size: 16, eval_batch_size: 64, patience: 0}\n"
+        "methods:\n  pfeiffer: {reduction_factor: 4}\n"
+    )
+    return folder

@@ -1,0 +1,241 @@
+"""``mtl.compose`` end to end: compositions of the zoo's sources, and sources that do not fit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_bench import TARGET, TASKS, digests, entries, leftovers, mtl, refused
+from safetensors.numpy import load_file
+
+OMEGA = {  # numbers in omega for K = 3 sources, L = 2 layers, D = 48
+    "scalearn": 2 * 3 * 48,
+    "scalearn-uniform": 2 * 3,
+    "scalearn++": 3 * 48,
+    "scalearn-uniform++": 3,
+    "average": 0,
+}
+
+
+def manifest(zoo: Path, ref: str) -> dict[str, Any]:
+    return json.loads((zoo / ref / "manifest.json").read_text())
+
+
+def source(zoo: Path, task: str) -> Path:
+    """The folder of the source of ``mini/<task>``."""
+    (found,) = [path for path in entries(zoo) if f"/{task}/pfeiffer/" in str(path)]
+    return found
+
+
+@pytest.mark.parametrize("method", list(OMEGA))
+def test_every_composition(method: str, stocked: Path) -> None:
+    before = digests(stocked)
+    line = ["--target", "same", "--suite", "mini", "--method", method, "--seeds", "0", "12"]
+    said = mtl("compose", *line, "--sources", "all", "--epochs", "1", "--json")
+    assert said.code == 0
+    assert said.err == ""
+    answer = said.json
+    assert [ref.split("/")[2] for ref in answer["sources"]] == ["mood", "shared", "same"]
+    assert [(row["status"], row["seed"], row["n"]) for row in answer["runs"]] == [
+        ("done", 0, 40),
+        ("done", 12, 40),
+    ]
+    ref = answer["runs"][0]["ref"]
+    found = manifest(stocked, ref)
+    assert found["kind"] == "composition"
+    assert [parent["digest"] for parent in found["parents"]] == [
+        before[name] for name in answer["sources"]
+    ]
+    head = sum(v.size for v in load_file(stocked / ref / "model_head.safetensors").values())
+    assert found["training"]["trainable_parameters"] == OMEGA[method] + head
+    assert found["verified"]["equal_predictions"] == 1.0
+    again = mtl("compose", *line, "--epochs", "1", "--json").json
+    assert {row["status"] for row in again["runs"]} == {"skipped"}
+    assert len(digests(stocked)) == 5
+    assert before.items() <= digests(stocked).items()
+
+
+def test_dry_run_writes_nothing(stocked: Path) -> None:
+    before = digests(stocked)
+    said = mtl("compose", "--target", TARGET, "--dry-run", "--json")
+    assert said.json["runs"][0]["state"] == "missing"
+    assert said.json["runs"][0]["method"] == "scalearn"
+    table = mtl("compose", "--target", TARGET, "--dry-run")
+    assert "1 runs: 0 done" in table.out
+    assert digests(stocked) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "sources"),
+    [
+        ([], ["mood", "shared", "same"]),
+        (["--without-own"], ["mood", "shared"]),
+        (["--sources", "mood"], ["mood"]),
+        (["--sources", "mini/same,mood"], ["mood", "same"]),
+        (["--sources", "same", "shared", "mood"], ["shared", "mood", "same"]),
+        (["--sources", "same,mood", "--without-own"], ["mood"]),
+    ],
+)
+def test_which_sources(options: list[str], sources: list[str], stocked: Path) -> None:
+    said = mtl("compose", "--target", TARGET, *options, "--max-steps", "1", "--json")
+    assert said.code == 0, said
+    assert [ref.split("/")[2] for ref in said.json["sources"]] == sources
+
+
+def test_the_order_of_sources_does_not_matter(stocked: Path, tmp_path: Path) -> None:
+    found = []
+    for order in ("mood,shared", "shared,mood"):
+        line = ["--target", TARGET, "--sources", order, "--epochs", "1", "--method", "average"]
+        said = mtl("compose", *line, "--json").json["runs"][0]
+        found.append((said["dev"], said["test"]))
+    assert found[0] == pytest.approx(found[1], abs=1e-6)
+
+
+def test_missing_sources_name_themselves_and_both_remedies(mini: Path, tiny: Any) -> None:
+    refused(
+        mtl("compose", "--target", TARGET),
+        "3 of 3 sources are not in the zoo",
+        "mini/mood, mini/shared, mini/same",
+        "python -m mtl.train --suite mini --method pfeiffer --seeds 0 --model",
+        "--task mini/mood mini/shared",
+        "--allow-missing",
+    )
+    assert not entries(mini)
+
+
+def test_the_remedy_that_the_message_offers_works(stocked: Path) -> None:
+    shutil.rmtree(source(stocked, "mood"))
+    shutil.rmtree(source(stocked, "same"))
+    line = ["--target", TARGET, "--max-train-samples", "40", "--epochs", "1"]
+    said = mtl("compose", *line)
+    refused(said, "mini/mood, mini/same", "--max-train-samples 40")
+    remedies = [text.strip() for text in said.err.splitlines() if "mtl.train" in text]
+    assert len(remedies) == 2
+    for remedy in remedies:
+        words = remedy.partition("#")[0].split()
+        assert words[:3] == ["python", "-m", "mtl.train"]
+        assert mtl("train", *words[3:], "--epochs", "1").code == 0
+    assert mtl("compose", *line).code == 0
+
+
+def test_allow_missing(stocked: Path, mini: Path) -> None:
+    shutil.rmtree(source(stocked, "shared"))
+    line = ["--target", TARGET, "--epochs", "1"]
+    refused(mtl("compose", *line), "1 of 3 sources", "mini/shared", "--allow-missing")
+    said = mtl("compose", *line, "--allow-missing", "--json")
+    assert [ref.split("/")[2] for ref in said.json["sources"]] == ["mood", "same"]
+    for task in ("same", "mood"):
+        shutil.rmtree(source(stocked, task))
+    refused(mtl("compose", *line, "--allow-missing", "--seeds", "5"), "None of the sources")
+
+
+def test_ambiguous_sources(stocked: Path) -> None:
+    again = ["--suite", "mini", "--task", "mood", "--epochs", "1"]
+    assert mtl("train", *again).code == 0
+    said = mtl("compose", "--target", TARGET)
+    refused(said, "Source 'mini/mood' is ambiguous: 2 entries", "mtl.zoo rm", "--zoo")
+    refs = [ref for ref in digests(stocked) if "/mood/" in ref]
+    assert all(ref in said.err for ref in refs)
+
+
+def test_sources_of_another_seed_and_method(stocked: Path) -> None:
+    refused(mtl("compose", "--target", TARGET, "--source-seed", "3"), "seed 3", "--seeds 3")
+    refused(
+        mtl("compose", "--target", TARGET, "--source-method", "pfeifer"),
+        "Unknown method 'pfeifer'",
+        "'pfeiffer'",
+    )
+
+
+def test_sources_of_another_base(stocked: Path, tiny: Callable[[str], str]) -> None:
+    said = mtl("compose", "--target", TARGET, "--model", tiny("bert"))
+    refused(said, "trained on 'tiny-roberta'", "this run uses 'tiny-bert'", "--model")
+    assert len(entries(stocked)) == len(TASKS)
+
+
+def test_sources_of_another_placement(stocked: Path) -> None:
+    shutil.rmtree(source(stocked, "mood"))
+    line = ["--suite", "mini", "--task", "mood", "--epochs", "1", "--set", "placement=houlsby"]
+    assert mtl("train", *line).code == 0
+    said = mtl("compose", "--target", TARGET)
+    refused(said, "placements differ", "/mood/pfeiffer/", "/shared/pfeiffer/", "--set placement=")
+    assert len(entries(stocked)) == len(TASKS)
+
+
+def test_houlsby_sources_compose_among_themselves(mini: Path) -> None:
+    line = ["--epochs", "1", "--set", "placement=houlsby"]
+    assert mtl("train", "--suite", "mini", *line).code == 0
+    said = mtl("compose", "--target", TARGET, "--epochs", "1", "--method", "scalearn", "--json")
+    assert said.code == 0, said
+    found = manifest(mini, said.json["runs"][0]["ref"])
+    head = load_file(mini / said.json["runs"][0]["ref"] / "model_head.safetensors")
+    omega = found["training"]["trainable_parameters"] - sum(v.size for v in head.values())
+    assert omega == 2 * OMEGA["scalearn"]  # one per layer and site
+
+
+@pytest.mark.parametrize(
+    ("argv", "parts"),
+    [
+        (["--target", "sam"], ["Unknown task 'sam'", "'mini/same'"]),
+        (["--target", TARGET, "--method", "scalern"], ["'scalern'", "'scalearn'"]),
+        (["--target", TARGET, "--sources", "moo"], ["Unknown task 'moo'", "'mini/mood'"]),
+        (["--target", TARGET, "--sources", "mood,mood"], ["mini/mood twice"]),
+        (["--target", TARGET, "--sources", "same", "--without-own"], ["No source is left"]),
+        (["--target", TARGET, "--set", "dropuot=0.1"], ["'dropuot'", "'dropout'"]),
+        (["--target", TARGET, "--set", "head=three"], ["'three'", "two_layer"]),
+        (["--target", TARGET, "--model", "no/such-model"], ["no/such-model"]),
+        (["--target", TARGET, "--seeds", "-1"], ["--seeds: -1 is negative"]),
+    ],
+)
+def test_wrong_requests(argv: list[str], parts: list[str], stocked: Path) -> None:
+    refused(mtl("compose", *argv), *parts)
+    assert len(entries(stocked)) == len(TASKS)
+
+
+def test_without_a_target(stocked: Path) -> None:
+    said = mtl("compose")
+    assert said.code == 2
+    assert "target" in said.err
+    assert "Traceback" not in said.err
+
+
+def test_a_loss_that_is_nan_stores_nothing(stocked: Path) -> None:
+    line = ["--target", TARGET, "--lr", "1e30", "--set", "clip=0", "--epochs", "1"]
+    said = mtl("compose", *line)
+    assert said.code == 1
+    assert said.err.count("error: ") == 1
+    assert "step" in said.err
+    assert len(entries(stocked)) == len(TASKS)
+    assert not leftovers(stocked)
+
+
+@pytest.mark.parametrize("file", ["adapter.safetensors", "adapter_config.json"])
+@pytest.mark.parametrize("damage", ["changed", "cut", "gone"])
+def test_a_damaged_source(file: str, damage: str, stocked: Path) -> None:
+    path = source(stocked, "mood") / file
+    content = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        changed = content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
+        path.write_bytes(changed if damage == "changed" else content[:-9])
+    said = mtl("compose", "--target", TARGET, "--epochs", "1")
+    refused(said, "/mood/pfeiffer/", "is damaged", file, "mtl zoo rm", code=1)
+    assert len(entries(stocked)) == len(TASKS)
+    assert not leftovers(stocked)
+
+
+def test_a_tampered_manifest(stocked: Path) -> None:
+    path = source(stocked, "mood") / "manifest.json"
+    text = path.read_text()
+    assert '"seed": 0' in text
+    path.write_text(text.replace('"seed": 0', '"seed": 7'))
+    for argv in ([], ["--source-seed", "7"]):
+        said = mtl("compose", "--target", TARGET, "--epochs", "1", *argv)
+        refused(said, "mini/mood")
+    path.write_text(text[: len(text) // 2])
+    refused(mtl("compose", "--target", TARGET, "--epochs", "1"), "mini/mood")

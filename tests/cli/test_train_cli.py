@@ -1,0 +1,188 @@
+"""``mtl.train`` end to end: what it makes, skips, refuses, and what a failed run leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli_bench import ROOT, TASKS, Said, digests, entries, leftovers, mtl, process, refused
+
+from mtl.errors import RequestError
+from mtl.files import locked
+
+
+def test_a_suite_into_the_zoo_and_again(mini: Path) -> None:
+    line = ["--suite", "mini", "--seeds", "0", "1", "--epochs", "1"]
+    dry = mtl("train", *line, "--dry-run", "--json").json
+    assert dry["dry_run"] is True
+    assert [row["state"] for row in dry["runs"]] == ["missing"] * 6
+    assert not mini.exists()
+    first = mtl("train", *line, "--json")
+    assert first.code == 0
+    assert first.err == ""
+    rows = first.json["runs"]
+    assert [(row["task"], row["seed"]) for row in rows] == [(t, s) for t in TASKS for s in (0, 1)]
+    assert [row["metric"] for row in rows] == ["accuracy"] * 4 + ["pearson"] * 2
+    assert {(row["status"], row["n"], row["steps"]) for row in rows} == {("done", 40, 6)}
+    assert [row["ref"] for row in rows] == [row["ref"] for row in dry["runs"]]
+    assert {row["ref"]: row["digest"] for row in rows} == digests(mini)
+    before = {path: path.stat().st_mtime_ns for path in mini.rglob("*")}
+    again = mtl("train", *line, "--json")
+    assert again.code == 0
+    assert {row["status"] for row in again.json["runs"]} == {"skipped"}
+    assert [row["digest"] for row in again.json["runs"]] == [row["digest"] for row in rows]
+    assert {path: path.stat().st_mtime_ns for path in mini.rglob("*")} == before
+    said = mtl("train", *line, "--dry-run")
+    assert said.code == 0
+    assert "6 runs: 6 done, 0 to be resumed, 0 to be run" in said.out
+    assert mtl("train", *line, "--seeds", "2", "--dry-run", "--json").json["runs"][0]["state"] == (
+        "missing"
+    )
+
+
+def test_a_table_for_people(mini: Path) -> None:
+    said = mtl("train", "--task", "mood", "--suite", "mini", "--epochs", "1")
+    assert said.code == 0
+    head, _, row = said.out.splitlines()
+    assert head.split()[:4] == ["task", "seed", "status", "metric"]
+    assert row.startswith("mini/mood")
+    assert "done" in row
+
+
+def test_set_flags_and_config_file_mean_the_same_run(mini: Path, tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("task: [mini/mood]\nlr: 1e-3\nepochs: 1\nseeds: [3]\n")
+    lines = [
+        ["--task", "mini/mood", "--seeds", "3", "--set", "lr=1e-3", "run.epochs=1"],
+        ["--task", "mini/mood", "--seeds", "3", "--lr", "0.001", "--epochs", "1"],
+        ["--config", config],
+        ["--config", config, "--epochs", "9", "--set", "epochs=1"],
+    ]
+    found = [mtl("train", *line, "--dry-run", "--json").json["runs"][0] for line in lines]
+    assert all(row == found[0] for row in found)
+    other = [*lines[0], "method.reduction_factor=8", "--dry-run", "--json"]
+    assert mtl("train", *other).json["runs"][0]["runhash"] != found[0]["runhash"]
+    said = mtl("train", *lines[0], "--json")
+    (entry,) = entries(mini)
+    manifest = json.loads((entry / "manifest.json").read_text())
+    assert said.json["runs"][0]["steps"] == 6
+    assert manifest["run_settings"]["lr"] == 1e-3
+    assert manifest["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("argv", "parts"),
+    [
+        (["--suite", "minni"], ["Unknown suite 'minni'", "Did you mean 'mini'?"]),
+        (["--task", "mini/moood"], ["Unknown task 'mini/moood'", "'mini/mood'"]),
+        (["--suite", "mini", "--method", "pfeifer"], ["method 'pfeifer'", "'pfeiffer'"]),
+        (["--suite", "mini", "--set", "lrr=1"], ["Unknown setting 'lrr'", "Did you mean 'lr'?"]),
+        (["--suite", "mini", "--set", "lr"], ["--set takes key=value", "'lr'"]),
+        (["--suite", "mini", "--set", "lr=fast"], ["lr='fast'", "must be a number"]),
+        (["--suite", "mini", "--lr", "0"], ["lr=0.0 must be above 0"]),
+        (["--suite", "mini", "--set", "head=two_layers"], ["'two_layers'", "'two_layer'"]),
+        (["--suite", "mini", "--recipe", "minn"], ["Unknown recipe 'minn'", "'mini'"]),
+        (["--suite", "mini", "--protocol", "oficial"], ["'oficial'", "'official'"]),
+        (["--suite", "mini", "--seeds", "1", "1"], ["--seeds: 1 is negative or named twice"]),
+        (["--suite", "mini", "--task", "mood", "mood"], ["mini/mood twice"]),
+        (["--suite", "mini", "--model", "no/such-model"], ["no/such-model", "--model FOLDER"]),
+        (["--suite", "mini", "--data-root", "/nowhere"], ["--data-root /nowhere is no folder"]),
+        ([], ["--suite NAME", "--task NAME"]),
+    ],
+)
+def test_wrong_requests(argv: list[str], parts: list[str], mini: Path) -> None:
+    refused(mtl("train", *argv), *parts)
+    assert not entries(mini)
+
+
+@pytest.mark.parametrize(
+    "argv", [["--suite", "mini", "--sedes", "1"], ["--suite", "mini", "--seeds", "x"]]
+)
+def test_options_that_do_not_exist_or_parse(argv: list[str], mini: Path) -> None:
+    said = mtl("train", *argv)
+    assert said.code == 2
+    assert "Traceback" not in said.err
+    assert argv[2].lstrip("-") in said.err
+
+
+def test_a_model_folder_without_a_model(mini: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    refused(mtl("train", "--suite", "mini", "--model", tmp_path / "empty"), str(tmp_path / "empty"))
+
+
+def test_a_loss_that_is_nan_stores_nothing_and_others_go_on(mini: Path) -> None:
+    line = ["--suite", "mini", "--task", "mood", "--epochs", "1"]
+    said = mtl("train", *line, "--lr", "1e30", "--set", "clip=0", "--json")
+    assert said.code == 1
+    assert "Traceback" not in said.err
+    (error,) = said.err.splitlines()
+    for part in ("mini/mood", "step", "lr", "1e+30"):
+        assert part in error
+    assert said.json["runs"][0]["status"] == "failed"
+    assert not entries(mini)
+    assert not leftovers(mini)
+
+
+def test_bad_data_of_one_task_stops_before_anything_runs(mini: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    for name in ("train", "dev", "test"):
+        (own / f"{name}.csv").write_text("text,label\nthe cat,sad\na dog,hapy\n")
+    (own / "t.yaml").write_text(
+        "id: own/t\ndata: {files: {train: train.csv, dev: dev.csv, test: test.csv}}\n"
+        'kind: classification\ninputs: ["{text}"]\nlabels: [sad, happy]\nmetrics: [accuracy]\n'
+    )
+    said = mtl("train", "--suite", "mini", "--task", "mood", own / "t.yaml")
+    refused(said, "line 3 of", "train.csv", "'hapy' is none of the labels")
+    assert not entries(mini)
+
+
+def test_a_run_that_another_process_holds(mini: Path, tmp_path: Path) -> None:
+    line = ["--suite", "mini", "--task", "mood", "--epochs", "1"]
+    assert mtl("train", *line, "--zoo", tmp_path / "other").code == 0
+    (entry,) = entries(tmp_path / "other")
+    runhash = json.loads((entry / "manifest.json").read_text())["runhash"]
+    with locked(tmp_path / "runs" / runhash / "lock", "a test"):
+        said = mtl("train", *line)
+    assert said.code == 1
+    assert said.err.count("error: ") == 1
+    assert f"run mini/mood pfeiffer seed 0: process {os.getpid()} on" in said.err
+    assert "run the same command again" in said.err
+    assert not entries(mini)
+    assert mtl("train", *line).code == 0
+    assert digests(mini) == digests(tmp_path / "other")
+
+
+def test_the_console_script_and_the_module_answer_alike(mini: Path) -> None:
+    code = "import sys; from mtl.cli.main import entry; sys.argv = ['mtl', *sys.argv[1:]]; entry()"
+    for argv, status, text in (
+        (["--version"], 0, "mtl "),
+        ([], 0, "usage: mtl COMMAND"),
+        (["trian"], 2, "Unknown command 'trian'. Did you mean 'train'?"),
+        (["tasks", "show", "mini/mod"], 2, "Did you mean 'mini/mood'?"),
+        (["methods", "ls"], 0, "scalearn-uniform++"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *argv],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == status
+        assert text in (done.stderr if status else done.stdout)
+        assert "Traceback" not in done.stderr
+    worker = process("train", "--suite", "minni")
+    out, err = worker.communicate(timeout=60)
+    refused(Said(worker.returncode, out, err), "Unknown suite 'minni'")
+    declared = (ROOT / "pyproject.toml").read_text()
+    assert 'mtl = "mtl.cli.main:entry"' in declared
+
+
+def test_debug_shows_the_traceback(mini: Path) -> None:
+    with pytest.raises(RequestError, match="minni"):
+        mtl("train", "--suite", "minni", "--debug")
