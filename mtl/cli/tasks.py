@@ -1,4 +1,4 @@
-"""``mtl.tasks``: list tasks and suites, show rows as the encoder sees them, check specs and data."""
+"""``mtl.tasks``: list tasks and suites, show rows as encoded, check specs and data."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def _ls(options: Namespace) -> int:
     from mtl.tasks.yamls import catalog
 
     problems = [str(text) for text in catalog().problems.values()]
-    tasks, suites = [], []
+    tasks: list[dict[str, Any]] = []
+    suites: list[dict[str, Any]] = []
     members: dict[str, list[str]] = {}
     for name in list_suites():
         try:

@@ -14,6 +14,7 @@ import numpy as np
 
 from mtl.errors import RunError, unknown
 from mtl.registry import Registry
+from mtl.tasks import bootstrap
 
 if TYPE_CHECKING:
     from mtl.tasks.spec import TaskSpec
@@ -29,6 +30,8 @@ class Metric:
         compute: labels, predictions and counts (how often each row stands for itself) → score.
         binary: whether it needs exactly two classes; class 1 is the positive one.
         formula: labels, predictions → standard error, or None: the bootstrap.
+        resampled: as ``compute``, for many samples at once: counts (S,P) → scores (S,). Given where
+            ``formula`` is not.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Metric:
     compute: Callable[[np.ndarray, np.ndarray, np.ndarray], float]
     binary: bool = False
     formula: Callable[[np.ndarray, np.ndarray], float] | None = None
+    resampled: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
 
     def unfit(self, kind: str, classes: int) -> str | None:
         """Why a task of this kind with so many classes cannot have this metric, or None."""
@@ -47,6 +51,7 @@ class Metric:
 
 
 METRICS: Registry[Metric] = Registry("metric", Metric)
+_CELLS = 1 << 21  # counts that are held at once while resampling: 16 MB
 
 
 def score(spec: TaskSpec, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -97,12 +102,14 @@ def standard_error(
     )
     _, first, counts = np.unique(both, axis=0, return_index=True, return_counts=True)
     labels, predictions = labels[first], predictions[first]
-    drawn = np.random.default_rng(seed).multinomial(rows, counts / rows, size=samples)
-    values = []
-    for sample in drawn:
-        kept = sample > 0
-        values.append(entry.compute(labels[kept], predictions[kept], sample[kept].astype(float)))
-    return float(np.std(values, ddof=1))
+    assert entry.resampled is not None  # one of the two is given
+    rng = np.random.default_rng(seed)
+    values: list[np.ndarray] = []
+    step = max(1, _CELLS // len(counts))
+    for start in range(0, samples, step):
+        drawn = rng.multinomial(rows, counts / rows, size=min(step, samples - start))
+        values.append(entry.resampled(labels, predictions, drawn.astype(np.float64)))
+    return float(np.std(np.concatenate(values), ddof=1))
 
 
 def _check(predictions: np.ndarray, labels: np.ndarray, where: str) -> None:
@@ -191,8 +198,8 @@ _CLASSES = ("classification",)
 _SETS = ("classification", "multilabel")
 _NUMBERS = ("regression",)
 METRICS.add("accuracy", Metric("accuracy", _SETS, _accuracy, formula=_accuracy_error))
-METRICS.add("f1", Metric("f1", _CLASSES, _f1, binary=True))
-METRICS.add("macro_f1", Metric("macro_f1", _SETS, _macro_f1))
-METRICS.add("matthews", Metric("matthews", _CLASSES, _matthews))
-METRICS.add("pearson", Metric("pearson", _NUMBERS, _pearson))
-METRICS.add("spearman", Metric("spearman", _NUMBERS, _spearman))
+METRICS.add("f1", Metric("f1", _CLASSES, _f1, binary=True, resampled=bootstrap.f1))
+METRICS.add("macro_f1", Metric("macro_f1", _SETS, _macro_f1, resampled=bootstrap.macro_f1))
+METRICS.add("matthews", Metric("matthews", _CLASSES, _matthews, resampled=bootstrap.matthews))
+METRICS.add("pearson", Metric("pearson", _NUMBERS, _pearson, resampled=bootstrap.pearson))
+METRICS.add("spearman", Metric("spearman", _NUMBERS, _spearman, resampled=bootstrap.spearman))

@@ -1,4 +1,4 @@
-"""The tiny suite, a tiny encoder, and a zoo of its sources, trained once and copied for each test."""
+"""The tiny suite, a tiny encoder, and a zoo of its sources, trained once, copied for each test."""
 
 from __future__ import annotations
 

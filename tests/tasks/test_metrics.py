@@ -109,6 +109,40 @@ def test_bootstrap_agrees_with_drawing_rows_one_by_one() -> None:
         standard_error("mathews", predictions, labels)
 
 
+@pytest.mark.parametrize("metric", [name for name in METRICS if name != "accuracy"])
+@pytest.mark.parametrize("rows", [2, 5, 60])
+def test_resampling_at_once_is_the_library_sample_by_sample(metric: str, rows: int) -> None:
+    rng = np.random.default_rng(rows)
+    entry = METRICS.get(metric)
+    pairs = []
+    if "regression" in entry.kinds:  # with ties, and far from zero
+        pairs.append((1e4 + rng.integers(0, 4, rows), 1e4 + rng.normal(size=rows).round(1)))
+    else:
+        classes = 2 if entry.binary else 3
+        pairs.append((rng.integers(0, classes, rows), rng.integers(0, classes, rows)))
+    if "multilabel" in entry.kinds:
+        pairs.append((rng.integers(0, 2, (rows, 3)), rng.integers(0, 2, (rows, 3))))
+    for labels, predictions in pairs:
+        counts = rng.multinomial(rows, np.full(rows, 1 / rows), size=40).astype(float)
+        counts[0] = 0
+        counts[0, 0] = rows  # a sample that drew one row only
+        expected = [
+            entry.compute(labels[row > 0], predictions[row > 0], row[row > 0]) for row in counts
+        ]
+        assert entry.resampled is not None
+        found = entry.resampled(labels, predictions, counts)
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_large_tests_are_resampled_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.normal(size=500)
+    predictions = labels + rng.normal(size=500)
+    whole = standard_error("spearman", predictions, labels)
+    monkeypatch.setattr("mtl.tasks.metrics._CELLS", 5000)
+    assert standard_error("spearman", predictions, labels) == pytest.approx(whole, rel=1e-12)
+
+
 def test_losses_by_hand() -> None:
     logits = torch.tensor([[0.0, 0.0], [math.log(3.0), 0.0]])
     found = task_loss(spec_of(), logits, torch.tensor([1, 0]))
