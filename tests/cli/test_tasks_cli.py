@@ -1,0 +1,182 @@
+"""``mtl.tasks``: what it lists, shows and finds wrong."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cli_bench import TASKS, mtl, refused
+
+
+def test_ls(mini: Path) -> None:
+    found = mtl("tasks", "ls", "--json").json
+    assert not found["problems"]
+    rows = {row["task"]: row for row in found["tasks"]}
+    assert rows["mini/shared"] == {
+        "task": "mini/shared",
+        "kind": "regression",
+        "metric": "pearson",
+        "outputs": 1,
+        "source": "files: train, dev, test",
+        "suites": ["mini"],
+    }
+    assert rows["glue/rte"]["source"] == "nyu-mll/glue:rte"
+    assert rows["glue/wnli"]["suites"] == []
+    (suite,) = [item for item in found["suites"] if item["suite"] == "mini"]
+    assert suite["tasks"] == TASKS
+    assert (suite["recipe"], suite["target"]) == ("mini", "mini/same")
+    assert {"demo", "mini", "scalearn"} <= set(found["recipes"])
+    said = mtl("tasks", "ls")
+    assert said.code == 0
+    for word in (*TASKS, "roberta-base", "recipes: ", "demo/entail", "nyu-mll/glue:cola"):
+        assert word in said.out
+
+
+def test_ls_names_files_that_cannot_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "a.yaml").write_text("id: own/a\nkind: classification\n")
+    (tmp_path / "own" / "b.yaml").write_text("id: [\n")
+    monkeypatch.setenv("MTL_TASKS", str(tmp_path / "own"))
+    said = mtl("tasks", "ls")
+    assert said.code == 0
+    assert said.out.count("not usable: ") == 2
+    assert "demo/entail" in said.out
+    assert len(mtl("tasks", "ls", "--json").json["problems"]) == 2
+
+
+def test_show_rows_as_text(mini: Path, suite_folder: Path) -> None:
+    with (suite_folder / "same_dev.csv").open(newline="") as stream:
+        expected = list(csv.DictReader(stream))
+    found = mtl("tasks", "show", "same", "-n", "2", "--split", "dev", "--json").json
+    assert found["sizes"] == {"train": 96, "dev": 32, "test": 40}
+    assert [(row["texts"], row["label"]) for row in found["rows"]] == [
+        ([row["a"], row["b"]], row["label"]) for row in expected[:2]
+    ]
+    said = mtl("tasks", "show", "mini/shared")
+    assert said.code == 0
+    assert said.out.count("\ntrain ") == 3
+    assert "protocol official: train 96, dev 32, test 40" in said.out
+    labels = [row["label"] for row in mtl("tasks", "show", "shared", "--json").json["rows"]]
+    assert all(isinstance(label, float) for label in labels)
+
+
+def test_show_rows_as_the_encoder_sees_them(
+    mini: Path, tiny: Callable[[str], str], tmp_path: Path
+) -> None:
+    rows = ["a,b,label", "the cat sees a bird,a bird,same", f"{'the dog ' * 9},no bird,other"]
+    for split in ("train", "dev", "test"):
+        (tmp_path / f"{split}.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "t.yaml").write_text(
+        "id: own/t\ndata: {files: {train: train.csv, dev: dev.csv, test: test.csv}}\n"
+        'kind: classification\ninputs: ["{a}", "{b}"]\nlabels: [other, same]\n'
+        "metrics: [accuracy]\nmax_length: 12\n"
+    )
+    line = ["show", tmp_path / "t.yaml", "--protocol", "official", "--model", tiny("roberta")]
+    first, second = mtl("tasks", *line, "--json").json["rows"]
+    assert first["tokens"] == "<s> the cat sees a bird </s> a bird </s>".split()
+    assert (first["length"], first["truncated"]) == (10, False)
+    assert second["tokens"] == "<s> the dog the dog the dog the </s> no bird </s>".split()
+    assert (second["length"], second["truncated"]) == (12, True)
+    said = mtl("tasks", *line)
+    assert "12 tokens, truncated: <s> the dog" in said.out
+    checked = mtl("tasks", "check", *line[1:], "--json").json
+    for row in checked["tasks"][0]["splits"]:
+        assert (row["rows"], row["longest"], row["truncated"]) == (2, 12, 0.5)
+    assert "50.0%" in mtl("tasks", "check", *line[1:]).out
+
+
+def test_check_good_tasks(mini: Path) -> None:
+    found = mtl("tasks", "check", *TASKS, "--json")
+    assert found.code == 0
+    answer = found.json
+    assert (answer["wrong"], answer["problems"]) == (0, [])
+    by_task = {report["task"]: report for report in answer["tasks"]}
+    assert list(by_task) == TASKS
+    train = by_task["mini/same"]["splits"][0]
+    assert (train["split"], train["rows"], train["empty"]) == ("train", 96, 0)
+    assert sum(train["labels"].values()) == 96
+    assert set(train["labels"]) == {"other", "same"}
+    assert by_task["mini/shared"]["splits"][0]["labels"]["max"] == 3.0
+    said = mtl("tasks", "check", "mood")
+    assert said.code == 0
+    assert "1 tasks checked, nothing wrong." in said.out
+
+
+def test_check_our_own_suite_and_everything(mini: Path) -> None:
+    assert mtl("tasks", "check", "demo/entail").code == 0
+    everything = mtl("tasks", "check", "--all", "--json").json
+    wrong = {report["task"] for report in everything["tasks"] if report["problems"]}
+    # Without network and mirror, only tasks of the Hub cannot be read.
+    assert wrong == {task for task in wrong if task.startswith("glue/")}
+    assert everything["wrong"] == len(wrong) == 9
+
+
+BAD = {
+    "unknown label": ("x,y,same\nx,y,smae\n", "line 3 of", "'smae' is none of the labels"),
+    "empty texts": ("x,y,same\n , ,other\n", "1 rows have no text at all (the first: row 1)"),
+    "absent class": ("x,y,same\nz,y,other\n", "no training row has the label 'third'"),
+    "one class": ("x,y,same\nz,y,same\n", "all 2 training rows", "'same'"),
+    "no rows": ("", "split 'train'", "is empty"),
+}
+
+
+@pytest.mark.parametrize("case", list(BAD))
+def test_check_finds(case: str, tmp_path: Path) -> None:
+    body, *parts = BAD[case]
+    labels = "other, same, third" if case == "absent class" else "other, same"
+    (tmp_path / "train.csv").write_text("a,b,label\n" + body)
+    for split in ("dev", "test"):
+        (tmp_path / f"{split}.csv").write_text("a,b,label\nx,y,same\nx,y,same\n,y,other\n")
+    path = tmp_path / "t.yaml"
+    path.write_text(
+        "id: own/t\ndata: {files: {train: train.csv, dev: dev.csv, test: test.csv}}\n"
+        f'kind: classification\ninputs: ["{{a}}", "{{b}}"]\nlabels: [{labels}]\n'
+        "metrics: [accuracy]\n"
+    )
+    said = mtl("tasks", "check", path)
+    assert said.code == 1
+    assert said.err == ""
+    assert "1 tasks checked, 1 wrong." in said.out
+    for part in parts:
+        assert part in said.out
+    answer = mtl("tasks", "check", path, "--json")
+    assert answer.code == 1
+    (report,) = answer.json["tasks"]
+    assert len(report["problems"]) == 1
+    if case in {"empty texts", "absent class"}:
+        dev = report["splits"][1]
+        assert (dev["rows"], dev["duplicates"], dev["empty"]) == (3, 1, 1)
+        remarks = " ".join(report["remarks"])
+        assert "dev: 1 rows have one empty text" in remarks
+        assert "dev: 1 inputs stand in train, too" in remarks
+
+
+def test_check_a_file_that_is_no_task(tmp_path: Path) -> None:
+    path = tmp_path / "t.yaml"
+    path.write_text("id: own/t\nkind: clasification\n")
+    said = mtl("tasks", "check", path)
+    assert said.code == 1
+    assert "lacks 'data'" in said.out
+
+
+@pytest.mark.parametrize(
+    ("argv", "parts"),
+    [
+        (["check", "mini/moood"], ["Unknown task 'mini/moood'", "'mini/mood'"]),
+        (["check", "no.yaml"], ["There is no file no.yaml"]),
+        (["check"], ["names of tasks, or --all"]),
+        (["check", "mood", "--all"], ["names of tasks, or --all"]),
+        (["check", "mood", "--protocol", "oficial"], ["'oficial'", "'official'"]),
+        (["check", "mood", "--model", "no/such-model"], ["no/such-model"]),
+        (["show", "moood"], ["Unknown task 'moood'", "'mini/mood'"]),
+        (["show", "mood", "--split", "tset"], ["Unknown split of mini/mood 'tset'", "'test'"]),
+        (["show", "mood", "-n", "0"], ["-n 0"]),
+        (["show", "glue/rte"], ["glue/rte", "--data-root DIR", "--suite demo"]),
+    ],
+)
+def test_wrong_requests(argv: list[str], parts: list[str], mini: Path) -> None:
+    refused(mtl("tasks", *argv), *parts)
