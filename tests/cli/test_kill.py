@@ -49,11 +49,11 @@ def test_killed_twice_and_run_again_is_an_unbroken_run(
     state = mtl(command, *line, "--dry-run", "--json").json["runs"][0]["state"]
     assert state == "interrupted"
     reached = len(events())
-    first = events()[0]
     assert 1 <= reached < 60
     kill_when(lambda: len(events()) >= reached + 3, command, line)
     assert digests(stocked) == before
     assert len(events()) < 60
+    first = events()[0]
     said = mtl(command, *line, "--json")
     assert said.code == 0, said
     broken = said.json["runs"][0]
