@@ -180,13 +180,19 @@ def _load_backbone(
             revision=revision,
             dtype=torch.float32,
             output_loading_info=True,
-            use_safetensors=True if reference.local else None,
+            use_safetensors=True,  # nothing is ever unpickled
         )
     except Exception as error:
         if reference.local:
             raise RequestError(
                 f"Cannot load weights from folder {reference.source!r}: "
                 f"{' '.join(str(error).split())[:200]} A model.safetensors is expected there."
+            ) from error
+        if "safetensors" in str(error):
+            raise RequestError(
+                f"Model {model!r} has no model.safetensors on the Hub, and mtl reads no pickled "
+                "weights. Convert it once (AutoModel.from_pretrained(...).save_pretrained(FOLDER)) "
+                "and pass --model FOLDER."
             ) from error
         raise _unreachable(reference, error) from error
     missing = [name for name in info["missing_keys"] if not name.startswith("pooler.")]

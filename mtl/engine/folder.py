@@ -16,6 +16,7 @@ belong to them cannot get out of step.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -61,7 +62,8 @@ class RunFolder:
 
     def save_point(self, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:
         """Replace the resume point, atomically."""
-        write_safetensors(self.point, tensors, {"values": json.dumps(values, allow_nan=False)})
+        text = json.dumps(values, allow_nan=False)
+        write_safetensors(self.point, tensors, {"values": text, "sha256": _hash(tensors, text)})
 
     def load_point(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """The resume point, or None where there is none.
@@ -73,6 +75,8 @@ class RunFolder:
             return None
         try:
             tensors, metadata = read_safetensors(self.point)
+            if metadata["sha256"] != _hash(tensors, metadata["values"]):
+                raise ZooError("its content does not have the sha256 it was written with")
             return tensors, json.loads(metadata["values"])
         except (ZooError, KeyError, json.JSONDecodeError) as error:
             raise RunError(
@@ -114,3 +118,13 @@ class RunFolder:
     def clear_state(self) -> None:
         """Remove the resume point: the run is finished and in the zoo."""
         shutil.rmtree(self.path / "state", ignore_errors=True)
+
+
+def _hash(tensors: dict[str, torch.Tensor], text: str) -> str:
+    """sha256 over names, shapes, bytes and numbers: safetensors itself has no checksum."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

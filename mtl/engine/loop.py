@@ -1,8 +1,8 @@
 """The training loop: steps, evaluations, selection, early stopping, resume.
 
 Read :func:`train` from top to bottom; it is the whole story of a run. Everything the loop knows is
-in :class:`_Progress` (numbers) and in tensors, and both go into every resume point, so that a run
-killed anywhere and started again gives the result of an unbroken one.
+in :class:`~mtl.engine.resume.RunState` (numbers) and in tensors, and both go into every resume
+point, so that a run killed anywhere and started again gives the result of an unbroken one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,8 +24,9 @@ from mtl.engine.feed import Feed, to_device
 from mtl.engine.folder import RunFolder
 from mtl.engine.optimise import Optimiser
 from mtl.engine.progress import Progress
+from mtl.engine.resume import RunState, load_point, save_point
 from mtl.engine.settings import RunSettings
-from mtl.errors import RunError
+from mtl.errors import RequestError, RunError
 
 
 @dataclass(frozen=True)
@@ -73,26 +74,6 @@ class Outcome:
     trainable: int
 
 
-@dataclass
-class _Progress:
-    """Where a run is: everything but tensors."""
-
-    identity: str
-    stage: int = 0
-    stage_step: int = 0
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-    best_value: float | None = None
-    best_step: int = 0
-    waiting: int = 0
-    loss_sum: float = 0.0
-    loss_count: int = 0
-    seconds: float = 0.0
-    stopped: str = ""
-    extra: dict[str, Any] = field(default_factory=dict)
-
-
 def train(job: Job, device: Device) -> Outcome:
     """Train ``job`` from the start or from its resume point, and leave the best state loaded.
 
@@ -105,9 +86,9 @@ def train(job: Job, device: Device) -> Outcome:
     trainable = trainable_parameters(attached)
     stages = list(attached.stages(settings))
     best: dict[str, torch.Tensor] = {}
-    progress = _Progress(job.identity)
+    progress = RunState(job.identity)
     seed_everything(job.seed, "train", device.rank)
-    resumed = _load_point(job, trainable, device)
+    resumed = load_point(job, trainable, device)
     optimiser_state: dict[str, torch.Tensor] | None = None
     if resumed is not None:
         progress, best, optimiser_state = resumed
@@ -157,7 +138,7 @@ def train(job: Job, device: Device) -> Outcome:
                 if due:
                     watch.flush()
                     progress.seconds = clock.elapsed()
-                    _save_point(job, progress, trainable, best, optimiser, device)
+                    save_point(job, progress, trainable, best, optimiser, device)
         finally:
             bar.close()
         progress.stopped = progress.stopped or "planned"
@@ -167,7 +148,7 @@ def train(job: Job, device: Device) -> Outcome:
             trainable[name].copy_(value)
     progress.seconds = clock.elapsed()
     # From here on a kill costs no training: the point says that it ended, and holds the best.
-    _save_point(job, progress, trainable, best, None, device)
+    save_point(job, progress, trainable, best, None, device)
     attached.network.eval()
     batches = len(job.feed.order(0))
     return Outcome(
@@ -216,7 +197,7 @@ class _LossWatch:
     anything is evaluated or stored.
     """
 
-    def __init__(self, job: Job, device: Device, progress: _Progress) -> None:
+    def __init__(self, job: Job, device: Device, progress: RunState) -> None:
         self._job, self._device, self._progress = job, device, progress
         self._every = 1 if device.torch_device.type == "cpu" else 50
         self._pending: list[torch.Tensor] = []
@@ -254,7 +235,7 @@ class _LossWatch:
 def _evaluate_and_select(
     job: Job,
     device: Device,
-    progress: _Progress,
+    progress: RunState,
     trainable: Mapping[str, nn.Parameter],
     best: dict[str, torch.Tensor],
     batches: int,
@@ -314,7 +295,7 @@ def selection_value(found: Mapping[str, Evaluation], select: str) -> float:
     return sum(e.metrics[e.spec.headline] for e in found.values()) / len(found)
 
 
-def _evaluation_due(settings: RunSettings, progress: _Progress, epoch: bool, ended: bool) -> bool:
+def _evaluation_due(settings: RunSettings, progress: RunState, epoch: bool, ended: bool) -> bool:
     if ended:
         return True
     if settings.eval_every:
@@ -347,7 +328,11 @@ class _Clock:
 
     def __init__(self, before: float = 0.0) -> None:
         self._start = time.monotonic() - before
-        self._every = float(os.environ.get("MTL_RESUME_SECONDS", "30"))
+        text = os.environ.get("MTL_RESUME_SECONDS", "30")
+        try:
+            self._every = float(text)
+        except ValueError as error:
+            raise RequestError(f"MTL_RESUME_SECONDS={text!r} must be a number.") from error
         self._last = time.monotonic()
 
     def elapsed(self) -> float:
@@ -358,76 +343,3 @@ class _Clock:
             return False
         self._last = time.monotonic()
         return True
-
-
-def _save_point(
-    job: Job,
-    progress: _Progress,
-    trainable: Mapping[str, nn.Parameter],
-    best: Mapping[str, torch.Tensor],
-    optimiser: Optimiser | None,
-    device: Device,
-) -> None:
-    extra, progress.extra = job.attached.state()
-    groups: dict[str, Mapping[str, torch.Tensor]] = {
-        "train": {name: parameter.detach() for name, parameter in trainable.items()},
-        "best": best,
-        "optimiser": optimiser.state() if optimiser else {},
-        "extra": extra,
-        "rng": device.rng_state(),
-    }
-    if device.main:
-        tensors = {
-            f"{kind}:{name}": tensor
-            for kind, part in groups.items()
-            for name, tensor in part.items()
-        }
-        job.folder.save_point(tensors, asdict(progress))
-
-
-def _load_point(
-    job: Job, trainable: Mapping[str, nn.Parameter], device: Device
-) -> tuple[_Progress, dict[str, torch.Tensor], dict[str, torch.Tensor]] | None:
-    """Restore the resume point, if there is one: (progress, best state, optimiser state)."""
-    loaded = job.folder.load_point()
-    if loaded is None:
-        if device.main:
-            job.folder.keep_events(-1)
-        return None
-    tensors, values = loaded
-    kinds: dict[str, dict[str, torch.Tensor]] = {
-        kind: {} for kind in ("train", "best", "optimiser", "extra", "rng")
-    }
-    try:
-        progress = _Progress(**values)
-        for key, tensor in tensors.items():
-            kind, _, name = key.partition(":")
-            kinds[kind][name] = tensor
-    except (TypeError, KeyError) as error:
-        raise RunError(
-            f"The resume point in {job.folder.path} was written by another version of mtl "
-            f"({error}). Delete that folder and run the same command again: the run then starts "
-            "anew."
-        ) from error
-    processes = len({name.partition(".")[0] for name in kinds["rng"]})
-    if processes != device.world or not device.has_rng_state(kinds["rng"]):
-        raise RunError(
-            f"The resume point in {job.folder.path} was made by {processes} process(es) with "
-            f"generators {', '.join(sorted(kinds['rng'])) or 'none'}; here are {device.world} on "
-            f"{device.torch_device.type}, which would draw other numbers. Go on as it was started, "
-            "or delete that folder to start anew."
-        )
-    if progress.identity != job.identity or set(kinds["train"]) != set(trainable):
-        raise RunError(
-            f"The resume point in {job.folder.path} belongs to another run "
-            f"({progress.identity[:8]}, this is {job.identity[:8]}). Delete that folder."
-        )
-    with torch.no_grad():
-        for name, parameter in trainable.items():
-            parameter.copy_(kinds["train"][name])
-    job.attached.load_state(kinds["extra"], progress.extra)
-    device.set_rng_state(kinds["rng"])
-    if device.main:
-        job.folder.keep_events(progress.step)
-    best = {name: tensor.to(device.torch_device) for name, tensor in kinds["best"].items()}
-    return progress, best, kinds["optimiser"]

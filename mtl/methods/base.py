@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-
 @dataclass(frozen=True)
 class Method:
     """A way to train one adapter on one task.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def test_a_kill_between_evaluation_and_resume_point_repeats_the_evaluation_once(
     broken = job(tmp_path / "broken")
     import mtl.engine.loop as loop
 
-    real, calls = loop._save_point, []
+    real, calls = loop.save_point, []
 
     def dies(*args: Any) -> None:
         calls.append(1)
@@ -121,11 +122,11 @@ def test_a_kill_between_evaluation_and_resume_point_repeats_the_evaluation_once(
             raise Killed
         real(*args)
 
-    monkeypatch.setattr(loop, "_save_point", dies)
+    monkeypatch.setattr(loop, "save_point", dies)
     with pytest.raises(Killed):
         train(broken, cpu())
     assert len(events(broken)) == 2
-    monkeypatch.setattr(loop, "_save_point", real)
+    monkeypatch.setattr(loop, "save_point", real)
     again = job(tmp_path / "broken")
     train(again, cpu())
     assert events(again) == events(whole)
@@ -370,8 +371,6 @@ def test_a_resume_point_of_another_run_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "empty", "no values", "surplus", "fields"])
 def test_a_damaged_resume_point_is_one_clear_error(damage: str, tmp_path: Path) -> None:
-    import json
-
     from mtl.files import read_safetensors, write_safetensors
 
     run = job(tmp_path)
@@ -397,13 +396,13 @@ def test_a_damaged_resume_point_is_one_clear_error(damage: str, tmp_path: Path) 
 
 
 def test_a_resume_point_of_other_processes_is_refused(tmp_path: Path) -> None:
-    from mtl.files import read_safetensors, write_safetensors
+    from mtl.files import read_safetensors
 
     run = job(tmp_path)
     train(run, cpu())
     tensors, metadata = read_safetensors(run.folder.point)
     tensors["rng:7.cpu"] = tensors.pop("rng:0.cpu")
-    write_safetensors(run.folder.point, tensors, metadata)
+    run.folder.save_point(tensors, json.loads(metadata["values"]))
     with pytest.raises(RunError, match="process"):
         train(job(tmp_path), cpu())
 
