@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 def make_parser(prog: str, description: str) -> ArgumentParser:
     """A parser with the options that every training command has."""
-    from jsonargparse import ArgumentParser
+    from mtl.cli.options import Parser
 
-    parser = ArgumentParser(prog=prog, description=description)
+    parser = Parser(prog=prog, description=description)
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
-    parser.add_argument(
-        "--model", type=str | None, help="Hub name, folder, or 'demo' [MTL_MODEL, suite]"
-    )
-    parser.add_argument("--recipe", type=str | None, help="settings of a paper [the suite's]")
-    parser.add_argument("--protocol", type=str | None, help="how data are split [the suite's]")
+    parser.add_argument("--model", type=str, help="Hub name, folder, or 'demo' [MTL_MODEL, suite]")
+    parser.add_argument("--recipe", type=str, help="settings of a paper [the suite's]")
+    parser.add_argument("--protocol", type=str, help="how data are split [the suite's]")
     add_places(parser)
     parser.add_argument(
-        "--data-root", type=str | None, help="local mirror of Hub datasets [MTL_DATA_ROOT]"
+        "--data-root", type=str, help="local mirror of Hub datasets [MTL_DATA_ROOT]"
     )
     parser.add_argument(
         "--set",
         nargs="+",
+        type=str,
+        action="extend",
         default=[],
         metavar="KEY=VALUE",
         help="settings of the method or the run, as in 'mtl methods ls'",
@@ -50,16 +50,14 @@ def make_parser(prog: str, description: str) -> ArgumentParser:
     parser.add_argument("--json", action="store_true", help="one line of JSON on standard output")
     group = parser.add_argument_group("settings of the run (defaults: the recipe's)")
     for name, kind, text in run_options():
-        group.add_argument(f"--{name.replace('_', '-')}", type=kind | None, help=text)
+        group.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
     return parser
 
 
 def add_places(parser: Any) -> None:
     """``--zoo`` and ``--runs``."""
-    parser.add_argument(
-        "--zoo", type=str | None, help="folder of the zoo [MTL_ZOO, ./adapters_zoo]"
-    )
-    parser.add_argument("--runs", type=str | None, help="folder of run folders [MTL_RUNS, ./runs]")
+    parser.add_argument("--zoo", type=str, help="folder of the zoo [MTL_ZOO, ./adapters_zoo]")
+    parser.add_argument("--runs", type=str, help="folder of run folders [MTL_RUNS, ./runs]")
 
 
 def run_options() -> list[tuple[str, Any, str]]:

@@ -15,10 +15,11 @@ def main(argv: Sequence[str]) -> int:
         "them; only omega and a new head train.",
     )
     parser.add_argument("--target", type=str, required=True, help="the target task, e.g. entail")
-    parser.add_argument("--suite", type=str | None, help="the suite 'all' means [the target's]")
+    parser.add_argument("--suite", type=str, help="the suite 'all' means [the target's]")
     parser.add_argument(
         "--sources",
         nargs="+",
+        type=str,
         default=["all"],
         metavar="TASK",
         help="'all', or names of source tasks (commas or spaces)",
@@ -36,6 +37,7 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(list(argv))
 
     from mtl.cli import common
+    from mtl.cli.options import names
     from mtl.compose import (
         COMPOSITIONS,
         plan_compose,
@@ -48,12 +50,14 @@ def main(argv: Sequence[str]) -> int:
     from mtl.tasks import load_task
     from mtl.train import execute_all
 
-    COMPOSITIONS.get(options.method)
+    hint = ""
+    if options.method in METHODS:
+        hint = f"That is stage one: python -m mtl.train --method {options.method} --task TASK."
+    COMPOSITIONS.get(options.method, hint)
     METHODS.get(options.source_method)
     suite = common.suite_of(options, [options.target])
     spec = load_task(options.target, suite.name)
-    wanted = [name for item in options.sources for name in item.split(",") if name]
-    tasks = source_tasks(wanted, suite, spec.id, own=not options.without_own)
+    tasks = source_tasks(names(options.sources), suite, spec.id, own=not options.without_own)
     context = common.open_context(
         options,
         suite,

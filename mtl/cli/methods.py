@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
+from mtl.cli.options import PlainParser
+
 
 def main(argv: Sequence[str]) -> int:
-    parser = ArgumentParser(prog="mtl.methods", description=__doc__)
+    parser = PlainParser(prog="mtl.methods", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("ls", help="methods and compositions with their settings")
     listing.add_argument("--json", action="store_true", help="one line of JSON")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from mtl.cli.options import PlainParser
 
 if TYPE_CHECKING:
     from mtl.tasks import TaskSpec
@@ -16,7 +18,7 @@ DESCRIPTION = "Tasks and suites: list them, show rows as the encoder sees them, 
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = ArgumentParser(prog="mtl.tasks", description=DESCRIPTION)
+    parser = PlainParser(prog="mtl.tasks", description=DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("ls", help="tasks, suites and recipes")
     show = commands.add_parser("show", help="rows of a task, as text or as tokens")

@@ -14,19 +14,27 @@ def main(argv: Sequence[str]) -> int:
         "Stage one: train one adapter per task and seed on a frozen encoder, and put it with its "
         "head into the zoo. Finished runs are skipped, interrupted ones go on.",
     )
-    parser.add_argument("--suite", type=str | None, help="train all tasks of a suite, e.g. demo")
-    parser.add_argument("--task", nargs="+", default=[], metavar="TASK", help="only these tasks")
+    parser.add_argument("--suite", type=str, help="train all tasks of a suite, e.g. demo")
+    parser.add_argument(
+        "--task", nargs="+", type=str, default=[], metavar="TASK", help="only these tasks"
+    )
     parser.add_argument("--method", type=str, default="pfeiffer", help="see mtl.methods ls")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one run per seed")
     options = parser.parse_args(list(argv))
 
     from mtl.cli import common
+    from mtl.cli.options import names
+    from mtl.compose.base import COMPOSITIONS
     from mtl.methods import METHODS
     from mtl.train import execute_all, plan_train, resolve_train
 
-    method = METHODS.get(options.method)
-    suite = common.suite_of(options, options.task)
-    specs = common.specs_of(suite, options.task)
+    hint = ""
+    if options.method in COMPOSITIONS:
+        hint = f"That is stage two: python -m mtl.compose --method {options.method} --target TASK."
+    method = METHODS.get(options.method, hint)
+    tasks = names(options.task)
+    suite = common.suite_of(options, tasks)
+    specs = common.specs_of(suite, tasks)
     context = common.open_context(
         options,
         suite,

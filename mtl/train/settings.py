@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
@@ -82,7 +83,7 @@ def _build(settings: type, values: Mapping[str, Any], owner: str) -> Any:
     return settings(**cast)
 
 
-_SPOKEN = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+_SPOKEN = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}
 
 
 def cast_value(key: str, value: Any, kind: Any, owner: str) -> Any:
@@ -102,7 +103,10 @@ def cast_value(key: str, value: Any, kind: Any, owner: str) -> Any:
             return int(float(value))
         if kind is float:
             # YAML reads 1e-3 as a string; nobody means it as one.
-            return float(value)
+            number = float(value)
+            if not math.isfinite(number):
+                raise ValueError
+            return number
         if kind is str:
             return str(value)
     except (KeyError, TypeError, ValueError, OverflowError) as error:

@@ -38,9 +38,8 @@ def test_a_suite_into_the_zoo_and_again(mini: Path) -> None:
     said = mtl("train", *line, "--dry-run")
     assert said.code == 0
     assert "6 runs: 6 done, 0 to be resumed, 0 to be run" in said.out
-    assert mtl("train", *line, "--seeds", "2", "--dry-run", "--json").json["runs"][0]["state"] == (
-        "missing"
-    )
+    other = ["--suite", "mini", "--seeds", "2", "--epochs", "1", "--dry-run", "--json"]
+    assert mtl("train", *other).json["runs"][0]["state"] == "missing"
 
 
 def test_a_table_for_people(mini: Path) -> None:
@@ -81,7 +80,14 @@ def test_set_flags_and_config_file_mean_the_same_run(mini: Path, tmp_path: Path)
         (["--suite", "mini", "--method", "pfeifer"], ["method 'pfeifer'", "'pfeiffer'"]),
         (["--suite", "mini", "--set", "lrr=1"], ["Unknown setting 'lrr'", "Did you mean 'lr'?"]),
         (["--suite", "mini", "--set", "lr"], ["--set takes key=value", "'lr'"]),
-        (["--suite", "mini", "--set", "lr=fast"], ["lr='fast'", "must be a number"]),
+        (["--suite", "mini", "--set", "lr=fast"], ["lr='fast'", "must be a finite number"]),
+        (["--suite", "mini", "--set", "lr=inf"], ["lr='inf'", "must be a finite number"]),
+        (["--suite", "mini", "--method", "scalearn"], ["stage two: python -m mtl.compose"]),
+        (["--suite", "mini", "--seeds", "0,1"], ["--seeds takes a whole number, not '0,1'"]),
+        (["--suite", "mini", "--batch-size", "1.5"], ["--batch-size takes a whole number"]),
+        (["--task", "mood", "--task", "same"], ["--task is given twice"]),
+        (["--suite", "mini", "--sedes", "1"], ["unrecognized arguments: --sedes"]),
+        (["--config", "no.yaml"], ["There is no file no.yaml"]),
         (["--suite", "mini", "--lr", "0"], ["lr=0.0 must be above 0"]),
         (["--suite", "mini", "--set", "head=two_layers"], ["'two_layers'", "'two_layer'"]),
         (["--suite", "mini", "--recipe", "minn"], ["Unknown recipe 'minn'", "'mini'"]),
@@ -99,13 +105,47 @@ def test_wrong_requests(argv: list[str], parts: list[str], mini: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "argv", [["--suite", "mini", "--sedes", "1"], ["--suite", "mini", "--seeds", "x"]]
+    ("text", "parts"),
+    [
+        ("learning: 3\n", ["Unknown key 'learning'", "Known keys: model, "]),
+        ("epohcs: 3\n", ["Unknown key 'epohcs'", "Did you mean 'epochs'?"]),
+        ("lr: fast\n", ["--lr takes a number, not 'fast'"]),
+        ("task: mood\n", ["task must be a list: `task: [mood]`"]),
+        ("set: {lr: 1}\n", ["set must be a list: `set: [key=value]`"]),
+        ("task: [mood\n", ["line 2 is no valid YAML"]),
+        ("lr: 1\nlr: 2\n", ["line 2", "'lr' is written twice"]),
+    ],
 )
-def test_options_that_do_not_exist_or_parse(argv: list[str], mini: Path) -> None:
-    said = mtl("train", *argv)
-    assert said.code == 2
+def test_wrong_config_files(text: str, parts: list[str], mini: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    for argv in (["--config", tmp_path / "run.yaml"], [f"--config={tmp_path / 'run.yaml'}"]):
+        refused(mtl("train", "--suite", "mini", *argv), *parts)
+
+
+def test_every_set_counts(mini: Path) -> None:
+    line = ["--task", "mini/mood", "--dry-run", "--json"]
+    hashes = [
+        mtl("train", *line, *argv).json["runs"][0]["runhash"]
+        for argv in (
+            ["--set", "lr=1e-3", "epochs=1"],
+            ["--set", "lr=1e-3", "--set", "epochs=1"],
+            ["--set", "epochs=1"],
+        )
+    ]
+    assert hashes[0] == hashes[1] != hashes[2]
+    both = mtl("train", "--suite", "mini", "--task", "mood,same", "--dry-run", "--json").json
+    assert [row["task"] for row in both["runs"]] == ["mini/mood", "mini/same"]
+
+
+@pytest.mark.parametrize("option", ["--runs", "--zoo"])
+def test_places_that_cannot_be_written(option: str, mini: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    said = mtl("train", "--task", "mini/mood", "--epochs", "1", option, tmp_path / "file" / "sub")
+    assert said.code == 1
+    assert said.err.count("error: ") == 1
     assert "Traceback" not in said.err
-    assert argv[2].lstrip("-") in said.err
+    assert str(tmp_path / "file") in said.err
+    assert not entries(mini)
 
 
 def test_a_model_folder_without_a_model(mini: Path, tmp_path: Path) -> None:
