@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import time
@@ -80,3 +81,29 @@ def test_killed_twice_and_run_again_is_an_unbroken_run(
     ]
     assert timeless[0] == timeless[1]
     assert not leftovers(stocked)
+
+
+@pytest.mark.parametrize("command", ["train", "compose"])
+@pytest.mark.parametrize("limit", [300, 2_000, 20_000])
+def test_a_disk_that_is_full_stores_nothing_and_the_next_try_does(
+    command: str, limit: int, stocked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No file may grow beyond the limit: the system answers as it does on a full disk.
+    monkeypatch.setenv("MTL_RESUME_SECONDS", "0")
+    line = [*LINES[command], "--epochs", "2"]
+    before = digests(stocked)
+    whole = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, whole[1]))
+    try:
+        said = mtl(command, *line)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, whole)
+    assert said.code == 1, said
+    assert said.err.count("error: ") == 1, said.err
+    assert "Cannot write" in said.err
+    assert "run the same command again" in said.err
+    assert digests(stocked) == before
+    assert not leftovers(stocked)
+    again = mtl(command, *line, "--json")
+    assert again.code == 0, again
+    assert len(digests(stocked)) == len(before) + 1
