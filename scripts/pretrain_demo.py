@@ -132,7 +132,7 @@ def masked_accuracy(model: Any, rows: list[list[int]], tokenizer: Any) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", default=str(Path(__file__).parents[1] / "mtl/backbone/demo"))
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--lines", type=int, default=300_000)
@@ -190,6 +190,7 @@ def main() -> None:
         name: value.half().contiguous() for name, value in model.roberta.state_dict().items()
     }
     save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+    (out / "model.safetensors").chmod(0o644)
     print(
         json.dumps(
             {

@@ -25,7 +25,7 @@ from mtl.tasks.demo.scenes import random_frame, vary
 
 SIZES: dict[str, dict[str, int]] = {
     "nli": {"train": 6000, "dev": 300, "test": 1200},
-    "entail": {"train": 100, "dev": 200, "test": 2000},
+    "entail": {"train": 300, "dev": 300, "test": 2000},
     "paraphrase": {"train": 3000, "dev": 300, "test": 1000},
     "similarity": {"train": 3000, "dev": 300, "test": 1000},
     "sentiment": {"train": 1000, "dev": 300, "test": 1000},
