@@ -79,7 +79,9 @@ def entries(zoo: Path) -> list[Path]:
 
 def leftovers(zoo: Path) -> list[Path]:
     """What a writer left behind that is no entry."""
-    return [path for path in zoo.rglob("*") if path.name.startswith((".tmp", ".stage", ".removed"))]
+    from mtl.zoo.staging import is_temporary
+
+    return [path for path in zoo.rglob("*") if is_temporary(path.name)]
 
 
 def digests(zoo: Path) -> dict[str, str]:
