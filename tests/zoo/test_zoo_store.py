@@ -76,7 +76,7 @@ def test_a_block_that_raises_leaves_nothing(zoo: Zoo) -> None:
 
 
 def writer(zoo: Zoo, seed: int, value: float, stop: str = "never") -> subprocess.Popen[bytes]:
-    script = Path(__file__).with_name("zoo_bench.py")
+    script = Path(__file__).parents[1] / "zoo_bench.py"
     return subprocess.Popen(
         [sys.executable, str(script), str(zoo.root), str(seed), str(value), stop],
         stderr=subprocess.PIPE,

@@ -1,0 +1,151 @@
+"""Intervals, paired gains, the result table and the heat map."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from zoo_bench import composition, manifest, store, task
+
+from mtl.cli.main import dispatch
+from mtl.errors import RequestError
+from mtl.report import (
+    draw_heatmap,
+    mean_interval,
+    paired_bootstrap,
+    paired_gain,
+    render,
+    results,
+    source_weights,
+)
+from mtl.zoo import Entry, Predictions, Zoo, open_zoo
+
+
+def test_student_interval_by_hand() -> None:
+    # mean 2, s = 1, n = 3, t(0.975, 2) = 4.302653
+    found = mean_interval([1.0, 2.0, 3.0])
+    assert found.mean == 2.0
+    assert found.half == pytest.approx(4.302653 / 3**0.5, rel=1e-6)
+    assert (found.low, found.n) == (pytest.approx(2 - 4.302653 / 3**0.5), 3)
+    one = mean_interval([0.5])
+    assert (one.mean, one.low, one.high, one.half) == (0.5, None, None, None)
+
+
+def test_gain_is_paired_by_seed() -> None:
+    own = {0: 0.1, 1: 0.5, 2: 0.9, 9: 0.0}
+    composed = {0: 0.2, 1: 0.6, 2: 1.0, 8: 5.0}
+    gain = paired_gain(own, composed)
+    assert gain is not None
+    assert gain.n == 3
+    assert gain.mean == pytest.approx(0.1)
+    assert gain.half == pytest.approx(0.0, abs=1e-12)  # the spread of the seeds cancels
+    assert paired_gain({0: 1.0}, {1: 1.0}) is None
+
+
+def predictions(right: np.ndarray) -> Predictions:
+    rows = np.arange(len(right))
+    label = np.ones(len(right), np.int64)
+    return Predictions(rows, label, right.astype(np.int64), np.zeros((len(right), 2), np.float32))
+
+
+def test_bootstrap_over_examples() -> None:
+    rng = np.random.default_rng(0)
+    own = [predictions(rng.random(400) < 0.5) for _ in range(3)]
+    better = [predictions(rng.random(400) < 0.7) for _ in range(3)]
+    low, high = paired_bootstrap("accuracy", own, better) or (0.0, 0.0)
+    gain = np.mean(
+        [b.prediction.mean() - a.prediction.mean() for a, b in zip(own, better, strict=True)]
+    )
+    assert 0 < low < gain < high
+    same = paired_bootstrap("accuracy", own, own)
+    assert same == (0.0, 0.0)
+    # three seeds of 400 paired examples: the binomial error of the mean, give or take
+    assert (high - low) / 2 == pytest.approx(1.96 * (0.46 / 1200) ** 0.5, rel=0.35)
+    assert paired_bootstrap("accuracy", own, better[:2]) is None
+    assert paired_bootstrap("accuracy", [], []) is None
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> Zoo:
+    return open_zoo(tmp_path / "zoo")
+
+
+def filled(zoo: Zoo) -> list[Entry]:
+    """Own adapters of two seeds, and compositions of two seeds that use the first of them."""
+
+    def scored(value: float) -> dict[str, object]:
+        return {"test": {"accuracy": {"value": value, "stderr": 0.1, "n": 4}}}
+
+    own = [
+        store(zoo, manifest(seed=seed, runhash=f"{seed:016x}", metrics=scored(0.5)))
+        for seed in (0, 1)
+    ]
+    other = store(zoo, manifest(task=task("other")))
+    omega = np.stack([np.full((2, 3), 0.25), np.array([[1.0] * 3, [-1.0] * 3])])
+    for seed, value in ((0, 0.7), (1, 0.9)):
+        composition(
+            zoo,
+            [other, own[0]],
+            omega.astype(np.float32),
+            seed=seed,
+            runhash=f"{seed + 100:016x}",
+            metrics=scored(value),
+        )
+    return zoo.entries(task="toy/own")
+
+
+def test_results_compare_with_the_own_adapter(zoo: Zoo) -> None:
+    rows = results(filled(zoo))
+    assert [(row.method, row.seeds, row.sources) for row in rows] == [
+        ("pfeiffer", [0, 1], 0),
+        ("scalearn", [0, 1], 2),
+    ]
+    own, composed = rows
+    assert own.gain is None
+    assert composed.gain is not None
+    assert composed.gain.mean == pytest.approx(0.3)
+    assert composed.gain.n == 2
+    assert composed.gain_examples is not None
+    text = render(rows)
+    assert "scalearn (K=2)" in text
+    assert "+0.3000 ±" in text
+    assert json.dumps([row.to_dict() for row in rows])
+
+
+def test_weights_per_source_and_layer(zoo: Zoo, tmp_path: Path) -> None:
+    entries = [entry for entry in filled(zoo) if entry.manifest.kind == "composition"]
+    matrix, names, layers = source_weights(entries[0])
+    assert names == ["other", "own"]
+    assert layers == ["0", "1"]
+    assert matrix.tolist() == [[0.25, 1.0], [0.25, -1.0]]
+    path = tmp_path / "deep" / "omega.png"
+    draw_heatmap(entries, path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert path.stat().st_size > 5000
+    with pytest.raises(RequestError, match="no composition"):
+        draw_heatmap([], path)
+
+
+def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
+    with pytest.raises(RequestError, match=r"mtl\[plot\]"):
+        draw_heatmap([], tmp_path / "x.png")
+
+
+def test_command_line(zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    at = ["--zoo", str(zoo.root)]
+    assert dispatch("report", at) == 2
+    assert "mtl.train" in capsys.readouterr().err
+    filled(zoo)
+    path = tmp_path / "omega.png"
+    assert dispatch("report", [*at, "--target", "own", "--heatmap", str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["method"] for row in found["rows"]] == ["pfeiffer", "scalearn"]
+    assert path.is_file()
+    assert dispatch("report", [*at, "--heatmap", str(path), "--method", "fusion"]) == 2
+    assert dispatch("report", [*at, "--suite", "toy"]) == 0
+    assert "gain over own adapter" in capsys.readouterr().out
