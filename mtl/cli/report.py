@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from argparse import ArgumentParser
 from collections.abc import Sequence
+
+from mtl.cli.options import PlainParser
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = ArgumentParser(prog="mtl.report", description=__doc__)
+    parser = PlainParser(prog="mtl.report", description=__doc__)
     parser.add_argument("--zoo", help="folder of the zoo [MTL_ZOO, ./adapters_zoo]")
     parser.add_argument("--suite", help="only entries of this suite")
     parser.add_argument("--target", help="only this task")

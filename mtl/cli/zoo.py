@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from mtl.cli.options import PlainParser
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry, Zoo
@@ -15,7 +17,7 @@ SORTS = ("ref", "metric", "created")
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = ArgumentParser(prog="mtl.zoo", description=__doc__)
+    parser = PlainParser(prog="mtl.zoo", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     ls = _add(commands, "ls", "list entries")
     ls.add_argument("--task", help="task id or name")
