@@ -24,8 +24,8 @@ from mtl.tasks.demo.meaning import relation
 from mtl.tasks.demo.scenes import random_frame, vary
 
 SIZES: dict[str, dict[str, int]] = {
-    "nli": {"train": 6000, "dev": 300, "test": 1200},
-    "entail": {"train": 300, "dev": 300, "test": 2000},
+    "nli": {"train": 8000, "dev": 300, "test": 1200},
+    "entail": {"train": 100, "dev": 300, "test": 2000},
     "paraphrase": {"train": 3000, "dev": 300, "test": 1000},
     "similarity": {"train": 3000, "dev": 300, "test": 1000},
     "sentiment": {"train": 1000, "dev": 300, "test": 1000},
