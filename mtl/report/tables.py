@@ -22,7 +22,7 @@ class Row:
 
     Attributes:
         sources: how many sources a composition used, 0 for an own adapter.
-        test: headline metric on the test split.
+        test: headline metric on the test split; None where no run has a value of it.
         gain: composed − own adapter, paired by seed; None where there is nothing to compare.
         gain_examples: bootstrap interval of the same gain over test examples.
         seeds, compared: seeds behind ``test``, and those behind ``gain``.
@@ -35,7 +35,7 @@ class Row:
     metric: str
     sources: int
     parameters: int
-    test: Interval
+    test: Interval | None
     seeds: list[int]
     examples: int | None
     gain: Interval | None = None
@@ -45,7 +45,7 @@ class Row:
     def to_dict(self) -> dict[str, Any]:
         return {
             **self.__dict__,
-            "test": self.test.to_dict(),
+            "test": self.test.to_dict() if self.test else None,
             "gain": self.gain.to_dict() if self.gain else None,
         }
 
@@ -132,7 +132,7 @@ def _row(entries: Sequence[Entry], own: Sequence[Entry]) -> Row:
         metric=manifest.task["headline"],
         sources=len(manifest.parents),
         parameters=manifest.training["trainable_parameters"],
-        test=mean_interval([scores[seed] for seed in sorted(scores)]),
+        test=mean_interval([scores[seed] for seed in sorted(scores)]) if scores else None,
         seeds=sorted(scores),
         examples=test.get("n"),
         gain=gain,
@@ -159,16 +159,18 @@ def _bootstrap(
 
 
 def render(rows: Sequence[Row]) -> str:
-    """The rows as a plain text table."""
+    """The rows as a plain text table; with a column for the base where there are several."""
     from tabulate import tabulate
 
+    several = len({row.base for row in rows}) > 1
     table = [
         [
             row.task,
+            *([row.base] if several else []),
             row.method if row.kind == "adapter" else f"{row.method} (K={row.sources})",
             f"{row.parameters:,}",
             row.metric,
-            _interval(row.test),
+            _interval(row.test) if row.test else "–",
             _interval(row.gain, sign=True) if row.gain else "",
             (
                 f"[{row.gain_examples[0]:+.4f}, {row.gain_examples[1]:+.4f}]"
@@ -182,6 +184,7 @@ def render(rows: Sequence[Row]) -> str:
     ]
     headers = [
         "task",
+        *(["base"] if several else []),
         "method",
         "trained",
         "metric",

@@ -115,6 +115,31 @@ def test_results_compare_with_the_own_adapter(zoo: Zoo) -> None:
     assert json.dumps([row.to_dict() for row in rows])
 
 
+def test_runs_without_a_test_value_are_listed(zoo: Zoo) -> None:
+    nothing = {"value": None, "stderr": None, "n": 4}
+    own = store(zoo, manifest(metrics={"test": {"accuracy": nothing}}))
+    composition(zoo, [own], np.ones((2, 1, 3), np.float32))
+    rows = results(zoo.entries())
+    assert [(row.method, row.test is None, row.seeds) for row in rows] == [
+        ("pfeiffer", True, []),
+        ("scalearn", False, [0]),
+    ]
+    assert rows[1].gain is None
+    assert "–" in render(rows).splitlines()[2]
+    assert rows[0].to_dict()["test"] is None
+
+
+def test_bases_are_told_apart(zoo: Zoo) -> None:
+    described = manifest()
+    store(zoo, described)
+    other = {**described.base, "fingerprint": "12" * 32}
+    store(zoo, manifest(base=other, runhash="f" * 16))
+    text = render(results(zoo.entries()))
+    assert "tiny abababab" in text
+    assert "tiny 12121212" in text
+    assert "tiny" not in render(results(zoo.entries(base="abababab")))
+
+
 def test_weights_per_source_and_layer(zoo: Zoo, tmp_path: Path) -> None:
     entries = [entry for entry in filled(zoo) if entry.manifest.kind == "composition"]
     matrix, names, layers = source_weights(entries[0])
