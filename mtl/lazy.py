@@ -25,6 +25,9 @@ def exports(
         __all__, __getattr__, __dir__ = exports(__name__, {"spec": ["TaskSpec", "load_task"]})
     """
     home = {name: module for module, listed in names.items() for name in listed}
+    clash = home.keys() & names.keys()
+    if clash:  # importing the module would put it in the function's place
+        raise ValueError(f"{package}: {', '.join(sorted(clash))} names a module and what is in it")
 
     def getattribute(name: str) -> Any:
         if name not in home:

@@ -36,8 +36,8 @@ from torch import Tensor, nn
 from mtl.backbone.injection import FusionSite
 from mtl.compose.bank import Bank
 from mtl.compose.base import Composed, Composition
-from mtl.compose.sites import add_sites, register
-from mtl.errors import RequestError, ZooError, unknown
+from mtl.compose.sites import add_sites, load_stored, register
+from mtl.errors import RequestError, unknown
 
 REGULARISERS = {"paper": 0.01, "reference-fp16": 0.01 / 65536, "0": 0.0}
 """Weight of Σ_l ||I − W_V||². The reference adds it behind the loss scaler, which divides it by
@@ -214,17 +214,9 @@ def _remember(mask: list[Tensor | None]) -> Any:
     return hook
 
 
-@torch.no_grad()
 def _load(named: Mapping[str, nn.Parameter], stored: Mapping[str, Tensor]) -> None:
     weights = {key: value for key, value in stored.items() if not key.startswith("attention.")}
-    expected = {name: tuple(parameter.shape) for name, parameter in named.items()}
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    if expected != found:
-        raise ZooError(
-            f"The stored fusion does not fit this composition: expected {expected}, found {found}."
-        )
-    for name, parameter in named.items():
-        parameter.copy_(weights[name])
+    load_stored("fusion", named, weights)
 
 
 FUSION = Composition(

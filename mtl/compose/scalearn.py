@@ -22,7 +22,7 @@ on omega itself: one mask per site and forward pass, the same for all rows and t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -35,8 +35,8 @@ from torch import Tensor, nn
 from mtl.backbone.injection import FusionSite
 from mtl.compose.bank import Bank
 from mtl.compose.base import Composed, Composition
-from mtl.compose.sites import add_sites, register
-from mtl.errors import RequestError, ZooError
+from mtl.compose.sites import add_sites, load_stored, register
+from mtl.errors import RequestError
 
 NORMALISE = ("none", "mean", "softmax")
 
@@ -171,7 +171,7 @@ def attach(encoder: Any, sources: Sequence[str], settings: ScaLearnSettings) -> 
     return Composed(
         parameters=named if settings.learn else {},
         tensors=lambda: {name: omega.detach().clone() for name, omega in named.items()},
-        load=lambda tensors: _load(named, tensors),
+        load=lambda tensors: load_stored("omega", named, tensors),
         evaluating=evaluating,
     )
 
@@ -181,18 +181,6 @@ def _owner(key: str, shared: bool) -> str:
         return key
     _, dot, location = key.partition(".")
     return f"shared{dot}{location}"
-
-
-@torch.no_grad()
-def _load(omegas: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
-    expected = {name: tuple(omega.shape) for name, omega in omegas.items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if expected != found:
-        raise ZooError(
-            f"The stored omega does not fit this composition: expected {expected}, found {found}."
-        )
-    for name, omega in omegas.items():
-        omega.copy_(tensors[name])
 
 
 _CITE = "Frohmann et al. 2024, ScaLearn, arXiv:2310.01217; spec composition §1"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from adapters import AdapterConfig
 from adapters.composition import Fuse
+from torch import nn
 
 from mtl.backbone.injection import FUSION_MODULES, FusionSite, bottleneck_layers
 from mtl.compose.bank import Bank
-from mtl.errors import RequestError
+from mtl.errors import RequestError, ZooError
 from mtl.methods.source import as_source
 
 NAME = "composition"
@@ -60,3 +62,22 @@ def site_keys(encoder: Any) -> dict[str, Any]:
     return {
         str(index) if single else f"{index}.{location}": site for index, location, site in found
     }
+
+
+@torch.no_grad()
+def load_stored(
+    what: str, parameters: Mapping[str, nn.Parameter], stored: Mapping[str, torch.Tensor]
+) -> None:
+    """Copy stored tensors into ``parameters`` of the same names and shapes.
+
+    Raises:
+        ZooError: names or shapes differ; says both sides.
+    """
+    expected = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    found = {name: tuple(tensor.shape) for name, tensor in stored.items()}
+    if expected != found:
+        raise ZooError(
+            f"The stored {what} does not fit this composition: expected {expected}, found {found}."
+        )
+    for name, parameter in parameters.items():
+        parameter.copy_(stored[name])

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from mtl.lazy import exports
 
 if TYPE_CHECKING:
-    from mtl.zoo.card import card
     from mtl.zoo.manifest import IDENTITY_KEYS, SCHEMA_VERSION, Manifest, digest
     from mtl.zoo.predictions import Predictions, read_predictions, write_predictions
     from mtl.zoo.problem import Problem
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = exports(
     __name__,
     {
-        "card": ["card"],
         "manifest": ["IDENTITY_KEYS", "SCHEMA_VERSION", "Manifest", "digest"],
         "predictions": ["Predictions", "read_predictions", "write_predictions"],
         "problem": ["Problem"],
