@@ -122,6 +122,8 @@ class Zoo:
     def get(self, key: str) -> Entry:
         """The entry called ``key``: a reference, its last parts, or the start of digest or runhash.
 
+        The run's hash at the end of a reference may be left out.
+
         Raises:
             RequestError: none or several; names the closest one, or all that match.
             ZooError: it is there, but its manifest is damaged.
@@ -133,7 +135,13 @@ class Zoo:
             except ZooError as error:
                 raise ZooError(f"{error} {remedy(self.ref(direct))}") from error
         entries = self.entries()
-        matches = [entry for entry in entries if f"/{entry.ref}".endswith(f"/{key.strip('/')}")]
+        end = f"/{key.strip('/')}"
+        matches = [
+            entry
+            for entry in entries
+            # the run's hash may be left out: entail/scalearn/seed0
+            if f"/{entry.ref}".endswith(end) or f"/{entry.ref.rpartition('-')[0]}".endswith(end)
+        ]
         if not matches and _HEX.fullmatch(key):
             matches = [
                 entry

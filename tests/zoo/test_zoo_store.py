@@ -39,6 +39,7 @@ def test_what_was_stored_is_found_again(zoo: Zoo) -> None:
     assert found == entry
     assert found.manifest == manifest(seed=12)
     assert zoo.get(entry.digest[:10]) == zoo.get("pfeiffer/seed12-01234567") == entry
+    assert zoo.get("own/pfeiffer/seed12") == entry
     assert (entry.folder / "README.md").read_text().startswith("---\n")
     assert read_predictions(entry.folder).prediction.tolist() == [1, 0, 1, 0]
     assert not zoo.entries(seed=1)
