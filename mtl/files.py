@@ -68,6 +68,25 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+@contextlib.contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Turn what the system or a library's writer refuses in the block into one :class:`RunError`.
+
+    ``what`` ends the sentence "Cannot write …". Libraries that write safetensors themselves raise
+    an error of their own for a full disk.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RunError(
+            f"Cannot write {what}: {reason}. Nothing was changed; free the space or choose a "
+            "folder that can be written, then run the same command again."
+        ) from error
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` atomically, making the folders above it.
 
@@ -76,22 +95,17 @@ def write_bytes(path: Path, data: bytes) -> None:
     """
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{TEMPORARY}{path.name}-")
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-        temporary = None
-        sync_folder(path.parent)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise RunError(
-            f"Cannot write {path} ({len(data)} bytes): {reason}. Nothing was changed; free the "
-            "space or choose a folder that can be written, then run the same command again."
-        ) from error
+        with writing(f"{path} ({len(data)} bytes)"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{TEMPORARY}{path.name}-")
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+            temporary = None
+            sync_folder(path.parent)
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl.errors import ZooError
-from mtl.files import read_json
+from mtl.files import read_json, writing
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter.safetensors"
@@ -22,13 +22,17 @@ def save_adapter(encoder: Any, name: str, folder: Path, model_id: str) -> None:
 
     ``model_id`` replaces ``model_name``, where ``adapters`` records whatever path the encoder was
     loaded from.
+
+    Raises:
+        RunError: the system refuses (full disk, read-only folder).
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    encoder.save_adapter(str(folder), name, use_safetensors=True)
     path = folder / CONFIG_FILE
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["model_name"] = model_id
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    with writing(f"the adapter into {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        encoder.save_adapter(str(folder), name, use_safetensors=True)
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config["model_name"] = model_id
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def load_adapter(encoder: Any, folder: Path, name: str, config: Any) -> None:

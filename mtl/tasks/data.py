@@ -92,7 +92,13 @@ def load_data(
     divide = PROTOCOLS.get(protocol)
     raw = open_data(spec, data_root)
     reader = _Reader(spec, raw)
-    parts = dict(divide(spec, raw.splits, reader.labels))
+    try:
+        parts = dict(divide(spec, raw.splits, reader.labels))
+    except RequestError as error:
+        # Protocols know splits, not places; who reads the message wants to know which folder.
+        if raw.where in str(error):
+            raise
+        raise RequestError(f"{error} Read from: {raw.where}.") from error
     notes = []
     for name, source in list((spec.test or {}).items())[1:]:
         if source in raw.splits:

@@ -137,8 +137,10 @@ def evaluate_splits(
 def execute_all(plans: Sequence[RunPlan], workspace: Workspace) -> list[Report]:
     """Execute runs one after the other; one that fails does not stop the others.
 
-    A request that is wrong (exit code 2) stops everything: the others would fail alike.
+    A request that is wrong (exit code 2) stops everything: the others would fail alike. So does a
+    zoo that cannot be written, and it does so before anything trains.
     """
+    _try_zoo(plans, workspace)
     reports = []
     for number, plan in enumerate(plans, start=1):
         try:
@@ -150,3 +152,11 @@ def execute_all(plans: Sequence[RunPlan], workspace: Workspace) -> list[Report]:
             print(f"[{number}/{len(plans)}] {plan.label}: {report.status}", file=sys.stderr)
         reports.append(report)
     return reports
+
+
+def _try_zoo(plans: Sequence[RunPlan], workspace: Workspace) -> None:
+    """Make and remove a temporary where the first missing entry will stand."""
+    missing = next((plan for plan in plans if find_done(plan, workspace) is None), None)
+    if missing is not None:
+        with workspace.zoo.stage(missing.ref(workspace.zoo)):
+            pass
