@@ -11,12 +11,13 @@ Each kill starts from the same zoo and fresh run folders. Three places, evenly o
 - ``time``: at a random moment of the process's life, imports included.
 
 The killed process is told where to die and sends itself SIGKILL there; no handler of ours runs.
-After the kill the zoo must hold whole entries only; after the rerun, the digest of the unbroken run.
+After the kill the zoo holds whole entries only; after the rerun, the digest of the unbroken run.
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import random
@@ -64,9 +65,9 @@ def die_at(place: str, number: int, count_file: str) -> None:
             seen["events"] += 1
             if seen["events"] == number:
                 os.kill(os.getpid(), signal.SIGKILL)
-            if not number:
-                Path(count_file).write_bytes(str(seen["events"]).encode())
 
+    if not number:
+        atexit.register(lambda: Path(count_file).write_text(str(seen["events"])))
     if place == "half":
         _half_written(number)
     else:
@@ -139,7 +140,7 @@ def start(folder: Path, command: str, place: str = "time", number: int = 0) -> A
 def finish(worker: Any) -> dict[str, Any]:
     out, err = worker.communicate()
     if worker.returncode:
-        raise SystemExit(f"the command ended with {worker.returncode}:\n{out}{err}")
+        raise SystemExit(f"the command ended with {worker.returncode}:\n{out}{err[-3000:]}")
     return json.loads(out.splitlines()[-1])["runs"][0]
 
 
@@ -236,8 +237,8 @@ def kill_once(
     stored = after.pop(whole["ref"], None)
     if after != before or stored not in (None, whole["digest"]):
         raise SystemExit(f"the kill at {place} {when} changed the zoo: {before} → {after}")
-    left = [path for path in (folder / "zoo").rglob(".tmp-*")]
-    points = [path for path in (folder / "runs").rglob(".tmp-point*")]
+    left = list((folder / "zoo").rglob(".tmp-*"))
+    points = list((folder / "runs").rglob(".tmp-point*"))
     resumed = any((folder / "runs").rglob("point.safetensors"))
     row = finish(start(folder, command))
     return {
