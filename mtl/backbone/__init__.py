@@ -1,7 +1,7 @@
 """The frozen encoder and what hangs on it: loading, adapter sites, heads, fingerprints.
 
 A thin layer over ``adapters``: :func:`init` makes an encoder accept our own adapter and fusion
-modules without patching the library, and :data:`ADAPTER_MODULES` / :data:`FUSION_MODULES` are
+modules without patching the library, and :data:`CORES` / :data:`FUSION_MODULES` are
 filled by the rooms below (methods, compose), so this room imports neither.
 """
 
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from mtl.backbone.fingerprint import tensors_fingerprint
     from mtl.backbone.heads import HEADS, build_head, load_head, save_head
     from mtl.backbone.injection import (
-        ADAPTER_MODULES,
+        CORES,
         FUSION_MODULES,
+        CoreConfig,
         FusionSite,
         bottleneck_layers,
         init,
@@ -32,8 +33,9 @@ __all__, __getattr__, __dir__ = exports(
         "fingerprint": ["tensors_fingerprint"],
         "heads": ["HEADS", "build_head", "load_head", "save_head"],
         "injection": [
-            "ADAPTER_MODULES",
+            "CORES",
             "FUSION_MODULES",
+            "CoreConfig",
             "FusionSite",
             "bottleneck_layers",
             "init",

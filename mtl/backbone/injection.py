@@ -10,18 +10,45 @@ passed through :func:`init` behaves exactly as stock.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import adapters
 import torch
+from adapters import BnConfig
 from adapters.composition import Fuse
 from adapters.methods.bottleneck import BottleneckLayer, BottleneckState
-from adapters.methods.modeling import Adapter, ParallelAdapter
+from adapters.methods.modeling import ParallelAdapter
 from torch import nn
 
-ADAPTER_MODULES: dict[type, type[Adapter]] = {}
-"""Adapter config class → module class. Filled by ``mtl.methods``; stock configs need no entry."""
+
+@dataclass(eq=False)
+class CoreConfig(BnConfig):
+    """A bottleneck adapter whose two maps are ours: stock placement and residuals, own core.
+
+    Its ``architecture`` is ours, so that stock ``adapters`` stops at it instead of building a plain
+    bottleneck.
+
+    Attributes:
+        core: name in :data:`CORES`.
+        options: what the core's builder needs, as JSON.
+        late_dropout: the block's dropout acts behind adapter and residual, not before them
+            (specs/adapter_methods §1.2).
+    """
+
+    architecture: str | None = "mtl_bottleneck"
+    core: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    late_dropout: bool = False
+
+
+CORES: dict[str, Callable[[CoreConfig, int, int], tuple[nn.Module, nn.Module]]] = {}
+"""Core name → builder (config, D, R) → (down, up). Filled by ``mtl.methods``.
+
+``down`` maps (B,T,D) to the features (B,T,R), activation included; ``up`` maps them back, linearly.
+Both draw their weights from torch's global generator.
+"""
 
 FUSION_MODULES: dict[type, Callable[[BottleneckLayer, list[str], Any], FusionSite]] = {}
 """Fusion config class → builder of one site's module. Filled by ``mtl.compose``."""
@@ -38,17 +65,29 @@ class FusionSite(nn.Module):
 class _BottleneckSeam(BottleneckLayer):
     """The methods of a bottleneck layer that consult our registries."""
 
+    late_dropout: nn.Module | None
+    dropout: nn.Module
+
     def add_adapter(self, adapter_name: str, layer_idx: int) -> bool:
         added = super().add_adapter(adapter_name, layer_idx)
         if added:
-            stock = self.adapters[adapter_name]
+            adapter = self.adapters[adapter_name]
             config = self.adapters_config.get(adapter_name)
-            module = ADAPTER_MODULES.get(type(config))
-            if module is not None:
-                own = module(adapter_name, stock.input_size, stock.down_sample, config)
-                own.train(self.training)
-                self.adapters[adapter_name] = own
+            if isinstance(config, CoreConfig):
+                down, up = CORES[config.core](config, adapter.input_size, adapter.down_sample)
+                adapter.adapter_down, adapter.adapter_up = down, up
+                adapter.train(self.training)
+                if config.late_dropout and self.late_dropout is None:
+                    self.late_dropout, self.dropout = self.dropout, nn.Identity()
         return added
+
+    def compose_single(self, adapter_setup: str, state: BottleneckState, lvl: int = 0) -> Any:
+        return self._finished(super().compose_single(adapter_setup, state, lvl))
+
+    def _finished(self, state: BottleneckState) -> BottleneckState:
+        if self.late_dropout is None:
+            return state
+        return state._replace(hidden_states=self.late_dropout(state.hidden_states))
 
     def add_fusion_layer(self, adapter_names: list[str] | str) -> None:
         name = adapter_names if isinstance(adapter_names, str) else ",".join(adapter_names)
@@ -74,7 +113,9 @@ class _BottleneckSeam(BottleneckLayer):
             # ParallelAdapter.post_forward adds the layer's input itself (and stock Fuse, which
             # adds it here, too, counts it twice: specs/adapters_library §6 #6).
             mixed = mixed + residual
-        return state._replace(hidden_states=mixed, adapter_residual=residual, last=last)
+        return self._finished(
+            state._replace(hidden_states=mixed, adapter_residual=residual, last=last)
+        )
 
 
 _UPGRADED: dict[type, type] = {}
@@ -97,6 +138,7 @@ def init(encoder: Any) -> Any:
     for module in encoder.modules():
         if isinstance(module, BottleneckLayer) and not isinstance(module, _BottleneckSeam):
             module.__class__ = _upgraded(type(module))
+            module.late_dropout = None
     return encoder
 
 

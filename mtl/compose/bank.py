@@ -12,41 +12,13 @@ launches that do not grow with K (specs/composition_methods §10.1).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from mtl.methods.source import PlainSource, Source, activation
-
-
-class _PlainGroup(nn.Module):
-    """Features of all plain sources that share an activation: one product."""
-
-    down: Tensor
-    bias: Tensor
-
-    def __init__(self, sources: Sequence[PlainSource], name: str) -> None:
-        super().__init__()
-        self.register_buffer("down", torch.cat([s.down for s in sources]), persistent=False)
-        self.register_buffer("bias", torch.cat([s.down_bias for s in sources]), persistent=False)
-        self.activation = activation(name)
-
-    def forward(self, z: Tensor) -> Tensor:
-        return self.activation(functional.linear(z, self.down, self.bias))
-
-
-class _Single(nn.Module):
-    """Features of one source that is not plain."""
-
-    def __init__(self, source: Source) -> None:
-        super().__init__()
-        # A source that is a module is frozen and moves with the network; no parameter is added.
-        self.source = source
-
-    def forward(self, z: Tensor) -> Tensor:
-        return self.source.features(z)
+from mtl.methods.source import Source
 
 
 class Bank(nn.Module):
@@ -58,8 +30,8 @@ class Bank(nn.Module):
         owner: (S,), which source a feature belongs to.
         sizes: R_k per source.
 
-    Features are ordered by group (plain sources by activation, then the others); ``owner`` maps
-    them back, so omega and bias keep the order in which the sources were given.
+    Features are ordered by group of an equal key (plain sources by activation); ``owner`` maps them
+    back, so omega and bias keep the order in which the sources were given.
     """
 
     up: Tensor
@@ -70,22 +42,15 @@ class Bank(nn.Module):
         super().__init__()
         if not sources:
             raise ValueError("a bank needs at least one source")
-        plain: dict[str, list[int]] = {}
-        singles: list[int] = []
+        members: dict[Hashable, list[int]] = {}
         for index, source in enumerate(sources):
-            if isinstance(source, PlainSource):
-                plain.setdefault(source.activation, []).append(index)
-            else:
-                singles.append(index)
+            members.setdefault(source.key, []).append(index)
         self.groups = nn.ModuleList()
         order: list[int] = []
-        for name, members in plain.items():
-            chosen = [s for i in members if isinstance(s := sources[i], PlainSource)]
-            self.groups.append(_PlainGroup(chosen, name))
-            order += members
-        for index in singles:
-            self.groups.append(_Single(sources[index]))
-            order.append(index)
+        for indices in members.values():
+            chosen = [sources[i] for i in indices]
+            self.groups.append(type(chosen[0]).stack(chosen))
+            order += indices
         maps = [source.up() for source in sources]
         self.sizes = [weight.shape[1] for weight, _ in maps]
         device = maps[0][0].device

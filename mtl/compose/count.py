@@ -34,7 +34,13 @@ def count_composition(
     encoder = skeleton(model)
     names = source_names(sources)
     with torch.device("meta"):
+        chosen = make_settings(source_method, method.settings, dict(method.defaults))
         for source in names:
-            attach(encoder, method, make_settings(source_method, method.settings, {}), source)
+            attach(encoder, method, chosen, source)
+            if method.as_source is not None:
+                method.as_source(encoder, chosen, source)
+        base = numel(encoder.parameters())
         composed = composition.attach(encoder, names, settings)
-    return Count(numel(composed.parameters.values()), 0, count_head(head, encoder.config, labels))
+    own = numel(composed.parameters.values())
+    of_head = count_head(head, encoder.config, labels)
+    return Count(own, 0, of_head, own, 0, base + own + of_head)

@@ -54,11 +54,16 @@ class Stage:
         name: for logs.
         epochs: its length, None for the run's ``epochs`` (or ``max_steps``).
         train: names of the groups that train in it, None for all.
+        begin: called when the stage is entered and again when a run resumes in it; its argument
+            says whether it is entered afresh. What it changes only once goes into ``state()``.
+        forget: what was best before this stage is no candidate any more (another model trains).
     """
 
     name: str = "train"
     epochs: int | None = None
     train: tuple[str, ...] | None = None
+    begin: Callable[[bool], None] | None = None
+    forget: bool = False
 
 
 class Attached(Protocol):
@@ -85,6 +90,9 @@ class Attached(Protocol):
     def after_step(self, step: int) -> None:
         """Called after ``optimizer.step()`` number ``step``, before gradients are cleared."""
 
+    def finish(self) -> None:
+        """Called once when training is over and the best state is loaded, before the tests."""
+
     def evaluating(self) -> AbstractContextManager[None]:
         """Entered around every evaluation: merge experts, cache folds and generated weights."""
 
@@ -107,6 +115,9 @@ class Attachment:
         after: functions called after each optimiser step (proximal step, allocation).
         plan: the stages, None for one ordinary stage.
         caches: context managers entered around evaluation.
+        own_loss: (network, spec, batch) → named parts, in place of the task's loss.
+        kept: (state, load_state) of what a resume point must hold beyond trainable parameters.
+        finishing: called by :meth:`finish`.
     """
 
     network: nn.Module
@@ -116,6 +127,9 @@ class Attachment:
     after: Sequence[Callable[[int], None]] = ()
     plan: Callable[[RunSettings], Sequence[Stage]] | None = None
     caches: Sequence[Callable[[], AbstractContextManager[None]]] = (nullcontext,)
+    own_loss: Callable[[nn.Module, TaskSpec, Batch], Mapping[str, torch.Tensor]] | None = None
+    kept: tuple[Callable[[], Any], Callable[[Any, Any], None]] | None = None
+    finishing: Callable[[], None] | None = None
 
     def groups(self) -> Sequence[Group]:
         return self.trainable
@@ -128,7 +142,10 @@ class Attachment:
 
     def loss(self, batch: Batch) -> Mapping[str, torch.Tensor]:
         spec = self.specs[batch["task"]]
-        parts = {"task": task_loss(spec, self.network(batch).float(), batch["labels"])}
+        if self.own_loss is not None:
+            parts = dict(self.own_loss(self.network, spec, batch))
+        else:
+            parts = {"task": task_loss(spec, self.network(batch).float(), batch["labels"])}
         for penalty in self.penalties:
             parts.update(penalty())
         return parts
@@ -136,6 +153,10 @@ class Attachment:
     def after_step(self, step: int) -> None:
         for function in self.after:
             function(step)
+
+    def finish(self) -> None:
+        if self.finishing is not None:
+            self.finishing()
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -145,10 +166,11 @@ class Attachment:
             yield
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        return {}, {}
+        return self.kept[0]() if self.kept else ({}, {})
 
     def load_state(self, tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any]) -> None:
-        return None
+        if self.kept:
+            self.kept[1](tensors, values)
 
 
 def trainable_parameters(attached: Attached) -> dict[str, nn.Parameter]:

@@ -95,14 +95,20 @@ def train(job: Job, device: Device) -> Outcome:
         clock = _Clock(progress.seconds)
     attached.network.train()
 
+    fresh = resumed is None
     while True:
         if progress.stopped:
             if progress.stage + 1 == len(stages):
                 break
             progress.stage, progress.stage_step = progress.stage + 1, 0
             progress.waiting, progress.stopped = 0, ""
-            optimiser_state = None
+            optimiser_state, fresh = None, True
         stage = stages[progress.stage]
+        if fresh and stage.forget:
+            progress.best_value, progress.best_step = None, 0
+            best.clear()
+        if stage.begin is not None:
+            stage.begin(fresh)
         order = job.feed.order(progress.epoch)
         planned = _planned_steps(stage, settings, len(order))
         optimiser = Optimiser(_groups_of(attached, stage), settings, planned)
@@ -149,6 +155,7 @@ def train(job: Job, device: Device) -> Outcome:
     progress.seconds = clock.elapsed()
     # From here on a kill costs no training: the point says that it ended, and holds the best.
     save_point(job, progress, trainable, best, None, device)
+    attached.finish()
     attached.network.eval()
     batches = len(job.feed.order(0))
     return Outcome(

@@ -5,17 +5,19 @@ from typing import TYPE_CHECKING
 from mtl.lazy import exports
 
 if TYPE_CHECKING:
-    from mtl.methods.base import METHODS, Method, attach, load, source_names
+    from mtl.methods.base import METHODS, Method, Request, attach, load, source_names
     from mtl.methods.count import Count, count_method
     from mtl.methods.placement import PLACEMENTS, signature
     from mtl.methods.source import PlainSource, Source, as_source
+    from mtl.methods.tuned import Tuned
 
 __all__, __getattr__, __dir__ = exports(
     __name__,
     {
-        "base": ["METHODS", "Method", "attach", "load", "source_names"],
+        "base": ["METHODS", "Method", "Request", "attach", "load", "source_names"],
         "count": ["Count", "count_method"],
         "placement": ["PLACEMENTS", "signature"],
         "source": ["PlainSource", "Source", "as_source"],
+        "tuned": ["Tuned"],
     },
 )

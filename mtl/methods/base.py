@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtl.backbone.adapter_files import load_adapter
-from mtl.backbone.injection import adapter_parameters
 from mtl.errors import RequestError
 from mtl.registry import Registry
 
 if TYPE_CHECKING:
-    from torch import nn
+    from mtl.methods.tuned import Tuned
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a method may know of the run it is attached for.
+
+    Attributes:
+        steps: optimiser steps that are planned, 0 where nothing will train (loading, counting).
+        head: name of the run's head design; BitFit trains the pooler's bias where it is read.
+    """
+
+    steps: int = 0
+    head: str = ""
 
 
 @dataclass(frozen=True)
@@ -25,23 +36,58 @@ class Method:
         settings: frozen dataclass of its settings; its ``__post_init__`` checks them.
         summary: one line for ``mtl.methods ls``.
         citation: paper, section.
-        config: (settings, hidden size) → the ``adapters`` config object.
-        weights: how its entry stores weights: ``adapters``, ``peft`` or ``delta``.
+        attach: (encoder, settings, name, request) → :class:`Tuned`: adds the method to a frozen
+            encoder, trainable and active. Draws from torch's global generator.
+        load: (encoder, settings, name, folder) → :class:`Tuned`: adds what is stored in ``folder``,
+            frozen, active where ``activate`` would make it so.
+        activate: (encoder, name) makes a loaded adapter the active one; None where loading does.
+        placement: (settings, hidden size) → signature that must agree among composed sources, None
+            where the method composes with nothing.
+        composes: ``bottleneck``, ``low_rank``, or "" with the reason in ``refusal``.
+        as_source: (encoder, settings, name) readies a loaded adapter for ``as_source``; None where
+            it is ready.
+        defaults: values by which this name differs from the dataclass' defaults.
+        weights: settings → how its entry stores weights: ``adapters``, ``peft`` or ``delta``.
+        adds: whether its parameters come on top of the base's (False: it trains the base's own).
     """
 
     name: str
     settings: type
     summary: str
     citation: str
-    config: Callable[[Any, int], Any]
-    weights: str = "adapters"
+    attach: Callable[[Any, Any, str, Request], Tuned]
+    load: Callable[[Any, Any, str, Path], Tuned]
+    activate: Callable[[Any, str], None] | None = None
+    placement: Callable[[Any, int], Mapping[str, Any]] | None = None
+    composes: str = ""
+    refusal: str = ""
+    as_source: Callable[[Any, Any, str], None] | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    weights: Callable[[Any], str] = lambda settings: "adapters"
+    adds: bool = True
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """A method that papers name and nobody can reproduce: listed with the reason."""
+
+    name: str
+    reason: str
+    citation: str
 
 
 METHODS: Registry[Method] = Registry("method", Method)
-METHODS.add("pfeiffer", "mtl.methods.pfeiffer:METHOD")
+for _name, _target in (
+    ("pfeiffer", "pfeiffer:METHOD"),
+    ("houlsby", "pfeiffer:HOULSBY"),
+    ("parallel", "pfeiffer:PARALLEL"),
+    ("bitfit", "bitfit:METHOD"),
+    ("full-ft", "full_ft:METHOD"),
+):
+    METHODS.add(_name, f"mtl.methods.{_target}")
 
 
-def make_settings(owner: str, settings: type, values: dict[str, Any]) -> Any:
+def make_settings(owner: str, settings: type, values: Mapping[str, Any]) -> Any:
     """Build a settings dataclass from plain values.
 
     Raises:
@@ -53,29 +99,25 @@ def make_settings(owner: str, settings: type, values: dict[str, Any]) -> Any:
         raise RequestError(f"Settings of {owner}: {error}.") from error
 
 
-def attach(encoder: Any, method: Method, settings: Any, name: str) -> dict[str, nn.Parameter]:
-    """Add a new adapter ``name`` to ``encoder``, activate it, and return its parameters.
-
-    The parameters are trainable; everything else of the encoder stays as it is.
-    """
-    encoder.add_adapter(name, config=method.config(settings, encoder.config.hidden_size))
-    encoder.set_active_adapters(name)
-    parameters = adapter_parameters(encoder, name)
-    for parameter in parameters.values():
-        parameter.requires_grad_(True)
-    # The adapter's own name is no part of a parameter's identity in files and resume points.
-    return {key.replace(f".{name}.", "."): value for key, value in parameters.items()}
+def attach(
+    encoder: Any, method: Method, settings: Any, name: str, request: Request | None = None
+) -> Tuned:
+    """Add a new adapter ``name`` to ``encoder``, trainable and active."""
+    return method.attach(encoder, settings, name, request or Request())
 
 
-def load(encoder: Any, method: Method, settings: Any, name: str, folder: Path) -> None:
-    """Add the adapter stored in ``folder`` to ``encoder`` as ``name``, frozen and not active.
+def load(
+    encoder: Any, method: Method, settings: Any, name: str, folder: Path, *, active: bool = False
+) -> Tuned:
+    """Add what is stored in ``folder`` to ``encoder`` as ``name``, frozen.
 
     Raises:
         ZooError: the files are damaged or do not fit.
     """
-    load_adapter(encoder, folder, name, method.config(settings, encoder.config.hidden_size))
-    for parameter in adapter_parameters(encoder, name).values():
-        parameter.requires_grad_(False)
+    tuned = method.load(encoder, settings, name, folder)
+    if active and method.activate:
+        method.activate(encoder, name)
+    return tuned
 
 
 def source_names(count: int) -> list[str]:

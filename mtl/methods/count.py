@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mtl.backbone import build_head, skeleton
-from mtl.methods.base import METHODS, attach, make_settings
+from mtl.methods.base import METHODS, Request, attach, make_settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,24 +15,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Count:
-    """Trainable parameters by part.
+    """Parameters by part.
 
     Attributes:
-        method: the method's own.
+        method: the method's own trainable scalars; of masked methods the floats that are stored.
         layer_norm: of unfrozen LayerNorms of the base.
         head: of the head, 0 where none was asked for.
+        merged: what the method adds at inference (experts merged); ``method`` where that is all.
+        mask_entries: bits stored beside the floats.
+        all_parameters: of base, method and head together.
     """
 
     method: int
     layer_norm: int
     head: int
+    merged: int
+    mask_entries: int
+    all_parameters: int
 
     @property
     def total(self) -> int:
         return self.method + self.layer_norm + self.head
 
-    def to_dict(self) -> dict[str, int]:
-        return {**asdict(self), "total": self.total}
+    @property
+    def percent(self) -> float:
+        """``total`` in percent of all parameters."""
+        return 100 * self.total / self.all_parameters
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "method": self.method,
+            "layer_norm": self.layer_norm,
+            "head": self.head,
+            "total": self.total,
+            "merged": self.merged,
+            "mask_entries": self.mask_entries,
+            "percent": self.percent,
+        }
 
 
 def numel(parameters: Iterable[nn.Parameter]) -> int:
@@ -61,8 +80,19 @@ def count_method(
     import torch
 
     method = METHODS.get(name)
-    settings = make_settings(name, method.settings, values)
+    settings = make_settings(name, method.settings, {**method.defaults, **values})
     encoder = skeleton(model)
+    base = numel(encoder.parameters())
     with torch.device("meta"):
-        parameters = attach(encoder, method, settings, "counted")
-    return Count(numel(parameters.values()), 0, count_head(head, encoder.config, labels))
+        tuned = attach(encoder, method, settings, "counted", Request(head=head or ""))
+    sizes = {group.name: numel(group.parameters.values()) for group in tuned.groups}
+    own = sum(size for part, size in sizes.items() if part not in {"layer_norm", "masks"})
+    of_head = count_head(head, encoder.config, labels)
+    return Count(
+        method=own,
+        layer_norm=sizes.get("layer_norm", 0),
+        head=of_head,
+        merged=own if tuned.merged is None else tuned.merged,
+        mask_entries=tuned.mask_entries,
+        all_parameters=base + (own if method.adds else 0) + of_head,
+    )

@@ -7,7 +7,8 @@ from typing import Any
 
 from mtl.errors import RequestError, unknown
 from mtl.methods.base import Method
-from mtl.methods.placement import PLACEMENTS
+from mtl.methods.library import library_method
+from mtl.methods.placement import PLACEMENTS, signature
 
 ACTIVATIONS = ("relu", "gelu", "gelu_new", "gelu_orig", "swish", "tanh", "leakyrelu")
 
@@ -71,7 +72,7 @@ def exact_reduction_factor(bottleneck: int, hidden_size: int) -> float:
     return hidden_size / (bottleneck + 0.5)
 
 
-def _config(settings: PfeifferSettings, hidden_size: int) -> Any:
+def bottleneck_config(settings: PfeifferSettings, hidden_size: int) -> Any:
     size = bottleneck_size(settings.reduction_factor, settings.bottleneck, hidden_size)
     return PLACEMENTS[settings.placement](
         reduction_factor=exact_reduction_factor(size, hidden_size),
@@ -80,10 +81,38 @@ def _config(settings: PfeifferSettings, hidden_size: int) -> Any:
     )
 
 
-METHOD = Method(
-    name="pfeiffer",
-    settings=PfeifferSettings,
-    summary="bottleneck adapter after the FFN, one per layer",
-    citation="Pfeiffer et al. 2021, AdapterFusion, arXiv:2005.00247; spec composition §3.1",
-    config=_config,
+def _placement(settings: PfeifferSettings, hidden_size: int) -> dict[str, Any]:
+    return signature(bottleneck_config(settings, hidden_size))
+
+
+def _method(name: str, summary: str, citation: str, **defaults: Any) -> Method:
+    return library_method(
+        name,
+        PfeifferSettings,
+        bottleneck_config,
+        summary=summary,
+        citation=citation,
+        placement=_placement,
+        composes="bottleneck",
+        defaults=defaults,
+    )
+
+
+METHOD = _method(
+    "pfeiffer",
+    "bottleneck adapter after the FFN, one per layer",
+    "Pfeiffer et al. 2021, AdapterFusion, arXiv:2005.00247; spec composition §3.1",
+)
+HOULSBY = _method(
+    "houlsby",
+    "bottleneck adapters after attention and FFN, two per layer",
+    "Houlsby et al. 2019, arXiv:1902.00751; spec methods §6",
+    placement="houlsby",
+    activation="swish",
+)
+PARALLEL = _method(
+    "parallel",
+    "bottleneck adapter beside the FFN, scaled by 4",
+    "He et al. 2022, arXiv:2110.04366; spec methods §6",
+    placement="parallel",
 )

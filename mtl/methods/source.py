@@ -7,6 +7,7 @@ residual. Compositions use nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,11 +16,19 @@ import torch.nn.functional as functional
 from adapters.methods.modeling import Activation_Function_Class, Adapter
 from torch import Tensor, nn
 
+from mtl.backbone.injection import CoreConfig
 from mtl.errors import RequestError
 
 
 class Source(Protocol):
-    """A frozen adapter at one site, as compositions see it."""
+    """A frozen adapter at one site, as compositions see it.
+
+    Attributes:
+        key: sources of an equal key are computed together.
+    """
+
+    @property
+    def key(self) -> Hashable: ...
 
     def features(self, z: Tensor) -> Tensor:
         """(B,T,D) → (B,T,R)."""
@@ -27,10 +36,14 @@ class Source(Protocol):
     def up(self) -> tuple[Tensor, Tensor]:
         """U (D,R) and b (D,)."""
 
+    @classmethod
+    def stack(cls, sources: Sequence[Any]) -> nn.Module:
+        """The features of K sources of this class and key at once: (B,T,D) → (B,T,ΣR)."""
+
 
 @dataclass(frozen=True)
 class PlainSource:
-    """A source whose features are ``act(down·z + down_bias)``: it can be batched with others.
+    """A source whose features are ``act(down·z + down_bias)``: K of them are one product.
 
     Shapes: down (R,D), down_bias (R,), up_weight (D,R), up_bias (D,).
     """
@@ -41,11 +54,68 @@ class PlainSource:
     up_weight: Tensor
     up_bias: Tensor
 
+    @property
+    def key(self) -> Hashable:
+        return ("plain", self.activation)
+
     def features(self, z: Tensor) -> Tensor:
         return activation(self.activation)(functional.linear(z, self.down, self.down_bias))
 
     def up(self) -> tuple[Tensor, Tensor]:
         return self.up_weight, self.up_bias
+
+    @classmethod
+    def stack(cls, sources: Sequence[PlainSource]) -> nn.Module:
+        return PlainDown(
+            torch.cat([source.down for source in sources]),
+            torch.cat([source.down_bias for source in sources]),
+            sources[0].activation,
+        )
+
+
+class PlainDown(nn.Module):
+    """``act(weight·z + bias)`` with fixed tensors: (B,T,D) → (B,T,R)."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor, name: str) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("bias", bias, persistent=False)
+        self.activation = activation(name)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.activation(functional.linear(z, self.weight, self.bias))
+
+
+class CoreSource(nn.Module):
+    """Any core as a source: its down map as it is, its up map dense. Several run one by one.
+
+    A core that can be batched brings a source of its own instead (see :func:`as_source`).
+    """
+
+    def __init__(self, down: nn.Module, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        # Frozen, and moved with the network; no parameter is added.
+        self.down = down
+        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("bias", bias, persistent=False)
+
+    @property
+    def key(self) -> Hashable:
+        return ("core", id(self))
+
+    def features(self, z: Tensor) -> Tensor:
+        return self.down(z)
+
+    def up(self) -> tuple[Tensor, Tensor]:
+        return self.weight, self.bias  # type: ignore[return-value]
+
+    @classmethod
+    def stack(cls, sources: Sequence[CoreSource]) -> nn.Module:
+        (source,) = sources  # the key is its own
+        return source.down
 
 
 def activation(name: str) -> nn.Module:
@@ -57,17 +127,15 @@ def activation(name: str) -> nn.Module:
 def as_source(adapter: Adapter, config: Any) -> Source:
     """The :class:`Source` view of an adapter module at one site.
 
-    A module with a method ``source()`` answers for itself; a stock ``Adapter`` with linear maps is
-    plain, with its output scaling folded into U and b (it stands behind them in ``adapters``, and
-    before the dropout that a frozen source does not apply).
+    A stock ``Adapter`` with linear maps is plain, with its output scaling folded into U and b (it
+    stands behind them in ``adapters``, and before the dropout that a frozen source does not
+    apply). Of a core of ours, ``up`` is a ``Linear`` or has ``dense() → (U, b)``; a ``down`` with a
+    method ``source(U, b)`` answers for itself.
 
     Raises:
         RequestError: normalisation, gating or stochastic depth inside the adapter: the output is
             then no linear map of features.
     """
-    own = getattr(adapter, "source", None)
-    if callable(own):
-        return own()
     odd = [
         option
         for option in ("ln_before", "ln_after", "use_gating", "stochastic_depth", "phm_layer")
@@ -78,14 +146,19 @@ def as_source(adapter: Adapter, config: Any) -> Source:
             f"Cannot compose an adapter that uses {', '.join(odd)}: its output is not a linear map "
             "of bottleneck features."
         )
-    linear = adapter.adapter_down[0]
-    scaling = adapter.scaling
-    weight = adapter.adapter_up.weight
+    up, scaling = adapter.adapter_up, adapter.scaling
+    weight, bias = (up.weight, up.bias) if isinstance(up, nn.Linear) else up.dense()
     column = scaling.reshape(-1, 1) if isinstance(scaling, Tensor) else scaling
+    weight, bias = (weight * column).detach().clone(), (bias * scaling).detach().clone()
+    down = adapter.adapter_down
+    if isinstance(config, CoreConfig):
+        own = getattr(down, "source", None)
+        return own(weight, bias) if callable(own) else CoreSource(down, weight, bias)
+    linear = down[0]
     return PlainSource(
         down=linear.weight.detach().clone(),
         down_bias=linear.bias.detach().clone(),
         activation=config["non_linearity"].lower(),
-        up_weight=(weight * column).detach().clone(),
-        up_bias=(adapter.adapter_up.bias * scaling).detach().clone(),
+        up_weight=weight,
+        up_bias=bias,
     )

@@ -32,7 +32,7 @@ def check_base(entry: Entry, base: Base) -> None:
 
 
 def load_adapter_entry(encoder: Any, entry: Entry, zoo: Zoo, name: str) -> None:
-    """Load a stage-one entry into ``encoder`` as the frozen adapter ``name``.
+    """Load a stage-one entry into ``encoder`` as the frozen source ``name``.
 
     The entry's files are checked against their hashes first.
 
@@ -45,3 +45,5 @@ def load_adapter_entry(encoder: Any, entry: Entry, zoo: Zoo, name: str) -> None:
     method = METHODS.get(manifest.method)
     settings = make_settings(manifest.method, method.settings, dict(manifest.method_settings))
     load(encoder, method, settings, name, entry.folder)
+    if method.as_source is not None:
+        method.as_source(encoder, settings, name)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtl.backbone import Network, build_head, load_head, save_adapter, save_head
+from mtl.backbone import Network, build_head, load_head, save_head
+from mtl.backbone.injection import freeze
 from mtl.engine import Attachment, Group
 from mtl.engine.device import seed_everything
-from mtl.methods import METHODS, attach, load, signature
+from mtl.methods import METHODS, Request, attach, load
 from mtl.train.plan import Built, RunPlan
 from mtl.train.settings import Overrides, resolve_settings
 from mtl.train.workspace import Workspace, load_task_data
@@ -26,7 +28,9 @@ def resolve_train(
 ) -> tuple[Any, RunSettings]:
     """The settings of ``method`` and of the run for one task. Raises as ``resolve_settings``."""
     values = recipe.settings(method.name, spec.id)
-    return resolve_settings(method.name, method.settings, {}, values, recipe.name, overrides)
+    return resolve_settings(
+        method.name, method.settings, method.defaults, values, recipe.name, overrides
+    )
 
 
 def plan_train(
@@ -56,7 +60,7 @@ def plan_train(
         data = load_task_data(
             spec, workspace, protocol, settings.max_train_samples, settings.max_eval_samples
         )
-        config = chosen.config(method_settings, backbone.base.hidden_size)
+        width = backbone.base.hidden_size
         plans += [
             RunPlan(
                 kind="adapter",
@@ -69,8 +73,8 @@ def plan_train(
                 settings=settings,
                 seed=seed,
                 build=build_adapter,
-                placement=signature(config),
-                weights=chosen.weights,
+                placement=chosen.placement and chosen.placement(method_settings, width),
+                weights=chosen.weights(method_settings),
             )
             for seed in seeds
         ]
@@ -80,28 +84,31 @@ def plan_train(
 def build_adapter(plan: RunPlan, folder: Path | None) -> Built:
     """A fresh encoder with the plan's adapter and head: new, or loaded from ``folder``."""
     method = METHODS.get(plan.method)
-    backbone, name = plan.backbone, plan.adapter_name
+    backbone, name, settings = plan.backbone, plan.adapter_name, plan.settings
     encoder = backbone.encoder()
     if folder is None:
         seed_everything(plan.seed, "init")
-        parameters = attach(encoder, method, plan.method_settings, name)
+        request = Request(planned_steps(plan), settings.head)
+        tuned = attach(encoder, method, plan.method_settings, name, request)
         seed_everything(plan.seed, "head")
         head = build_head(
-            plan.settings.head, encoder.config, plan.spec.num_outputs, pooler=backbone.pooler
+            settings.head, encoder.config, plan.spec.num_outputs, pooler=backbone.pooler
         )
     else:
-        load(encoder, method, plan.method_settings, name, folder)
-        encoder.set_active_adapters(name)
-        parameters = {}
+        tuned = load(encoder, method, plan.method_settings, name, folder, active=True)
         head = load_head(folder, encoder.config, pooler=backbone.pooler)
     network = Network(encoder, head)
     groups = [
-        Group("method", {f"method.{key}": value for key, value in parameters.items()}),
-        Group("head", {f"head.{key}": value for key, value in head.named_parameters()}),
+        replace(group, parameters={f"{group.name}.{k}": v for k, v in group.parameters.items()})
+        for group in tuned.groups
     ]
+    if tuned.train_head:
+        groups.append(Group("head", {f"head.{k}": v for k, v in head.named_parameters()}))
+    else:
+        freeze(head)
 
     def save(target: Path) -> None:
-        save_adapter(encoder, name, target, backbone.base.id)
+        tuned.save(target, backbone.base.id)
         save_head(
             head,
             target,
@@ -112,4 +119,24 @@ def build_adapter(plan: RunPlan, folder: Path | None) -> Built:
             model_id=backbone.base.id,
         )
 
-    return Built(network, Attachment(network, {plan.spec.id: plan.spec}, groups), save)
+    attached = Attachment(
+        network,
+        {plan.spec.id: plan.spec},
+        groups,
+        penalties=tuned.penalties,
+        after=tuned.after,
+        plan=tuned.plan,
+        caches=tuned.caches,
+        own_loss=tuned.loss,
+        kept=(tuned.state, tuned.load_state) if tuned.state and tuned.load_state else None,
+        finishing=tuned.finish,
+    )
+    return Built(network, attached, save)
+
+
+def planned_steps(plan: RunPlan) -> int:
+    """Optimiser steps of the run's (first) stage."""
+    settings = plan.settings
+    if settings.max_steps:
+        return settings.max_steps
+    return settings.epochs * -(-plan.data.sizes["train"] // settings.batch_size)

@@ -15,6 +15,7 @@ from mtl.compose.sites import site_keys
 from mtl.errors import RequestError, ZooError
 from mtl.methods import METHODS, PlainSource, attach, source_names
 from mtl.methods.pfeiffer import PfeifferSettings
+from mtl.methods.source import CoreSource
 
 D = 24
 
@@ -26,20 +27,20 @@ def plain(size: int, act: str = "relu", dtype: torch.dtype = torch.float64) -> P
     return PlainSource(draw(size, D), draw(size), act, draw(D, size) / 4, draw(D))
 
 
-class Product:
-    """A source whose features are no activation of one linear map: a product of two."""
+class Product(nn.Module):
+    """Features that are no activation of one linear map: a product of two."""
 
     def __init__(self, size: int, dtype: torch.dtype) -> None:
-        self.a, self.b, self.u, self.c = (
-            torch.randn(*shape, dtype=torch.float64).to(dtype)
-            for shape in ((size, D), (size, D), (D, size), (D,))
-        )
+        super().__init__()
+        self.a, self.b = (torch.randn(size, D, dtype=torch.float64).to(dtype) for _ in "ab")
 
-    def features(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor) -> Tensor:
         return (z @ self.a.T) * (z @ self.b.T) / 8
 
-    def up(self) -> tuple[Tensor, Tensor]:
-        return self.u, self.c
+
+def product(size: int, dtype: torch.dtype) -> CoreSource:
+    up, bias = (torch.randn(*s, dtype=torch.float64).to(dtype) for s in ((D, size), (D,)))
+    return CoreSource(Product(size, dtype), up, bias)
 
 
 def looped(sources: list[Any], omega: Tensor, z: Tensor) -> Tensor:
@@ -67,7 +68,7 @@ def test_folded_is_looped(
     kinds: list[tuple[int, str]], width: int, dtype: torch.dtype, limit: float
 ) -> None:
     torch.manual_seed(0)
-    sources = [plain(r, act, dtype) if r else Product(6, dtype) for r, act in kinds]
+    sources = [plain(r, act, dtype) if r else product(6, dtype) for r, act in kinds]
     bank = Bank(sources)
     omega = torch.randn(len(sources), width, dtype=torch.float64).to(dtype)
     z = torch.randn(2, 5, D, dtype=torch.float64).to(dtype)
@@ -86,7 +87,7 @@ def test_folded_is_looped(
 
 def test_bank_holds_no_parameters_and_keeps_the_order_of_the_sources() -> None:
     torch.manual_seed(0)
-    sources = [plain(r, act) if r else Product(2, torch.float64) for r, act in SETS["everything"]]
+    sources = [plain(r, act) if r else product(2, torch.float64) for r, act in SETS["everything"]]
     bank = Bank(sources)
     assert list(bank.parameters()) == []
     assert bank.state_dict() == {}
@@ -113,7 +114,7 @@ def add_sources(
 ) -> list[str]:
     names = source_names(len(settings))
     for index, (name, value) in enumerate(zip(names, settings, strict=True)):
-        parameters = attach(encoder, METHODS.get("pfeiffer"), value, name)
+        parameters = attach(encoder, METHODS.get("pfeiffer"), value, name).parameters
         jiggle(parameters.values(), 0.2, seed=index)
         for parameter in parameters.values():
             parameter.requires_grad_(False)

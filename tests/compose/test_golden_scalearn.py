@@ -147,7 +147,7 @@ def test_shared_omega_collects_the_gradients_of_its_layers(
 def test_a_single_pfeiffer_adapter_matches_reference(encoder: Any) -> None:
     case, _ = read_safetensors(GOLDEN / "case03a_pfeiffer_layer.safetensors")
     settings = PfeifferSettings(reduction_factor=8)
-    parameters = attach(encoder, METHODS.get("pfeiffer"), settings, "own")
+    parameters = attach(encoder, METHODS.get("pfeiffer"), settings, "own").parameters
     encoder.double()
     layer = output_layers(encoder)[0]
     put_weights(layer, "own", case, "adapter.")

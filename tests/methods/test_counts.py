@@ -9,7 +9,12 @@ import pytest
 from mtl.compose.count import count_composition
 from mtl.errors import RequestError
 from mtl.methods import count_method
-from mtl.methods.pfeiffer import PfeifferSettings, bottleneck_size, exact_reduction_factor
+from mtl.methods.pfeiffer import (
+    PfeifferSettings,
+    bottleneck_config,
+    bottleneck_size,
+    exact_reduction_factor,
+)
 
 
 @pytest.mark.parametrize(
@@ -25,12 +30,8 @@ from mtl.methods.pfeiffer import PfeifferSettings, bottleneck_size, exact_reduct
 )
 def test_pfeiffer(model: str, expected: int) -> None:
     found = count_method("pfeiffer", model, values={})
-    assert found.to_dict() == {
-        "method": expected,
-        "layer_norm": 0,
-        "head": 0,
-        "total": expected,
-    }
+    expect = {"method": expected, "layer_norm": 0, "head": 0, "total": expected}
+    assert found.to_dict().items() >= expect.items()
 
 
 @pytest.mark.parametrize(
@@ -67,12 +68,8 @@ def test_pfeiffer_settings(placement: str, sites: int, bottleneck: int) -> None:
 )
 def test_scalearn_family(method: str, model: str, sources: int, expected: int) -> None:
     found = count_composition(method, model, sources=sources, values={})
-    assert found.to_dict() == {
-        "method": expected,
-        "layer_norm": 0,
-        "head": 0,
-        "total": expected,
-    }
+    expect = {"method": expected, "layer_norm": 0, "head": 0, "total": expected}
+    assert found.to_dict().items() >= expect.items()
 
 
 @pytest.mark.parametrize(
@@ -121,11 +118,8 @@ def test_any_bottleneck_comes_out_exactly() -> None:
 def test_the_library_agrees_on_the_bottleneck(hidden: int) -> None:
     from adapters.methods.modeling import Adapter
 
-    from mtl.methods import METHODS
-
-    method = METHODS.get("pfeiffer")
     for size in (1, 2, 3, 7, 13, 29, hidden // 16, hidden // 2 - 1, hidden):
-        config = method.config(PfeifferSettings(bottleneck=size), hidden)
+        config = bottleneck_config(PfeifferSettings(bottleneck=size), hidden)
         down = int(hidden // config.reduction_factor)
         assert Adapter("a", hidden, down, config).adapter_down[0].out_features == size
 

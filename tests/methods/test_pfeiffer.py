@@ -15,7 +15,7 @@ from mtl.backbone import Network, build_head, load_backbone, load_head, save_ada
 from mtl.errors import ZooError
 from mtl.files import read_safetensors, write_safetensors
 from mtl.methods import METHODS, attach, load, source_names
-from mtl.methods.pfeiffer import PfeifferSettings
+from mtl.methods.pfeiffer import PfeifferSettings, bottleneck_config
 from mtl.methods.placement import signature
 
 METHOD = METHODS.get("pfeiffer")
@@ -36,7 +36,7 @@ def test_attach_trains_the_adapter_and_nothing_else(
     encoder = load_backbone(tiny(kind)).encoder()
     before = last(encoder, tokens)
     settings = PfeifferSettings(placement=placement, activation="tanh")  # no unit is dead
-    parameters = attach(encoder, METHOD, settings, "mine")
+    parameters = attach(encoder, METHOD, settings, "mine").parameters
     assert {id(p) for p in encoder.parameters() if p.requires_grad} == {
         id(p) for p in parameters.values()
     }
@@ -50,7 +50,7 @@ def test_attach_trains_the_adapter_and_nothing_else(
 
 
 def test_initial_values(encoder: Any) -> None:
-    parameters = attach(encoder, METHOD, PfeifferSettings(reduction_factor=2), "mine")
+    parameters = attach(encoder, METHOD, PfeifferSettings(reduction_factor=2), "mine").parameters
     weights = torch.cat([p.detach().reshape(-1) for p in parameters.values() if p.ndim == 2])
     assert weights.std().item() == pytest.approx(0.02, rel=0.1)
     assert all(p.abs().max() == 0 for p in parameters.values() if p.ndim == 1)
@@ -69,7 +69,7 @@ def test_saved_and_loaded_is_the_same(
     backbone = load_backbone(tiny(kind))
     settings = PfeifferSettings(placement=placement, bottleneck=7, activation="gelu")
     encoder = backbone.encoder()
-    jiggle(attach(encoder, METHOD, settings, "mine").values(), 0.2)
+    jiggle(attach(encoder, METHOD, settings, "mine").parameters.values(), 0.2)
     save_adapter(encoder, "mine", tmp_path, "some/model")
     assert json.loads((tmp_path / "adapter_config.json").read_text())["model_name"] == "some/model"
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -86,7 +86,7 @@ def test_saved_and_loaded_is_the_same(
 
 @pytest.fixture
 def stored(encoder: Any, jiggle: Any, tmp_path: Path) -> Path:
-    jiggle(attach(encoder, METHOD, PfeifferSettings(), "mine").values(), 0.2)
+    jiggle(attach(encoder, METHOD, PfeifferSettings(), "mine").parameters.values(), 0.2)
     save_adapter(encoder, "mine", tmp_path / "entry", "tiny")
     return tmp_path / "entry"
 
@@ -139,7 +139,9 @@ def test_many_sources_do_not_mix_up(
     alone = []
     for index in range(12):
         encoder = backbone.encoder()
-        jiggle(attach(encoder, METHOD, PfeifferSettings(), "mine").values(), 0.2, seed=index)
+        jiggle(
+            attach(encoder, METHOD, PfeifferSettings(), "mine").parameters.values(), 0.2, seed=index
+        )
         save_adapter(encoder, "mine", tmp_path / str(index), "tiny")
         alone.append(last(encoder, tokens))
     together = backbone.encoder()
@@ -156,7 +158,7 @@ def test_training_leaves_the_base_as_it_was(backbone: Any, tokens: dict[str, tor
     encoder = backbone.encoder()
     base = [(n, p) for n, p in encoder.named_parameters() if not n.startswith("pooler.")]
     assert tensors_fingerprint(base) == backbone.base.fingerprint
-    parameters = attach(encoder, METHOD, PfeifferSettings(), "mine")
+    parameters = attach(encoder, METHOD, PfeifferSettings(), "mine").parameters
     adam = torch.optim.AdamW([p for p in encoder.parameters() if p.requires_grad], lr=0.1)
     encoder.train()
     for _ in range(3):
@@ -173,7 +175,7 @@ def test_training_leaves_the_base_as_it_was(backbone: Any, tokens: dict[str, tor
 
 def test_placement_signatures(backbone: Any) -> None:
     def of(**values: Any) -> Any:
-        return signature(METHOD.config(PfeifferSettings(**values), 48))
+        return signature(bottleneck_config(PfeifferSettings(**values), 48))
 
     assert of() == of(bottleneck=9, activation="tanh", dropout=0.3)
     found = [of(placement=placement) for placement in PLACEMENTS]
@@ -218,7 +220,7 @@ def test_stock_adapters_loads_our_folders_and_gives_the_same_logits(
         backbone = load_backbone(tiny(kind))
         encoder = backbone.encoder()
         settings = PfeifferSettings(placement=placement, bottleneck=7)
-        jiggle(attach(encoder, METHOD, settings, name).values(), 0.2)
+        jiggle(attach(encoder, METHOD, settings, name).parameters.values(), 0.2)
         head = build_head(head_name, encoder.config, len(labels) or 1, pooler=backbone.pooler)
         jiggle(head.parameters(), 0.3)
         network = Network(encoder, head).eval()

@@ -1,0 +1,70 @@
+"""Methods that ``adapters`` ships: our settings in, its config, modules and files out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mtl.backbone.adapter_files import load_adapter, save_adapter
+from mtl.backbone.injection import adapter_parameters
+from mtl.engine import Group
+from mtl.methods.base import Method, Request
+from mtl.methods.tuned import Tuned
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Config = Callable[[Any, int], Any]
+"""(settings, hidden size) → the ``adapters`` config object."""
+
+
+def library_method(name: str, settings: type, config: Config, **rest: Any) -> Method:
+    """A :class:`Method` whose adapter ``adapters`` builds, stores and loads from ``config``."""
+    return Method(
+        name=name,
+        settings=settings,
+        attach=partial(attach_library, config),
+        load=partial(load_library, config),
+        activate=activate,
+        **rest,
+    )
+
+
+def attach_library(config: Config, encoder: Any, settings: Any, name: str, _: Request) -> Tuned:
+    """Add a new adapter of ``config``, active and trainable."""
+    encoder.add_adapter(name, config=config(settings, encoder.config.hidden_size))
+    activate(encoder, name)
+    return Tuned(
+        [Group("method", trainable(encoder, name))],
+        lambda folder, base: save_adapter(encoder, name, folder, base),
+    )
+
+
+def load_library(config: Config, encoder: Any, settings: Any, name: str, folder: Path) -> Tuned:
+    """Add the stored adapter, frozen, not active.
+
+    Raises:
+        ZooError: the files are damaged or do not fit.
+    """
+    load_adapter(encoder, folder, name, config(settings, encoder.config.hidden_size))
+    for parameter in adapter_parameters(encoder, name).values():
+        parameter.requires_grad_(False)
+    return Tuned([], lambda target, base: save_adapter(encoder, name, target, base))
+
+
+def activate(encoder: Any, name: str) -> None:
+    """Make ``name`` the one active adapter."""
+    encoder.set_active_adapters(name)
+
+
+def trainable(encoder: Any, name: str) -> dict[str, nn.Parameter]:
+    """The adapter's parameters, asking for gradients, by names without the adapter's own.
+
+    The adapter's name is no part of a parameter's identity in files and resume points.
+    """
+    parameters = adapter_parameters(encoder, name)
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    return {key.replace(f".{name}.", "."): value for key, value in parameters.items()}

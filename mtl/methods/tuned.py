@@ -1,0 +1,64 @@
+"""What a stage-one method gives the run it is used in: what trains, how it is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mtl.engine import Group, Stage
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from mtl.engine import RunSettings
+    from mtl.tasks import TaskSpec
+
+Loss = Callable[["nn.Module", "TaskSpec", Mapping[str, Any]], Mapping[str, "torch.Tensor"]]
+"""(network, spec, batch) → named parts of the loss."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A method attached to an encoder.
+
+    Most methods fill ``groups`` and ``save`` only; the rest is for those whose training differs.
+
+    Attributes:
+        groups: what trains, head excluded. Names: ``method``; ``layer_norm`` for unfrozen
+            LayerNorms of the base that the method's own count leaves out; ``masks`` for scores of
+            which only a bit each is stored. Parameter names carry no name of the adapter.
+        save: (folder, base id) writes adapter files or ``delta.safetensors``.
+        penalties, after, caches: see :class:`mtl.engine.Attachment`.
+        plan: the stages of training, None for one ordinary stage. The head's group is called
+            ``head`` in :attr:`mtl.engine.Stage.train`.
+        loss: replaces the task loss (two passes, …), None for the usual one.
+        state, load_state: what a resume point must hold beyond trainable parameters.
+        finish: called once, when training is over and the best state is loaded: merge experts,
+            drop what is zero. Evaluation and storing see the result.
+        train_head: False keeps the head as it was drawn (SoRA's reference).
+        merged: scalars that the method adds at inference, None where that is all that trains.
+        mask_entries: bits stored beside the floats.
+    """
+
+    groups: Sequence[Group]
+    save: Callable[[Path, str], None]
+    penalties: Sequence[Callable[[], Mapping[str, torch.Tensor]]] = ()
+    after: Sequence[Callable[[int], None]] = ()
+    caches: Sequence[Callable[[], AbstractContextManager[None]]] = ()
+    plan: Callable[[RunSettings], Sequence[Stage]] | None = None
+    loss: Loss | None = None
+    state: Callable[[], tuple[dict[str, torch.Tensor], dict[str, Any]]] | None = None
+    load_state: Callable[[Mapping[str, torch.Tensor], Mapping[str, Any]], None] | None = None
+    finish: Callable[[], None] | None = None
+    train_head: bool = True
+    merged: int | None = None
+    mask_entries: int = 0
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """All that trains, head excluded, by name."""
+        return {key: value for group in self.groups for key, value in group.parameters.items()}
