@@ -22,7 +22,7 @@ def main(argv: Sequence[str]) -> int:
         type=str,
         default=["all"],
         metavar="TASK",
-        help="'all', or names of source tasks (commas or spaces)",
+        help="'all', or names of source tasks; task:method for one of another method",
     )
     parser.add_argument("--method", type=str, default="scalearn", help="see mtl.methods ls")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one run per seed")
@@ -45,8 +45,8 @@ def main(argv: Sequence[str]) -> int:
         resolve_sources,
         resolve_target,
     )
-    from mtl.compose.sources import source_tasks
-    from mtl.methods import METHODS
+    from mtl.compose.sources import wanted_sources
+    from mtl.methods import METHODS, find_method
     from mtl.tasks import load_task
     from mtl.train import execute_all
 
@@ -54,10 +54,16 @@ def main(argv: Sequence[str]) -> int:
     if options.method in METHODS:
         hint = f"That is stage one: python -m mtl.train --method {options.method} --task TASK."
     COMPOSITIONS.get(options.method, hint)
-    METHODS.get(options.source_method)
+    find_method(options.source_method)
     suite = common.suite_of(options, [options.target])
     spec = load_task(options.target, suite.name)
-    tasks = source_tasks(names(options.sources), suite, spec.id, own=not options.without_own)
+    wanted = wanted_sources(
+        names(options.sources),
+        suite,
+        spec.id,
+        own=not options.without_own,
+        method=options.source_method,
+    )
     context = common.open_context(
         options,
         suite,
@@ -74,11 +80,10 @@ def main(argv: Sequence[str]) -> int:
         workspace=context.workspace,
     )
     sources = resolve_sources(
-        tasks,
+        wanted,
         target.data,
         zoo=context.workspace.zoo,
         base=context.backbone.base,
-        method=options.source_method,
         seed=options.source_seed,
         protocol=context.protocol,
         suite=suite.name,

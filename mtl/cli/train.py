@@ -25,13 +25,13 @@ def main(argv: Sequence[str]) -> int:
     from mtl.cli import common
     from mtl.cli.options import names
     from mtl.compose.base import COMPOSITIONS
-    from mtl.methods import METHODS
+    from mtl.methods import find_method
     from mtl.train import execute_all, plan_train, resolve_train
 
     hint = ""
     if options.method in COMPOSITIONS:
         hint = f"That is stage two: python -m mtl.compose --method {options.method} --target TASK."
-    method = METHODS.get(options.method, hint)
+    method = find_method(options.method, hint)
     tasks = names(options.task)
     suite = common.suite_of(options, tasks)
     specs = common.specs_of(suite, tasks)

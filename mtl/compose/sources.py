@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mtl.errors import RequestError
+from mtl.methods import METHODS, find_method
 from mtl.tasks import load_task
 from mtl.train.load import check_base
 
@@ -15,51 +17,78 @@ if TYPE_CHECKING:
     from mtl.zoo import Entry, Zoo
 
 
-def source_tasks(wanted: Sequence[str], suite: Suite, target: str, *, own: bool) -> list[str]:
-    """Task ids of the sources, the target's own last.
+@dataclass(frozen=True)
+class Wanted:
+    """A source that is asked for: the task, and the method its adapter was trained with."""
+
+    task: str
+    method: str
+
+
+def wanted_sources(
+    names: Sequence[str], suite: Suite, target: str, *, own: bool, method: str
+) -> list[Wanted]:
+    """The sources that ``names`` ask for, the target's own last.
 
     Args:
-        wanted: ``["all"]`` for every task of the suite, or names of tasks.
+        names: ``["all"]`` for every task of the suite, or names of tasks; ``task:method`` names a
+            source of another method than ``method``.
         own: False leaves the target's own adapter out.
 
     Raises:
-        RequestError: an unknown task, one named twice, or none left.
+        RequestError: an unknown task or method, one that composes with nothing, a task named
+            twice, or none left.
     """
-    if list(wanted) == ["all"]:
-        ids = list(suite.tasks)
-        if own and target not in ids:
-            ids.append(target)
+    if list(names) == ["all"]:
+        found = [Wanted(task, method) for task in suite.tasks]
+        if own and target not in suite.tasks:
+            found.append(Wanted(target, method))
     else:
-        ids = [load_task(name, suite.name).id for name in wanted]
+        pairs = [name.partition(":") for name in names]
+        found = [
+            Wanted(load_task(task, suite.name).id, other or method) for task, _, other in pairs
+        ]
+        ids = [source.task for source in found]
         twice = {task for task in ids if ids.count(task) > 1}
         if twice:
             raise RequestError(f"--sources names {', '.join(sorted(twice))} twice.")
     # The order has no effect on the function; the reference puts the target last, too.
-    ids = [task for task in ids if task != target] + [
-        task for task in ids if task == target and own
+    found = [source for source in found if source.task != target] + [
+        source for source in found if source.task == target and own
     ]
-    if not ids:
+    if not found:
         raise RequestError(
             f"No source is left for target {target!r}: name other tasks with --sources, or drop "
             "--without-own."
         )
-    return ids
+    for name in {source.method for source in found}:
+        chosen = find_method(name)
+        if not chosen.composes:
+            raise RequestError(
+                f"Sources of method {name!r} cannot be composed: {chosen.refusal}. Methods that "
+                f"can: {', '.join(composable())}."
+            )
+    return found
+
+
+def composable() -> list[str]:
+    """Names of the methods whose adapters can be sources."""
+    return [name for name in METHODS.names() if METHODS.get(name).composes]
 
 
 def resolve_sources(
-    tasks: Sequence[str],
+    wanted: Sequence[Wanted],
     target: TaskData,
     *,
     zoo: Zoo,
     base: Base,
-    method: str,
     seed: int,
     protocol: str,
     suite: str,
     model: str,
     allow_missing: bool = False,
 ) -> list[Entry]:
-    """One stage-one entry per task: of this base, ``method``, ``seed`` and protocol.
+    """One stage-one entry per wanted source: of this base, ``seed`` and protocol.
 
     The target's own source must be trained on the very rows that the composition trains on: one
     that saw more would carry them in. Of other tasks, one trained on all its rows goes before
@@ -71,9 +100,10 @@ def resolve_sources(
             base or placement does not fit.
     """
     found: list[Entry] = []
-    missing: list[str] = []
+    missing: list[Wanted] = []
     elsewhere: list[Entry] = []
-    for task in tasks:
+    for source in wanted:
+        task, method = source.task, source.method
         entries = zoo.entries(kind="adapter", task=task, method=method, seed=seed)
         fitting = [
             entry
@@ -97,21 +127,23 @@ def resolve_sources(
         if fitting:
             found.append(fitting[0])
         else:
-            missing.append(task)
+            missing.append(source)
             elsewhere += entries
     if missing and not allow_missing:
         wrong = [e for e in elsewhere if e.manifest.base["fingerprint"] != base.fingerprint]
         if wrong and len(wrong) == len(elsewhere):
             check_base(wrong[0], base)
         raise RequestError(
-            f"{len(missing)} of {len(tasks)} sources are not in the zoo {zoo.root} for base "
-            f"{base.id} ({base.fingerprint[:8]}), method {method}, seed {seed}, protocol "
-            f"{protocol}: {', '.join(missing)}. Train them:\n"
-            + _train_lines(missing, target, suite, method, seed, model)
+            f"{len(missing)} of {len(wanted)} sources are not in the zoo {zoo.root} for base "
+            f"{base.id} ({base.fingerprint[:8]}), seed {seed}, protocol {protocol}: "
+            + ", ".join(f"{source.task} ({source.method})" for source in missing)
+            + ". Train them:\n"
+            + _train_lines(missing, target, suite, seed, model)
             + "\nor go without them: --allow-missing."
         )
     if not found:
-        raise RequestError(f"None of the sources {', '.join(tasks)} is in the zoo {zoo.root}.")
+        tasks = ", ".join(source.task for source in wanted)
+        raise RequestError(f"None of the sources {tasks} is in the zoo {zoo.root}.")
     check_placement(found)
     return found
 
@@ -123,10 +155,11 @@ def check_placement(entries: Sequence[Entry]) -> None:
         RequestError: names two that differ, and in what; or one that changes the base itself.
     """
     for entry in entries:
-        if entry.manifest.weights == "delta":
+        if entry.manifest.weights == "delta" and len(entries) > 1:
             raise RequestError(
                 f"{entry.ref} changes weights of the base itself ({entry.manifest.method}); the "
-                "other sources were trained without that change, so it composes with nothing."
+                "other sources were trained without that change. It composes alone: --sources "
+                f"{entry.manifest.task['name']}."
             )
     first = entries[0]
     for entry in entries[1:]:
@@ -137,24 +170,30 @@ def check_placement(entries: Sequence[Entry]) -> None:
         said = "; ".join(f"{k}: {ours.get(k)} and {other.get(k)}" for k in differing)
         raise RequestError(
             f"Cannot compose {first.ref} with {entry.ref}: their placements differ ({said}). "
-            "Train them with one --set placement=…."
+            "Sources mix where they sit at the same places: train them with one --set placement=…, "
+            "or the same modules."
         )
 
 
 def _train_lines(
-    missing: Sequence[str], target: TaskData, suite: str, method: str, seed: int, model: str
+    missing: Sequence[Wanted], target: TaskData, suite: str, seed: int, model: str
 ) -> str:
     """The commands that make the missing sources; the target's own on the target's rows."""
-    line = f"  python -m mtl.train --suite {suite} --method {method} --seeds {seed} --model {model}"
     lines = []
-    others = " ".join(task for task in missing if task != target.spec.id)
-    if others:
-        lines.append(f"{line} --task {others}")
-    if target.spec.id in missing:
-        limit = target.max_train_samples
-        cut = f" --max-train-samples {limit}" if limit else ""
-        lines.append(
-            f"{line} --task {target.spec.id}{cut}   # the own source, on the same "
-            f"{target.sizes['train']} rows"
+    for method in dict.fromkeys(source.method for source in missing):
+        line = (
+            f"  python -m mtl.train --suite {suite} --method {method} --seeds {seed} "
+            f"--model {model}"
         )
+        tasks = [source.task for source in missing if source.method == method]
+        others = " ".join(task for task in tasks if task != target.spec.id)
+        if others:
+            lines.append(f"{line} --task {others}")
+        if target.spec.id in tasks:
+            limit = target.max_train_samples
+            cut = f" --max-train-samples {limit}" if limit else ""
+            lines.append(
+                f"{line} --task {target.spec.id}{cut}   # the own source, on the same "
+                f"{target.sizes['train']} rows"
+            )
     return "\n".join(lines)

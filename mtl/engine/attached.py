@@ -37,6 +37,7 @@ class Group:
         lr_factor: multiplies the run's learning rate.
         weight_decay: None for the run's (biases and normalisation never), or a fixed value.
         options: further options of ``torch.optim.AdamW`` for this group (betas, eps).
+        constant_lr: a rate of its own that no schedule and no ``lr_factor`` touches.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Group:
     lr_factor: float = 1.0
     weight_decay: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    constant_lr: float | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Stage:
         begin: called when the stage is entered and again when a run resumes in it; its argument
             says whether it is entered afresh. What it changes only once goes into ``state()``.
         forget: what was best before this stage is no candidate any more (another model trains).
+        lr_factor: multiplies the run's learning rate in this stage.
     """
 
     name: str = "train"
@@ -64,6 +67,7 @@ class Stage:
     train: tuple[str, ...] | None = None
     begin: Callable[[bool], None] | None = None
     forget: bool = False
+    lr_factor: float = 1.0
 
 
 class Attached(Protocol):

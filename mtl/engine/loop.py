@@ -111,7 +111,7 @@ def train(job: Job, device: Device) -> Outcome:
             stage.begin(fresh)
         order = job.feed.order(progress.epoch)
         planned = _planned_steps(stage, settings, len(order))
-        optimiser = Optimiser(_groups_of(attached, stage), settings, planned)
+        optimiser = Optimiser(_groups_of(attached, stage), settings, planned, stage.lr_factor)
         _set_training(trainable, optimiser.parameters)
         if optimiser_state is not None:
             optimiser.load_state(optimiser_state)

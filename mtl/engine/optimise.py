@@ -16,17 +16,21 @@ if TYPE_CHECKING:
 class Optimiser:
     """AdamW over named parameters, with the learning rate a pure function of the step.
 
-    The rate of step k of S is ``lr · lr_factor · f(k)``, with f rising linearly over the first
-    ``warmup · S`` steps and falling linearly to 0 at S (specs/composition_methods §0).
+    The rate of step k of S is ``lr · lr_factor · f(k)`` (factors of stage and group), f rising
+    linearly over the first ``warmup · S`` steps and falling linearly to 0 at S
+    (specs/composition_methods §0).
     """
 
-    def __init__(self, groups: Sequence[Group], settings: RunSettings, steps: int) -> None:
+    def __init__(
+        self, groups: Sequence[Group], settings: RunSettings, steps: int, lr_factor: float = 1.0
+    ) -> None:
         self._steps = max(steps, 1)
         self._warm = int(settings.warmup * self._steps + 0.999999)
         self._names: list[str] = []
         self.parameters: list[nn.Parameter] = []
         built: list[dict[str, Any]] = []
         self._peaks: list[float] = []
+        self._constant: list[bool] = []
         for group in groups:
             decayed: list[tuple[str, nn.Parameter]] = []
             plain: list[tuple[str, nn.Parameter]] = []
@@ -39,7 +43,10 @@ class Optimiser:
                 if items:
                     self._names += [name for name, _ in items]
                     self.parameters += [parameter for _, parameter in items]
-                    self._peaks.append(settings.lr * group.lr_factor)
+                    own = group.constant_lr
+                    peak = settings.lr * lr_factor * group.lr_factor
+                    self._peaks.append(peak if own is None else own)
+                    self._constant.append(own is not None)
                     built.append(
                         {
                             "params": [parameter for _, parameter in items],
@@ -58,8 +65,9 @@ class Optimiser:
     def step(self, step: int) -> None:
         """Take the 0-based optimiser step ``step`` with the rate of the schedule."""
         factor = self.factor(step)
-        for group, peak in zip(self._adam.param_groups, self._peaks, strict=True):
-            group["lr"] = peak * factor
+        rows = zip(self._adam.param_groups, self._peaks, self._constant, strict=True)
+        for group, peak, constant in rows:
+            group["lr"] = peak if constant else peak * factor
         self._adam.step()
 
     def clear(self) -> None:

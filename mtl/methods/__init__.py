@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING
 from mtl.lazy import exports
 
 if TYPE_CHECKING:
-    from mtl.methods.base import METHODS, Method, Request, attach, load, source_names
+    from mtl.methods.base import (
+        METHODS,
+        UNAVAILABLE,
+        Method,
+        Request,
+        attach,
+        find_method,
+        load,
+        source_names,
+    )
     from mtl.methods.count import Count, count_method
     from mtl.methods.placement import PLACEMENTS, signature
     from mtl.methods.source import PlainSource, Source, as_source
@@ -14,7 +23,16 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = exports(
     __name__,
     {
-        "base": ["METHODS", "Method", "Request", "attach", "load", "source_names"],
+        "base": [
+            "METHODS",
+            "UNAVAILABLE",
+            "Method",
+            "Request",
+            "attach",
+            "find_method",
+            "load",
+            "source_names",
+        ],
         "count": ["Count", "count_method"],
         "placement": ["PLACEMENTS", "signature"],
         "source": ["PlainSource", "Source", "as_source"],

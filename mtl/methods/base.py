@@ -83,8 +83,54 @@ for _name, _target in (
     ("parallel", "pfeiffer:PARALLEL"),
     ("bitfit", "bitfit:METHOD"),
     ("full-ft", "full_ft:METHOD"),
+    ("hadamard", "hadamard:METHOD"),
+    ("diff-pruning", "diff_pruning:METHOD"),
+    ("ia3", "ia3:METHOD"),
+    ("prefix", "prefix:METHOD"),
+    ("unipelt-ap", "unipelt:AP"),
+    ("unipelt-apl", "unipelt:APL"),
+    ("loreft", "loreft:METHOD"),
 ):
     METHODS.add(_name, f"mtl.methods.{_target}")
+
+
+UNAVAILABLE = tuple(
+    Unavailable(*row)
+    for row in (
+        (
+            "mole-adapter",
+            "it needs the dependency graph of every input from an external parser, and neither the "
+            "parses nor the code are published",
+            "arXiv:2310.16240; spec methods §6.3",
+        ),
+        (
+            "alora",
+            "there is no public code, and its allocation schedule is not given exactly",
+            "arXiv:2403.16187; spec methods §6.5",
+        ),
+        (
+            "learned-adapter",
+            "it is the result of an architecture search (GDNAS) whose code and found designs are "
+            "not published",
+            "Findings of ACL 2023; spec methods §6.6",
+        ),
+    )
+)
+
+
+def find_method(name: str, hint: str = "") -> Method:
+    """The method called ``name``.
+
+    Raises:
+        RequestError: unknown (with the closest name), or one that cannot be reproduced (with why).
+    """
+    for missing in UNAVAILABLE:
+        if name == missing.name:
+            raise RequestError(
+                f"Method {name!r} is named in papers and cannot be reproduced: {missing.reason} "
+                f"({missing.citation}). mtl.methods ls lists what there is."
+            )
+    return METHODS.get(name, hint)
 
 
 def make_settings(owner: str, settings: type, values: Mapping[str, Any]) -> Any:

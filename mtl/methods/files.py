@@ -86,19 +86,53 @@ def fill(what: str, parameters: Mapping[str, Tensor], stored: Mapping[str, Tenso
 
 
 def save_delta(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write changed base tensors."""
+    """Write changed base tensors, whole."""
     write_safetensors(folder / DELTA_FILE, tensors)
+
+
+def save_sparse_delta(
+    folder: Path, tensors: Mapping[str, Tensor], changed: Mapping[str, Tensor]
+) -> None:
+    """Write only the entries of base tensors where ``changed`` (bool, same shape) is true.
+
+    Per tensor ``<name>#index``, flat positions (int64), and ``<name>#value``, the new values.
+    """
+    found: dict[str, Tensor] = {}
+    for name, where in changed.items():
+        index = where.reshape(-1).nonzero().squeeze(1)
+        if len(index):
+            found[f"{name}#index"] = index
+            found[f"{name}#value"] = tensors[name].detach().reshape(-1)[index]
+    write_safetensors(folder / DELTA_FILE, found)
 
 
 @torch.no_grad()
 def load_delta(folder: Path, encoder: Any) -> dict[str, Tensor]:
-    """Put the changed base tensors of ``folder`` into ``encoder``; returns them by name.
+    """Put the changed base tensors of ``folder`` into ``encoder``.
+
+    Returns:
+        Name → the changed parameter; of sparse ones, too.
 
     Raises:
         ZooError: missing or damaged, a name that the base has not, or another shape.
     """
     stored, _ = read_safetensors(folder / DELTA_FILE)
     own = dict(encoder.named_parameters())
-    changed: dict[str, Tensor] = {name: own[name] for name in stored if name in own}
-    fill(str(folder / DELTA_FILE), changed, stored)
+    whole = {name: value for name, value in stored.items() if "#" not in name}
+    changed: dict[str, Tensor] = {name: own[name] for name in whole if name in own}
+    fill(str(folder / DELTA_FILE), changed, whole)
+    for name in sorted({key.partition("#")[0] for key in stored if "#" in key}):
+        index, value = stored.get(f"{name}#index"), stored.get(f"{name}#value")
+        if (
+            name not in own
+            or index is None
+            or value is None
+            or index.dtype != torch.int64
+            or index.shape != value.shape
+            or index.ndim != 1
+            or not (int(index.min()) >= 0 and int(index.max()) < own[name].numel())
+        ):
+            raise ZooError(f"{folder / DELTA_FILE}: the changes of {name!r} do not fit the base.")
+        own[name].view(-1)[index] = value
+        changed[name] = own[name]
     return changed

@@ -112,7 +112,7 @@ def test_the_remedy_that_the_message_offers_works(stocked: Path) -> None:
     shutil.rmtree(source(stocked, "same"))
     line = ["--target", TARGET, "--max-train-samples", "40", "--epochs", "1"]
     said = mtl("compose", *line)
-    refused(said, "mini/mood, mini/same", "--max-train-samples 40")
+    refused(said, "mini/mood (pfeiffer), mini/same (pfeiffer)", "--max-train-samples 40")
     remedies = [text.strip() for text in said.err.splitlines() if "mtl.train" in text]
     assert len(remedies) == 2
     for remedy in remedies:

@@ -1,0 +1,37 @@
+"""(IA)³: learned scales on keys, values and the FFN's intermediate activation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from adapters import IA3Config
+
+from mtl.methods.library import library_method
+
+MULTIPLIES = (
+    "it multiplies activations inside the layer, so there is no output that a scale could be put on"
+)
+
+
+@dataclass(frozen=True)
+class IA3Settings:
+    """(IA)³ has no settings: per layer ``k ⊙ l_k``, ``v ⊙ l_v`` and ``act(ffn) ⊙ l_ff``.
+
+    Every l starts at 1. L·(2·D + D_ffn) parameters: 55,296 on BERT-base (specs/adapter_methods
+    §6.1).
+    """
+
+
+def _config(settings: IA3Settings, hidden_size: int) -> Any:
+    return IA3Config()
+
+
+METHOD = library_method(
+    "ia3",
+    IA3Settings,
+    _config,
+    summary="learned scales on keys, values and the FFN activation",
+    citation="Liu et al. 2022, arXiv:2205.05638; spec methods §6.1",
+    refusal=MULTIPLIES,
+)

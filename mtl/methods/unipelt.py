@@ -1,0 +1,64 @@
+"""UniPELT: gated prefix, bottleneck adapter and LoRA together (APL), or without LoRA (AP)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from adapters import ConfigUnion, LoRAConfig, PrefixTuningConfig
+
+from mtl.errors import RequestError
+from mtl.methods.library import library_method
+from mtl.methods.pfeiffer import PfeifferSettings, bottleneck_config
+from mtl.methods.prefix import check_length
+
+
+@dataclass(frozen=True)
+class UniPELTSettings:
+    """Each part times its gate, ``mean_t sigmoid(w·x_t + b)``, one number per example and module.
+
+    Attributes:
+        lora: whether LoRA on queries and values is one of the parts.
+        prefix_length: of the flat prefix.
+        reduction_factor, bottleneck: of the bottleneck adapter, pfeiffer placement.
+        rank: of LoRA; its alpha has no effect, the gate stands in its place (spec methods §6.1).
+    """
+
+    lora: bool = True
+    prefix_length: int = 10
+    reduction_factor: float = 16.0
+    bottleneck: int = 0
+    rank: int = 8
+
+    def __post_init__(self) -> None:
+        check_length(self.prefix_length)
+        PfeifferSettings(self.reduction_factor, self.bottleneck)
+        if self.rank < 1:
+            raise RequestError(f"rank={self.rank} must be at least 1.")
+
+
+def _config(settings: UniPELTSettings, hidden_size: int) -> Any:
+    adapter = PfeifferSettings(settings.reduction_factor, settings.bottleneck)
+    parts = [
+        PrefixTuningConfig(flat=True, prefix_length=settings.prefix_length, use_gating=True),
+        bottleneck_config(adapter, hidden_size).replace(use_gating=True),
+    ]
+    if settings.lora:
+        parts.append(LoRAConfig(r=settings.rank, alpha=2, use_gating=True))
+    return ConfigUnion(*parts)
+
+
+def _method(name: str, summary: str, **defaults: Any) -> Any:
+    return library_method(
+        name,
+        UniPELTSettings,
+        _config,
+        summary=summary,
+        citation="Mao et al. 2022, arXiv:2110.07577; spec methods §6",
+        refusal="its parts are gated by the input, and one of them acts inside the attention",
+        defaults=defaults,
+    )
+
+
+AP = _method("unipelt-ap", "gated prefix and bottleneck adapter", lora=False)
+APL = _method("unipelt-apl", "gated prefix, bottleneck adapter and LoRA", lora=True)
