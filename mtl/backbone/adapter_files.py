@@ -7,11 +7,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from adapters.loading import AdapterLoader
+from torch import Tensor
+
 from mtl.errors import ZooError
-from mtl.files import read_json, writing
+from mtl.files import read_json, write_safetensors, writing
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter.safetensors"
@@ -27,12 +31,33 @@ def save_adapter(encoder: Any, name: str, folder: Path, model_id: str) -> None:
         RunError: the system refuses (full disk, read-only folder).
     """
     path = folder / CONFIG_FILE
+    loader = AdapterLoader(encoder, use_safetensors=True)
+    # On this one loader: its own writer refuses tensors that share memory, as prefixes do.
+    loader.weights_helper.save_weights = lambda target, wanted: write_safetensors(
+        Path(target) / WEIGHTS_FILE, _once(loader.weights_helper.state_dict(wanted))
+    )
     with writing(f"the adapter into {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
-        encoder.save_adapter(str(folder), name, use_safetensors=True)
+        loader.save(str(folder), name)
         config = json.loads(path.read_text(encoding="utf-8"))
         config["model_name"] = model_id
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _once(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Every tensor under one name: a pool of prefixes hangs in every layer of the encoder."""
+    kept: dict[int, str] = {}
+    for name in sorted(tensors, key=lambda name: (name.count("."), name)):
+        kept.setdefault(tensors[name].data_ptr(), name)
+    return {name: tensors[name] for name in kept.values()}
+
+
+def _alone(encoder: Any, missing: Iterable[str]) -> list[str]:
+    """The missing names that are no further name of a tensor which was there."""
+    gone = set(missing)
+    state = encoder.state_dict()
+    there = {value.data_ptr() for name, value in state.items() if name not in gone}
+    return sorted(name for name in gone if name not in state or state[name].data_ptr() not in there)
 
 
 def load_adapter(encoder: Any, folder: Path, name: str, config: Any) -> None:
@@ -62,6 +87,7 @@ def load_adapter(encoder: Any, folder: Path, name: str, config: Any) -> None:
     except Exception as error:
         encoder.delete_adapter(name)
         raise ZooError(f"Cannot load the adapter in {folder}: {error}") from error
+    info["missing_keys"] = _alone(encoder, info.get("missing_keys") or ())
     problems = {
         key: info.get(key)
         for key in ("missing_keys", "unexpected_keys", "error_msgs")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from mtl.cli.options import PlainParser
@@ -19,7 +19,8 @@ def main(argv: Sequence[str]) -> int:
     count = commands.add_parser(
         "count", help="exact trainable parameters, from the real modules; downloads nothing"
     )
-    count.add_argument("--method", required=True, help="a method or composition")
+    count.add_argument("--method", required=True, help="a method, a composition, or 'all' methods")
+    count.add_argument("--recipe", help="settings and head of a paper")
     count.add_argument("--model", default="roberta-base", help="known name, folder, or 'demo'")
     count.add_argument("--sources", type=int, default=8, help="K, for compositions")
     count.add_argument("--source-method", default="pfeiffer", help="method of the sources")
@@ -33,62 +34,117 @@ def main(argv: Sequence[str]) -> int:
 
 def _ls(options: Namespace) -> int:
     from mtl.compose import COMPOSITIONS
-    from mtl.methods import METHODS
+    from mtl.methods import METHODS, UNAVAILABLE
 
     rows: list[dict[str, Any]] = []
     for stage, registry in ((1, METHODS), (2, COMPOSITIONS)):
         for name in registry.names():
             item: Any = registry.get(name)
             defaults = {field.name: field.default for field in fields(item.settings)}
-            defaults.update(getattr(item, "defaults", {}))
-            rows.append(
-                {
-                    "method": name,
-                    "stage": stage,
-                    "summary": item.summary,
-                    "settings": defaults,
-                    "citation": item.citation,
-                }
-            )
+            row = {
+                "method": name,
+                "stage": stage,
+                "summary": item.summary,
+                "settings": {**defaults, **item.defaults},
+                "citation": item.citation,
+            }
+            if stage == 1:
+                row |= {"composes": item.composes or None, "refusal": item.refusal or None}
+            rows.append(row)
+    missing = [asdict(item) for item in UNAVAILABLE]
     if options.json:
-        print(json.dumps({"methods": rows}))
+        print(json.dumps({"methods": rows, "unavailable": missing}))
         return 0
     for row in rows:
         settings = " ".join(f"{key}={value}" for key, value in row["settings"].items())
         print(f"{row['method']}  (stage {row['stage']}): {row['summary']}")
-        print(f"    --set {settings}")
+        print(f"    --set {settings}" if settings else "    no settings")
+        if row.get("refusal"):
+            print(f"    no source of stage two: {row['refusal']}")
         print(f"    {row['citation']}")
+    for item in UNAVAILABLE:
+        print(f"{item.name}  (cannot be reproduced): {item.reason}")
+        print(f"    {item.citation}")
     return 0
 
 
 def _count(options: Namespace) -> int:
-    from mtl.compose import COMPOSITIONS, count_composition
+    from mtl.compose import COMPOSITIONS
     from mtl.errors import RequestError, unknown
-    from mtl.methods import METHODS, count_method
+    from mtl.methods import METHODS, find_method
+    from mtl.tasks import load_recipe
     from mtl.train.settings import parse_set
 
     if options.sources < 1 or options.labels < 1:
         raise RequestError("--sources and --labels must be at least 1.")
     values = parse_set(options.set)
-    if options.method in METHODS:
-        count = count_method(
-            options.method, options.model, values=values, head=options.head, labels=options.labels
-        )
+    recipe = load_recipe(options.recipe) if options.recipe else None
+    if options.method == "all":
+        found = {name: _count_one(name, options, recipe, values) for name in METHODS.names()}
     elif options.method in COMPOSITIONS:
-        count = count_composition(
-            options.method,
-            options.model,
-            sources=options.sources,
-            values=values,
-            source_method=options.source_method,
-            head=options.head,
-            labels=options.labels,
-        )
+        found = {options.method: _count_composition(options, values)}
+    elif options.method in METHODS:
+        found = {options.method: _count_one(options.method, options, recipe, values)}
     else:
+        find_method(options.method)  # says why a method that papers name is not there
         raise unknown("method", options.method, [*METHODS, *COMPOSITIONS])
     if options.json:
-        print(json.dumps(count.to_dict()))
+        rows = [{"name": name, **count.to_dict()} for name, count in found.items()]
+        print(
+            json.dumps(
+                {"methods": rows} if options.method == "all" else found[options.method].to_dict()
+            )
+        )
+    elif options.method == "all":
+        _print_counts(found)
     else:
-        for part, number in count.to_dict().items():
-            print(f"{part:<11}{number:>15,}")
+        for part, number in found[options.method].to_dict().items():
+            print(f"{part:<13}{number:>15,}" if part != "percent" else f"{part:<13}{number:>15.4f}")
     return 0
+
+
+def _count_one(name: str, options: Namespace, recipe: Any, values: dict[str, Any]) -> Any:
+    """Count a stage-one method; with 'all', settings that a method has not are not its."""
+    from mtl.methods import count_settings, find_method
+    from mtl.train.settings import Overrides, resolve_settings
+
+    method = find_method(name)
+    if options.method == "all":
+        known = {field.name for field in fields(method.settings)}
+        values = {key: value for key, value in values.items() if key in known}
+    settings, run = resolve_settings(
+        name,
+        method.settings,
+        method.defaults,
+        recipe.settings(name, "") if recipe else {},
+        recipe.name if recipe else "",
+        Overrides(values),
+    )
+    head = options.head or (run.head if recipe else None)
+    return count_settings(method, settings, options.model, head=head, labels=options.labels)
+
+
+def _count_composition(options: Namespace, values: dict[str, Any]) -> Any:
+    from mtl.compose import count_composition
+
+    return count_composition(
+        options.method,
+        options.model,
+        sources=options.sources,
+        values=values,
+        source_method=options.source_method,
+        head=options.head,
+        labels=options.labels,
+    )
+
+
+def _print_counts(found: dict[str, Any]) -> None:
+    from tabulate import tabulate
+
+    rows = []
+    for name, count in found.items():
+        row = count.to_dict()
+        numbers = [f"{row[key]:,}" for key in row if key != "percent"]
+        rows.append([name, *numbers, f"{row['percent']:.4f}"])
+    headers = ["", *(key for key in row if key != "percent"), "percent"]
+    print(tabulate(rows, headers=headers, disable_numparse=True, colalign=["left"] + ["right"] * 7))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         load,
         source_names,
     )
-    from mtl.methods.count import Count, count_method
+    from mtl.methods.count import Count, count_method, count_settings
     from mtl.methods.placement import PLACEMENTS, signature
     from mtl.methods.source import PlainSource, Source, as_source
     from mtl.methods.tuned import Tuned
@@ -33,7 +33,7 @@ __all__, __getattr__, __dir__ = exports(
             "load",
             "source_names",
         ],
-        "count": ["Count", "count_method"],
+        "count": ["Count", "count_method", "count_settings"],
         "placement": ["PLACEMENTS", "signature"],
         "source": ["PlainSource", "Source", "as_source"],
         "tuned": ["Tuned"],

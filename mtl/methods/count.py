@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mtl.backbone import build_head, skeleton
-from mtl.methods.base import METHODS, Request, attach, make_settings
+from mtl.methods.base import Method, Request, attach, find_method, make_settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,16 +77,23 @@ def count_method(
     Raises:
         RequestError: unknown method, setting or model shape.
     """
+    method = find_method(name)
+    settings = make_settings(name, method.settings, {**method.defaults, **values})
+    return count_settings(method, settings, model, head=head, labels=labels)
+
+
+def count_settings(
+    method: Method, settings: Any, model: str, *, head: str | None = None, labels: int = 2
+) -> Count:
+    """As :func:`count_method`, for settings that are made."""
     import torch
 
-    method = METHODS.get(name)
-    settings = make_settings(name, method.settings, {**method.defaults, **values})
     encoder = skeleton(model)
     base = numel(encoder.parameters())
     with torch.device("meta"):
         tuned = attach(encoder, method, settings, "counted", Request(head=head or ""))
     sizes = {group.name: numel(group.parameters.values()) for group in tuned.groups}
-    own = sum(size for part, size in sizes.items() if part not in {"layer_norm", "masks"})
+    own = sum(size for part, size in sizes.items() if part not in {"layer_norm", "masks", "gates"})
     of_head = count_head(head, encoder.config, labels)
     return Count(
         method=own,

@@ -30,7 +30,8 @@ class Tuned:
     Attributes:
         groups: what trains, head excluded. Names: ``method``; ``layer_norm`` for unfrozen
             LayerNorms of the base that the method's own count leaves out; ``masks`` for scores of
-            which only a bit each is stored. Parameter names carry no name of the adapter.
+            which only a bit each is stored; ``gates`` for what is not stored at all. Parameter
+            names carry no name of the adapter.
         save: (folder, base id) writes adapter files or ``delta.safetensors``.
         penalties, after, caches: see :class:`mtl.engine.Attachment`.
         plan: the stages of training, None for one ordinary stage. The head's group is called

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from mtl.lazy import exports
 
 if TYPE_CHECKING:
-    from mtl.train.load import load_adapter_entry
+    from mtl.train.load import load_adapter_entry, load_network
     from mtl.train.plan import Built, RunPlan
     from mtl.train.run import Report, execute, execute_all
     from mtl.train.settings import Overrides, resolve_settings
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = exports(
     __name__,
     {
-        "load": ["load_adapter_entry"],
+        "load": ["load_adapter_entry", "load_network"],
         "plan": ["Built", "RunPlan"],
         "run": ["Report", "execute", "execute_all"],
         "settings": ["Overrides", "resolve_settings"],

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mtl.backbone import Network, load_head
+from mtl.backbone.injection import freeze
+from mtl.engine import Attachment
 from mtl.errors import RequestError
-from mtl.methods import METHODS, load
+from mtl.methods import find_method, load
 from mtl.methods.base import make_settings
 
 if TYPE_CHECKING:
-    from mtl.backbone import Base
+    from mtl.backbone import Backbone, Base
     from mtl.zoo import Entry, Zoo
 
 
@@ -42,8 +45,31 @@ def load_adapter_entry(encoder: Any, entry: Entry, zoo: Zoo, name: str) -> None:
     """
     zoo.load_check(entry)
     manifest = entry.manifest
-    method = METHODS.get(manifest.method)
+    method = find_method(manifest.method)
     settings = make_settings(manifest.method, method.settings, dict(manifest.method_settings))
     load(encoder, method, settings, name, entry.folder)
     if method.as_source is not None:
         method.as_source(encoder, settings, name)
+
+
+def load_network(entry: Entry, zoo: Zoo, backbone: Backbone) -> Attachment:
+    """A stage-one entry as a frozen model with its head: ``.logits(batch)`` answers as stored.
+
+    The entry's files are checked against their hashes first.
+
+    Raises:
+        RequestError: an entry of another base, a composition, or an unknown method.
+        ZooError: damaged files, or weights that do not fit.
+    """
+    manifest = entry.manifest
+    if manifest.kind != "adapter":
+        raise RequestError(f"{entry.ref} is a {manifest.kind}, not the adapter of a single task.")
+    check_base(entry, backbone.base)
+    zoo.load_check(entry)
+    method = find_method(manifest.method)
+    settings = make_settings(manifest.method, method.settings, dict(manifest.method_settings))
+    encoder = backbone.encoder()
+    tuned = load(encoder, method, settings, "loaded", entry.folder, active=True)
+    head = load_head(entry.folder, encoder.config, pooler=backbone.pooler)
+    freeze(head)
+    return Attachment(Network(encoder, head).eval(), {}, [], caches=tuned.caches)

@@ -99,7 +99,7 @@ def test_missing_sources_name_themselves_and_both_remedies(mini: Path, tiny: Any
     refused(
         mtl("compose", "--target", TARGET),
         "3 of 3 sources are not in the zoo",
-        "mini/mood, mini/shared, mini/same",
+        "mini/mood (pfeiffer), mini/shared (pfeiffer), mini/same (pfeiffer)",
         "python -m mtl.train --suite mini --method pfeiffer --seeds 0 --model",
         "--task mini/mood mini/shared",
         "--allow-missing",
