@@ -16,8 +16,9 @@ stock_fuse         AdapterFusion as ``adapters`` trains it
 fusion             the same function as ``mtl`` trains it
 =================  ==========================================================================
 
-Per variant: seconds (fastest round), tensors saved for the backward pass (unique storages, weights
-excluded), ATen calls per step (a stand-in for kernel launches), peak device memory on a GPU.
+Per variant: seconds (fastest round), peak memory of a step beyond weights and optimiser, tensors
+saved for the backward pass (unique storages, weights excluded), ATen calls per step (a stand-in for
+kernel launches).
 """
 
 from __future__ import annotations
@@ -26,25 +27,12 @@ import argparse
 import copy
 import json
 import logging
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from measuring import CountCalls, Step, interleaved, peak_bytes, saved_bytes
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-
-Step = Callable[[], None]
-
-
-class CountCalls(TorchDispatchMode):
-    """Counts ATen calls."""
-
-    calls = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.calls += 1
-        return func(*args, **(kwargs or {}))
 
 
 def make_encoder(options: argparse.Namespace) -> Any:
@@ -164,25 +152,6 @@ def make_step(
     return step
 
 
-def saved_bytes(encoder: Any, batch: dict[str, Tensor]) -> int:
-    """Bytes of unique storages kept for the backward pass, weights and buffers excluded."""
-    own = {t.untyped_storage().data_ptr() for t in [*encoder.parameters(), *encoder.buffers()]}
-    seen: dict[int, int] = {}
-    # Storages must stay alive while they are counted, or an address could be used twice.
-    alive: list[Tensor] = []
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            seen[storage.data_ptr()] = storage.nbytes()
-            alive.append(tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        encoder(**batch).last_hidden_state[:, 0].square().mean()
-    return sum(seen.values())
-
-
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     variants = build(options)
     device = torch.device(options.device)
@@ -197,30 +166,17 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         name: make_step(encoder, parameters, batch, options.bf16)
         for name, (encoder, parameters) in variants.items()
     }
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    peaks: dict[str, int] = {}
-    for number in range(options.rounds + 1):  # the first round warms up
-        for name, step in steps.items():
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-                torch.cuda.reset_peak_memory_stats()
-            start = time.perf_counter()
-            step()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-                peaks[name] = torch.cuda.max_memory_allocated()
-            if number:
-                times[name].append(time.perf_counter() - start)
+    times = interleaved(steps, options.rounds, device)
     rows = {}
     for name, (encoder, parameters) in variants.items():
         with CountCalls() as counter:
             steps[name]()
         rows[name] = {
-            "seconds": round(min(times[name]), 5),
+            "seconds": round(times[name], 5),
+            "peak_mb": round(peak_bytes(steps[name], device) / 2**20, 1),
             "saved_mb": round(saved_bytes(encoder, batch) / 2**20, 1),
             "aten_calls": counter.calls,
             "trainable": sum(parameter.numel() for parameter in parameters),
-            **({"peak_mb": round(peaks[name] / 2**20, 1)} if name in peaks else {}),
         }
     base = rows["bare"]["seconds"]
     return {
