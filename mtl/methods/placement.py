@@ -24,6 +24,10 @@ PLACEMENTS: dict[str, type[BnConfig]] = {
 }
 
 
+ALL_PLACEMENTS = (*PLACEMENTS, "paper")
+"""What our own cores can be told."""
+
+
 def placement_fields(placement: str) -> dict[str, Any]:
     """The config fields that a placement fixes, for configs of our own cores.
 

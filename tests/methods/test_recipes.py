@@ -11,9 +11,7 @@ from mtl.methods import METHODS
 from mtl.tasks import list_recipes, list_tasks, load_recipe, load_task
 from mtl.train.settings import Overrides, resolve_settings
 
-ALL = {name: METHODS for name in METHODS.names()} | {
-    name: COMPOSITIONS for name in COMPOSITIONS.names()
-}
+ALL = dict.fromkeys(METHODS.names(), METHODS) | dict.fromkeys(COMPOSITIONS.names(), COMPOSITIONS)
 
 
 @pytest.mark.parametrize("name", list_recipes())
