@@ -138,7 +138,7 @@ def as_source(adapter: Adapter, config: Any) -> Source:
     """
     odd = [
         option
-        for option in ("ln_before", "ln_after", "use_gating", "stochastic_depth", "phm_layer")
+        for option in ("ln_before", "ln_after", "use_gating", "stochastic_depth")
         if config[option]
     ]
     if odd:
