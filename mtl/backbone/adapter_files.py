@@ -7,17 +7,15 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from adapters.loading import AdapterLoader
 from torch import Tensor
 
 from mtl.errors import ZooError
-from mtl.files import read_json, read_safetensors, write_safetensors, writing
+from mtl.files import read_json, write_safetensors, writing
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter.safetensors"
@@ -38,8 +36,11 @@ def save_adapter(encoder: Any, name: str, folder: Path, model_id: str) -> None:
 
     def save_weights(target: str, wanted: Callable[[str], bool]) -> None:
         # On this one loader. Its own writer refuses tensors that share memory, as prefixes do; and
-        # of an encoder without a model around it, it forgets the parameters that layers share.
+        # of an encoder without a model around it, it forgets the parameters that layers share. It
+        # reads those, under any adapter name, if all names are as in a model with a head.
         tensors = loader.weights_helper.state_dict(lambda key: wanted(key) or shared in f".{key}")
+        if any(shared in f".{key}" for key in tensors):
+            tensors = {f"{encoder.base_model_prefix}.{key}": tensors[key] for key in tensors}
         write_safetensors(Path(target) / WEIGHTS_FILE, _once(tensors))
 
     loader.weights_helper.save_weights = save_weights
@@ -65,29 +66,6 @@ def _alone(encoder: Any, missing: Iterable[str]) -> list[str]:
     state = encoder.state_dict()
     there = {value.data_ptr() for name, value in state.items() if name not in gone}
     return sorted(name for name in gone if name not in state or state[name].data_ptr() not in there)
-
-
-@torch.no_grad()
-def _load_shared(encoder: Any, folder: Path, name: str, info: dict[str, Any]) -> None:
-    """Fill the parameters that layers share, and correct ``info`` accordingly.
-
-    Of an encoder without a model around it, ``adapters`` neither renames nor reports them.
-    """
-    part = re.compile(r"(?:^|\.)shared_parameters\.[^.]+\.(.+)$")
-    tensors, _ = read_safetensors(folder / WEIGHTS_FILE)
-    stored = {found[1]: value for key, value in tensors.items() if (found := part.search(key))}
-    shared = getattr(encoder, "shared_parameters", {})
-    own = dict(shared[name].items()) if name in shared else {}
-    for key, parameter in own.items():
-        if key not in stored or stored[key].shape != parameter.shape:
-            info["missing_keys"].append(f"shared_parameters.{name}.{key}")
-        else:
-            parameter.copy_(stored[key])
-    info["unexpected_keys"] = [
-        key
-        for key in info.get("unexpected_keys") or ()
-        if not ((found := part.search(key)) and found[1] in own)
-    ]
 
 
 def load_adapter(encoder: Any, folder: Path, name: str, config: Any) -> None:
@@ -118,7 +96,6 @@ def load_adapter(encoder: Any, folder: Path, name: str, config: Any) -> None:
         encoder.delete_adapter(name)
         raise ZooError(f"Cannot load the adapter in {folder}: {error}") from error
     info["missing_keys"] = _alone(encoder, info.get("missing_keys") or ())
-    _load_shared(encoder, folder, name, info)
     problems = {
         key: info.get(key)
         for key in ("missing_keys", "unexpected_keys", "error_msgs")

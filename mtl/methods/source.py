@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as functional
-from adapters.methods.modeling import Activation_Function_Class, Adapter
+from adapters.methods.modeling import Activation_Function_Class, Adapter, PHMLayer
 from torch import Tensor, nn
 
 from mtl.backbone.injection import CoreConfig
@@ -134,7 +134,8 @@ def as_source(adapter: Adapter, config: Any) -> Source:
 
     Raises:
         RequestError: normalisation, gating or stochastic depth inside the adapter: the output is
-            then no linear map of features.
+            then no linear map of features. Or a PHM layer that :attr:`Method.as_source` has not
+            made dense.
     """
     odd = [
         option
@@ -145,6 +146,11 @@ def as_source(adapter: Adapter, config: Any) -> Source:
         raise RequestError(
             f"Cannot compose an adapter that uses {', '.join(odd)}: its output is not a linear map "
             "of bottleneck features."
+        )
+    if isinstance(adapter.adapter_up, PHMLayer):
+        raise RequestError(
+            "Cannot compose a phm_layer as it is: it reads its rule from the forward of the active "
+            "adapter. The method's own as_source makes it dense; call that first."
         )
     up, scaling = adapter.adapter_up, adapter.scaling
     weight, bias = (up.weight, up.bias) if isinstance(up, nn.Linear) else up.dense()

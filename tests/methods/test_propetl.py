@@ -189,27 +189,6 @@ def test_both_are_plain_sources_of_stage_two(
     assert placements[0] == placements[1] == placements[2]
 
 
-def test_a_compacter_file_without_the_shared_rule_is_refused(
-    backbone: Any, tokens: Any, jiggle: Any, tmp_path: Path
-) -> None:
-    from mtl.files import write_safetensors
-
-    method, settings = METHODS.get("compacter"), CompacterSettings(bottleneck=8)
-    encoder = backbone.encoder()
-    tuned = attach(encoder, method, settings, "mine")
-    jiggle(tuned.parameters.values(), 0.5)
-    tuned.save(tmp_path, "tiny")
-    other = backbone.encoder()
-    load(other, method, settings, "another", tmp_path, active=True)
-    with torch.no_grad():
-        assert torch.equal(other(**tokens).last_hidden_state, encoder(**tokens).last_hidden_state)
-    stored = load_file(tmp_path / "adapter.safetensors")
-    del stored["shared_parameters.mine.phm_rule"]
-    write_safetensors(tmp_path / "adapter.safetensors", stored)
-    with pytest.raises(ZooError, match="phm_rule"):
-        load(backbone.encoder(), method, settings, "third", tmp_path)
-
-
 def test_golden_compacter() -> None:
     """``adapters``' layer, and our dense form of it, against the reference."""
     from adapters.methods.modeling import Adapter
