@@ -63,6 +63,8 @@ def shape_config(model: str) -> Any:
     name = model.partition("@")[0]
     for owner in _OWNERS:
         name = name.removeprefix(owner)
+    if f"microsoft/{name}" in _KNOWN:
+        name = f"microsoft/{name}"
     if name in _KNOWN:
         kind, values = _KNOWN[name]
         return AutoConfig.for_model(kind, **values)

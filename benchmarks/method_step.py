@@ -1,0 +1,172 @@
+"""Cost of a training step of every stage-one method, as ratios to one Pfeiffer adapter.
+
+    python benchmarks/method_step.py             # 12 layers × 768, B 16 × T 64, all methods
+    python benchmarks/method_step.py --methods pfeiffer adakron tensorized-tt --json
+
+All methods run in one process, in interleaved rounds, on copies of one randomly initialised encoder
+with its dropout on; a step is forward, loss with the method's own terms, backward, AdamW, and what
+the method does after it. Further rows, where the methods are there:
+
+- ``tensorized-* dense``: the same adapter with its dense matrices built in every forward;
+- ``sora loop``: the proximal step with boolean masks gate by gate, as the reference does it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import logging
+from typing import Any
+
+import torch
+from measuring import CountCalls, Step, interleaved, peak_bytes
+from torch import nn
+
+from mtl.backbone import Network, build_head
+from mtl.backbone.injection import freeze, init
+from mtl.engine import Attachment, Group
+from mtl.methods import METHODS, Request, attach
+from mtl.tasks import load_task
+
+
+def make_encoder(options: argparse.Namespace) -> Any:
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=1000,
+        hidden_size=options.hidden,
+        num_hidden_layers=options.layers,
+        num_attention_heads=max(1, options.hidden // 64),
+        intermediate_size=4 * options.hidden,
+        max_position_embeddings=options.tokens,
+    )
+    return BertModel(config, add_pooling_layer=False)
+
+
+def build(name: str, pristine: Any, options: argparse.Namespace) -> tuple[Attachment, Any]:
+    """The method on a copy of the encoder, with a head, as a run would train it."""
+    method = METHODS.get(name)
+    settings = method.settings(**method.defaults)
+    encoder = init(copy.deepcopy(pristine))
+    freeze(encoder)
+    torch.manual_seed(1)
+    tuned = attach(encoder, method, settings, "measured", Request(options.steps, "two_layer"))
+    network = Network(encoder, build_head("two_layer", encoder.config, 2, pooler=False))
+    spec = load_task("demo/entail")
+    groups = [*tuned.groups, Group("head", dict(network.head.named_parameters()))]
+    attached = Attachment(
+        network.to(options.device).train(),
+        {spec.id: spec},
+        groups,
+        penalties=tuned.penalties,
+        after=tuned.after,
+        own_loss=tuned.loss,
+    )
+    return attached, tuned
+
+
+def make_step(attached: Attachment, batch: dict[str, Any]) -> Step:
+    parameters: list[nn.Parameter] = [
+        parameter for group in attached.groups() for parameter in group.parameters.values()
+    ]
+    optimiser = torch.optim.AdamW(parameters, lr=1e-4)
+    number = [0]
+
+    def step() -> None:
+        loss = torch.stack(list(attached.loss(batch).values())).sum()
+        loss.backward()
+        optimiser.step()
+        attached.after_step(number[0])
+        optimiser.zero_grad(set_to_none=True)
+        number[0] += 1
+
+    return step
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    pristine = make_encoder(options)
+    device = torch.device(options.device)
+    shape = (options.batch, options.tokens)
+    batch: dict[str, Any] = {
+        "input_ids": torch.randint(5, 1000, shape, device=device),
+        "attention_mask": torch.ones(shape, dtype=torch.long, device=device),
+        "labels": torch.randint(0, 2, shape[:1], device=device),
+        "row": torch.arange(options.batch, device=device),
+        "task": "demo/entail",
+    }
+    names = options.methods or METHODS.names()
+    names = ["pfeiffer", *(name for name in names if name != "pfeiffer")]
+    rows: dict[str, dict[str, Any]] = {}
+    # A few at a time beside Pfeiffer: all of them at once would not fit into memory.
+    for start in range(1, max(len(names), 2), options.together):
+        chosen = ["pfeiffer", *names[start : start + options.together]]
+        steps: dict[str, Step] = {}
+        trainable = {}
+        for name in chosen:
+            attached, tuned = build(name, pristine, options)
+            steps[name] = make_step(attached, batch)
+            trainable[name] = sum(p.numel() for p in tuned.parameters.values())
+        seconds = interleaved(steps, options.rounds, device)
+        for name in chosen:
+            if name in rows:
+                continue
+            with CountCalls() as counter:
+                steps[name]()
+            rows[name] = {
+                "ratio": round(seconds[name] / seconds["pfeiffer"], 3),
+                "seconds": round(seconds[name], 5),
+                "peak_mb": round(peak_bytes(steps[name], device) / 2**20, 1),
+                "aten_calls": counter.calls,
+                "trainable": trainable[name],
+            }
+    return {
+        "ratios": {name: row["ratio"] for name, row in rows.items()},
+        "methods": rows,
+        "parts": parts(options),
+        "shape": {k: getattr(options, k) for k in ("layers", "hidden", "batch", "tokens")},
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "rounds": options.rounds,
+    }
+
+
+def parts(options: argparse.Namespace) -> dict[str, Any]:
+    """Ratios of single pieces to the form they replace."""
+    return {}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    for name, value in (
+        ("layers", 12),
+        ("hidden", 768),
+        ("batch", 16),
+        ("tokens", 64),
+        ("rounds", 5),
+        ("steps", 1000),
+        ("together", 4),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--methods", nargs="+", choices=METHODS.names(), metavar="METHOD")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    options = parser.parse_args()
+    logging.getLogger("adapters").setLevel(logging.ERROR)
+    result = measure(options)
+    if options.json:
+        print(json.dumps(result))
+        return
+    from tabulate import tabulate
+
+    rows = [[name, *row.values()] for name, row in result["methods"].items()]
+    print(tabulate(rows, headers=["method", *next(iter(result["methods"].values()))]))
+    for name, row in result["parts"].items():
+        print(f"{name}: {row}")
+    print(f"{result['device']}, {result['threads']} threads, torch {result['torch']}")
+
+
+if __name__ == "__main__":
+    main()

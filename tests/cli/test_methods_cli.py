@@ -1,0 +1,114 @@
+"""``mtl.methods``: the listing, and exact counts as the papers print them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from cli_bench import mtl, refused
+
+from mtl.compose import COMPOSITIONS
+from mtl.methods import METHODS
+
+TABLE: list[tuple[str, str, str, int]] = [
+    ("bert-base-uncased", "adakron", "bottleneck=48", 599_232),
+    ("bert-base-uncased", "adakron", "bottleneck=32", 414_864),
+    ("bert-base-uncased", "adamix", "bottleneck=48 experts=4 share_up=true", 2_223_360),
+    ("bert-base-uncased", "madakron-full", "bottleneck=48 experts=2", 746_880),
+    ("bert-base-uncased", "madakron-partial", "bottleneck=48 experts=2", 636_144),
+    ("bert-base-uncased", "pfeiffer", "bottleneck=48", 894_528),
+    ("bert-base-uncased", "pfeiffer", "bottleneck=32", 599_424),
+    ("bert-base-uncased", "houlsby", "bottleneck=48", 1_789_056),
+    ("bert-base-uncased", "compacter", "bottleneck=24", 57_088),
+    ("bert-base-uncased", "compacter++", "", 28_576),
+    ("bert-base-uncased", "ia3", "", 55_296),
+    ("bert-base-uncased", "lora", "rank=8", 294_912),
+    ("bert-base-uncased", "prefix", "prefix_length=10", 184_320),
+    ("bert-base-uncased", "unipelt-ap", "prefix_length=10", 1_097_304),
+    ("bert-base-uncased", "unipelt-apl", "prefix_length=10", 1_410_672),
+    ("bert-base-uncased", "vera", "rank=1024", 43_008),
+    ("bert-base-uncased", "hadamard", "", 36_864),
+    ("roberta-large", "adakron", "bottleneck=16", 614_592),
+    ("roberta-base", "compacter++", "reduction_factor=16", 29_440),
+    ("roberta-base", "propetl", "", 74_544),
+    ("microsoft/deberta-v3-base", "sora", "rank=8", 1_327_680),
+    ("microsoft/deberta-v3-base", "adalora", "rank=1 target_rank=1", 165_960),
+    ("deberta-v3-base", "adalora", "rank=2", 331_920),
+    ("deberta-v3-base", "adalora", "rank=8", 1_327_680),
+]
+
+
+def count(*argv: str) -> dict[str, Any]:
+    said = mtl("methods", "count", *argv, "--json")
+    assert said.code == 0, said
+    return said.json
+
+
+@pytest.mark.parametrize(("model", "method", "values", "expected"), TABLE)
+def test_counts_of_the_papers(model: str, method: str, values: str, expected: int) -> None:
+    options = ["--set", *values.split()] if values else []
+    found = count("--model", model, "--method", method, *options)
+    assert found["method"] == found["total"] == expected
+    assert (found["layer_norm"], found["head"]) == (0, 0)
+    assert 0 < found["percent"] < 3
+    if method in {"adamix", "madakron-full", "madakron-partial"}:
+        assert found["merged"] == (894_528 if method == "adamix" else 599_232)
+    assert found["mask_entries"] == (884_736 if method == "propetl" else 0)
+
+
+def test_bitfit_with_the_pooler() -> None:
+    found = count("--model", "bert-base-uncased", "--method", "bitfit", "--head", "pooler_linear")
+    assert (found["method"], found["head"]) == (102_912, 1_538)
+
+
+def test_a_recipe_brings_settings_and_head() -> None:
+    line = ["--model", "bert-base-cased", "--recipe", "tensorized", "--method"]
+    found = count(*line, "tensorized-cp")
+    assert found["method"] == 11_616
+    assert (found["layer_norm"], found["head"], found["total"]) == (38_400, 1_538, 51_554)
+    assert f"{found['percent']:.4f}" == "0.0476"
+    found = count(*line, "tensorized-tucker", "--set", "rank=4")
+    assert (found["method"], found["total"]) == (26_112, 66_050)
+
+
+def test_all_methods_in_one_table() -> None:
+    found = count("--model", "roberta-base", "--method", "all")["methods"]
+    assert [row["name"] for row in found] == METHODS.names()
+    said = mtl("methods", "count", "--model", "roberta-base", "--method", "all")
+    assert said.code == 0
+    assert [line.split()[0] for line in said.out.splitlines()[2:]] == METHODS.names()
+    assert "894,528" in said.out
+
+
+def test_listing() -> None:
+    said = mtl("methods", "ls", "--json").json
+    names = [row["method"] for row in said["methods"]]
+    assert names == [*METHODS.names(), *COMPOSITIONS.names()]
+    for row in said["methods"]:
+        assert row["summary"]
+        assert row["citation"]
+        if row["stage"] == 1:
+            assert bool(row["composes"]) != bool(row["refusal"]), row
+    assert {row["name"] for row in said["unavailable"]} == {
+        "mole-adapter",
+        "alora",
+        "learned-adapter",
+    }
+    text = mtl("methods", "ls").out
+    assert "no source of stage two" in text
+    assert all(name in text for name in names)
+
+
+@pytest.mark.parametrize(
+    ("argv", "parts"),
+    [
+        (["--method", "adakrn"], ["adakrn", "Did you mean 'adakron'"]),
+        (["--method", "adakron", "--set", "bottleneck=30"], ["bottleneck=30", "multiple of 4"]),
+        (["--method", "adakron", "--set", "bottlneck=48"], ["Did you mean 'bottleneck'"]),
+        (["--method", "adakron", "--recipe", "adakrom"], ["Did you mean 'adakron'"]),
+        (["--method", "adakron", "--model", "bert-base"], ["bert-base"]),
+        (["--method", "adakron", "--labels", "0"], ["--labels"]),
+    ],
+)
+def test_wrong_requests(argv: list[str], parts: list[str]) -> None:
+    refused(mtl("methods", "count", *argv), *parts)
