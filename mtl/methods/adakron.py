@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as functional
@@ -56,9 +57,35 @@ def check_bottleneck(bottleneck: int) -> None:
 
 
 def kron_features(both: Tensor, outer: int = FACTOR) -> Tensor:
-    """``GELU(u ⊗ v)`` of ``both = [u; v]``: (…, 4 + R/4) → (…, R)."""
-    u, v = both[..., :outer], both[..., outer:]
-    return functional.gelu((u.unsqueeze(-1) * v.unsqueeze(-2)).flatten(-2))
+    """``GELU(u ⊗ v)`` of ``both = [u; v]``: (…, 4 + R/4) → (…, R).
+
+    Only u and v are kept for the backward pass.
+    """
+    return _KronFeatures.apply(both, outer)
+
+
+class _KronFeatures(torch.autograd.Function):
+    """Makes ``u ⊗ v`` again in the backward pass, where autograd would keep it: R per token."""
+
+    @staticmethod
+    def forward(ctx: Any, both: Tensor, outer: int) -> Tensor:
+        ctx.save_for_backward(both)
+        ctx.outer = outer
+        u, v = _factors(both, outer)
+        return functional.gelu((u * v).flatten(-2))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (both,) = ctx.saved_tensors
+        u, v = _factors(both, ctx.outer)
+        product = u * v
+        grad = torch.ops.aten.gelu_backward(grads[0].reshape(product.shape), product)
+        return torch.cat([(grad * v).sum(-1), (grad * u).sum(-2)], dim=-1), None
+
+
+def _factors(both: Tensor, outer: int) -> tuple[Tensor, Tensor]:
+    """u (…,4,1) and v (…,1,R/4), whose product is ``u ⊗ v`` before flattening."""
+    return both[..., :outer].unsqueeze(-1), both[..., outer:].unsqueeze(-2)
 
 
 def bert_linear(inputs: int, outputs: int) -> nn.Linear:
@@ -69,12 +96,23 @@ def bert_linear(inputs: int, outputs: int) -> nn.Linear:
     return linear
 
 
-class KronDown(nn.Module):
-    """(B,T,D) → (B,T,R). Both projections are one product of width 4 + R/4, u first."""
+@torch.no_grad()
+def filled_linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """A linear layer that starts as copies of ``weight`` (out,in) and ``bias``; draws nothing."""
+    linear: nn.Linear = nn.utils.skip_init(
+        nn.Linear, weight.shape[1], weight.shape[0], device=weight.device, dtype=weight.dtype
+    )
+    linear.weight.copy_(weight)
+    linear.bias.copy_(bias)
+    return linear
 
-    def __init__(self, hidden_size: int, bottleneck: int) -> None:
+
+class KronDown(nn.Module):
+    """(B,T,D) → (B,T,R). Both projections are one linear layer D → 4 + R/4, u first."""
+
+    def __init__(self, both: nn.Linear) -> None:
         super().__init__()
-        self.both = bert_linear(hidden_size, FACTOR + bottleneck // FACTOR)
+        self.both = both
 
     def forward(self, z: Tensor) -> Tensor:
         return kron_features(self.both(z))
@@ -132,7 +170,8 @@ class _StackedKron(nn.Module):
 
 
 def _build(config: CoreConfig, hidden_size: int, size: int) -> tuple[nn.Module, nn.Module]:
-    return KronDown(hidden_size, size), bert_linear(size, hidden_size)
+    both = bert_linear(hidden_size, FACTOR + size // FACTOR)
+    return KronDown(both), bert_linear(size, hidden_size)
 
 
 METHOD = core_method(

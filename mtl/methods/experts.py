@@ -13,7 +13,8 @@ level 0     every token takes one expert at random
 While training, each mixture draws one expert for the whole batch (for each half of it in the
 two-pass consistency loss) from torch's CPU generator. The reference draws for mixtures of one
 expert, too; we do not. Weights of all experts are one tensor, so an expert that was not drawn gets
-a gradient of zeros: momentum and weight decay act on it, as in the reference's version of torch.
+a gradient of zeros: momentum and weight decay act on it, as in the reference's version of torch
+(there from its first draw on, here from the first step).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from torch import Tensor, nn
 from mtl.backbone.injection import CORES, CoreConfig, adapter_parameters
 from mtl.engine import Group
 from mtl.errors import RequestError
-from mtl.methods.adakron import bert_linear
+from mtl.methods.adakron import bert_linear, filled_linear
 from mtl.methods.base import Method, Request
 from mtl.methods.consistency import consistency_loss
 from mtl.methods.core import core_config, core_modules
@@ -102,7 +103,7 @@ class Mixture(nn.Module):
 
     def linear(self) -> nn.Linear:
         """The averaged expert as a linear layer of its own."""
-        return _linear(*self.mean())
+        return filled_linear(*self.mean())
 
     def forward(self, x: Tensor) -> Tensor:
         routing = self.routing
@@ -124,14 +125,6 @@ class Mixture(nn.Module):
             *x.shape[:-1], 1, self.bias.shape[1]
         )
         return everyone.gather(-2, index).squeeze(-2)
-
-
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    linear = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device, dtype=weight.dtype)
-    with torch.no_grad():
-        linear.weight.copy_(weight)
-        linear.bias.copy_(bias)
-    return linear
 
 
 class GeluDown(nn.Module):
@@ -243,22 +236,24 @@ def _attach(
         if settings.inference_level == 3:
             merge(encoder, name)
 
-    saved = sum(
-        value[0].numel() if value.ndim > _plain(key) else value.numel()
-        for key, value in parameters.items()
-    )
     return Tuned(
         [Group("method", weights), Group("bias", biases, weight_decay=0.0)],
         lambda folder, base: save_own(folder, method, settings, encoder, _own(encoder, name), base),
         caches=(_evaluating(encoder, name, routing),),
         loss=partial(consistency_loss, routing) if settings.consistency else None,
         finish=finish,
-        merged=saved,
+        # Routed levels keep all experts.
+        merged=_merged_size(parameters) if settings.inference_level == 3 else None,
     )
 
 
-def _plain(key: str) -> int:
-    return 1 if key.endswith("bias") else 2
+def _merged_size(parameters: dict[str, nn.Parameter]) -> int:
+    """Scalars that are left when every mixture has become one linear layer."""
+    sizes = 0
+    for key, value in parameters.items():
+        mixed = value.ndim > (1 if key.endswith("bias") else 2)
+        sizes += value[0].numel() if mixed else value.numel()
+    return sizes
 
 
 def _load(

@@ -16,6 +16,7 @@ from mtl.methods.adakron import (
     KronSource,
     bert_linear,
     check_bottleneck,
+    filled_linear,
     kron_features,
 )
 from mtl.methods.experts import Mixture, check_level, mixture_method
@@ -70,11 +71,8 @@ class MixtureKron(nn.Module):
     def merge(self) -> KronDown:
         """AdaKron's down map with the averaged experts."""
         parts = [self.outer.mean(), self.inner.mean()]
-        size = FACTOR * parts[1][0].shape[0]
-        merged = KronDown(parts[0][0].shape[1], size).to(parts[0][0])
-        merged.both.weight.copy_(torch.cat([weight for weight, _ in parts]))
-        merged.both.bias.copy_(torch.cat([bias for _, bias in parts]))
-        return merged
+        weight, bias = (torch.cat(pair) for pair in zip(*parts, strict=True))
+        return KronDown(filled_linear(weight, bias))
 
     def source(self, weight: Tensor, bias: Tensor) -> KronSource:
         """The frozen view for stage two: averaged, whatever the level."""

@@ -1,4 +1,4 @@
-"""AdaKron, MAdaKron and AdaMix: golden tensors, counts, merging, routing, consistency, sources."""
+"""AdaKron, MAdaKron and AdaMix: golden tensors, counts, merging, routing, files, sources."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def close(found: Tensor | None, expected: Tensor) -> None:
 @pytest.mark.parametrize("case", ["case08a_adakron_r16", "case08b_adakron_r12"])
 def test_golden_adakron(case: str) -> None:
     g = golden(case)
-    down, up = KronDown(24, g["U.weight"].shape[1]), nn.Linear(g["U.weight"].shape[1], 24)
+    size = g["U.weight"].shape[1]
+    down, up = KronDown(nn.Linear(24, 4 + size // 4)), nn.Linear(size, 24)
     put(
         down.both,
         torch.cat([g["D2.weight"], g["D1.weight"]]),
@@ -136,13 +137,26 @@ def test_golden_madakron_of_the_reference(monkeypatch: pytest.MonkeyPatch) -> No
     for expert, expected in zip(g["routed.experts"].tolist(), g["routed.out"], strict=True):
         monkeypatch.setattr(torch, "randint", lambda *_, e=expert: torch.tensor([e]))
         close((up(down(g["x"])) + g["x"]).detach(), expected)
-    soup = g["soup_scores"].softmax(0)
+    # Experts scaled by E·softmax(s), so that our plain mean is its soup.
+    share = 3 * g["soup_scores"].softmax(0)
     with torch.no_grad():
-        mean = torch.einsum("e,eoi->oi", soup, routed.weight)
-        bias = soup @ routed.bias
-        routed.weight.copy_(mean.expand_as(routed.weight))
-        routed.bias.copy_(bias.expand_as(routed.bias))
-    close((up(down.merge()(g["x"])) + g["x"]).detach(), g["out"])
+        routed.weight *= share[:, None, None]
+        routed.bias *= share[:, None]
+    down.eval()
+    x = g["x"].clone().requires_grad_(True)
+    out = up(down(x)) + x
+    close(out.detach(), g["out"])
+    close((up(down.merge()(x)) + x).detach(), g["out"])
+    (out * g["cotangent"]).sum().backward()
+    grads = {key: value.grad for key, value in (*down.named_parameters(), *up.named_parameters())}
+    close(x.grad, g["grad.x"])
+    close(grads["inner.weight"][0], g["grad.Ds.weight"])
+    close(grads["inner.bias"][0], g["grad.Ds.bias"])
+    close(grads["weight"], g["grad.U.weight"][:, order])
+    close(grads["bias"], g["grad.U.bias"])
+    for e in range(3):
+        close(grads["outer.weight"][e] * share[e], g[f"grad.Dr.{e}.weight"])
+        close(grads["outer.bias"][e] * share[e], g[f"grad.Dr.{e}.bias"])
 
 
 @pytest.mark.parametrize("sort", ["one_logit", "two_class", "three_class", "large_logits"])
@@ -187,15 +201,6 @@ def test_counts(method: str, model: str, values: Any, trained: int, merged: int)
     assert (found.method, found.merged) == (trained, merged)
 
 
-def test_order_of_the_factors_is_a_permutation_of_u() -> None:
-    torch.manual_seed(0)
-    u, v, up = torch.randn(3, 4), torch.randn(3, 5), torch.randn(7, 20)
-    one = torch.einsum("bi,bj->bij", u, v).flatten(1)
-    other = torch.einsum("bj,bi->bji", v, u).flatten(1)
-    order = torch.arange(20).view(4, 5).t().reshape(-1)
-    torch.testing.assert_close(one @ up.t(), other @ up[:, order].t())
-
-
 def test_averaging_is_exact_before_the_activation_of_the_partial_form_only() -> None:
     torch.manual_seed(0)
     u, v = torch.randn(3, 6, 4).double(), torch.randn(3, 6, 5).double()  # experts first
@@ -230,7 +235,7 @@ def test_levels_of_evaluation() -> None:
         assert not torch.equal(found, run(level, 2))
         distance = (found - alone).abs().amax(-1)  # (E,B,T)
         chosen = distance.argmin(0)
-        assert float(distance.gather(0, chosen[None]).max()) < 1e-5
+        assert distance.gather(0, chosen[None]).max().item() < 1e-5
         assert len(chosen.unique()) == 3
         if level == 1:
             assert (chosen == chosen[:, :1]).all()
@@ -249,7 +254,7 @@ def test_experts_start_apart_and_one_draw_serves_the_batch() -> None:
     seen = set()
     for _ in range(40):
         distance = (mixture(x) - alone).abs().amax((1, 2, 3))
-        assert float(distance.min()) < 1e-5
+        assert distance.min().item() < 1e-5
         seen.add(int(distance.argmin()))
     assert seen == {0, 1, 2, 3}
 
@@ -344,39 +349,119 @@ def test_merged_stored_and_loaded_is_the_same(
         )
 
 
+@pytest.mark.parametrize("name", ["adamix", "madakron-full", "madakron-partial"])
+@pytest.mark.parametrize("level", [0, 1])
 def test_routed_levels_are_stored_whole(
-    backbone: Any, jiggle: Any, tokens: Any, tmp_path: Path
+    name: str, level: int, backbone: Any, jiggle: Any, tokens: Any, tmp_path: Path
 ) -> None:
-    method = METHODS.get("adamix")
-    for level in (0, 1):
-        settings = AdaMixSettings(bottleneck=4, inference_level=level)
-        encoder = backbone.encoder()
-        tuned = attach(encoder, method, settings, "mine")
-        jiggle(tuned.parameters.values(), 0.2)
-        assert tuned.finish is not None
-        tuned.finish()
-        folder = tmp_path / str(level)
-        folder.mkdir()
-        tuned.save(folder, "tiny")
-        other = backbone.encoder()
-        again = load(other, method, settings, "another", folder, active=True)
-        found = []
-        for network, contexts in (
-            (encoder, tuned.caches),
-            (encoder, tuned.caches),
-            (other, again.caches),
-        ):
-            with contexts[0](), torch.no_grad():
-                found.append(network(**tokens).last_hidden_state)
-        assert torch.equal(found[0], found[1])
-        assert torch.equal(found[0], found[2])
-        with pytest.raises(ZooError, match="do not fit"):
-            load(backbone.encoder(), method, AdaMixSettings(bottleneck=4), "x", folder)
-
-
-def test_paper_placement(backbone: Any, jiggle: Any, tokens: Any) -> None:
-    """``LN(dropout(u(g) + g) + x)``: in training the block's dropout acts behind the adapter."""
+    method = METHODS.get(name)
+    values = {**method.defaults, "bottleneck": 8}
+    settings = method.settings(**values, inference_level=level)
     encoder = backbone.encoder()
+    tuned = attach(encoder, method, settings, "mine")
+    assert tuned.merged is None
+    jiggle(tuned.parameters.values(), 0.2)
+    assert tuned.finish is not None
+    tuned.finish()
+    tuned.save(tmp_path, "tiny")
+    stored = load_file(tmp_path / "adapter.safetensors")
+    assert sum(v.numel() for v in stored.values()) == sum(
+        p.numel() for p in tuned.parameters.values()
+    )
+    other = backbone.encoder()
+    again = load(other, method, settings, "another", tmp_path, active=True)
+    found = []
+    state = torch.get_rng_state()
+    for network, contexts in (
+        (encoder, tuned.caches),
+        (encoder, tuned.caches),
+        (other, again.caches),
+    ):
+        with contexts[0](), torch.no_grad():
+            found.append(network(**tokens).last_hidden_state)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    assert torch.equal(torch.get_rng_state(), state)  # training goes on as if never evaluated
+    with pytest.raises(ZooError, match="do not fit"):
+        load(backbone.encoder(), method, method.settings(**values), "x", tmp_path)
+
+
+def test_evaluations_average_once_and_anew(
+    backbone: Any, jiggle: Any, tokens: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = backbone.encoder()
+    settings = AdaMixSettings(bottleneck=4, share_up=False)
+    tuned = attach(encoder, METHODS.get("adamix"), settings, "mine")
+    jiggle(tuned.parameters.values(), 0.2)
+    averaged = []
+    mean = Mixture.mean
+    monkeypatch.setattr(Mixture, "mean", lambda own: (averaged.append(own), mean(own))[1])
+
+    def evaluate() -> Tensor:
+        averaged.clear()
+        with tuned.caches[0](), torch.no_grad():
+            first = encoder(**tokens).last_hidden_state
+            assert torch.equal(encoder(**tokens).last_hidden_state, first)
+        assert len(averaged) == len(mixtures(encoder, "mine")) == 4
+        return first
+
+    before = evaluate()
+    assert torch.equal(evaluate(), before)
+    jiggle(tuned.parameters.values(), 0.2, seed=1)
+    after = evaluate()
+    assert (after - before).abs().max() > 1e-3
+    assert tuned.finish is not None
+    tuned.finish()
+    with tuned.caches[0](), torch.no_grad():
+        assert torch.equal(encoder(**tokens).last_hidden_state, after)
+
+
+@pytest.mark.parametrize("name", ["adamix", "madakron-full", "madakron-partial"])
+def test_merging_draws_nothing(name: str, backbone: Any) -> None:
+    method = METHODS.get(name)
+    encoder = backbone.encoder()
+    settings = method.settings(**{**method.defaults, "bottleneck": 8})
+    tuned = attach(encoder, method, settings, "mine")
+    state = torch.get_rng_state()
+    for site in core_modules(encoder, "mine").values():
+        as_source(site, encoder.adapters_config.get("mine"))
+    assert tuned.finish is not None
+    tuned.finish()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_draws_are_those_of_the_global_generator_bottom_up() -> None:
+    torch.manual_seed(0)
+    down, up = MixtureDown(Mixture(3, 6, 5)), Mixture(3, 5, 6)
+    with torch.no_grad():
+        down.mixture.bias.normal_()
+        up.bias.normal_()
+    x = torch.randn(2, 6)
+    torch.manual_seed(1)
+    drawn = [int(torch.randint(3, (1,))) for _ in range(20)]
+    assert len({*zip(drawn[::2], drawn[1::2], strict=True)}) > 4
+    torch.manual_seed(1)
+    for first, second in zip(drawn[::2], drawn[1::2], strict=True):
+        inner = x @ down.mixture.weight[first].t() + down.mixture.bias[first]
+        expected = nn.functional.gelu(inner) @ up.weight[second].t() + up.bias[second]
+        torch.testing.assert_close(up(down(x)), expected)
+
+
+def test_an_expert_that_is_not_drawn_has_a_gradient_of_zeros(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mixture = Mixture(3, 6, 5).train()
+    monkeypatch.setattr(torch, "randint", lambda *_: torch.tensor([1]))
+    mixture(torch.randn(4, 6)).square().sum().backward()
+    for grad in (mixture.weight.grad, mixture.bias.grad):
+        assert grad is not None
+        assert [bool(part.any()) for part in grad] == [False, True, False]
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_paper_placement(kind: str, tiny: Callable[[str], str], jiggle: Any) -> None:
+    """``LN(dropout(u(g) + g) + x)``: in training the block's dropout acts behind the adapter."""
+    encoder = load_backbone(tiny(kind)).encoder()
     settings = AdaKronSettings(bottleneck=8, placement="paper")
     jiggle(attach(encoder, METHODS.get("adakron"), settings, "mine").parameters.values(), 0.3)
     layers = [layer for _, key, layer in bottleneck_layers(encoder) if key == "output_adapter"]
