@@ -53,7 +53,7 @@ class CompacterSettings:
 
 
 def _size(settings: CompacterSettings, hidden_size: int) -> int:
-    """R. By a factor it is the largest multiple of phm_dim that the factor leaves."""
+    """R. By a factor it is the largest multiple of phm_dim that the factor leaves, at least one."""
     n = settings.phm_dim
     size = bottleneck_size(settings.reduction_factor, settings.bottleneck, hidden_size)
     if not settings.bottleneck:

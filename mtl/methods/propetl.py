@@ -215,14 +215,16 @@ def attach(encoder: Any, settings: ProPETLSettings, name: str, _: Request) -> Tu
     prototype, maps = _install(encoder, settings, name)
     activate(encoder, name)
     own = dict(prototype.named_parameters())
-    scores = {f"{key}.scores": masked.scores for key, masked in maps.items()}
-    for parameter in own.values():
-        parameter.requires_grad_(True)
-    for parameter in scores.values():
-        parameter.requires_grad_(settings.learn_masks)
+    prototype.requires_grad_(True)
     groups = [Group("method", own)]
     if settings.learn_masks:
+        scores = {f"{key}.scores": masked.scores for key, masked in maps.items()}
+        for parameter in scores.values():
+            parameter.requires_grad_(True)
         groups.append(Group("masks", scores, lr_factor=settings.mask_lr_factor))
+    else:
+        for masked in maps.values():
+            masked.fix(masked.current().detach())
     return _tuned(encoder, settings, prototype, maps, groups)
 
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from mtl.backbone.injection import CoreConfig
 from mtl.engine import Group
-from mtl.errors import RequestError, unknown
+from mtl.errors import RequestError, ZooError, unknown
 from mtl.methods.base import Request
 from mtl.methods.base_tensors import layer_norms, unfreeze
 from mtl.methods.core import attach_core, core_config, core_method, core_modules, load_core
-from mtl.methods.files import load_delta, save_delta
+from mtl.methods.files import DELTA_FILE, load_delta, save_delta
 from mtl.methods.placement import ALL_PLACEMENTS
 from mtl.methods.thin import FORMATS, TensorMap, factor_pair
 from mtl.methods.tuned import Tuned
@@ -79,16 +79,19 @@ class TensorDown(nn.Module):
 class Same(nn.Module):
     """The up-projection of the form without a bottleneck: the identity."""
 
+    like: Tensor
+
     def __init__(self, size: int) -> None:
         super().__init__()
         self.size = size
+        self.register_buffer("like", torch.empty(0), persistent=False)  # device and dtype
 
     def forward(self, features: Tensor) -> Tensor:
         return features
 
     def dense(self) -> tuple[Tensor, Tensor]:
         """What stage two sees."""
-        return torch.eye(self.size), torch.zeros(self.size)
+        return torch.eye(self.size).to(self.like), self.like.new_zeros(self.size)
 
 
 @dataclass(frozen=True)
@@ -157,13 +160,23 @@ def _build(config: CoreConfig, hidden_size: int, size: int) -> tuple[nn.Module, 
     return TensorDown(make(pair, (size,))), make((size,), pair)
 
 
-def _size(settings: TensorizedSettings, hidden_size: int) -> int:
+def _size(format: str, settings: TensorizedSettings, hidden_size: int) -> int:
+    """R of the adapter.
+
+    Raises:
+        RequestError: another format than the method's name says; see :func:`modes`.
+    """
+    if settings.format != format:
+        raise RequestError(
+            f"format={settings.format} is no setting of tensorized-{format}; use --method "
+            f"tensorized-{settings.format}."
+        )
     modes(hidden_size)
     return settings.bottleneck if settings.bottleneck_form else hidden_size
 
 
-def _config(settings: TensorizedSettings, hidden_size: int) -> CoreConfig:
-    return core_config("tensorized", settings, _size(settings, hidden_size), hidden_size)
+def _config(format: str, settings: TensorizedSettings, hidden_size: int) -> CoreConfig:
+    return core_config("tensorized", settings, _size(format, settings, hidden_size), hidden_size)
 
 
 def _holding(encoder: Any, name: str) -> Callable[[], Any]:
@@ -203,32 +216,39 @@ def _with_norms(tuned: Tuned, norms: dict[str, Any], encoder: Any, name: str) ->
 
 
 def _attach(
-    method: str, encoder: Any, settings: TensorizedSettings, name: str, request: Request
+    format: str, encoder: Any, settings: TensorizedSettings, name: str, request: Request
 ) -> Tuned:
     names = layer_norms(encoder) if settings.train_layer_norm else []
-    tuned = attach_core(method, _config, encoder, settings, name, request)
+    config = partial(_config, format)
+    tuned = attach_core(f"tensorized-{format}", config, encoder, settings, name, request)
     norms: dict[str, Any] = unfreeze(encoder, names)
     return _with_norms(tuned, norms, encoder, name)
 
 
 def _load(
-    method: str, encoder: Any, settings: TensorizedSettings, name: str, folder: Path
+    format: str, encoder: Any, settings: TensorizedSettings, name: str, folder: Path
 ) -> Tuned:
-    tuned = load_core(method, _config, encoder, settings, name, folder)
-    norms = load_delta(folder, encoder) if settings.train_layer_norm else {}
+    names = layer_norms(encoder) if settings.train_layer_norm else []
+    config = partial(_config, format)
+    tuned = load_core(f"tensorized-{format}", config, encoder, settings, name, folder)
+    norms = load_delta(folder, encoder) if names else {}
+    if set(norms) != set(names):
+        raise ZooError(
+            f"The stored LayerNorms in {folder / DELTA_FILE} are not those of the base: they "
+            f"differ in {', '.join(sorted(set(norms) ^ set(names)))}."
+        )
     return _with_norms(tuned, norms, encoder, name)
 
 
 def _method(format: str, spoken: str) -> Any:
-    name = f"tensorized-{format}"
     return core_method(
-        name,
+        f"tensorized-{format}",
         TensorizedSettings,
         core="tensorized",
-        size=_size,
+        size=partial(_size, format),
         build=_build,
-        attach=partial(_attach, name),
-        load=partial(_load, name),
+        attach=partial(_attach, format),
+        load=partial(_load, format),
         summary=f"bottleneck projections in {spoken} format, thin products",
         citation="tensorized/tensorized_adapters; spec methods §3",
         defaults={"format": format},

@@ -43,6 +43,15 @@ def test_golden_masks(size: str, keep: float) -> None:
     close(scores.grad, g[f"{name}.grad_scores"])
 
 
+@pytest.mark.parametrize("keep", [0.1, 0.5, 1.0])
+def test_equal_scores_keep_the_exact_share(keep: float) -> None:
+    for scores in (torch.ones(7, 9), torch.tensor([[1.0, -1.0, 2.0, -2.0]] * 5)):
+        mask = keep_mask(scores, keep)
+        assert mask.sum() == scores.numel() - int((1 - keep) * scores.numel())
+        kept = scores.abs() * mask
+        assert kept.sum() == scores.abs().flatten().topk(int(mask.sum())).values.sum()
+
+
 def test_golden_layers() -> None:
     g = load_file(GOLDEN / "case05c_propetl_single_task_layers.safetensors")
     prototype = Prototype(24, 4).double()

@@ -16,6 +16,7 @@ from mtl.backbone import load_backbone
 from mtl.backbone.injection import bottleneck_layers
 from mtl.compose.bank import Bank
 from mtl.errors import RequestError, ZooError
+from mtl.files import write_safetensors
 from mtl.methods import METHODS, as_source, attach, count_method, load
 from mtl.methods.tensorized import TensorDown, TensorizedSettings, modes
 from mtl.methods.thin import FORMATS, TensorMap, factor_pair
@@ -241,7 +242,7 @@ def test_sources_together_are_sources_alone(backbone: Any, jiggle: Any) -> None:
         if names[0] in layer.adapters:
             bank = Bank(
                 [as_source(layer.adapters[n], encoder.adapters_config.get(n)) for n in names]
-            ).double()
+            )
             assert len(bank.groups) == 4  # cp and tt share k = 2 and R = 6
             expected = torch.zeros_like(z)
             for name, scale in zip(names, omega, strict=True):
@@ -249,6 +250,24 @@ def test_sources_together_are_sources_alone(backbone: Any, jiggle: Any) -> None:
                 expected += scale * adapter.adapter_up(adapter.adapter_down(z))
             found = bank.mix(z, *bank.fold(omega))
             torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_format_under_the_name_of_another_is_refused() -> None:
+    with pytest.raises(RequestError, match="--method tensorized-tt"):
+        count_method("tensorized-cp", "roberta-base", values={"format": "tt"})
+
+
+def test_an_incomplete_delta_is_refused(encoder: Any, backbone: Any, tmp_path: Path) -> None:
+    method = METHODS.get("tensorized-tt")
+    settings = TensorizedSettings(train_layer_norm=True)
+    attach(encoder, method, settings, "mine").save(tmp_path, "tiny")
+    path = tmp_path / "delta.safetensors"
+    stored = load_file(path)
+    assert len(stored) == 2 * (1 + 2 * 2)  # embeddings, and two per layer
+    del stored["encoder.layer.1.output.LayerNorm.bias"]
+    write_safetensors(path, stored)
+    with pytest.raises(ZooError, match=r"differ in encoder\.layer\.1\.output\.LayerNorm\.bias"):
+        load(backbone.encoder(), method, settings, "other", tmp_path)
 
 
 @pytest.mark.parametrize(
