@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from mtl.engine.feed import collate, to_device
-from mtl.tasks import decode, eval_order, score, standard_error, task_loss
+from mtl.tasks import decode, eval_order, examples, score, standard_error, task_loss
 
 if TYPE_CHECKING:
     from mtl.engine.attached import Attached
@@ -44,14 +44,15 @@ class Evaluation:
     prediction: np.ndarray
     logits: np.ndarray
     spec: TaskSpec
+    table: Mapping[str, Any] = field(default_factory=dict)
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """Metric → value, standard error, n: the form in manifests."""
         return {
             name: {
                 "value": value,
-                "stderr": standard_error(name, self.prediction, self.label),
-                "n": len(self.prediction),
+                "stderr": standard_error(name, self.prediction, self.label, self.table),
+                "n": examples(name, self.prediction, self.label, self.table),
             }
             for name, value in self.metrics.items()
         }
@@ -78,7 +79,8 @@ def evaluate(attached: Attached, data: EvalSet, device: Device, batch_size: int)
                 with device.autocast():
                     out = attached.logits(batch)
                 rows.append(batch["row"].cpu().numpy())
-                logits.append(out.float().cpu().numpy())
+                # One row of logits per example: choices stand side by side.
+                logits.append(out.float().cpu().numpy().reshape(len(rows[-1]), -1))
     finally:
         network.train(was_training)
     gathered = device.gather((np.concatenate(rows), np.concatenate(logits)) if rows else None)
@@ -92,7 +94,7 @@ def evaluate(attached: Attached, data: EvalSet, device: Device, batch_size: int)
         raise AssertionError("evaluation lost or invented rows")
     labels = data.encoded.labels[order_of]
     loss = float(task_loss(data.spec, torch.from_numpy(values), torch.from_numpy(labels)))
-    prediction = decode(data.spec, values, data.encoded.table)
-    return Evaluation(
-        loss, score(data.spec, prediction, labels), row, labels, prediction, values, data.spec
-    )
+    table = data.encoded.table
+    prediction = decode(data.spec, values, table)
+    metrics = score(data.spec, prediction, labels, table)
+    return Evaluation(loss, metrics, row, labels, prediction, values, data.spec, table)

@@ -34,7 +34,9 @@ class Kind:
         check_labels: the label column of a split as an array of ``label_dtype``; refuses labels
             that the spec does not know, and says in which row.
         loss: logits (B,C) and labels of B rows → scalar, the mean over rows.
-        decode: spec, logits (n,C) and the split's table → one prediction per example.
+        decode: spec, logits (n,C) and the split's table → one prediction per row.
+        choices: spec → encodings per row. With several, C of the head is 1, and the logits of a
+            row's encodings stand side by side.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Kind:
     check_labels: Callable[[TaskSpec, LabelColumn], np.ndarray]
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     decode: Callable[[TaskSpec, np.ndarray, Mapping[str, Any]], np.ndarray]
+    choices: Callable[[TaskSpec], int] = lambda spec: 1
 
 
 KINDS: Registry[Kind] = Registry("kind of task", Kind)
@@ -53,22 +56,24 @@ KINDS: Registry[Kind] = Registry("kind of task", Kind)
 def task_loss(spec: TaskSpec, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """The loss of a task: mean over the B rows of a batch, computed in fp32.
 
-    Classification: cross-entropy. Regression (C = 1): (logit − label)². Multi-label: binary
-    cross-entropy of sigmoid(logit), mean over rows and labels.
+    Classification and candidates: cross-entropy. Multiple choice: cross-entropy over the choices of
+    a row. Regression (C = 1): (logit − label)². Multi-label: binary cross-entropy of
+    sigmoid(logit), mean over rows and labels.
 
     Args:
         spec: the task.
-        logits: (B,C).
+        logits: (B,C); of a multiple choice also (B·choices, 1).
         labels: (B,) class numbers or values, or (B,C) zeros and ones.
     """
-    return KINDS.get(spec.kind).loss(logits.float(), labels)
+    return KINDS.get(spec.kind).loss(logits.float().reshape(len(labels), -1), labels)
 
 
 def decode(spec: TaskSpec, logits: np.ndarray, table: Mapping[str, Any]) -> np.ndarray:
-    """One prediction per example from the logits (n,C) of a split, in row order.
+    """One prediction per row from the logits (n,C) of a split, in row order.
 
-    Classification: the class with the largest logit, the first of equals. Regression: the value.
-    Multi-label: (n,C) ones where sigmoid(logit) > 0.5.
+    Classification and multiple choice: the class with the largest logit, the first of equals.
+    Regression: the value. Multi-label: (n,C) ones where sigmoid(logit) > 0.5. Candidates: 1 for the
+    row of each group whose class-1 logit is the largest, of equals the one of largest ``order``.
 
     Args:
         spec: the task.
@@ -106,6 +111,19 @@ def _value(spec: TaskSpec, logits: np.ndarray, table: Mapping[str, Any]) -> np.n
 
 def _above_half(spec: TaskSpec, logits: np.ndarray, table: Mapping[str, Any]) -> np.ndarray:
     return (logits > 0).astype(np.int64)
+
+
+def _one_per_group(spec: TaskSpec, logits: np.ndarray, table: Mapping[str, Any]) -> np.ndarray:
+    group = np.asarray(table["group"])
+    ranked = np.lexsort((np.asarray(table["order"]), logits[:, 1], group))
+    last = np.flatnonzero(np.append(np.diff(group[ranked]) != 0, True))
+    chosen = np.zeros(len(group), dtype=np.int64)
+    chosen[ranked[last]] = 1
+    return chosen
+
+
+def _two_labels(spec: TaskSpec) -> str | None:
+    return None if len(spec.labels) == 2 else "must be the two names of wrong and right candidates"
 
 
 def _two_labels_or_more(spec: TaskSpec) -> str | None:
@@ -157,5 +175,32 @@ KINDS.add(
         check_labels=lambda spec, column: read_label_sets(column, spec.labels),
         loss=_binary_cross_entropy,
         decode=_above_half,
+    ),
+)
+KINDS.add(
+    "multiple_choice",
+    Kind(
+        name="multiple_choice",
+        label_dtype="int64",
+        classes=True,
+        unfit=_two_labels_or_more,
+        num_outputs=lambda spec: 1,
+        check_labels=lambda spec, column: read_class_labels(column, spec.labels),
+        loss=_cross_entropy,
+        decode=_largest,
+        choices=lambda spec: len(spec.labels),
+    ),
+)
+KINDS.add(
+    "candidates",
+    Kind(
+        name="candidates",
+        label_dtype="int64",
+        classes=False,
+        unfit=_two_labels,
+        num_outputs=lambda spec: 2,
+        check_labels=lambda spec, column: read_class_labels(column, spec.labels),
+        loss=_cross_entropy,
+        decode=_one_per_group,
     ),
 )

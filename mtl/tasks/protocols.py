@@ -120,8 +120,12 @@ def holdout(
 
 @PROTOCOLS.register("scalearn")
 def scalearn(spec: TaskSpec, splits: Sequence[str], labels: Labels) -> Mapping[str, Part]:
-    """dev = 10 % of train, test = official validation."""
+    """dev = 10 % of train (or the split that the task names), test = official validation."""
     train = _first(spec, splits, ("train",))
+    if spec.dev is not None:
+        # ReCoRD in the ScaLearn paper: selection and test on the same rows.
+        test = main_test(spec, splits, ("validation", "dev"))
+        return {"train": Part(train), "dev": Part(spec.dev), "test": Part(test)}
     stratify = spec.stratify and spec.kind == "classification"
     rest, dev = holdout(labels(train), 0.1, stratify=stratify, where=f"Task {spec.id!r}")
     test = main_test(spec, splits, ("validation", "dev"))

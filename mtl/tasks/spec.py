@@ -18,6 +18,8 @@ from mtl.tasks.yamls import catalog, check_keys, is_file_name, read_yaml
 SOURCES = {"repo": ("repo", "config", "revision"), "files": ("files",), "demo": ("demo",)}
 """Kinds of data source by their first key, with the keys each may have."""
 
+TRUNCATE = ("longest", "first")
+
 
 @dataclass(frozen=True)
 class TaskSpec:
@@ -28,12 +30,15 @@ class TaskSpec:
         data: ``{repo, config?, revision?}``, ``{files: {split: file}}`` or ``{demo: name}``.
         kind: what is predicted and how it is scored: see :data:`mtl.tasks.kinds.KINDS`.
         inputs: one or two templates over the columns (``"{word}: {sentence1}"``); two are encoded
-            as a pair.
+            as a pair. Of a multiple choice, the context and then one template per choice.
         prepare: name of a registered function that reshapes the rows before the templates.
         labels: names of the classes in the order of the model's outputs; empty for regression.
         metrics: the first is the headline.
         test: name → split of the source, the first being the main one; None: the protocol's.
+        dev: split of the source that protocol ``scalearn`` selects on, in place of a held-out part
+            of the training rows; None for that part.
         max_length: tokens per encoding at most, special tokens included.
+        truncate: which text of a pair is cut when it is longer: ``longest`` or ``first``.
         label_column: the column of the label.
         stratify: whether protocols that hold out a dev part do so class by class.
         origin: the file it came from; not part of the task.
@@ -50,7 +55,9 @@ class TaskSpec:
     prepare: str | None = None
     labels: tuple[str, ...] = ()
     test: Mapping[str, str] | None = None
+    dev: str | None = None
     max_length: int = 128
+    truncate: str = "longest"
     label_column: str = "label"
     stratify: bool = True
     origin: Path | None = field(default=None, compare=False)
@@ -66,8 +73,7 @@ class TaskSpec:
         self._check_data()
         if self.kind not in KINDS:
             raise self._wrong("kind", str(unknown("kind", self.kind, KINDS)))
-        if len(self.inputs) not in (1, 2):
-            raise self._wrong("inputs", f"must be one or two templates, not {len(self.inputs)}")
+        self._check_inputs()
         for template in self.inputs:
             self._check_template(template)
         if not self.metrics:
@@ -83,10 +89,28 @@ class TaskSpec:
         fault = KINDS.get(self.kind).unfit(self)
         if fault:
             raise self._wrong("labels", fault)
+        if self.truncate not in TRUNCATE:
+            raise self._wrong("truncate", str(unknown("truncate", self.truncate, TRUNCATE)))
         if self.max_length < 8:
             raise self._wrong("max_length", f"must be at least 8, it is {self.max_length}")
         if self.test is not None and not self.test:
             raise self._wrong("test", "must name at least one split, or be null")
+
+    def _check_inputs(self) -> None:
+        choices = KINDS.get(self.kind).choices(self)
+        if choices > 1 and len(self.inputs) != choices + 1:
+            raise self._wrong(
+                "inputs",
+                f"must be the context and a template for each of the {choices} labels, it holds "
+                f"{len(self.inputs)}",
+            )
+        if choices == 1 and len(self.inputs) not in (1, 2):
+            raise self._wrong("inputs", f"must be one or two templates, not {len(self.inputs)}")
+
+    @property
+    def choices(self) -> int:
+        """Encodings per row: one, except for multiple choice."""
+        return KINDS.get(self.kind).choices(self)
 
     @property
     def suite(self) -> str:
@@ -202,7 +226,9 @@ _TYPES: dict[str, type] = {
     "labels": list,
     "metrics": list,
     "test": dict,
+    "dev": str,
     "max_length": int,
+    "truncate": str,
     "label_column": str,
     "stratify": bool,
 }
