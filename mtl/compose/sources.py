@@ -91,9 +91,10 @@ def resolve_sources(
     """One stage-one entry per wanted source: of this base, ``seed`` and protocol.
 
     The target's own source must be trained on the very rows that the composition trains on: one
-    that saw more would carry them in. Of other tasks, one trained on all its rows goes before
-    those cut by ``max_train_samples``. Where several are left that differ only in settings, the
-    choice is the user's.
+    that saw more would carry them in. So with k shots it is the one of the same k rows. Of other
+    tasks, one trained on all its rows goes before those cut by ``shots`` or
+    ``max_train_samples``. Where several are left that differ only in settings, the choice is the
+    user's.
 
     Raises:
         RequestError: missing or ambiguous entries (names all, and both remedies), or sources whose
@@ -102,6 +103,7 @@ def resolve_sources(
     found: list[Entry] = []
     missing: list[Wanted] = []
     elsewhere: list[Entry] = []
+    others: list[Entry] = []
     for source in wanted:
         task, method = source.task, source.method
         entries = zoo.entries(kind="adapter", task=task, method=method, seed=seed)
@@ -113,10 +115,10 @@ def resolve_sources(
         ]
         if task == target.spec.id:
             rows = target.fingerprints["train"]
-            fitting = [entry for entry in fitting if entry.manifest.data["splits"]["train"] == rows]
+            others = [e for e in fitting if e.manifest.data["splits"]["train"] != rows]
+            fitting = [e for e in fitting if e.manifest.data["splits"]["train"] == rows]
         elif len(fitting) > 1:
-            whole = [e for e in fitting if not e.manifest.run_settings["max_train_samples"]]
-            fitting = whole or fitting
+            fitting = [entry for entry in fitting if not _cut(entry)] or fitting
         if len(fitting) > 1:
             listed = "\n  ".join(entry.ref for entry in fitting)
             raise RequestError(
@@ -137,7 +139,9 @@ def resolve_sources(
             f"{len(missing)} of {len(wanted)} sources are not in the zoo {zoo.root} for base "
             f"{base.id} ({base.fingerprint[:8]}), seed {seed}, protocol {protocol}: "
             + ", ".join(f"{source.task} ({source.method})" for source in missing)
-            + ". Train them:\n"
+            + "."
+            + _leak(others, target)
+            + " Train them:\n"
             + _train_lines(missing, target, suite, seed, model)
             + "\nor go without them: --allow-missing."
         )
@@ -146,6 +150,24 @@ def resolve_sources(
         raise RequestError(f"None of the sources {tasks} is in the zoo {zoo.root}.")
     check_placement(found)
     return found
+
+
+def _cut(entry: Entry) -> bool:
+    """Whether an entry was trained on a part of its task's training rows."""
+    settings = entry.manifest.run_settings
+    return bool(settings["max_train_samples"] or settings.get("shots"))
+
+
+def _leak(others: Sequence[Entry], target: TaskData) -> str:
+    """Why the target's adapters that are there are not taken, or nothing."""
+    if not others:
+        return ""
+    listed = "; ".join(f"{e.ref} ({e.manifest.data['sizes']['train']:,} rows)" for e in others[:4])
+    return (
+        f" The target's own source must be trained on the {target.sizes['train']:,} rows that the "
+        "composition trains on; one that saw others would leak them into the result, so these are "
+        f"not used: {listed}."
+    )
 
 
 def check_placement(entries: Sequence[Entry]) -> None:
@@ -192,6 +214,9 @@ def _train_lines(
         if target.spec.id in tasks:
             limit = target.max_train_samples
             cut = f" --max-train-samples {limit}" if limit else ""
+            if target.shots:
+                draw = f" --shot-draw {target.shot_draw}" if target.shot_draw else ""
+                cut = f" --shots {target.shots}{draw}"
             lines.append(
                 f"{line} --task {target.spec.id}{cut}   # the own source, on the same "
                 f"{target.sizes['train']} rows"

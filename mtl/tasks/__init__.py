@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mtl.tasks.data import PREPARE, TaskData, load_data
     from mtl.tasks.encoding import Encoded, encode, tokenizer_fingerprint
     from mtl.tasks.kinds import KINDS, Kind, decode, task_loss
-    from mtl.tasks.metrics import METRICS, Metric, score, standard_error
+    from mtl.tasks.metrics import METRICS, Metric, examples, score, standard_error
     from mtl.tasks.protocols import PROTOCOLS, default_protocol
     from mtl.tasks.spec import TaskSpec, list_tasks, load_task
     from mtl.tasks.suites import Recipe, Suite, list_recipes, list_suites, load_recipe, load_suite
@@ -27,7 +27,7 @@ __all__, __getattr__, __dir__ = exports(
         "data": ["PREPARE", "TaskData", "load_data"],
         "encoding": ["Encoded", "encode", "tokenizer_fingerprint"],
         "kinds": ["KINDS", "Kind", "decode", "task_loss"],
-        "metrics": ["METRICS", "Metric", "score", "standard_error"],
+        "metrics": ["METRICS", "Metric", "examples", "score", "standard_error"],
         "protocols": ["PROTOCOLS", "default_protocol"],
         "spec": ["TaskSpec", "list_tasks", "load_task"],
         "suites": ["Recipe", "Suite", "list_recipes", "list_suites", "load_recipe", "load_suite"],

@@ -17,6 +17,7 @@ from mtl.tasks.kinds import KINDS
 from mtl.tasks.labels import LabelColumn
 from mtl.tasks.layout import class_names
 from mtl.tasks.protocols import PROTOCOLS, Part
+from mtl.tasks.shots import draw_shots, one_class_note
 from mtl.tasks.sources import RawData, open_data
 from mtl.tasks.spec import TaskSpec, template_parts
 
@@ -36,12 +37,15 @@ class Split:
     Attributes:
         texts: one list of n strings per template.
         labels: (n,) or (n,C), of the kind's dtype.
+        source, rows: the official split that the rows are of, and their numbers there.
         table: further columns that decoding needs.
     """
 
     texts: tuple[list[str], ...]
     labels: np.ndarray
     table: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+    rows: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,6 +62,7 @@ class TaskData:
         fingerprints: the same of each split alone.
         sizes: rows per split.
         max_train_samples: the limit that cut the training split, 0 for none.
+        shots, shot_draw: how many rows were drawn for training, 0 for all, and the draw.
         notes: remarks for the manifest: absent secondary tests, limits.
     """
 
@@ -69,6 +74,8 @@ class TaskData:
     sizes: Mapping[str, int]
     max_train_samples: int = 0
     notes: tuple[str, ...] = ()
+    shots: int = 0
+    shot_draw: int = 0
 
 
 def load_data(
@@ -78,16 +85,23 @@ def load_data(
     protocol: str = "scalearn",
     max_train_samples: int | None = None,
     max_eval_samples: int | None = None,
+    max_dev_samples: int | None = None,
+    shots: int = 0,
+    shot_draw: int = 0,
 ) -> TaskData:
     """Read the data of ``spec`` and split them by ``protocol``.
 
     Args:
         data_root: folder with local mirrors of Hub datasets; None reads from the Hub.
         max_train_samples, max_eval_samples: keep the first rows of a split only.
+        max_dev_samples: likewise, of dev alone.
+        shots: train on so many rows of the protocol's training part, 0 for all.
+        shot_draw: see :func:`mtl.tasks.shots.draw_shots`.
 
     Raises:
         RequestError: data missing or damaged, a column missing, labels outside the list, a split
-            that is empty, a training split with one class only.
+            that is empty, fewer training rows than shots, a training split with one class only
+            (unless it was drawn so: the first 4 rows may all be of one class).
     """
     divide = PROTOCOLS.get(protocol)
     raw = open_data(spec, data_root)
@@ -105,14 +119,23 @@ def load_data(
             parts.setdefault(f"test_{name}", Part(source))  # unless the protocol cuts it, too
         else:
             notes.append(f"test_{name}: split {source} is absent in {_short(raw)}, skipped")
+    if shots:
+        part = parts["train"]
+        pool = np.arange(len(reader.labels(part.source))) if part.rows is None else part.rows
+        parts["train"] = Part(part.source, draw_shots(pool, shots, shot_draw, spec.id))
     splits = {}
     for name, part in parts.items():
-        limit = max_train_samples if name == "train" else max_eval_samples
+        limits = {"train": (max_train_samples,), "dev": (max_eval_samples, max_dev_samples)}
+        limit = min(filter(None, limits.get(name, (max_eval_samples,))), default=None)
         splits[name] = reader.split(name, part, limit)
         rows = len(reader.labels(part.source) if part.rows is None else part.rows)
         if len(splits[name]) < rows:
             notes.append(f"{name}: the first {limit} rows only")
-    _check_classes(spec, splits["train"], raw.where)
+    if shots:
+        notes.append(f"train: {shots} shots, draw {shot_draw}")
+        notes += one_class_note(spec, splits["train"])
+    else:
+        _check_classes(spec, splits["train"], raw.where)
     fingerprints = {name: _fingerprint(split) for name, split in splits.items()}
     return TaskData(
         spec=spec,
@@ -123,6 +146,8 @@ def load_data(
         sizes={name: len(split) for name, split in splits.items()},
         max_train_samples=max_train_samples or 0,
         notes=tuple(notes),
+        shots=shots,
+        shot_draw=shot_draw if shots else 0,
     )
 
 
@@ -171,7 +196,7 @@ class _Reader:
         self._need(table, part.source, list(spec.columns))
         table = table.select(list(spec.columns)).take(rows)
         texts = tuple(self._render(table, template, part.source, rows) for template in spec.inputs)
-        return Split(texts, labels[rows])
+        return Split(texts, labels[rows], source=part.source, rows=rows)
 
     def _table(self, source: str) -> pa.Table:
         if source not in self._tables:

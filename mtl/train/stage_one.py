@@ -13,7 +13,7 @@ from mtl.engine import Attachment, Group
 from mtl.engine.device import seed_everything
 from mtl.methods import METHODS, Request, attach, load
 from mtl.train.plan import Built, RunPlan
-from mtl.train.settings import Overrides, resolve_settings
+from mtl.train.settings import Overrides, recipe_values, resolve_settings
 from mtl.train.workspace import Workspace, load_task_data
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def resolve_train(
     spec: TaskSpec, method: Method, recipe: Recipe, overrides: Overrides
 ) -> tuple[Any, RunSettings]:
     """The settings of ``method`` and of the run for one task. Raises as ``resolve_settings``."""
-    values = recipe.settings(method.name, spec.id)
+    values = recipe_values(recipe, method.name, spec.id, overrides)
     return resolve_settings(
         method.name, method.settings, method.defaults, values, recipe.name, overrides
     )
@@ -57,9 +57,7 @@ def plan_train(
     plans = []
     for spec in specs:
         method_settings, settings = resolve_train(spec, chosen, recipe, overrides)
-        data = load_task_data(
-            spec, workspace, protocol, settings.max_train_samples, settings.max_eval_samples
-        )
+        data = load_task_data(spec, workspace, protocol, settings)
         width = backbone.base.hidden_size
         plans += [
             RunPlan(
