@@ -84,8 +84,8 @@ class RunSettings:
             problems.append(f"warmup={self.warmup} is a share of the steps: 0 ≤ warmup < 1")
         if self.shots and self.max_train_samples:
             problems.append(
-                f"shots={self.shots} and max_train_samples={self.max_train_samples} both choose the "
-                "training rows; give one of them"
+                f"shots={self.shots} and max_train_samples={self.max_train_samples} both choose "
+                "the training rows; give one of them"
             )
         if self.shot_draw and not self.shots:
             problems.append(f"shot_draw={self.shot_draw} says which shots: give shots=…, too")

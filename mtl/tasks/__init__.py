@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mtl.lazy import exports
 
 if TYPE_CHECKING:
+    from mtl.tasks.as_metric import as_evaluate
     from mtl.tasks.batches import eval_order, train_order
     from mtl.tasks.data import PREPARE, TaskData, load_data
     from mtl.tasks.encoding import Encoded, encode, tokenizer_fingerprint
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = exports(
     __name__,
     {
+        "as_metric": ["as_evaluate"],
         "batches": ["eval_order", "train_order"],
         "data": ["PREPARE", "TaskData", "load_data"],
         "encoding": ["Encoded", "encode", "tokenizer_fingerprint"],
