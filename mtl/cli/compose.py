@@ -63,6 +63,7 @@ def main(argv: Sequence[str]) -> int:
         spec.id,
         own=not options.without_own,
         method=options.source_method,
+        protocol=options.protocol,
     )
     context = common.open_context(
         options,
@@ -75,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
         spec,
         method=options.method,
         recipe=context.recipe,
-        protocol=context.protocol,
+        protocol=common.protocol_of(options, suite, spec),
         overrides=context.overrides,
         workspace=context.workspace,
     )

@@ -8,31 +8,44 @@ from typing import TYPE_CHECKING
 
 from mtl.errors import RequestError
 from mtl.methods import METHODS, find_method
-from mtl.tasks import load_task
+from mtl.tasks import default_protocol, list_tasks, load_task
 from mtl.train.load import check_base
 
 if TYPE_CHECKING:
     from mtl.backbone import Base
-    from mtl.tasks import Suite, TaskData
+    from mtl.tasks import Suite, TaskData, TaskSpec
     from mtl.zoo import Entry, Zoo
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A source that is asked for: the task, and the method its adapter was trained with."""
+    """A source that is asked for: the task, and how its adapter was trained.
+
+    Attributes:
+        method: by its name.
+        protocol: how its task's data were split, None as those of the suite.
+    """
 
     task: str
     method: str
+    protocol: str | None = None
 
 
 def wanted_sources(
-    names: Sequence[str], suite: Suite, target: str, *, own: bool, method: str
+    names: Sequence[str],
+    suite: Suite,
+    target: str,
+    *,
+    own: bool,
+    method: str,
+    protocol: str | None = None,
 ) -> list[Wanted]:
     """The sources that ``names`` ask for, the target's own last.
 
     Args:
         names: ``["all"]`` for every task of the suite, or names of tasks; ``task:method`` names a
             source of another method than ``method``.
+        protocol: the one asked for; None: tasks outside the suite have their own default.
         own: False leaves the target's own adapter out.
 
     Raises:
@@ -46,7 +59,8 @@ def wanted_sources(
     else:
         pairs = [name.partition(":") for name in names]
         found = [
-            Wanted(load_task(task, suite.name).id, other or method) for task, _, other in pairs
+            _wanted(load_task(task, suite.name), other or method, suite, protocol)
+            for task, _, other in pairs
         ]
         ids = [source.task for source in found]
         twice = {task for task in ids if ids.count(task) > 1}
@@ -69,6 +83,11 @@ def wanted_sources(
                 f"can: {', '.join(composable())}."
             )
     return found
+
+
+def _wanted(spec: TaskSpec, method: str, suite: Suite, protocol: str | None) -> Wanted:
+    outside = protocol is None and spec.id not in suite.tasks
+    return Wanted(spec.id, method, default_protocol(spec) if outside else None)
 
 
 def composable() -> list[str]:
@@ -111,7 +130,8 @@ def resolve_sources(
             entry
             for entry in entries
             if entry.manifest.base["fingerprint"] == base.fingerprint
-            and entry.manifest.data["protocol"] == protocol
+            and entry.manifest.data["protocol"]
+            == (target.protocol if task == target.spec.id else source.protocol or protocol)
         ]
         if task == target.spec.id:
             rows = target.fingerprints["train"]
@@ -197,6 +217,11 @@ def check_placement(entries: Sequence[Entry]) -> None:
         )
 
 
+def _argument(spec: TaskSpec) -> str:
+    """How a command line names the task: its id, or its file where that is not found by id."""
+    return spec.id if spec.id in list_tasks() or not spec.origin else str(spec.origin)
+
+
 def _train_lines(
     missing: Sequence[Wanted], target: TaskData, suite: str, seed: int, model: str
 ) -> str:
@@ -218,7 +243,7 @@ def _train_lines(
                 draw = f" --shot-draw {target.shot_draw}" if target.shot_draw else ""
                 cut = f" --shots {target.shots}{draw}"
             lines.append(
-                f"{line} --task {target.spec.id}{cut}   # the own source, on the same "
+                f"{line} --task {_argument(target.spec)}{cut}   # the own source, on the same "
                 f"{target.sizes['train']} rows"
             )
     return "\n".join(lines)

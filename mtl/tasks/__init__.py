@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from mtl.tasks.metrics import METRICS, Metric, examples, score, standard_error
     from mtl.tasks.protocols import PROTOCOLS, default_protocol
     from mtl.tasks.spec import TaskSpec, list_tasks, load_task
-    from mtl.tasks.suites import Recipe, Suite, list_recipes, list_suites, load_recipe, load_suite
+    from mtl.tasks.suites import (
+        Recipe,
+        Suite,
+        list_recipes,
+        list_suites,
+        load_recipe,
+        load_suite,
+        suite_for,
+    )
     from mtl.tasks.yamls import tasks_folder
 
 __all__, __getattr__, __dir__ = exports(
@@ -32,7 +40,15 @@ __all__, __getattr__, __dir__ = exports(
         "metrics": ["METRICS", "Metric", "examples", "score", "standard_error"],
         "protocols": ["PROTOCOLS", "default_protocol"],
         "spec": ["TaskSpec", "list_tasks", "load_task"],
-        "suites": ["Recipe", "Suite", "list_recipes", "list_suites", "load_recipe", "load_suite"],
+        "suites": [
+            "Recipe",
+            "Suite",
+            "list_recipes",
+            "list_suites",
+            "load_recipe",
+            "load_suite",
+            "suite_for",
+        ],
         "yamls": ["tasks_folder"],
     },
 )

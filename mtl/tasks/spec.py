@@ -287,7 +287,7 @@ def resolve_task(name: str, suite: str | None = None) -> str:
     if "/" not in name:
         everything = [*known.tasks, *known.aliases]
         spaces = [everything]
-        if suite is not None:
+        if suite is not None and (suite in known.suites or is_file_name(suite)):
             from mtl.tasks.suites import load_suite
 
             members = load_suite(suite)

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError, unknown
 from mtl.tasks.yamls import catalog, check_keys, is_file_name, read_yaml
+
+if TYPE_CHECKING:
+    from mtl.tasks.spec import TaskSpec
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,30 @@ def load_suite(name: str) -> Suite:
         target=target,
         notes=str(content.get("notes") or "").strip(),
         aliases={str(key): str(value) for key, value in aliases.items()},
+    )
+
+
+def suite_for(spec: TaskSpec) -> Suite:
+    """The suite that a task's id names, or, where nobody wrote one, the tasks of that prefix.
+
+    The latter is for your own data: encoder roberta-base, recipe ``scalearn``, and the protocol
+    that :func:`mtl.tasks.default_protocol` finds for the task.
+
+    Raises:
+        RequestError: there is a suite file of that name, and it is wrong.
+    """
+    from mtl.tasks.protocols import default_protocol
+
+    known = catalog()
+    if spec.suite in known.suites:
+        return load_suite(spec.suite)
+    tasks = {task for task in known.tasks if task.startswith(f"{spec.suite}/")}
+    return Suite(
+        name=spec.suite,
+        tasks=tuple(sorted({*tasks, spec.id})),
+        model="roberta-base",
+        recipe="scalearn",
+        protocol=default_protocol(spec),
     )
 
 

@@ -85,7 +85,7 @@ def test_several_at_once() -> None:
 
 
 def test_what_cannot_be_scored() -> None:
-    with pytest.raises(RequestError, match="'acuracy'.*'accuracy'"):
+    with pytest.raises(RequestError, match=r"'acuracy'.*'accuracy'"):
         as_evaluate("acuracy")
     with pytest.raises(RunError, match="2 of 3 predictions are NaN"):
         as_evaluate("pearson").compute(
