@@ -20,6 +20,7 @@ from mtl.tasks.protocols import PROTOCOLS, Part
 from mtl.tasks.shots import draw_shots, one_class_note
 from mtl.tasks.sources import RawData, open_data
 from mtl.tasks.spec import TaskSpec, template_parts
+from mtl.tasks.textfiles import LONGEST_TEXT, too_long
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 PREPARE: Registry[Callable[[pa.Table], pa.Table]] = Registry("row function")
 """Functions that reshape the rows of a task before the templates, where these are not enough."""
+
+PREPARE.add("labelled", "mtl.tasks.rows:labelled")
 
 
 @dataclass(frozen=True)
@@ -233,6 +236,10 @@ class _Reader:
                     f"{self._raw.line(source, int(rows[bad]))}: there is no text."
                 )
             columns[name] = [value if isinstance(value, str) else str(value) for value in values]
+            long = next((i for i, v in enumerate(columns[name]) if len(v) > LONGEST_TEXT), None)
+            if long is not None:
+                place = self._raw.line(source, int(rows[long]))
+                raise too_long(f"Task {self._spec.id!r}, column {name!r}, {place}")
         if len(parts) == 1 and parts[0][0] == "" and parts[0][1]:
             return columns[parts[0][1]]
         return [
