@@ -26,7 +26,6 @@ class Row:
         gain: composed − own adapter, paired by seed; None where there is nothing to compare.
         gain_examples: bootstrap interval of the same gain over test examples.
         seeds, compared: seeds behind ``test``, and those behind ``gain``.
-        train_rows: how many rows were trained on.
     """
 
     task: str
@@ -42,7 +41,6 @@ class Row:
     gain: Interval | None = None
     gain_examples: tuple[float, float] | None = None
     compared: list[int] = field(default_factory=list)
-    train_rows: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -140,7 +138,6 @@ def _row(entries: Sequence[Entry], own: Sequence[Entry]) -> Row:
         gain=gain,
         gain_examples=_bootstrap(entries, own, compared) if gain else None,
         compared=compared,
-        train_rows=manifest.data["sizes"].get("train"),
     )
 
 
@@ -162,19 +159,16 @@ def _bootstrap(
 
 
 def render(rows: Sequence[Row]) -> str:
-    """The rows as a plain text table; with columns for base and rows where several are mixed."""
+    """The rows as a plain text table; with a column for the base where there are several."""
     from tabulate import tabulate
 
     several = len({row.base for row in rows}) > 1
-    # Few-shot runs and runs on all rows of one task would look alike.
-    cut = len({(row.task, row.train_rows) for row in rows}) > len({row.task for row in rows})
     table = [
         [
             row.task,
             *([row.base] if several else []),
             row.method if row.kind == "adapter" else f"{row.method} (K={row.sources})",
             f"{row.parameters:,}",
-            *([row.train_rows or "–"] if cut else []),
             row.metric,
             _interval(row.test) if row.test else "–",
             _interval(row.gain, sign=True) if row.gain else "",
@@ -193,7 +187,6 @@ def render(rows: Sequence[Row]) -> str:
         *(["base"] if several else []),
         "method",
         "trained",
-        *(["train rows"] if cut else []),
         "metric",
         "test, mean ± 95 %",
         "gain over own adapter ± 95 %",
