@@ -29,6 +29,8 @@ def main(argv: Sequence[str]) -> int:
     show.add_argument("-n", type=int, default=3, metavar="N", help="how many rows [3]")
     show.add_argument("--split", default="train", help="train, dev, test or test_… [train]")
     show.add_argument("--model", help="whose tokens: Hub name, folder, 'demo' [MTL_MODEL, suite]")
+    show.add_argument("--shots", type=int, default=0, metavar="K", help="those of a few-shot draw")
+    show.add_argument("--shot-draw", type=int, default=0, metavar="D", help="which draw [0]")
     check = commands.add_parser("check", help="read specs and data, report what is wrong")
     check.add_argument("tasks", nargs="*", metavar="TASK", help="ids, bare names, or YAML files")
     check.add_argument("--all", action="store_true", help="every task, suite and recipe")

@@ -22,11 +22,16 @@ def run(options: Namespace) -> int:
 
     if options.n < 1:
         raise RequestError(f"-n {options.n}: the number of rows must be at least 1.")
+    for name in ("shots", "shot_draw"):
+        if getattr(options, name) < 0:
+            flag = name.replace("_", "-")
+            raise RequestError(f"--{flag} {getattr(options, name)} must not be negative.")
     spec = load_task(options.task)
     model, tokenizer, reason = _tokenizer(options, spec)
     root = data_root(options)
     protocol = options.protocol or default_protocol(spec)
-    data = load_data(spec, data_root=root, protocol=protocol)
+    drawn = {"shots": options.shots, "shot_draw": options.shot_draw}
+    data = load_data(spec, data_root=root, protocol=protocol, **drawn)
     if options.split not in data.splits:
         raise unknown(f"split of {spec.id}", options.split, data.splits)
     split = data.splits[options.split]

@@ -6,6 +6,7 @@ the same interface, so they go wherever an ``evaluate.Metric`` goes (``combine``
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -62,13 +63,13 @@ class _Scored(evaluate.Metric):
         return "" if self.keep_in_memory else str(super()._build_data_dir())
 
     def _info(self) -> evaluate.MetricInfo:
-        entry = self.entry
+        entry, needs = self.entry, _columns(self.entry)
         kinds = ["float64"] if set(entry.kinds) == {"regression"} else ["int64"]
         shapes: list[Any] = [Value(kinds[0])]
         if "multilabel" in entry.kinds:
             shapes.append(Sequence(Value(kinds[0])))
-        extra = {column: Value(COLUMNS.get(column, "int64")) for column in entry.needs}
-        columns = f" Further columns: {', '.join(entry.needs)}." if entry.needs else ""
+        extra = {column: Value(COLUMNS.get(column, "int64")) for column in needs}
+        columns = f" Further columns: {', '.join(needs)}." if needs else ""
         return evaluate.MetricInfo(
             description=f"{entry.name} of {', '.join(entry.kinds)} tasks, as mtl computes it; 0 "
             "where it is undefined.",
@@ -91,6 +92,12 @@ class _Scored(evaluate.Metric):
             error = standard_error(entry.name, found, labels, columns)
             scores[f"{entry.name}_stderr"] = error
         return scores
+
+
+def _columns(entry: Metric) -> tuple[str, ...]:
+    """The columns of a metric over groups, in its first kind of task."""
+    needs: Any = entry.needs
+    return tuple(next(iter(needs.values()), ()) if isinstance(needs, Mapping) else needs)
 
 
 COLUMNS = {"f1": "float64", "em": "float64"}

@@ -249,9 +249,7 @@ def _of_chosen(
 ) -> Callable[[np.ndarray, np.ndarray, Mapping[str, Any]], np.ndarray]:
     """The value of ``column`` at each group's chosen row."""
 
-    def values(
-        labels: np.ndarray, predictions: np.ndarray, table: Mapping[str, Any]
-    ) -> np.ndarray:
+    def values(labels: np.ndarray, predictions: np.ndarray, table: Mapping[str, Any]) -> np.ndarray:
         return np.asarray(table[column], dtype=np.float64)[predictions == 1]
 
     return values
@@ -273,7 +271,5 @@ METRICS.add(
 for _name, _column in (("token_f1", "f1"), ("exact_match", "em")):
     METRICS.add(
         _name,
-        Metric(
-            _name, ("candidates",), None, grouped=_of_chosen(_column), needs=("group", _column)
-        ),
+        Metric(_name, ("candidates",), None, grouped=_of_chosen(_column), needs=("group", _column)),
     )

@@ -92,6 +92,14 @@ def test_show_rows_as_text(mini: Path, suite_folder: Path) -> None:
     assert [(row["texts"], row["label"]) for row in found["rows"]] == [
         ([row["a"], row["b"]], row["label"]) for row in expected[:2]
     ]
+    shots = mtl(
+        "tasks", "show", "same", "-n", "9", "--shots", "4", "--shot-draw", "1", "--json"
+    ).json
+    assert len(shots["rows"]) == shots["sizes"]["train"] == 4
+    assert shots["rows"][0]["place"] != found["rows"][0]["place"]
+    assert (
+        "train: 4 shots, draw 1" in mtl("tasks", "show", "same", "--shots=4", "--shot-draw=1").out
+    )
     said = mtl("tasks", "show", "mini/shared")
     assert said.code == 0
     assert said.out.count("\ntrain ") == 3
@@ -225,6 +233,8 @@ def test_check_a_file_that_is_no_task(tmp_path: Path) -> None:
         (["show", "moood"], ["Unknown task 'moood'", "'mini/mood'"]),
         (["show", "mood", "--split", "tset"], ["Unknown split of mini/mood 'tset'", "'test'"]),
         (["show", "mood", "-n", "0"], ["-n 0"]),
+        (["show", "mood", "--shots", "-1"], ["--shots -1"]),
+        (["show", "mood", "--shots", "97"], ["--shots 97", "only 96 rows"]),
         (["show", "glue/rte"], ["glue/rte", "--data-root DIR", "--suite demo"]),
     ],
 )
