@@ -135,10 +135,12 @@ def _print(reports: Sequence[TaskReport], others: Sequence[str], wrong: int) -> 
             print(f"\n{title}:")
         for task, finding in found:
             print(f"  {task}, {finding.text}")
-            for example in finding.examples:
+            for example in finding.examples[: 1 if level == "remark" else None]:
                 print(f"      {example}")
         for text in rest:
             print(f"  {text}")
+    if any(len(f.examples) > 1 for report in reports for f in report.of_level("remark")):
+        print("\n(--json has more rows of each.)")
     print(f"\n{len(reports)} tasks checked, {wrong or 'nothing'} wrong.")
 
 

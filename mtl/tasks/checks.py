@@ -130,8 +130,8 @@ def _texts(report: TaskReport, name: str, split: Split) -> tuple[dict[str, Any],
             found.append(Finding(check, level, text, name, len(rows), len(split), examples))
     extra = len(inputs) - len(places)
     for check, groups, count, what in (
-        ("duplicates", again, extra, "stand in the split before"),
-        ("conflicting-labels", torn, sum(map(len, torn)), "have the text of a row of other label"),
+        ("duplicates", again, extra, "repeat an earlier row"),
+        ("conflicting-labels", torn, sum(map(len, torn)), "have equal texts and other labels"),
     ):
         if count:
             examples = [
@@ -201,7 +201,7 @@ def _lengths(data: TaskData, name: str, tokenizer: Any) -> tuple[dict[str, Any],
     encoded = encode(data, name, tokenizer)
     cut = encoded.truncated / max(len(encoded), 1)
     counts = {"longest": int(encoded.lengths.max()), "truncated": cut}
-    if cut < CUT:
+    if cut < CUT or name != "train":
         return counts, []
     text = (
         f"{name}: {encoded.truncated:,} of {len(encoded):,} encodings ({cut:.1%}) are cut at "

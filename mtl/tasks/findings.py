@@ -19,7 +19,7 @@ class Example:
         place: file and line, or split and row.
         text: what stands there, cut to a line.
         other: where the other row stands, of a pair.
-        similarity: of the pair, 1 for equal.
+        similarity: of a pair that is nearly equal.
     """
 
     place: str
@@ -29,7 +29,7 @@ class Example:
 
     def __str__(self) -> str:
         pair = f" = {self.other}" if self.other else ""
-        if self.other and self.similarity is not None and self.similarity < 1:
+        if self.other and self.similarity is not None:
             pair = f" ≈ {self.other} ({self.similarity:.2f})"
         return f"{self.place}{pair}" + (f": {self.text}" if self.text else "")
 

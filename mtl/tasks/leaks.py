@@ -18,7 +18,7 @@ _WORDS = 5  # texts with fewer are shared without meaning anything
 
 
 def leaks(data: TaskData, rows: RawRows, near: float) -> Iterator[Finding]:
-    """Rows of dev and test that stand in train: exactly, nearly, or with one of their two texts.
+    """Rows of dev and test that stand in train: exactly, nearly, or (of test) with one text.
 
     An exact leak of :data:`LEAKY` or more of a test split is a problem; the rest are remarks, for
     benchmarks hold some, and pairs may share a text on purpose.
@@ -30,17 +30,17 @@ def leaks(data: TaskData, rows: RawRows, near: float) -> Iterator[Finding]:
         inputs = _inputs(split)
         exact = exact_matches(inputs, train)
         bad = name != "dev" and len(exact) >= LEAKY * len(inputs)
-        what = "inputs stand in train, too"
+        what = "have inputs that stand in train, too"
         yield from _found("leak-exact", bad, data, rows, name, exact, what)
         known = {match.row for match in exact}
         close = [m for m in near_matches(inputs, train, near) if m.row not in known]
-        what = f"inputs are nearly those of a training row (similarity {near:g} or more)"
+        what = f"have nearly the inputs of a training row (similarity {near:g} or more)"
         yield from _found("leak-near", False, data, rows, name, close, what)
         known |= {match.row for match in close}
         for template, texts, others in zip(
             data.spec.inputs, split.texts, data.splits["train"].texts, strict=True
         ):
-            if len(split.texts) == 1:
+            if len(split.texts) == 1 or name == "dev":
                 continue
             seen = {text: row for row, text in reversed(list(enumerate(others)))}
             shared = [
@@ -105,7 +105,7 @@ def leaks_between(
                     tested_rows.place(split.source, int(split.rows[match.row])),
                     short([texts[match.row] for texts in split.texts]),
                     trained_rows.place(pool.source, int(pool.rows[match.other])),
-                    round(match.similarity, 4),
+                    round(match.similarity, 4) if check == "leak-near" else None,
                 )
                 for match in found[:SHOWN]
             ]
@@ -143,7 +143,7 @@ def _found(
             rows.place(split.source, int(split.rows[match.row])),
             short([texts[match.row] for texts in split.texts]),
             rows.place(pool.source, int(pool.rows[match.other])),
-            round(match.similarity, 4),
+            round(match.similarity, 4) if check == "leak-near" else None,
         )
         for match in sorted(matches, key=lambda match: -match.similarity)[:SHOWN]
     ]

@@ -47,9 +47,9 @@ class RawRows:
         return found
 
     def place(self, split: str, row: int) -> str:
-        """Where a row stands: file and line where there is one."""
+        """Where a row stands: file and line where there is one, else task, split and row."""
         if self.spec.prepare:  # rows are no longer those of the file
-            return f"row {row} of {split} as prepared by {self.spec.prepare!r}"
+            return f"{self.spec.id} {split} row {row}, as prepared by {self.spec.prepare!r}"
         self.table(split)  # lines of a file are known once it is read
         text = self.raw.line(split, row)
-        return text if text != f"row {row}" else f"row {row} of {split} in {self.raw.where}"
+        return text if text != f"row {row}" else f"{self.spec.id} {split} row {row}"

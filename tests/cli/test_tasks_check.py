@@ -90,7 +90,7 @@ def test_leaks_of_a_task_into_its_own_test(clean: Any, tmp_path: Path) -> None:
     assert close["examples"][0]["other"] == f"line 41 of {tmp_path / 't_train.jsonl'}"
     assert 0.8 <= close["examples"][0]["similarity"] < 1
     text = mtl("tasks", "check", path).out
-    assert "test: 1 of 50 rows (2.0%) inputs stand in train, too" in text
+    assert "test: 1 of 50 rows (2.0%) have inputs that stand in train, too" in text
     assert f"line 4 of {tmp_path / 't_test.jsonl'} = line 18 of" in text
     assert "≈" in text
     assert not findings(mtl("tasks", "check", path, "--near", "0", "--json"), "leak-near")

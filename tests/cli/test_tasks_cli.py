@@ -210,7 +210,7 @@ def test_check_finds(case: str, tmp_path: Path) -> None:
         assert (dev["rows"], dev["duplicates"], dev["empty"]) == (3, 1, 1)
         remarks = " ".join(report["remarks"])
         assert "dev: 1 of 3 rows (33.3%) have one empty text" in remarks
-        assert "dev: 1 of 3 rows (33.3%) stand in the split before" in remarks
+        assert "dev: 1 of 3 rows (33.3%) repeat an earlier row" in remarks
 
 
 def test_check_a_file_that_is_no_task(tmp_path: Path) -> None:
