@@ -13,6 +13,7 @@ from mtl.cli.options import PlainParser
 if TYPE_CHECKING:
     from mtl.tasks import TaskSpec
     from mtl.tasks.data import TaskData
+    from mtl.tasks.encoding import Encoded
 
 DESCRIPTION = "Tasks and suites: list them, show rows as the encoder sees them, check them."
 
@@ -154,13 +155,7 @@ def _show(options: Namespace) -> int:
             "label": _label(spec, split.labels[row]),
         }
         if encoded is not None:
-            ids = encoded.ids[encoded.start[row] : encoded.start[row + 1]].tolist()
-            whole = len(tokenizer(*item["texts"], verbose=False)["input_ids"])
-            item |= {
-                "tokens": tokenizer.convert_ids_to_tokens(ids),
-                "length": len(ids),
-                "truncated": whole > len(ids),
-            }
+            item |= _tokens(data, encoded, row, tokenizer)
         rows.append(item)
     if options.json:
         print(
@@ -185,16 +180,41 @@ def _show(options: Namespace) -> int:
         print(f"\n{options.split} {item['row']}: {item['label']}")
         for text in item["texts"]:
             print(f"  {text}")
-        if encoded is not None:
-            cut = ", truncated" if item["truncated"] else ""
-            print(f"  {item['length']} tokens{cut}: {' '.join(item['tokens'])}")
+        for tokens in item.get("encodings", []):
+            print(f"  {len(tokens)} tokens: {' '.join(tokens)}")
+        if item.get("truncated"):
+            print("  truncated")
     return 0
+
+
+def _tokens(data: TaskData, encoded: Encoded, row: int, tokenizer: Any) -> dict[str, Any]:
+    """The encodings of a row as tokens: one, one per choice, or one per window."""
+    import numpy as np
+
+    windows = encoded.table.get("example")
+    rows = [row] if windows is None else np.flatnonzero(windows == row).tolist()
+    encodings = [
+        tokenizer.convert_ids_to_tokens(ids.tolist())
+        for place in rows
+        for ids in encoded.tokens(place)
+    ]
+    first, *rest = (texts[row] for texts in data.splits[encoded.name].texts)
+    wholes: list[tuple[str, ...]] = [(first, second) for second in rest] or [(first,)]
+    length = max(len(tokenizer(*texts, verbose=False)["input_ids"]) for texts in wholes)
+    return {
+        "tokens": encodings[0],
+        "encodings": encodings,
+        "length": int(encoded.lengths[rows[0]]),
+        "truncated": length > max(map(len, encodings)),
+    }
 
 
 def _label(spec: TaskSpec, value: Any) -> Any:
     """A label as people write it: the name, the number, or the names of a set."""
     if spec.kind == "regression":
         return round(float(value), 6)
+    if spec.kind == "span_extraction":
+        return [int(place) for place in value]
     if value.ndim:
         return [name for name, on in zip(spec.labels, value, strict=True) if on]
     return spec.labels[int(value)]
@@ -293,6 +313,9 @@ def _check_split(
         row["labels"] = {"min": low, "mean": float(split.labels.mean()), "max": high}
         if low == high:
             report["remarks"].append(f"{name}: all labels are {low}")
+        return row, distinct
+    if spec.kind == "span_extraction":
+        row["labels"] = {"answers": len(split)}
         return row, distinct
     if split.labels.ndim == 1:
         counts = np.bincount(split.labels, minlength=len(spec.labels))

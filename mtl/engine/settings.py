@@ -31,7 +31,7 @@ class RunSettings:
         max_train_samples: use only the first N training examples, 0 for all.
         max_eval_samples: use only the first N dev and test examples, 0 for all.
         precision: ``fp32``, ``bf16`` (autocast), or ``auto``: bf16 where a GPU has it.
-        head: ``two_layer`` or ``pooler_linear``.
+        head: a name in ``mtl.backbone.HEADS``: ``two_layer``, ``linear``, ``pooler_linear``, …
     """
 
     lr: float = 3e-4
