@@ -181,9 +181,8 @@ def _show(options: Namespace) -> int:
         for text in item["texts"]:
             print(f"  {text}")
         for tokens in item.get("encodings", []):
-            print(f"  {len(tokens)} tokens: {' '.join(tokens)}")
-        if item.get("truncated"):
-            print("  truncated")
+            cut = ", truncated" if item["truncated"] else ""
+            print(f"  {len(tokens)} tokens{cut}: {' '.join(tokens)}")
     return 0
 
 

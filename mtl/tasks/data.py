@@ -76,12 +76,14 @@ def load_data(
     protocol: str = "scalearn",
     max_train_samples: int | None = None,
     max_eval_samples: int | None = None,
+    check_classes: bool = True,
 ) -> TaskData:
     """Read the data of ``spec`` and split them by ``protocol``.
 
     Args:
         data_root: folder with local mirrors of Hub datasets; None reads from the Hub.
         max_train_samples, max_eval_samples: keep the first rows of a split only.
+        check_classes: refuse training rows that are all of one class.
 
     Raises:
         RequestError: data missing or damaged, a column missing, labels outside the list, a split
@@ -94,12 +96,13 @@ def load_data(
         spec = replace(spec, labels=reader.collect_labels())
         reader.spec = spec
     try:
-        parts = dict(divide(spec, raw.splits, reader.labels))
+        parts = dict(divide(spec, raw.splits, reader.units))
     except RequestError as error:
         # Protocols know splits, not places; who reads the message wants to know which folder.
         if raw.where in str(error):
             raise
         raise RequestError(f"{error} Read from: {raw.where}.") from error
+    parts = {name: reader.whole(part) for name, part in parts.items()}
     notes = []
     for name, source in list((spec.test or {}).items())[1:]:
         if source in raw.splits:
@@ -113,7 +116,8 @@ def load_data(
         rows = len(reader.labels(part.source) if part.rows is None else part.rows)
         if len(splits[name]) < rows:
             notes.append(f"{name}: the first {limit} rows only")
-    _check_classes(spec, splits["train"], raw.where)
+    if check_classes:
+        _check_classes(spec, splits["train"], raw.where)
     fingerprints = {name: _fingerprint(split) for name, split in splits.items()}
     return TaskData(
         spec=spec,
@@ -146,6 +150,39 @@ class _Reader:
             column = self._label_column(source)
             self._labels[source] = KINDS.get(self.spec.kind).check_labels(self.spec, column)
         return self._labels[source]
+
+    def units(self, source: str) -> np.ndarray:
+        """What protocols divide: the labels, or one per group where rows are candidates.
+
+        A query's candidates stay together, as in the references, which split before they expand.
+        """
+        labels, groups = self.labels(source), self._groups(source)
+        return labels if groups is None else labels[self._first_rows(source, groups)]
+
+    def whole(self, part: Part) -> Part:
+        """A part in terms of :meth:`units` as the same in terms of rows."""
+        groups = self._groups(part.source)
+        if part.rows is None or groups is None:
+            return part
+        bounds = np.append(self._first_rows(part.source, groups), len(groups))
+        rows = [np.arange(bounds[unit], bounds[unit + 1]) for unit in part.rows]
+        return Part(part.source, np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64))
+
+    def _groups(self, source: str) -> np.ndarray | None:
+        if self.spec.kind != "candidates":
+            return None
+        table = self._table(source)
+        self._need(table, source, ["group"])
+        return self._values(table, "group", source, np.arange(len(table)))
+
+    def _first_rows(self, source: str, groups: np.ndarray) -> np.ndarray:
+        changes = np.flatnonzero(np.append(True, groups[1:] != groups[:-1]))
+        if len(changes) != len(np.unique(groups)):
+            raise RequestError(
+                f"Task {self.spec.id!r}, split {source!r} of {self._raw.where}: the rows of one "
+                "group must follow one another."
+            )
+        return changes
 
     def collect_labels(self) -> tuple[str, ...]:
         """All labels that stand in any official split, sorted.

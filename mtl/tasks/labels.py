@@ -120,10 +120,10 @@ def listed_labels(column: LabelColumn) -> set[str]:
         raise column.fail(
             0, f"{values[0].as_py()!r} where a list of labels is expected (kind multilabel)."
         )
+    inner = values.type.value_type
+    if not (_is_text(inner) or pa.types.is_integer(inner) or pa.types.is_null(inner)):
+        raise column.fail(0, f"a list of {inner} where a list of labels is expected.")
     items = pc.unique(pc.list_flatten(values))
-    known = _is_text(items.type) or pa.types.is_integer(items.type)
-    if not known and not pa.types.is_null(items.type):
-        raise column.fail(0, f"a list of {items.type} where a list of labels is expected.")
     if items.null_count:
         raise column.fail(
             next(row for row, found in enumerate(values.to_pylist()) if None in found),

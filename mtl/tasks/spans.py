@@ -30,12 +30,14 @@ MASKED = -1e4
 def squad(table: pa.Table) -> pa.Table:
     """SQuAD v1.1: ``label``, the first answer as [begin, end] in characters, and all ``answers``.
 
+    Questions lose the white space around them, which some have thousands of.
+
     Raises:
         RequestError: a row without answers, or an answer that is not where ``answer_start`` says.
     """
     import pyarrow as pa
 
-    contexts, given = columns_of(table, ["context", "answers"])
+    contexts, questions, given = columns_of(table, ["context", "question", "answers"])
     spans: list[list[int]] = []
     texts: list[list[str]] = []
     for row, (context, answers) in enumerate(zip(contexts, given, strict=True)):
@@ -53,9 +55,14 @@ def squad(table: pa.Table) -> pa.Table:
         begin = answers["answer_start"][0]
         spans.append([begin, begin + len(answers["text"][0])])
         texts.append(list(answers["text"]))
-    kept = table.drop_columns(["answers"])
-    kept = kept.append_column("label", pa.array(spans, pa.list_(pa.int64(), 2)))
-    return kept.append_column("answers", pa.array(texts, pa.list_(pa.large_string())))
+    return pa.table(
+        {
+            "question": pa.array([text.strip() for text in questions], pa.large_string()),
+            "context": table.column("context"),
+            "label": pa.array(spans, pa.list_(pa.int64(), 2)),
+            "answers": pa.array(texts, pa.list_(pa.large_string())),
+        }
+    )
 
 
 def read_spans(column: LabelColumn) -> np.ndarray:

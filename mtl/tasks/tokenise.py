@@ -118,6 +118,11 @@ class _Joints:
     def size(self) -> int:
         return sum(len(part[0]) for part in (self.lead, self.middle, self.tail))
 
+    def of(self, texts: Sequence[int | None]) -> list[int]:
+        """Token types of a pair, from the text (0, 1, or None) that each token is of."""
+        first, second = ([kind] * texts.count(text) for text, kind in enumerate(self.types))
+        return [*self.lead[1], *first, *self.middle[1], *second, *self.tail[1]]
+
 
 def _joints(tokenizer: Any) -> _Joints:
     found = tokenizer("a", "a", return_token_type_ids=True)
@@ -238,7 +243,8 @@ def tokenise_windows(rows: Split, tokenizer: Any, max_length: int) -> Arrays:
         RequestError: a question that leaves no room for a window.
     """
     overlap = max_length // 3
-    room = max_length - _joints(tokenizer).size - overlap
+    joints = _joints(tokenizer)
+    room = max_length - joints.size - overlap
     types = has_types(tokenizer)
     ids, kinds = _Flat(np.int32), _Flat(np.int8)
     begin, end = _Flat(np.int32), _Flat(np.int32)
@@ -262,12 +268,12 @@ def tokenise_windows(rows: Split, tokenizer: Any, max_length: int) -> Arrays:
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
             return_attention_mask=False,
-            return_token_type_ids=types,
             verbose=False,
         )
         ids.add(found["input_ids"])
         if types:
-            kinds.add(found["token_type_ids"])
+            # Not the tokenizer's own: of windows behind the first some give the context another.
+            kinds.add([joints.of(item.sequence_ids) for item in found.encodings])
         inside = [[text == 1 for text in item.sequence_ids] for item in found.encodings]
         offsets = found["offset_mapping"]
         for flat, side in ((begin, 0), (end, 1)):
