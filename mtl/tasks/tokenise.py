@@ -9,6 +9,7 @@ Arrays: ``ids`` (int32) and, where the encoder has them, ``types`` (int8), flat 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -55,7 +56,9 @@ class _Flat:
 def _batches(total: int, what: str) -> Iterator[slice]:
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=what, unit="row", leave=False, disable=None, delay=1) as bar:
+    # None: no bar where standard error is no terminal.
+    hidden = True if os.environ.get("MTL_QUIET") == "1" else None
+    with tqdm(total=total, desc=what, unit="row", leave=False, disable=hidden, delay=1) as bar:
         for begin in range(0, total, _STEP):
             end = min(begin + _STEP, total)
             yield slice(begin, end)

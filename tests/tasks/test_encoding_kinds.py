@@ -58,13 +58,14 @@ def loaded(folder: str, types: bool) -> Any:
     return tokenizer
 
 
-def choice_data(folder: Path) -> TaskData:
+def choice_data(folder: Path, **changes: Any) -> TaskData:
     spec = file_task(
         folder,
         three(CHOICES),
         kind="multiple_choice",
         inputs=["{p} because", "{c1}", "{c2}"],
         labels=["c1", "c2"],
+        **changes,
     )
     return load_data(spec, protocol="official")
 
@@ -97,8 +98,11 @@ def same_tensors(batch: Any, whole: Any) -> None:
         assert torch.equal(batch[name], values), name
 
 
-def test_choices_are_pairs_with_the_context_side_by_side(tmp_path: Path, tokenizer: Any) -> None:
-    encoded = encode(choice_data(tmp_path), "train", tokenizer)
+@pytest.mark.parametrize("truncate", ["longest", "first"])
+def test_choices_are_pairs_with_the_context_side_by_side(
+    truncate: str, tmp_path: Path, tokenizer: Any
+) -> None:
+    encoded = encode(choice_data(tmp_path, truncate=truncate), "train", tokenizer)
     assert (encoded.choices, len(encoded), len(encoded.start)) == (2, 3, 7)
     for rows in (np.array([0]), np.array([2, 0, 1]), *eval_order(encoded, 2)):
         pairs = [(CHOICES[row], choice) for row in rows for choice in ("c1", "c2")]
