@@ -98,17 +98,23 @@ def _tokenizer(options: Namespace, spec: TaskSpec) -> tuple[str, Any, str]:
 
 
 def _tokens(data: TaskData, encoded: Encoded, row: int, tokenizer: Any) -> dict[str, Any]:
-    """The encodings of a row as tokens: one, or one per choice."""
-    places = range(row * encoded.choices, (row + 1) * encoded.choices)
-    ids = [encoded.ids[encoded.start[place] : encoded.start[place + 1]] for place in places]
-    encodings = [tokenizer.convert_ids_to_tokens(item.tolist()) for item in ids]
+    """The encodings of a row as tokens: one, one per choice, or one per window."""
+    import numpy as np
+
+    windows = encoded.table.get("example")
+    rows = [row] if windows is None else np.flatnonzero(windows == row).tolist()
+    encodings = [
+        tokenizer.convert_ids_to_tokens(ids.tolist())
+        for place in rows
+        for ids in encoded.tokens(place)
+    ]
     first, *rest = (texts[row] for texts in data.splits[encoded.name].texts)
-    pairs: list[tuple[str, ...]] = [(first, second) for second in rest] or [(first,)]
-    length = max(len(tokenizer(*texts, verbose=False)["input_ids"]) for texts in pairs)
+    wholes: list[tuple[str, ...]] = [(first, second) for second in rest] or [(first,)]
+    length = max(len(tokenizer(*texts, verbose=False)["input_ids"]) for texts in wholes)
     return {
         "tokens": encodings[0],
         "encodings": encodings,
-        "length": max(map(len, encodings)),
+        "length": int(encoded.lengths[rows[0]]),
         "truncated": length > max(map(len, encodings)),
     }
 

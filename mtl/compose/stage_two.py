@@ -130,7 +130,11 @@ def build_composition(
     if folder is None:
         seed_everything(plan.seed, "head")
         head = build_head(
-            plan.settings.head, encoder.config, plan.spec.num_outputs, pooler=backbone.pooler
+            plan.settings.head,
+            encoder.config,
+            plan.spec.num_outputs,
+            pooler=backbone.pooler,
+            kind=plan.spec.kind,
         )
     else:
         tensors, _ = read_safetensors(folder / WEIGHTS_FILE)
@@ -140,7 +144,7 @@ def build_composition(
     groups = [
         # A scale of 0 switches a source off: decay would do that by itself.
         Group("composition", dict(composed.parameters), weight_decay=0.0),
-        Group("head", {f"head.{key}": value for key, value in head.named_parameters()}),
+        Group("head", {f"head.{key}": value for key, value in head.trained().items()}),
     ]
     attached = Attachment(
         network,

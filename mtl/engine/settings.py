@@ -37,7 +37,7 @@ class RunSettings:
         shot_draw: which rows: 0 for the first ones (the ScaLearn paper's single draw), 1, 2, …
             for random draws; of one draw, fewer shots are a part of more.
         precision: ``fp32``, ``bf16`` (autocast), or ``auto``: bf16 where a GPU has it.
-        head: ``two_layer`` or ``pooler_linear``.
+        head: a name in ``mtl.backbone.HEADS``: ``two_layer``, ``linear``, ``pooler_linear``, …
     """
 
     lr: float = 3e-4

@@ -6,7 +6,6 @@ the same interface, so they go wherever an ``evaluate.Metric`` goes (``combine``
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -96,8 +95,7 @@ class _Scored(evaluate.Metric):
 
 def _columns(entry: Metric) -> tuple[str, ...]:
     """The columns of a metric over groups, in its first kind of task."""
-    needs: Any = entry.needs
-    return tuple(next(iter(needs.values()), ()) if isinstance(needs, Mapping) else needs)
+    return next(iter(entry.needs.values()), ())
 
 
 COLUMNS = {"f1": "float64", "em": "float64"}

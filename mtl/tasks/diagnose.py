@@ -36,7 +36,7 @@ def diagnose(rows: RawRows) -> list[Finding]:
 
 def _columns(rows: RawRows, split: str, table: pa.Table) -> Iterator[Finding]:
     spec = rows.spec
-    wanted = [*spec.columns, spec.label_column]
+    wanted = [*spec.columns, spec.label_column, *spec.table_columns]
     missing = [name for name in dict.fromkeys(wanted) if name not in table.column_names]
     if missing:
         yield Finding(
@@ -71,6 +71,8 @@ def _labels(rows: RawRows, split: str, table: pa.Table) -> Iterator[Finding]:
     import pyarrow as pa
 
     spec = rows.spec
+    if spec.kind == "multilabel" and not spec.labels:  # whatever stands there is a label
+        return
     values = table.column(spec.label_column)
     names = class_names(table.schema.metadata, spec.label_column)
 

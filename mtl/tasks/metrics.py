@@ -7,7 +7,7 @@ NaN, so that a collapsed model ranks last instead of poisoning means.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from mtl.errors import RunError, unknown
 from mtl.registry import Registry
 from mtl.tasks import bootstrap
+from mtl.tasks.answers import MEASURES, best, normalise
 
 if TYPE_CHECKING:
     from mtl.tasks.spec import TaskSpec
@@ -33,9 +34,9 @@ class Metric:
         resampled: as ``compute``, for many samples at once: counts (S,P) → scores (S,). Given where
             neither ``formula`` nor ``grouped`` is.
         grouped: labels, predictions and the split's table → one value per example, where an example
-            is a group of rows (a query, a question); the score is their mean. ``compute`` is then
-            None.
-        needs: columns of the table that ``grouped`` reads.
+            is a group of rows (a query, a question) or a question with several right answers; the
+            score is their mean. ``compute`` is then None.
+        needs: kind of task → columns of the table that ``grouped`` reads.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Metric:
     formula: Callable[[np.ndarray, np.ndarray], float] | None = None
     resampled: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
     grouped: Callable[[np.ndarray, np.ndarray, Mapping[str, Any]], np.ndarray] | None = None
-    needs: tuple[str, ...] = ()
+    needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def unfit(self, kind: str, classes: int) -> str | None:
         """Why a task of this kind with so many classes cannot have this metric, or None."""
@@ -91,13 +92,15 @@ def _score(
 
 
 def _columns(metric: Metric, table: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    missing = [name for name in metric.needs if name not in (table or {})]
-    if missing:
+    held = table or {}
+    sets = metric.needs.values()
+    if not any(all(name in held for name in names) for names in sets):
+        wanted = " or ".join(", ".join(names) for names in sets)
         raise RunError(
-            f"Metric {metric.name!r} needs {', '.join(missing)} of every row; the task's rows have "
-            "not: its 'prepare' function makes them."
+            f"Metric {metric.name!r} needs {wanted} of every row; the task's rows have not: its "
+            "'prepare' function makes them."
         )
-    return table or {}
+    return held
 
 
 def examples(
@@ -122,9 +125,9 @@ def standard_error(
     """The standard error of a metric over the choice of test examples.
 
     Accuracy: sqrt(p (1 − p) / n). Means over groups: their standard deviation / sqrt(groups).
-    Others: the standard deviation over ``samples`` bootstrap
-    samples of the examples, drawn with ``seed``. Equal (label, prediction) pairs are drawn
-    together (multinomial counts), which is the same distribution at a fraction of the cost.
+    Others: the standard deviation over ``samples`` bootstrap samples of the examples, drawn with
+    ``seed``. Equal (label, prediction) pairs are drawn together (multinomial counts), which is the
+    same distribution at a fraction of the cost.
 
     Raises:
         RequestError: unknown metric.
@@ -135,8 +138,8 @@ def standard_error(
     _check(predictions, labels, f"metric {metric!r}")
     entry = METRICS.get(metric)
     if entry.grouped is not None:
-        values = entry.grouped(labels, predictions, _columns(entry, table))
-        return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+        each = entry.grouped(labels, predictions, _columns(entry, table))
+        return float(np.std(each, ddof=1) / np.sqrt(len(each))) if len(each) > 1 else 0.0
     if entry.formula is not None:
         return float(entry.formula(labels, predictions))
     rows = len(labels)
@@ -238,19 +241,29 @@ def _defined(value: float) -> float:
 
 
 def _all_right(labels: np.ndarray, predictions: np.ndarray, table: Mapping[str, Any]) -> np.ndarray:
-    """1 for every group whose rows are all predicted rightly (MultiRC's EM)."""
-    _, group = np.unique(np.asarray(table["group"]), return_inverse=True)
+    """1 for every group whose rows are all predicted rightly, else 0 (MultiRC's EM)."""
+    _, group = np.unique(table["group"], return_inverse=True)
     wrong = np.bincount(group, weights=(labels != predictions).astype(np.float64))
     return (wrong == 0).astype(np.float64)
 
 
-def _of_chosen(
-    column: str,
-) -> Callable[[np.ndarray, np.ndarray, Mapping[str, Any]], np.ndarray]:
-    """The value of ``column`` at each group's chosen row."""
+def _answered(column: str) -> Callable[[np.ndarray, np.ndarray, Mapping[str, Any]], np.ndarray]:
+    """Per question, what the answer given is worth against all right answers.
+
+    Candidates: the value of ``column`` at each group's chosen row, in the order of the groups.
+    Spans: the measure of the predicted span's text.
+    """
 
     def values(labels: np.ndarray, predictions: np.ndarray, table: Mapping[str, Any]) -> np.ndarray:
-        return np.asarray(table[column], dtype=np.float64)[predictions == 1]
+        if column in table:
+            return np.asarray(table[column], dtype=np.float64)[predictions == 1]
+        said = [
+            normalise(context[begin:end])
+            for context, (begin, end) in zip(table["context"], predictions, strict=True)
+        ]
+        gold = ([normalise(text) for text in answers] for answers in table["answers"])
+        measure = MEASURES[column]
+        return np.array([best(measure, *pair) for pair in zip(said, gold, strict=True)])
 
     return values
 
@@ -266,10 +279,22 @@ METRICS.add("pearson", Metric("pearson", _NUMBERS, _pearson, resampled=bootstrap
 METRICS.add("spearman", Metric("spearman", _NUMBERS, _spearman, resampled=bootstrap.spearman))
 METRICS.add(
     "question_em",
-    Metric("question_em", _CLASSES, None, grouped=_all_right, needs=("group",)),
+    Metric(
+        "question_em",
+        _CLASSES,
+        None,
+        grouped=_all_right,
+        needs=dict.fromkeys(_CLASSES, ("group",)),
+    ),
 )
 for _name, _column in (("token_f1", "f1"), ("exact_match", "em")):
     METRICS.add(
         _name,
-        Metric(_name, ("candidates",), None, grouped=_of_chosen(_column), needs=("group", _column)),
+        Metric(
+            _name,
+            ("candidates", "span_extraction"),
+            None,
+            grouped=_answered(_column),
+            needs={"candidates": (_column,), "span_extraction": ("answers",)},
+        ),
     )

@@ -25,6 +25,7 @@ import numpy as np
 
 from mtl.errors import RequestError
 from mtl.registry import Registry
+from mtl.tasks.kinds import KINDS
 
 if TYPE_CHECKING:
     from mtl.tasks.spec import TaskSpec
@@ -132,7 +133,7 @@ def scalearn(spec: TaskSpec, splits: Sequence[str], labels: Labels) -> Mapping[s
         # ReCoRD in the ScaLearn paper: selection and test on the same rows.
         test = main_test(spec, splits, ("validation", "dev"))
         return {"train": Part(train), "dev": Part(spec.dev), "test": Part(test)}
-    stratify = spec.stratify and spec.kind == "classification"
+    stratify = spec.stratify and KINDS.get(spec.kind).classes
     rest, dev = holdout(labels(train), 0.1, stratify=stratify, where=f"Task {spec.id!r}")
     test = main_test(spec, splits, ("validation", "dev"))
     return {"train": Part(train, rest), "dev": Part(train, dev), "test": Part(test)}

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtl.tasks.data import PREPARE
+from mtl.errors import RequestError
+from mtl.tasks.prepare import PREPARE
 from mtl.tasks.sources import RawData, open_data
 
 if TYPE_CHECKING:
@@ -37,7 +38,12 @@ class RawRows:
         if split not in self._tables:
             table = self.raw.read(split)
             if self.spec.prepare:
-                table = PREPARE.get(self.spec.prepare)(table)
+                try:
+                    table = PREPARE.get(self.spec.prepare)(table)
+                except RequestError as error:
+                    raise RequestError(
+                        f"Split {split!r} of {self.raw.where}, prepare {self.spec.prepare!r}: {error}"
+                    ) from error
             self._tables[split] = table
         return self._tables[split]
 

@@ -30,9 +30,11 @@ class TaskSpec:
         data: ``{repo, config?, revision?}``, ``{files: {split: file}}`` or ``{demo: name}``.
         kind: what is predicted and how it is scored: see :data:`mtl.tasks.kinds.KINDS`.
         inputs: one or two templates over the columns (``"{word}: {sentence1}"``); two are encoded
-            as a pair. Of a multiple choice, the context and then one template per choice.
+            as a pair. Of a multiple choice, the context and then one template per choice. Of a
+            span extraction, the question and the column of the context.
         prepare: name of a registered function that reshapes the rows before the templates.
-        labels: names of the classes in the order of the model's outputs; empty for regression.
+        labels: names of the classes in the order of the model's outputs; empty for regression and
+            spans. Of a multi-label task empty means: those of the data, over all splits, sorted.
         metrics: the first is the headline.
         test: name → split of the source, the first being the main one; None: the protocol's.
         dev: split of the source that protocol ``scalearn`` selects on, in place of a held-out part
@@ -73,7 +75,6 @@ class TaskSpec:
         self._check_data()
         if self.kind not in KINDS:
             raise self._wrong("kind", str(unknown("kind", self.kind, KINDS)))
-        self._check_inputs()
         for template in self.inputs:
             self._check_template(template)
         if not self.metrics:
@@ -89,23 +90,15 @@ class TaskSpec:
         fault = KINDS.get(self.kind).unfit(self)
         if fault:
             raise self._wrong("labels", fault)
+        fault = KINDS.get(self.kind).unfit_inputs(self)
+        if fault:
+            raise self._wrong("inputs", fault)
         if self.truncate not in TRUNCATE:
             raise self._wrong("truncate", str(unknown("truncate", self.truncate, TRUNCATE)))
         if self.max_length < 8:
             raise self._wrong("max_length", f"must be at least 8, it is {self.max_length}")
         if self.test is not None and not self.test:
             raise self._wrong("test", "must name at least one split, or be null")
-
-    def _check_inputs(self) -> None:
-        choices = KINDS.get(self.kind).choices(self)
-        if choices > 1 and len(self.inputs) != choices + 1:
-            raise self._wrong(
-                "inputs",
-                f"must be the context and a template for each of the {choices} labels, it holds "
-                f"{len(self.inputs)}",
-            )
-        if choices == 1 and len(self.inputs) not in (1, 2):
-            raise self._wrong("inputs", f"must be one or two templates, not {len(self.inputs)}")
 
     @property
     def choices(self) -> int:
@@ -132,6 +125,14 @@ class TaskSpec:
         """C: how many logits a head of this task has."""
         return KINDS.get(self.kind).num_outputs(self)
 
+    @property
+    def table_columns(self) -> tuple[str, ...]:
+        """The columns that decoding and metrics need of every row, beside texts and label."""
+        wanted = list(KINDS.get(self.kind).needs)
+        for metric in self.metrics:
+            wanted += METRICS.get(metric).needs.get(self.kind, ())
+        return tuple(dict.fromkeys(wanted))
+
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """The columns that the templates use, in order of first use."""
@@ -147,6 +148,10 @@ class TaskSpec:
         """The keys of the YAML file as JSON values; ``TaskSpec.from_dict`` takes them back."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         del values["origin"]
+        for item in fields(self):
+            # Fields that came later: a task that does not use them hashes as it always did.
+            if item.name in _LATER and values[item.name] == item.default:
+                del values[item.name]
         return {
             key: list(value)
             if isinstance(value, tuple)
@@ -232,6 +237,7 @@ _TYPES: dict[str, type] = {
     "label_column": str,
     "stratify": bool,
 }
+_LATER = ("dev", "truncate")
 _SPOKEN: dict[type, str] = {
     str: "text",
     dict: "mapping",

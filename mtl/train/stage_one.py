@@ -62,7 +62,7 @@ def plan_train(
         plans += [
             RunPlan(
                 kind="adapter",
-                spec=spec,
+                spec=data.spec,
                 suite=suite or spec.suite,
                 data=data,
                 backbone=backbone,
@@ -90,7 +90,11 @@ def build_adapter(plan: RunPlan, folder: Path | None) -> Built:
         tuned = attach(encoder, method, plan.method_settings, name, request)
         seed_everything(plan.seed, "head")
         head = build_head(
-            settings.head, encoder.config, plan.spec.num_outputs, pooler=backbone.pooler
+            settings.head,
+            encoder.config,
+            plan.spec.num_outputs,
+            pooler=backbone.pooler,
+            kind=plan.spec.kind,
         )
     else:
         tuned = load(encoder, method, plan.method_settings, name, folder, active=True)
@@ -101,7 +105,7 @@ def build_adapter(plan: RunPlan, folder: Path | None) -> Built:
         for group in tuned.groups
     ]
     if tuned.train_head:
-        groups.append(Group("head", {f"head.{k}": v for k, v in head.named_parameters()}))
+        groups.append(Group("head", {f"head.{k}": v for k, v in head.trained().items()}))
     else:
         freeze(head)
 

@@ -51,7 +51,7 @@ def store_run(
         built.save(folder)
         test = evaluations["test"]
         write_predictions(
-            folder, "predictions.safetensors", test.row, test.label, test.prediction, test.logits
+            folder, "predictions.safetensors", test.row, test.label, test.prediction, test.scores
         )
         verified = verify(plan, folder, sets["test"], test, device)
         manifest = make_manifest(plan, workspace, device, outcome, evaluations, verified)
