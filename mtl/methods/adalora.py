@@ -43,14 +43,15 @@ class AdaLoRASettings:
     mean of ``‖A·A^T − I‖`` and ``‖B^T·B − I‖`` over all matrices (norms not squared). After step k
     of T the importance of every triplet (row of A, entry of e, column of B) is updated, and the
     least important e are set to zero so that a budget of ranks is left: all of them until step
-    ``initial_warmup``, then falling as a cube to ``target_rank`` per module at step
+    ``initial_warmup``, then falling as a cube to :attr:`target` per module at step
     T − ``final_warmup``, fixed from there on (specs/adapter_methods §5).
 
     A state that is selected before T − ``final_warmup`` may use more ranks than the budget.
 
     Attributes:
         rank: R, ranks per module at the start.
-        target_rank: mean ranks per module at the end; equal to ``rank``: nothing is masked.
+        target_rank: mean ranks per module at the end; equal to ``rank``: nothing is masked. 0
+            takes two thirds of ``rank``, rounded up: the paper starts at 1.5 times the target.
         alpha: see above.
         gamma: weight of the orthogonality term, 0 for none.
         initial_warmup, final_warmup: in steps; 0 for 10 % and 40 % of the planned steps.
@@ -62,7 +63,7 @@ class AdaLoRASettings:
     """
 
     rank: int = 12
-    target_rank: int = 8
+    target_rank: int = 0
     alpha: float = 32.0
     gamma: float = 0.1
     initial_warmup: int = 0
@@ -76,10 +77,10 @@ class AdaLoRASettings:
     def __post_init__(self) -> None:
         check_rank(self.rank, self.alpha, self.dropout)
         canonical(self)
-        if not 1 <= self.target_rank <= self.rank:
+        if not 0 <= self.target_rank <= self.rank:
             raise RequestError(
                 f"target_rank={self.target_rank} must be from 1 to rank={self.rank}, the ranks per "
-                "module at the start."
+                "module at the start, or 0 for two thirds of them."
             )
         if self.gamma < 0:
             raise RequestError(f"gamma={self.gamma} must not be negative.")
@@ -93,6 +94,11 @@ class AdaLoRASettings:
                 raise RequestError(f"{name}={getattr(self, name)} must be between 0 and 1.")
 
     @property
+    def target(self) -> int:
+        """Mean ranks per module at the end."""
+        return self.target_rank or -(-2 * self.rank // 3)
+
+    @property
     def scale(self) -> float:
         """alpha/(R + 1e-5), with the R of the start also where ranks were dropped."""
         return self.alpha / (self.rank + 1e-5)
@@ -100,7 +106,7 @@ class AdaLoRASettings:
     @property
     def allocates(self) -> bool:
         """Whether there is anything to deal out."""
-        return self.target_rank < self.rank
+        return self.target < self.rank
 
 
 def warmups(settings: AdaLoRASettings, steps: int) -> tuple[int, int]:
@@ -113,7 +119,7 @@ def warmups(settings: AdaLoRASettings, steps: int) -> tuple[int, int]:
     final = settings.final_warmup or int(0.4 * steps)
     if settings.allocates and steps and steps <= initial + final:
         raise RequestError(
-            f"AdaLoRA cannot lower its ranks from {settings.rank} to {settings.target_rank}: the "
+            f"AdaLoRA cannot lower its ranks from {settings.rank} to {settings.target}: the "
             f"run has {steps} steps, and initial_warmup={initial} with final_warmup={final} leave "
             "none between them. Train longer (epochs, max_steps), or lower the two (0 takes 10 % "
             "and 40 % of the run)."
@@ -156,7 +162,7 @@ def make_tuner(model: nn.Module, settings: AdaLoRASettings, pattern: str, steps:
     allocates = settings.allocates and steps > 0
     config = AdaLoraConfig(
         init_r=settings.rank,
-        target_r=settings.target_rank,
+        target_r=settings.target,
         # peft wants a schedule also where nothing is dealt out
         tinit=initial if allocates else 0,
         tfinal=final if allocates else 0,
@@ -310,4 +316,5 @@ METHOD = Method(
     composes="low_rank",
     load_source=source_loader(read),
     weights=lambda settings: "peft",
+    package="peft",
 )

@@ -52,6 +52,7 @@ class Method:
         defaults: values by which this name differs from the dataclass' defaults.
         weights: settings → how its entry stores weights: ``adapters``, ``peft`` or ``delta``.
         adds: whether its parameters come on top of the base's (False: it trains the base's own).
+        package: the optional package that training and counting need, "" for none.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Method:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     weights: Callable[[Any], str] = lambda settings: "adapters"
     adds: bool = True
+    package: str = ""
 
 
 @dataclass(frozen=True)

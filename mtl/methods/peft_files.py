@@ -39,7 +39,8 @@ def config_dict(config: Any) -> dict[str, Any]:
     for key, value in sorted(config.to_dict().items()):
         if isinstance(value, set | frozenset | tuple):
             value = sorted(value)
-        found[key] = str(getattr(value, "value", value)) if key.endswith("_type") else value
+        # peft_type and task_type are enumerations; the latter is usually None
+        found[key] = getattr(value, "value", value)
     return {**found, "inference_mode": True}
 
 

@@ -188,4 +188,5 @@ METHOD = Method(
     composes="low_rank",
     load_source=source_loader(read),
     weights=lambda settings: "peft",
+    package="peft",
 )

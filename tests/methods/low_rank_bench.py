@@ -37,7 +37,11 @@ def check_round_trip(
     files: set[str],
     **values: Any,
 ) -> None:
-    """Store, load in a fresh encoder, compare with the trained one; store the loaded one again."""
+    """Store, load in a fresh encoder, compare with the trained one; store the loaded one again.
+
+    Loaded under another name it computes the same; under its own it is stored with equal bytes
+    (the files of ``adapters`` carry the name, as those of a run carry the entry's).
+    """
     chosen = METHODS.get(method)
     backbone = load_backbone(folder)
     encoder = backbone.encoder()
@@ -46,17 +50,19 @@ def check_round_trip(
     if tuned.finish:
         tuned.finish()
     expected = last(encoder, tokens)
-    assert (expected - plain).abs().max() > 1e-2
+    # keys alone change little in these encoders
+    assert (expected - plain).abs().max() > 1e-4
     tuned.save(target / "one", "some/base")
     assert {path.name for path in (target / "one").iterdir()} == files
-    other = backbone.encoder()
     settings = chosen.settings(**values)
-    again = load(other, chosen, settings, "another", target / "one", active=True)
-    assert not any(parameter.requires_grad for parameter in other.parameters())
-    torch.testing.assert_close(last(other, tokens), expected, rtol=0, atol=2e-6)
+    for name in ("another", "mine"):
+        other = backbone.encoder()
+        again = load(other, chosen, settings, name, target / "one", active=True)
+        assert not any(parameter.requires_grad for parameter in other.parameters())
+        torch.testing.assert_close(last(other, tokens), expected, rtol=0, atol=2e-6)
     again.save(target / "two", "some/base")
-    for name in files:
-        assert (target / "one" / name).read_bytes() == (target / "two" / name).read_bytes(), name
+    for file in files:
+        assert (target / "one" / file).read_bytes() == (target / "two" / file).read_bytes(), file
 
 
 def check_trains_alone(encoder: Any, tuned: Tuned, tokens: dict[str, torch.Tensor]) -> None:
