@@ -142,7 +142,9 @@ class SoRA(nn.Module):
         """(B,T,in) → (B,T,out) at site ``index``; gates and scale enter B, not the tokens."""
         x = functional.dropout(x, self.settings.dropout, self.training)
         scale = self.gate[index] * (self.settings.alpha / self.settings.rank)
-        return functional.linear(functional.linear(x, self.down[index]), self.up[index] * scale)
+        # laid out by rows: a product with a thin transposed matrix has a slow backward pass on CPUs
+        up = (self.up[index] * scale).t().contiguous()
+        return functional.linear(x, self.down[index]) @ up
 
     def penalty(self) -> dict[str, Tensor]:
         """``l1``: eta · mean |g|."""
