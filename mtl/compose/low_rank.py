@@ -87,7 +87,8 @@ def add_linear_sites(
         RequestError: the sources change different modules.
     """
     known = low_rank_sources(encoder)
-    factors = [known[name] for name in sources]
+    # The banks copy what they need; of VeRA's factors two copies would be gigabytes.
+    factors = [known.pop(name) for name in sources]
     first = list(factors[0])
     for name, other in zip(sources, factors, strict=True):
         if list(other) != first:

@@ -46,7 +46,8 @@ class AdaLoRASettings:
     ``initial_warmup``, then falling as a cube to :attr:`target` per module at step
     T − ``final_warmup``, fixed from there on (specs/adapter_methods §5).
 
-    A state that is selected before T − ``final_warmup`` may use more ranks than the budget.
+    A state that is selected before T − ``final_warmup``, or a run that patience ends before, may
+    use more ranks than the budget.
 
     Attributes:
         rank: R, ranks per module at the start.
@@ -265,6 +266,7 @@ def attach(encoder: Any, settings: AdaLoRASettings, name: str, request: Request)
         state=state,
         load_state=load_state,
         finish=finish,
+        merged=sum(value.numel() for key, value in own.items() if key[-1] != "E"),  # e enters A
     )
 
 

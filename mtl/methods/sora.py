@@ -207,7 +207,7 @@ def attach(encoder: Any, settings: SoRASettings, name: str, _: Request) -> Tuned
         install(encoder, name, scaled(sora.pruned(), settings))
 
     def save(folder: Path, base: str) -> None:
-        save_own(folder, "sora", settings, encoder, sora.pruned(), base)
+        store(encoder, settings, sora.pruned(), folder, base)
 
     return Tuned(
         [
@@ -220,7 +220,16 @@ def attach(encoder: Any, settings: SoRASettings, name: str, _: Request) -> Tuned
         plan=sora.plan,
         finish=finish,
         train_head=settings.train_head,
+        merged=sum(value.numel() for value in factors.values()),  # the gates enter A
     )
+
+
+def store(
+    encoder: Any, settings: SoRASettings, tensors: Mapping[str, Tensor], folder: Path, base: str
+) -> None:
+    """Write the factors that are left; the JSON says how many ranks each site kept."""
+    ranks = {key[:-2]: len(tensors[key]) for key in sorted(tensors) if key.endswith(".A")}
+    save_own(folder, "sora", settings, encoder, tensors, base, ranks=ranks)
 
 
 def scaled(stored: Mapping[str, Tensor], settings: SoRASettings) -> dict[str, Factors]:
@@ -254,7 +263,7 @@ def load(encoder: Any, settings: SoRASettings, name: str, folder: Path) -> Tuned
     install(encoder, name, read(encoder, settings, folder))
     return Tuned(
         [],
-        lambda target, base: save_own(target, "sora", settings, encoder, stored, base),
+        lambda target, base: store(encoder, settings, stored, target, base),
         train_head=settings.train_head,
     )
 

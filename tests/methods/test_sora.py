@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mtl.engine import Group, RunSettings
 from mtl.engine.optimise import Optimiser
 from mtl.errors import RequestError, ZooError
-from mtl.files import read_safetensors, write_safetensors
+from mtl.files import read_json, read_safetensors, write_safetensors
 from mtl.methods import METHODS, attach, count_method, load
 from mtl.methods.sora import SoRA, SoRASettings, proximal, read
 
@@ -124,13 +124,13 @@ def test_the_vectorised_threshold_is_the_loop(encoder: Any, jiggle: Any) -> None
     assert 0 < (gate == 0).sum() < gate.numel()
 
 
-@pytest.mark.parametrize("modules", ["all", "q,v", "output"])
-@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize(
+    ("kind", "modules"),
+    [*((kind, "all") for kind in TYPES), ("roberta", "q,v"), ("roberta", "output")],
+)
 def test_stored_and_loaded_is_the_same(
     kind: str, modules: str, tiny: Any, tokens: Any, jiggle: Any, tmp_path: Path
 ) -> None:
-    if modules != "all" and kind != "roberta":
-        pytest.skip("one type shows it")
     files = {"adapter_config.json", "adapter.safetensors"}
     check_round_trip("sora", tiny(kind), tokens, jiggle, tmp_path, files, modules=modules, rank=5)
 
@@ -156,6 +156,9 @@ def test_zero_ranks_are_dropped_and_change_nothing(
     assert stored["0.q.B"].shape == (48, 0)
     assert stored["0.k.A"].shape == (2, 48)
     assert stored["1.k.B"].shape == (48, 3)
+    ranks = read_json(tmp_path / "entry" / "adapter_config.json")["config"]["ranks"]
+    assert ranks == {name[:-2]: len(value) for name, value in stored.items() if name[-1] == "A"}
+    assert sum(ranks.values()) == int((gate != 0).sum()) == 12 * 4 - 7
     assert sum(value.numel() for value in stored.values()) == sum(
         int((gate[index] != 0).sum()) * width
         for index, width in enumerate([96, 96, 96, 96, 112, 112] * 2)
@@ -223,7 +226,10 @@ def test_the_grid_and_its_stages(encoder: Any) -> None:
     ],
 )
 def test_counts(model: str, values: dict[str, Any], expected: int) -> None:
-    assert count_method("sora", model, values=values).method == expected
+    found = count_method("sora", model, values=values)
+    assert found.method == expected
+    settings = SoRASettings(**values)
+    assert found.merged == expected - 12 * settings.rank * len(settings.modules.split(","))
 
 
 def test_weights_that_do_not_fit_are_refused(
