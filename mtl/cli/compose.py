@@ -64,6 +64,7 @@ def main(argv: Sequence[str]) -> int:
         own=not options.without_own,
         method=options.source_method,
         composition=options.method,
+        protocol=options.protocol,
     )
     context = common.open_context(
         options,
@@ -76,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
         spec,
         method=options.method,
         recipe=context.recipe,
-        protocol=context.protocol,
+        protocol=common.protocol_of(options, suite, spec),
         overrides=context.overrides,
         workspace=context.workspace,
     )

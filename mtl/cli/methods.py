@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     count.add_argument("--model", default="roberta-base", help="known name, folder, or 'demo'")
     count.add_argument("--sources", type=int, default=8, help="K, for compositions")
     count.add_argument("--source-method", default="pfeiffer", help="method of the sources")
-    count.add_argument("--head", help="count a head, too: two_layer or pooler_linear")
+    count.add_argument("--head", help="count a head, too: two_layer, linear, pooler_linear, …")
     count.add_argument("--labels", type=int, default=2, help="outputs of the head")
     count.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings")
     count.add_argument("--json", action="store_true", help="one line of JSON")
