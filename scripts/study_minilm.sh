@@ -8,7 +8,7 @@ set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 data=$(realpath "$1") model=$(realpath "$2") processes=${3:-2}
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-. scripts/env.sh plot
+. scripts/env.sh plot,peft
 export MTL_DATA_ROOT=$data MTL_MODEL=$model OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python
 export few="--max-train-samples 300 --epochs 10 --eval-every 20"
 export sources="cola mrpc stsb rte qnli mnli"

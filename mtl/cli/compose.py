@@ -63,6 +63,7 @@ def main(argv: Sequence[str]) -> int:
         spec.id,
         own=not options.without_own,
         method=options.source_method,
+        composition=options.method,
         protocol=options.protocol,
     )
     context = common.open_context(

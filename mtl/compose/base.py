@@ -44,6 +44,8 @@ class Composition:
         defaults: values by which this name differs from the dataclass' defaults.
         attach: (encoder, names of the sources in it, settings) → :class:`Composed`, active.
         summary, citation: for ``mtl.methods ls``.
+        kinds: which sorts of sources it can use, see :attr:`mtl.methods.Method.composes`.
+        refusal: why not the others.
     """
 
     name: str
@@ -52,6 +54,8 @@ class Composition:
     attach: Callable[[Any, Sequence[str], Any], Composed]
     summary: str
     citation: str
+    kinds: Sequence[str] = ("bottleneck", "low_rank")
+    refusal: str = ""
 
 
 COMPOSITIONS: Registry[Composition] = Registry("composition", Composition)

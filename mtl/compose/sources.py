@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mtl.compose.base import COMPOSITIONS
+from mtl.compose.low_rank import MIXED
 from mtl.errors import RequestError
 from mtl.methods import METHODS, find_method
 from mtl.tasks import default_protocol, list_tasks, load_task
@@ -13,6 +15,7 @@ from mtl.train.load import check_base
 
 if TYPE_CHECKING:
     from mtl.backbone import Base
+    from mtl.compose.base import Composition
     from mtl.tasks import Suite, TaskData, TaskSpec
     from mtl.zoo import Entry, Zoo
 
@@ -38,6 +41,7 @@ def wanted_sources(
     *,
     own: bool,
     method: str,
+    composition: str = "scalearn",
     protocol: str | None = None,
 ) -> list[Wanted]:
     """The sources that ``names`` ask for, the target's own last.
@@ -47,10 +51,11 @@ def wanted_sources(
             source of another method than ``method``.
         protocol: the one asked for; None: tasks outside the suite have their own default.
         own: False leaves the target's own adapter out.
+        composition: what is to use them.
 
     Raises:
-        RequestError: an unknown task or method, one that composes with nothing, a task named
-            twice, or none left.
+        RequestError: an unknown task or method, methods that cannot be sources of ``composition``
+            or of one composition together, a task named twice, or none left.
     """
     if list(names) == ["all"]:
         found = [Wanted(task, method) for task in suite.tasks]
@@ -75,14 +80,33 @@ def wanted_sources(
             f"No source is left for target {target!r}: name other tasks with --sources, or drop "
             "--without-own."
         )
-    for name in {source.method for source in found}:
+    check_kinds(COMPOSITIONS.get(composition), [source.method for source in found])
+    return found
+
+
+def check_kinds(composition: Composition, methods: Sequence[str]) -> None:
+    """Refuse source methods that ``composition`` cannot use, or that do not go together.
+
+    Raises:
+        RequestError: names the method, or two of different kinds, and says why.
+    """
+    by_kind: dict[str, str] = {}
+    for name in methods:
         chosen = find_method(name)
         if not chosen.composes:
             raise RequestError(
                 f"Sources of method {name!r} cannot be composed: {chosen.refusal}. Methods that "
                 f"can: {', '.join(composable())}."
             )
-    return found
+        if chosen.composes not in composition.kinds:
+            raise RequestError(
+                f"Composition {composition.name!r} cannot use sources of method {name!r}: "
+                f"{composition.refusal}."
+            )
+        by_kind.setdefault(chosen.composes, name)
+    if len(by_kind) > 1:
+        one, other = list(by_kind.values())[:2]
+        raise RequestError(f"Cannot compose sources of {one!r} with those of {other!r}: {MIXED}.")
 
 
 def _wanted(spec: TaskSpec, method: str, suite: Suite, protocol: str | None) -> Wanted:

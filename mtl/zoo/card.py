@@ -207,6 +207,7 @@ def _header(manifest: Manifest, license: str | None) -> str:
             printable(manifest.method),
             printable(f"task:{manifest.task['id']}"),
             *(["adapter-transformers"] if manifest.weights == "adapters" else []),
+            *(["peft"] if manifest.weights == "peft" else []),
         ],
     )
     return data.to_yaml(line_break="\n")
