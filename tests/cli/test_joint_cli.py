@@ -12,7 +12,7 @@ import torch
 from cli_bench import TASKS, digests, entries, leftovers, mtl, process, refused
 from safetensors.numpy import load_file
 
-METHODS = ["adapter-m", "full-ft-m"]
+METHODS = ["hyperformer", "hyperformer++", "propetl-m", "adapter-m", "full-ft-m"]
 LINE = ["--suite", "mini", "--epochs", "1"]
 
 
