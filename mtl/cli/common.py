@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from mtl.engine.settings import RunSettings
@@ -116,6 +117,9 @@ def open_context(
 
     if options.json:
         os.environ["MTL_QUIET"] = "1"
+    if int(os.environ.get("RANK") or 0):
+        # of the processes that `accelerate launch` starts, the first one speaks
+        sys.stdout = Path(os.devnull).open("w")
     quieten()
     overrides = overrides_of(options)
     recipe = load_recipe(options.recipe or suite.recipe)

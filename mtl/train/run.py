@@ -108,7 +108,7 @@ def _execute(plan: Plan, workspace: Workspace, device: Device, folder: RunFolder
         )
         folder.clear_state()
     device.accelerator.wait_for_everyone()
-    return Report(plan, "done", entry)
+    return Report(plan, "done", entry or find_done(plan, workspace))
 
 
 def encode_splits(plan: Plan, workspace: Workspace) -> dict[str, dict[str, EvalSet]]:
