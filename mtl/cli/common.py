@@ -119,7 +119,7 @@ def open_context(
         os.environ["MTL_QUIET"] = "1"
     if int(os.environ.get("RANK") or 0):
         # of the processes that `accelerate launch` starts, the first one speaks
-        sys.stdout = Path(os.devnull).open("w")
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
     quieten()
     overrides = overrides_of(options)
     recipe = load_recipe(options.recipe or suite.recipe)

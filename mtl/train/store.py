@@ -78,6 +78,7 @@ def verify(
     """
     again = plan.build(plan, folder)
     again.network.to(device.torch_device)
+    device = device.alone()  # only the first process stores; the others do not come here
     repeated = {
         task: evaluate(again.attached, item, device, plan.settings.eval_batch_size)
         for task, item in data.items()

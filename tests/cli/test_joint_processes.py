@@ -20,7 +20,15 @@ def launch(*argv: object) -> subprocess.CompletedProcess[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     # `--cpu` would start one process, whatever their number; this is torchrun, and gloo
-    command = "-m accelerate.commands.launch --multi_gpu --num_machines 1 --num_processes 2".split()
+    command = [
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_machines",
+        "1",
+        "--num_processes",
+        "2",
+    ]
     command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", port]
     return subprocess.run(
         [sys.executable, *map(str, [*command, "-m", "mtl.joint", *argv])],
