@@ -18,6 +18,7 @@ import argparse
 import copy
 import json
 import logging
+import time
 from typing import Any
 
 import torch
@@ -137,7 +138,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     for name in names:
         attached, trainable[name] = build(name, pristine, options)
         steps[name] = make_step(attached, batch, options.tasks)
-    seconds = interleaved(steps, options.rounds, device)
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    seconds = interleaved(steps, options.rounds, device, clock)
     rows = {}
     for name in names:
         with CountCalls() as counter:
@@ -157,6 +159,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "rounds": options.rounds,
+        "clock": "processor" if options.cpu_time else "wall",
     }
 
 
@@ -174,6 +177,9 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--methods", nargs="+", choices=every, default=every, metavar="METHOD")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="seconds of the processor, for a busy machine"
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     options = parser.parse_args()
     logging.getLogger("adapters").setLevel(logging.ERROR)
@@ -185,7 +191,10 @@ def main() -> None:
 
     rows = [[name, *row.values()] for name, row in result["methods"].items()]
     print(tabulate(rows, headers=["method", *next(iter(result["methods"].values()))]))
-    print(f"{result['device']}, {result['threads']} threads, torch {result['torch']}")
+    print(
+        f"{result['clock']} time, {result['device']}, {result['threads']} threads, torch "
+        f"{result['torch']}"
+    )
 
 
 if __name__ == "__main__":

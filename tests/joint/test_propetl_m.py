@@ -181,6 +181,24 @@ def test_in_an_encoder(
     ).read_bytes()
 
 
+@pytest.mark.parametrize("kind", ["bert", "xlm-roberta", "deberta-v2"])
+@pytest.mark.parametrize("name", ["propetl-m", "hyperformer++"])
+def test_other_encoders(name: str, kind: str, tiny: Any, tokens: dict[str, Any]) -> None:
+    method = JOINT.get(name)
+    settings = method.settings(**method.defaults, reduction_factor=4.0)
+    encoder = load_backbone(tiny(kind)).encoder()
+    torch.manual_seed(0)
+    shared = method.attach(encoder, TASKS, settings, "joint", Request())
+    outputs = []
+    for task in TASKS[:2]:
+        with shared.use(task):
+            outputs.append(encoder(**tokens).last_hidden_state)
+    assert (outputs[0] - outputs[1]).abs().max() > 1e-5
+    sum(out.square().sum() for out in outputs).backward()
+    touched = {k for k, p in shared.tuned.parameters.items() if p.grad is not None}
+    assert touched == {k for k in shared.tuned.parameters if "x/c" not in k}
+
+
 @pytest.mark.parametrize("damage", ["missing", "short", "more"])
 def test_stored_masks_that_do_not_fit(damage: str, encoder: Any, tmp_path: Path) -> None:
     method = JOINT.get("propetl-m")
