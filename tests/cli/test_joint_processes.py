@@ -37,7 +37,7 @@ def launch(*argv: object) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=600,
     )
 
 
@@ -47,6 +47,7 @@ def events(runs: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("method", ["hyperformer++", "propetl-m"])
 def test_two_processes_give_what_one_gives(
     method: str, mini: Path, make_tiny: Callable[..., Path], tmp_path: Path
