@@ -6,7 +6,7 @@ from mtl.lazy import exports
 
 if TYPE_CHECKING:
     from mtl.train.load import load_adapter_entry, load_network
-    from mtl.train.plan import Built, RunPlan
+    from mtl.train.plan import Built, Plan, RunPlan
     from mtl.train.run import Report, execute, execute_all
     from mtl.train.settings import Overrides, resolve_settings
     from mtl.train.stage_one import plan_train, resolve_train
@@ -16,7 +16,7 @@ __all__, __getattr__, __dir__ = exports(
     __name__,
     {
         "load": ["load_adapter_entry", "load_network"],
-        "plan": ["Built", "RunPlan"],
+        "plan": ["Built", "Plan", "RunPlan"],
         "run": ["Report", "execute", "execute_all"],
         "settings": ["Overrides", "resolve_settings"],
         "stage_one": ["plan_train", "resolve_train"],

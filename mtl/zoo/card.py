@@ -90,9 +90,19 @@ def _summary(manifest: Manifest) -> str:
     return (
         f"{what}, on the frozen encoder {text(base['id'])}{revision} ({text(base['type'])}, "
         f"{base['layers']} layers, width {base['hidden_size']}, weights "
-        f"`{base['fingerprint'][:16]}`). Task: {text(manifest.task['id'])} of the suite "
-        f"{text(manifest.suite)} ({text(manifest.task['kind'])}). Weights format: "
+        f"`{base['fingerprint'][:16]}`). Task: {_task(manifest)}. Weights format: "
         f"{text(manifest.weights)}, in safetensors."
+    )
+
+
+def _task(manifest: Manifest) -> str:
+    tasks = manifest.task.get("tasks")
+    if manifest.kind == "joint" and isinstance(tasks, list):
+        names = [text(task["id"]) for task in tasks if isinstance(task, dict) and "id" in task]
+        return f"{', '.join(names)} (one head each, in `heads/`)"
+    return (
+        f"{text(manifest.task['id'])} of the suite {text(manifest.suite)} "
+        f"({text(manifest.task['kind'])})"
     )
 
 
