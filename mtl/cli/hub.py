@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mtl.errors import RequestError
 
 if TYPE_CHECKING:
-    from mtl.hub import Pulled
+    from mtl.hub import Claims, Pulled
     from mtl.zoo import Zoo
 
 Command = Callable[["Zoo", Namespace], int]
@@ -38,11 +38,32 @@ def add_commands(add: Callable[[str, str], Any]) -> dict[str, Command]:
     pull.add_argument("--without-sources", action="store_true", help="a composition alone")
     pull.add_argument("--lock", metavar="FILE", help="restore exactly what a lock file names")
     pull.add_argument("--dry-run", action="store_true", help="say what would be stored")
+    theirs = pull.add_argument_group("adapters that stock adapters wrote")
+    theirs.add_argument("--model", help="the encoder that they were trained on")
+    theirs.add_argument("--task", help="the task that they were trained on")
+    theirs.add_argument("--protocol", help="the split protocol; compositions ask for it")
+    theirs.add_argument("--seed", type=int, default=0, help="recorded as their seed [0]")
+    theirs.add_argument("--allow-bin", action="store_true", help="read .bin files, tensors only")
     lock = add("lock", "write which entries, from which commits, make up this zoo")
     lock.add_argument("entry", nargs="*", help=f"{ENTRY}; with their sources; all if none is named")
-    lock.add_argument("--repo", nargs="+", default=[], help="where they can be pulled from")
+    lock.add_argument(
+        "--repo", action="append", default=[], help="where they can be pulled from; may be repeated"
+    )
     lock.add_argument("--file", default="mtl.lock", help="the lock file [mtl.lock]")
     return {"push": _push, "pull": _pull, "lock": _lock}
+
+
+def take(parser: Any, options: Namespace, rest: list[str]) -> None:
+    """Names that stand behind an option (``push --repo a/b ENTRY``) are names, too.
+
+    argparse gives a list of any length only the names before the first option.
+    """
+    if rest and (not hasattr(options, "repo") or any(name.startswith("-") for name in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest and options.command == "pull" and options.repo is None:
+        options.repo = rest.pop(0)
+    if rest:
+        options.entry = [*options.entry, *rest]
 
 
 @contextmanager
@@ -119,12 +140,21 @@ def _pull(zoo: Zoo, options: Namespace) -> int:
                     zoo,
                     parse_repo(options.repo),
                     options.entry,
+                    claims=_claims(options),
                     sources=not options.without_sources,
                     dry_run=options.dry_run,
                     progress=progress,
                 )
             ]
     return _pulled(zoo, pulled, options)
+
+
+def _claims(options: Namespace) -> Claims | None:
+    from mtl.hub import Claims
+
+    if options.model is None:
+        return None
+    return Claims(options.model, options.task, options.protocol, options.seed, options.allow_bin)
 
 
 def _pulled(zoo: Zoo, pulled: list[Pulled], options: Namespace) -> int:

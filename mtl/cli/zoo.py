@@ -34,7 +34,8 @@ def main(argv: Sequence[str]) -> int:
     rm.add_argument("ref", nargs="+", help="reference, its last parts, or the start of its digest")
     rm.add_argument("--force", action="store_true", help="even if a composition needs it")
     remote = hub.add_commands(lambda name, text: _add(commands, name, text))
-    options = parser.parse_args(list(argv))
+    options, rest = parser.parse_known_args(list(argv))
+    hub.take(parser, options, rest)
 
     from mtl.zoo import open_zoo
 

@@ -10,6 +10,7 @@ from mtl.lazy import exports
 
 if TYPE_CHECKING:
     from mtl.hub.client import RepoName, UnreachableError, parse_repo
+    from mtl.hub.foreign import Claims
     from mtl.hub.lockfile import Locked, read_lock, write_lock
     from mtl.hub.pulling import Pulled, pull, restore
     from mtl.hub.pushing import Pushed, push
@@ -19,6 +20,7 @@ __all__, __getattr__, __dir__ = exports(
     __name__,
     {
         "client": ["RepoName", "UnreachableError", "parse_repo"],
+        "foreign": ["Claims"],
         "lockfile": ["Locked", "read_lock", "write_lock"],
         "pulling": ["Pulled", "pull", "restore"],
         "pushing": ["Pushed", "push"],

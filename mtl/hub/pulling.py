@@ -30,6 +30,7 @@ from mtl.zoo.card import card
 from mtl.zoo.names import CARD, MANIFEST
 
 if TYPE_CHECKING:
+    from mtl.hub.foreign import Claims
     from mtl.hub.lockfile import Locked
     from mtl.zoo import Entry, Manifest, Zoo
     from mtl.zoo.manifest import Recorded
@@ -66,14 +67,19 @@ def pull(
     repo: RepoName,
     keys: Sequence[str] = (),
     *,
+    claims: Claims | None = None,
     sources: bool = True,
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Pulled:
     """Put entries of ``repo`` into the zoo, with the sources that compositions need.
 
+    A repository without entries of ours may hold adapters of stock ``adapters``
+    (:mod:`mtl.hub.foreign`).
+
     Args:
         keys: references, their last parts, or starts of digests; none for all.
+        claims: what is known of adapters that are not ours.
         sources: False leaves out sources that are not asked for.
         dry_run: say what would be stored.
 
@@ -85,10 +91,15 @@ def pull(
     """
     remote = read_remote(repo)
     if not remote.entries:
-        raise RequestError(
-            f"{remote.where} holds no entry of a zoo of mtl. If stock adapters wrote it, name the "
-            f"model that it belongs to: mtl zoo pull {repo} --model MODEL."
-        )
+        from mtl.hub.foreign import foreign_folders, pull_foreign
+
+        foreign_folders(remote, keys)
+        if claims is None:
+            raise RequestError(
+                f"{remote.where} holds no entry of mtl, but an adapter of stock adapters. Name the "
+                f"model that it was trained on: mtl zoo pull {repo} --model MODEL [--task TASK]."
+            )
+        return pull_foreign(zoo, remote, keys, claims, dry_run=dry_run)
     chosen = select(remote.entries, keys, remote.where) if keys else list(remote.entries.values())
     return pull_listed(zoo, remote, chosen, sources=sources, dry_run=dry_run, progress=progress)
 

@@ -417,6 +417,10 @@ def test_the_command_lines(
     same(hub, other)
     assert "holds all of it" in mtl("pull", "ada/zoo", entry.ref, *there)
     assert "user/name" in mtl("pull", *there, code=2)
+    assert "part1" not in mtl("push", "--repo", "ada/zoo", "part0/pfeiffer/seed0", *here)
+    assert "part1" not in mtl("pull", *there, "--dry-run", "ada/zoo", "part0/pfeiffer/seed0")
+    assert "unrecognized arguments: --repos" in mtl("pull", "ada/zoo", "--repos", "x", code=2)
+    assert "unrecognized arguments: more" in mtl("ls", "more", code=2)
 
 
 def test_a_lock_restores_exactly_that(hub: Hub, zoo: Zoo, other: Zoo, tmp_path: Path) -> None:
