@@ -80,10 +80,12 @@ def read_index(path: Path, where: str) -> dict[str, Listed]:
     value = json_file(path, where)
     version = value.get("schema_version") if isinstance(value, dict) else None
     rows = value.get("entries") if isinstance(value, dict) else None
-    if version != VERSION or not isinstance(rows, dict):
+    if not isinstance(rows, dict) or type(version) is not int:
+        raise ZooError(f"{where}: {INDEX} is no index of a zoo: its owner has to push again.")
+    if version != VERSION:
         raise ZooError(
-            f"{where}: {INDEX} is of version {printable(version)!r}, this mtl reads {VERSION}. "
-            "Update mtl (pip install -U mtl) to read it."
+            f"{where}: {INDEX} is of version {version}, this mtl reads {VERSION}. Update mtl "
+            "(pip install -U mtl) to read it."
         )
     found: dict[str, Listed] = {}
     for place, row in rows.items():
@@ -97,7 +99,8 @@ def read_index(path: Path, where: str) -> dict[str, Listed]:
                 safe_path(place, "path")
         except (KeyError, TypeError, ValueError, MtlError) as error:
             name = printable(place)[:80]
-            raise ZooError(f"{where}: {INDEX} is damaged at {name!r}: {error}.") from error
+            text = str(error).rstrip(".")
+            raise ZooError(f"{where}: {INDEX} is damaged at {name!r}: {text}.") from error
         found[item.ref] = item
     return found
 
