@@ -8,6 +8,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from mtl.cli import zoo_verify
 from mtl.cli.options import PlainParser
 
 if TYPE_CHECKING:
@@ -32,12 +33,19 @@ def main(argv: Sequence[str]) -> int:
     rm = _add(commands, "rm", "remove entries; refused while a composition needs one")
     rm.add_argument("ref", nargs="+", help="reference, its last parts, or the start of its digest")
     rm.add_argument("--force", action="store_true", help="even if a composition needs it")
+    zoo_verify.add_verify(lambda name, text: _add(commands, name, text))
     options = parser.parse_args(list(argv))
 
     from mtl.zoo import open_zoo
 
     zoo = open_zoo(options.zoo)
-    run = {"ls": _ls, "show": _show, "fsck": _fsck, "rm": _rm}[options.command]
+    run = {
+        "ls": _ls,
+        "show": _show,
+        "fsck": _fsck,
+        "rm": _rm,
+        "verify": zoo_verify.verify,
+    }[options.command]
     return run(zoo, options)
 
 

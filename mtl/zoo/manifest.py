@@ -189,7 +189,8 @@ def read_manifest(path: Path, where: str, limits: Limits | None = None) -> Recor
         FileNotFoundError: there is none.
         ZooError: too large, no JSON, wrong schema, or its digest is not the one it should have.
     """
-    return check_recorded(load_json(path, f"{where}: {path.name}", limits), where)
+    # A link is followed: a cache of the Hub has such. Zoo and intake refuse links before.
+    return check_recorded(load_json(path, f"{where}: {path.name}", limits, follow=True), where)
 
 
 def check_recorded(value: Any, where: str) -> Recorded:
