@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).parents[1] / "mtl"
 ROOMS = (
     "tasks backbone zoo engine methods hub graph report train compose joint cli".split()  # noqa: SIM905
 )
-ROOT = {"mtl", "registry", "errors", "files", "lazy"}
+ROOT = {"mtl", "registry", "errors", "files", "lazy", "limits", "untrusted"}
 HEAVY = ("torch", "transformers", "datasets", "matplotlib", "pandas", "adapters", "sklearn")
 
 

@@ -15,7 +15,7 @@ RUNHASH = "0123456789abcdef"
 
 def manifest(**changes: Any) -> Manifest:
     values: dict[str, Any] = {
-        "schema_version": 1,
+        "schema_version": 2,
         "kind": "adapter",
         "weights": "adapters",
         "base": {

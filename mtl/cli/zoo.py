@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mtl.cli import hub
+from mtl.cli import hub, zoo_verify
 from mtl.cli.options import PlainParser
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def main(argv: Sequence[str]) -> int:
     rm = _add(commands, "rm", "remove entries; refused while a composition needs one")
     rm.add_argument("ref", nargs="+", help="reference, its last parts, or the start of its digest")
     rm.add_argument("--force", action="store_true", help="even if a composition needs it")
+    zoo_verify.add_verify(lambda name, text: _add(commands, name, text))
     remote = hub.add_commands(lambda name, text: _add(commands, name, text))
     options, rest = parser.parse_known_args(list(argv))
     hub.take(parser, options, rest)
@@ -40,7 +41,14 @@ def main(argv: Sequence[str]) -> int:
     from mtl.zoo import open_zoo
 
     zoo = open_zoo(options.zoo)
-    run = {"ls": _ls, "show": _show, "fsck": _fsck, "rm": _rm, **remote}[options.command]
+    run = {
+        "ls": _ls,
+        "show": _show,
+        "fsck": _fsck,
+        "rm": _rm,
+        "verify": zoo_verify.verify,
+        **remote,
+    }[options.command]
     return run(zoo, options)
 
 

@@ -1,6 +1,7 @@
 """What is checked before something from a stranger is used: one place for all of it.
 
-Everything here uses the checks of :mod:`mtl.zoo`; what the Hub lists is not believed.
+The checks are those of the zoo (:mod:`mtl.zoo.intake`), within its limits (:mod:`mtl.limits`); what
+the Hub lists is not believed.
 """
 
 from __future__ import annotations
@@ -9,24 +10,30 @@ from pathlib import Path
 from typing import Any
 
 from mtl.errors import ZooError
-from mtl.zoo import Zoo, check, digest
-from mtl.zoo.manifest import MAX_MANIFEST_BYTES, Recorded, read_manifest, read_small_json
+from mtl.limits import current
+from mtl.untrusted import load_json
+from mtl.zoo import Zoo, admit, check_listing, digest
+from mtl.zoo.check import file_table
+from mtl.zoo.manifest import Recorded, read_manifest
 from mtl.zoo.names import MANIFEST, safe_path
 
-JSON_BYTES = MAX_MANIFEST_BYTES
-"""A larger index, manifest or config is not downloaded."""
-FILE_BYTES = 16 << 30
-ENTRY_BYTES = 64 << 30
-FILES = 2_000
-"""Largest file, largest entry, most files of an entry that a pull takes."""
+
+def json_bytes() -> int:
+    """A larger index, manifest or config is not downloaded."""
+    return current().json_bytes
+
+
+def file_bytes() -> int:
+    """A larger file is not downloaded."""
+    return current().file_bytes
 
 
 def json_file(path: Path, where: str) -> Any:
-    """The value of a JSON file, read within bounds. Raises ZooError."""
+    """The value of a JSON file, read within the limits. Raises ZooError."""
     try:
-        return read_small_json(path, where)
+        return load_json(path, where)
     except FileNotFoundError as error:
-        raise ZooError(f"{where}: {path.name} is missing.") from error
+        raise ZooError(f"{where} is missing.") from error
 
 
 def manifest_file(path: Path, where: str) -> Recorded:
@@ -41,15 +48,12 @@ def check_sizes(recorded: Recorded, where: str) -> int:
     """Bytes of all files of an entry, if no limit forbids them.
 
     Raises:
-        ZooError: too many, or too large.
+        ZooError: too many, too large, or with names that cannot be stored.
     """
-    sizes = [item["bytes"] for item in recorded.files.values()]
-    if len(sizes) > FILES or sum(sizes) > ENTRY_BYTES or max(sizes, default=0) > FILE_BYTES:
-        raise ZooError(
-            f"{where} declares {len(sizes)} files of {sum(sizes)} bytes; at most {FILES} files, "
-            f"{FILE_BYTES} bytes each and {ENTRY_BYTES} together are pulled. Nothing was stored."
-        )
-    return sum(sizes)
+    sizes = {name: item["bytes"] for name, item in recorded.files.items()}
+    for problem in check_listing(sizes):
+        raise ZooError(f"{where}: {problem} Nothing was stored.")
+    return sum(sizes.values())
 
 
 def check_place(zoo: Zoo, ref: str) -> None:
@@ -72,20 +76,16 @@ def check_place(zoo: Zoo, ref: str) -> None:
 
 
 def check_staged(folder: Path, recorded: Recorded, ref: str) -> None:
-    """Refuse a staged entry whose files are not exactly those of its manifest.
+    """Refuse a staged entry, manifest included, that is not exactly what its manifest says.
 
     Raises:
-        ZooError: the first problem; what was expected and found.
+        ZooError: the first problems; what was expected and found.
     """
-    for problems in (check.check_files, check.check_strays, check.check_tensors):
-        for problem in problems(folder, recorded.files):
-            raise ZooError(
-                f"Cannot store {ref}: {problem.path} {problem.message} Nothing was kept."
-            )
-    found = check.file_table(folder, ref)
-    again = digest(recorded.manifest, {name: item["sha256"] for name, item in found.items()})
+    admit(folder, ref)
+    found = {name: item["sha256"] for name, item in file_table(folder, ref).items()}
+    again = digest(recorded.manifest, found)
     if again != recorded.digest:
         raise ZooError(
-            f"Cannot store {ref}: its files give the digest {again[:16]}…, its manifest says "
-            f"{recorded.digest[:16]}…. Nothing was kept."
+            f"{ref} was not taken into the zoo: its files give the digest {again[:16]}…, its "
+            f"manifest says {recorded.digest[:16]}…."
         )

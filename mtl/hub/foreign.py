@@ -20,7 +20,7 @@ from mtl.backbone import adapter_files, heads
 from mtl.errors import MtlError, RequestError, ZooError
 from mtl.files import sha256_json, slug, write_json
 from mtl.files import write_safetensors as write_tensors
-from mtl.hub.boundary import JSON_BYTES, json_file
+from mtl.hub.boundary import json_bytes, json_file
 from mtl.hub.foreign_files import FoundHead, at, read_head, read_weights
 from mtl.hub.pulling import Pulled
 from mtl.hub.recognise import recognise
@@ -120,7 +120,7 @@ def _one(
     from mtl.methods.base import make_settings
 
     stored = json_file(
-        fetch(remote, at(folder, adapter_files.CONFIG_FILE), JSON_BYTES), "its config"
+        fetch(remote, at(folder, adapter_files.CONFIG_FILE), json_bytes()), "its config"
     )
     _check_encoder(stored, backbone)
     width = backbone.base.hidden_size

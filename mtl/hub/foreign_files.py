@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mtl.backbone import heads
 from mtl.errors import RequestError, ZooError
 from mtl.files import read_safetensors, sha256_file, write_json, write_safetensors
-from mtl.hub.boundary import FILE_BYTES, JSON_BYTES, json_file
+from mtl.hub.boundary import file_bytes, json_bytes, json_file
 from mtl.hub.remote import Remote, fetch
 from mtl.hub.stock import COPIES
 from mtl.zoo.names import printable
@@ -68,7 +68,7 @@ def read_weights(
     """
     safe, pickled = at(folder, name), at(folder, COPIES[name])
     if safe in remote.files:
-        path = fetch(remote, safe, FILE_BYTES)
+        path = fetch(remote, safe, file_bytes())
         tensors = read_safetensors(path)[0]
     elif pickled not in remote.files:
         raise ZooError(f"it has neither {name} nor {COPIES[name]}")
@@ -79,7 +79,7 @@ def read_weights(
             "for safetensors"
         )
     else:
-        path = fetch(remote, pickled, FILE_BYTES)
+        path = fetch(remote, pickled, file_bytes())
         tensors = _read_bin(path, COPIES[name])
     for key, value in tensors.items():
         if not value.is_floating_point() or not bool(value.isfinite().all()):
@@ -108,7 +108,7 @@ def read_head(remote: Remote, folder: str, allow_bin: bool, backbone: Backbone) 
     place = at(folder, heads.CONFIG_FILE)
     if place not in remote.files:
         return FoundHead(None, "classification", (), "The repository holds no prediction head.")
-    stored = json_file(fetch(remote, place, JSON_BYTES), "its head")
+    stored = json_file(fetch(remote, place, json_bytes()), "its head")
     config = stored.get("config") if isinstance(stored, dict) else None
     config = config if isinstance(config, dict) else {}
     kind = _KINDS.get(str(config.get("head_type")))

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from mtl.errors import RequestError, RunError
 from mtl.files import write_text
 from mtl.hub.boundary import (
-    FILE_BYTES,
-    JSON_BYTES,
+    file_bytes,
+    json_bytes,
     check_place,
     check_sizes,
     check_staged,
@@ -145,7 +145,7 @@ def pull_listed(
 
 def _read(remote: Remote, place: Listed) -> _Wanted:
     """An entry of the repository by its manifest, which is checked against the index."""
-    path = fetch(remote, place.at(MANIFEST), JSON_BYTES)
+    path = fetch(remote, place.at(MANIFEST), json_bytes())
     where = f"{remote.where}/{place.at(MANIFEST)}"
     recorded = manifest_file(path, where)
     if place.digest and place.digest != recorded.digest:
@@ -175,7 +175,7 @@ def _order(
     """
     read: dict[str, _Wanted] = {}
     if len(chosen) > 1:  # into the cache, several at a time
-        fetch_all(remote, [item.at(MANIFEST) for item in chosen], JSON_BYTES)
+        fetch_all(remote, [item.at(MANIFEST) for item in chosen], json_bytes())
 
     def known(place: Listed) -> _Wanted:
         if place.path not in read:
@@ -230,7 +230,7 @@ def _check_free(zoo: Zoo, wanted: _Wanted, remote: Remote) -> None:
 def _store(zoo: Zoo, remote: Remote, wanted: _Wanted) -> None:
     ref, recorded = wanted.place.ref, wanted.recorded
     with zoo.stage(ref) as folder:
-        paths = {name: wanted.place.at(name) for name in recorded.files}
+        paths = {name: wanted.place.at(name) for name in (MANIFEST, *recorded.files)}
         for name, item in recorded.files.items():
             listed = remote.files.get(paths[name])
             if listed is not None and listed.size != item["bytes"]:
@@ -239,7 +239,7 @@ def _store(zoo: Zoo, remote: Remote, wanted: _Wanted) -> None:
                     f"its manifest says {item['bytes']}. Nothing was stored; its owner has to push "
                     "again."
                 )
-        found = fetch_all(remote, paths.values(), FILE_BYTES)
+        found = fetch_all(remote, paths.values(), file_bytes())
         with speaking(f"pull {ref} from {remote.where}", remote.repo):
             for name, path in paths.items():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -254,9 +254,9 @@ def _keep_license(entry: Entry, remote: Remote, wanted: _Wanted) -> None:
     from mtl.hub.cards import license_of
 
     path = wanted.place.at(CARD)
-    if path not in remote.files or remote.files[path].size > JSON_BYTES:
+    if path not in remote.files or remote.files[path].size > json_bytes():
         return
-    license = license_of(fetch(remote, path, JSON_BYTES))
+    license = license_of(fetch(remote, path, json_bytes()))
     if license is not None:
         write_text(entry.folder / CARD, card(entry.manifest, license))
 

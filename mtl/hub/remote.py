@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mtl.errors import MtlError, RunError, ZooError
 from mtl.files import sha256_file, write_text
-from mtl.hub.boundary import JSON_BYTES
+from mtl.hub.boundary import json_bytes
 from mtl.hub.client import RepoName, UnreachableError, api, offline, patiently, speaking
 from mtl.hub.index import INDEX, ROOT, Listed, read_index
 from mtl.zoo.names import MANIFEST, printable, safe_path
@@ -140,7 +140,7 @@ def _cached(repo: RepoName, doing: str) -> Remote:
 def _entries(remote: Remote) -> dict[str, Listed]:
     """What the index lists and is there; else every folder with a manifest."""
     if INDEX in remote.files:
-        path = fetch(remote, INDEX, JSON_BYTES)
+        path = fetch(remote, INDEX, json_bytes())
         listed = read_index(path, remote.where)
         return {ref: item for ref, item in listed.items() if item.at(MANIFEST) in remote.files}
     found = {}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mtl.lazy import exports
 
 if TYPE_CHECKING:
+    from mtl.zoo.intake import admit, check_foreign, check_listing
     from mtl.zoo.manifest import IDENTITY_KEYS, SCHEMA_VERSION, Manifest, digest
     from mtl.zoo.predictions import Predictions, read_predictions, write_predictions
     from mtl.zoo.problem import Problem
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = exports(
     __name__,
     {
+        "intake": ["admit", "check_foreign", "check_listing"],
         "manifest": ["IDENTITY_KEYS", "SCHEMA_VERSION", "Manifest", "digest"],
         "predictions": ["Predictions", "read_predictions", "write_predictions"],
         "problem": ["Problem"],

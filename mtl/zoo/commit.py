@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mtl.errors import RunError, ZooError
 from mtl.files import TEMPORARY, canonical_json, pretty_json
 from mtl.zoo.card import card
-from mtl.zoo.check import file_table
+from mtl.zoo.check import file_table, with_headers
 from mtl.zoo.manifest import Manifest, read_manifest, record
 from mtl.zoo.names import CARD, MANIFEST
 from mtl.zoo.staging import cannot, sync_parents, sync_tree
@@ -59,12 +59,15 @@ def store(folder: Path, target: Path, root: Path, ref: str, manifest: Manifest) 
     return False
 
 
-def rewrite(staged: Path, target: Path, entry: Entry, verified: dict[str, Any]) -> None:
-    """Replace manifest and card of a stored entry by ones with this ``verified`` record."""
+def rewrite(staged: Path, target: Path, entry: Entry, verified: dict[str, Any] | None) -> None:
+    """Replace manifest and card of a stored entry by ones with this ``verified`` record.
+
+    They are of the current schema version, whatever the old ones were.
+    """
     value = {**entry.manifest.to_dict(), "verified": verified}
     manifest = _plain(Manifest.from_dict(value, entry.ref), entry.ref)
     try:
-        _write(staged, record(manifest, entry.files))
+        _write(staged, record(manifest, with_headers(target, entry.files)))
         sync_tree(staged)
         for name in (MANIFEST, CARD):
             os.replace(staged / name, target / name)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl.zoo import check
+from mtl.zoo.intake import check_content
 from mtl.zoo.names import MANIFEST, is_pickle, is_safe_name
 from mtl.zoo.problem import Problem
 from mtl.zoo.staging import LOCK_SUFFIX, clear, is_dead, is_temporary
@@ -63,7 +64,7 @@ def _entry(entry: Entry, digests: dict[str, str]) -> Iterator[Problem]:
     try:
         for problem in check.check_files(entry.folder, entry.files):
             yield placed(problem, again)
-        for problem in check.check_tensors(entry.folder, entry.files):
+        for problem in check_content(entry.folder, entry):
             yield placed(problem)
         for problem in check.check_strays(entry.folder, entry.files):
             yield placed(problem)

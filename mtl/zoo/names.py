@@ -8,6 +8,7 @@ path built from them leaves the folder it is joined to, on any system.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from mtl.errors import RequestError
@@ -58,6 +59,29 @@ def safe_path(path: str, what: str) -> str:
             )
         safe_name(part, what)
     return path
+
+
+def clash(paths: Iterable[str]) -> tuple[str, str] | None:
+    """Two of ``paths`` that cannot stand beside each other on every system, or None.
+
+    They differ only in case (in any of their parts), or one is a folder in the other.
+    """
+    whole: dict[str, str] = {}
+    for path in paths:
+        folded = path.casefold()
+        if folded in whole and whole[folded] != path:
+            return whole[folded], path
+        whole[folded] = path
+    folders: dict[str, tuple[str, str]] = {}  # folded prefix → as it is spelt, and by which path
+    for path in whole.values():
+        for end in (index for index, letter in enumerate(path) if letter == "/"):
+            spelt, folded = path[:end], path[:end].casefold()
+            if folded in whole:
+                return whole[folded], path
+            first = folders.setdefault(folded, (spelt, path))
+            if first[0] != spelt:
+                return first[1], path
+    return None
 
 
 def is_safe_name(name: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from mtl.errors import RequestError, RunError, ZooError, did_you_mean
 from mtl.files import slug
 from mtl.zoo import check, commit, removal
-from mtl.zoo.manifest import Manifest, Recorded, read_manifest
+from mtl.zoo.manifest import SCHEMA_VERSION, Manifest, Recorded, read_manifest
 from mtl.zoo.names import MANIFEST, is_safe_name, printable, safe_name, safe_path
 from mtl.zoo.problem import Problem
 from mtl.zoo.staging import is_temporary, staging
@@ -33,7 +33,9 @@ class Entry:
         ref: its posix path relative to the root of the zoo.
         manifest: what it is.
         digest: recomputed from the manifest and its file table (and equal to the stored one).
-        files: relative posix name → ``{"sha256", "bytes"}`` (manifest and card are not in it).
+        files: relative posix name → ``{"sha256", "bytes"}``, of safetensors files with their
+            ``"tensors"`` from schema version 2 on (manifest and card are not in it).
+        schema_version: that of the ``manifest.json`` on the disk.
     """
 
     folder: Path
@@ -41,6 +43,7 @@ class Entry:
     manifest: Manifest
     digest: str
     files: dict[str, dict[str, Any]]
+    schema_version: int = SCHEMA_VERSION
 
 
 def base_slug(base_id: str, fingerprint: str) -> str:
@@ -302,7 +305,14 @@ class Zoo:
             known = (mark, read_manifest(path, ref))
             self._read[folder] = known
         recorded = known[1]
-        return Entry(folder, ref, recorded.manifest, recorded.digest, recorded.files)
+        return Entry(
+            folder,
+            ref,
+            recorded.manifest,
+            recorded.digest,
+            recorded.files,
+            recorded.schema_version,
+        )
 
     def _folders(self) -> Iterator[Path]:
         """Folders with a manifest; nothing inside an entry, no temporaries, no links."""

@@ -253,7 +253,7 @@ def test_manifest_round_trip_and_its_errors() -> None:
         with pytest.raises(ZooError, match=key):
             manifest(**{key: value})
     with pytest.raises(ZooError, match="Update mtl"):
-        manifest(schema_version=2)
+        manifest(schema_version=3)
 
 
 def run(*arguments: str) -> int:
