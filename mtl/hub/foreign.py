@@ -25,7 +25,7 @@ from mtl.hub.foreign_files import FoundHead, at, read_head, read_weights
 from mtl.hub.pulling import Pulled
 from mtl.hub.recognise import recognise
 from mtl.hub.remote import Remote, fetch, remember
-from mtl.zoo import Manifest
+from mtl.zoo import Manifest, admit
 from mtl.zoo.names import printable
 
 if TYPE_CHECKING:
@@ -131,6 +131,8 @@ def _one(
         source = Path(scratch)
         tensors, used = read_weights(remote, folder, adapter_files.WEIGHTS_FILE, claims.allow_bin)
         write_tensors(source / adapter_files.WEIGHTS_FILE, tensors)
+        write_json(source / adapter_files.CONFIG_FILE, stored)
+        admit(source, "the adapter")
         old = stored.get("name")
         config = {"config": {}, "hidden_size": width, "name": old if isinstance(old, str) else NAME}
         write_json(source / adapter_files.CONFIG_FILE, config)

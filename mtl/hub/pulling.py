@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from mtl.errors import RequestError, RunError
 from mtl.files import write_text
 from mtl.hub.boundary import (
-    file_bytes,
-    json_bytes,
     check_place,
     check_sizes,
     check_staged,
+    file_bytes,
+    json_bytes,
     manifest_file,
 )
 from mtl.hub.client import RepoName, speaking

@@ -83,11 +83,11 @@ def number(value: float | None) -> str:
 
 
 def interval(item: Mapping[str, Any]) -> str:
-    """``[0.8963, 0.9277]``: value ± 1.96 standard errors (95 %); ``–`` where one is undefined."""
+    """``0.8963 to 0.9277``: value ± 1.96 standard errors (95 %); ``–`` where one is undefined."""
     value, stderr = item["value"], item["stderr"]
     if value is None or stderr is None:
         return "–"
-    return f"[{value - _Z * stderr:.4f}, {value + _Z * stderr:.4f}]"
+    return f"{value - _Z * stderr:.4f} to {value + _Z * stderr:.4f}"
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
