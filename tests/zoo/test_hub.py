@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -376,6 +381,49 @@ def test_a_full_disk(hub: Hub, zoo: Zoo, other: Zoo, monkeypatch: pytest.MonkeyP
     assert len(refs(other)) == 2  # the sources, whole
     assert other.fsck() == []
     monkeypatch.undo()
+
+
+@pytest.mark.parametrize("files", [0, 4])
+def test_a_pull_that_is_killed(files: int, hub: Hub, zoo: Zoo, other: Zoo, tmp_path: Path) -> None:
+    """In a process of its own, with the environment that users set; after some of the files."""
+    composed(zoo)
+    push(zoo, [], REPO, private=True)
+    hub.faults = [Fault("slow", r"GET /cdn/", -1, skip=files, seconds=2.0)]
+    before = len(hub.log)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mtl.zoo", "pull", "ada/zoo", "--zoo", str(other.root)],
+        cwd=Path(__file__).parents[2],
+        env={
+            **os.environ,
+            "HF_ENDPOINT": hub.url,
+            "HF_HOME": str(tmp_path / "home"),
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_XET": "1",
+        },
+    )
+    wanted = r"GET /cdn/" if files else r"HEAD /ada/zoo/resolve/.*manifest"
+    while sum(bool(re.match(wanted, f"{m} {p}")) for m, p, _ in hub.log[before:]) < max(files, 1):
+        assert process.poll() is None
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.kill()
+    assert process.wait() == -9
+    hub.faults = []
+    other.clean()
+    assert other.fsck() == []
+    pull(other, REPO)
+    same(hub, other)
+
+
+def test_a_pull_needs_no_torch() -> None:
+    code = (
+        "import sys, mtl.cli.hub\n"
+        "from mtl.hub import parse_repo, pull, read_lock, restore\n"
+        "import mtl.hub.cards\n"
+        "assert not {'torch', 'adapters', 'transformers'} & {*sys.modules}, 'heavy'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False)
+    assert done.returncode == 0
 
 
 def test_slow_is_not_endless(
