@@ -26,7 +26,7 @@ from mtl.hub.client import RepoName, speaking
 from mtl.hub.index import ROOT, Listed, select
 from mtl.hub.remote import Remote, adapter_folders, fetch, fetch_all, read_remote, remember
 from mtl.zoo import base_slug
-from mtl.zoo.card import card
+from mtl.zoo.card import card, license_of
 from mtl.zoo.names import CARD, MANIFEST
 
 if TYPE_CHECKING:
@@ -251,8 +251,6 @@ def _store(zoo: Zoo, remote: Remote, wanted: _Wanted) -> None:
 
 def _keep_license(entry: Entry, remote: Remote, wanted: _Wanted) -> None:
     """The licence that the publisher gave goes into the local card, too."""
-    from mtl.hub.cards import license_of
-
     path = wanted.place.at(CARD)
     if path not in remote.files or remote.files[path].size > json_bytes():
         return

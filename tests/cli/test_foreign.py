@@ -16,6 +16,7 @@ from hub_bench import hub
 from loopback_hub import Hub
 
 from mtl.backbone import load_backbone
+from mtl.errors import RequestError
 from mtl.hub import Claims, parse_repo, pull
 from mtl.hub.recognise import recognise
 from mtl.methods import METHODS
@@ -87,6 +88,18 @@ def test_every_library_method_is_recognised(name: str) -> None:
     assert {k: v for k, v in again.items() if k != "configs"} == {
         k: v for k, v in config.items() if k != "configs"
     }
+
+
+def test_an_older_config_has_the_defaults_of_its_time() -> None:
+    """What a file does not say is the library's default, not ours."""
+    old = {"mh_adapter": False, "output_adapter": True, "reduction_factor": 16,
+           "non_linearity": "relu", "original_ln_before": True, "leave_out": None}  # fmt: skip
+    assert recognise(old, 48) == ("pfeiffer", recognise(CONFIGS["houlsby"].to_dict(), 48)[1] | {
+        "activation": "relu", "placement": "pfeiffer",
+    })  # fmt: skip
+    del old["original_ln_before"]
+    with pytest.raises(RequestError, match="original_ln_before is False, there True"):
+        recognise(old, 48)
 
 
 @pytest.mark.parametrize("method", CONFIGS)

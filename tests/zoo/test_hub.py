@@ -77,6 +77,8 @@ def test_one_entry_lies_at_the_root(hub: Hub, zoo: Zoo, other: Zoo) -> None:
     assert not list(other.root.rglob("*.bin"))
     assert "license: mit" in (other.get(entry.ref).folder / "README.md").read_text()
     assert other.get(entry.ref).manifest == entry.manifest
+    again = other.record_verified(other.get(entry.ref), {"again": True})
+    assert "license: mit" in (again.folder / "README.md").read_text()
 
 
 def test_the_same_digest_is_not_sent_again(hub: Hub, zoo: Zoo) -> None:
