@@ -271,7 +271,22 @@ class _Attempt:
             for path, local in add.items()
             if path not in remote.files or not remote.files[path].is_file(local)
         }
+        self._check_others(remote, places, add)
         return _Plan(add, delete, found)
+
+    def _check_others(self, remote: Remote, places: Sequence[Listed], add: dict[str, Path]) -> None:
+        """Refuse to write over files that no push of ours has put there."""
+        ours = {CARD, INDEX} if INDEX in remote.files else set()
+        for place in places:
+            if place.ref in remote.entries:
+                ours |= {path for path in add if place.path == ROOT or path.startswith(place.path)}
+        taken = sorted(path for path in add if path in remote.files and path not in ours)
+        if taken and not self.replace:
+            raise RequestError(
+                f"Cannot {self.doing}: {remote.where} holds files that are not from mtl and would "
+                f"be lost: {', '.join(taken[:5])}. Choose another --repo, or pass --replace (the "
+                "old ones stay in the history)."
+            )
 
     def _is_there(self, entry: Entry, place: Listed, remote: Remote) -> bool:
         """Whether the repository lists this digest and holds the files that make it up."""

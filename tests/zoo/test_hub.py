@@ -159,6 +159,21 @@ def test_another_result_in_the_place(hub: Hub, zoo: Zoo, other: Zoo) -> None:
     same(hub, other)
 
 
+def test_files_of_others_are_not_written_over(hub: Hub, zoo: Zoo, other: Zoo) -> None:
+    proven(zoo)
+    hub.put("ada/zoo", {"README.md": b"my words", "adapter_config.json": b"{}", "notes": b"x"})
+    before = hub.files("ada/zoo")
+    with pytest.raises(RequestError, match=r"would be lost: README.md, adapter_config.json"):
+        push(zoo, [], REPO)
+    assert hub.files("ada/zoo") == before
+    push(zoo, [], REPO, replace=True)
+    assert hub.files("ada/zoo")["notes"] == b"x"
+    same(hub, zoo)
+    composed(zoo)
+    push(zoo, [], REPO)  # index and cards are ours from now on
+    same(hub, zoo)
+
+
 def test_what_is_not_verified_is_not_pushed(hub: Hub, zoo: Zoo) -> None:
     entry = store(zoo, manifest())
     with pytest.raises(RequestError, match=rf"zoo verify {entry.ref}"):
