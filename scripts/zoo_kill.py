@@ -57,15 +57,15 @@ def work(root: Path, foreign: Path, first: int, seed: int, journal: int, event: 
         entries = zoo.entries()
         number += 1
         turn = rng.random()
-        if entries and turn < (0.6 if len(entries) > KEPT else 0.25):
+        if entries and turn < (0.7 if len(entries) > KEPT else 0.4):
             entry = rng.choice(entries)
             say("begin", "remove", entry.ref)
             zoo.remove(entry.ref)
             say("removed", entry.ref)
-        elif turn < 0.7:
+        elif turn < 0.8:
             described = manifest(task=task(f"t{number % 4}"), seed=number, runhash=f"{number:016x}")
             say("begin", "store", f"seed{number}-")
-            entry = store(zoo, described, float(number))
+            entry = store(zoo, described, rng.uniform(-1e6, 1e6))
             say("stored", entry.ref, entry.digest)
         else:
             say("begin", "store", "foreign")
@@ -118,11 +118,12 @@ def kill_once(
     """Start a process, kill it; its journal, and what it was doing."""
     out, into = os.pipe()
     event = rng.randrange(1, 150) if by_event else 0
+    seed = rng.randrange(1 << 30)
     child = os.fork()
     if not child:
         os.close(out)
         try:
-            work(root, foreign, first, rng.randrange(1 << 30), into, event)
+            work(root, foreign, first, seed, into, event)
         except BaseException as error:
             os.write(into, f"failed {error!r}\n".encode())
         os._exit(1)

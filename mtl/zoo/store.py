@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,15 +227,29 @@ class Zoo:
         logged where another entry of the task is nearly the same (:mod:`mtl.zoo.twins`).
 
         Raises:
-            ZooError: another digest is there already, the manifest or a file cannot be stored.
+            ZooError: another digest is there already, the manifest or a file cannot be stored, or
+            another process removed the entry at once.
             RunError: the system refuses (full disk, read-only); nothing was stored.
         """
         target = self.path(ref)
         existing = commit.store(folder, target, self.root, ref, manifest)
-        entry = self._entry(target)
-        if existing:
-            self.load_check(entry)
-        else:
+        while True:
+            try:
+                entry = self._entry(target)
+                if existing:
+                    self.load_check(entry)
+                break
+            except (FileNotFoundError, ZooError) as error:
+                if os.path.lexists(target):
+                    if isinstance(error, FileNotFoundError):
+                        continue  # removed and stored again by other processes
+                    raise
+                if not existing:
+                    raise ZooError(
+                        f"{ref} was stored, and at once removed by another process."
+                    ) from error
+                existing = commit.store(folder, target, self.root, ref, manifest)
+        if not existing:
             from mtl.zoo.twins import warn_of_twin
 
             warn_of_twin(self, entry)
@@ -353,7 +368,7 @@ class Zoo:
         known = self._read.get(folder)
         if known is None or known[0] != mark:
             ref = self.ref(folder)
-            if path.is_symlink() or not path.is_file():
+            if not stat.S_ISREG(path.lstat().st_mode):
                 raise ZooError(f"{ref}: {MANIFEST} is not a regular file.")
             known = (mark, read_manifest(path, ref))
             self._read[folder] = known
