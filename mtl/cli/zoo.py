@@ -1,4 +1,4 @@
-"""``mtl.zoo``: list, show, compare, check, verify and remove entries of the zoo."""
+"""``mtl.zoo``: list, show, compare, check, verify, remove, push and pull entries of the zoo."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mtl.cli import zoo_care, zoo_list, zoo_verify
+from mtl.cli import hub, zoo_care, zoo_list, zoo_verify
 from mtl.cli.plain import PlainParser
 from mtl.errors import RequestError
 from mtl.zoo.migration import SCHEMA_VERSION
@@ -33,7 +33,9 @@ def main(argv: Sequence[str]) -> int:
     rm.add_argument("--force", action="store_true", help="even if a composition needs it")
     zoo_care.add_commands(add)
     zoo_verify.add_verify(add)
-    options = parser.parse_args(list(argv))
+    remote = hub.add_commands(add)
+    options, rest = parser.parse_known_args(list(argv))
+    hub.take(parser, options, rest)
 
     from mtl.zoo import open_zoo
 
@@ -47,6 +49,7 @@ def main(argv: Sequence[str]) -> int:
         "diff": zoo_care.diff,
         "migrate": zoo_care.migrate,
         "verify": zoo_verify.verify,
+        **remote,
     }[options.command]
     return run(zoo, options)
 
