@@ -1,29 +1,30 @@
-"""SIGKILL processes that write, take in and remove entries; look at what they leave behind.
+"""SIGKILL processes that write, pull and remove entries; look at what they leave behind.
 
     python scripts/zoo_kill.py                  200 kills
     python scripts/zoo_kill.py --kills 50 --seed 1 --json
 
-A process stores entries, takes in foreign ones (copied file by file into a staged folder, checked
-at the door, committed: what a pull does once the bytes are there) and removes some, and keeps a
-journal: a line before and a line after each. Half of the kills come at a random moment, half at a
-random one of the process's own steps on the disk (open, mkdir, rename, remove, …), so that every
-step is met. After each kill: what the journal says is stored is there, whole, with its digest; what
-it says is removed is not; what was under way is there whole or not at all; ``fsck`` finds nothing
-but leftovers of the killed process, and ``clean`` removes exactly those.
+A process stores entries, pulls some from a Hub on loopback (the one of the tests, through the real
+client) and removes some, and keeps a journal: a line before and a line after each. Half of the
+kills come at a random moment, half at a random one of the process's own steps in the zoo (open,
+mkdir, rename, remove, …). After each kill: what the journal says is stored is there, whole, with
+its digest; what it says is removed is not; what was under way is there whole or not at all;
+``fsck`` finds nothing but leftovers of the killed process, and ``clean`` removes exactly those.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import multiprocessing
 import os
 import random
-import shutil
 import signal
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,9 +33,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from zoo_bench import manifest, store, task  # noqa: E402
 
-from mtl.zoo import Entry, Zoo, open_zoo  # noqa: E402
-from mtl.zoo.intake import admit  # noqa: E402
-from mtl.zoo.manifest import read_manifest  # noqa: E402
+from mtl.zoo import open_zoo  # noqa: E402
+
+REPO = "ada/zoo"
 
 KEPT = 25
 """Entries above which the process rather removes than stores."""
@@ -44,8 +45,12 @@ EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate
 # ------------------------------------------------------------------ in the process that dies
 
 
-def work(root: Path, foreign: Path, first: int, seed: int, journal: int, event: int) -> NoReturn:
+def work(
+    root: Path, remote: Sequence[str], first: int, seed: int, journal: int, event: int
+) -> NoReturn:
     """Operations without end; a line into ``journal`` before and after each."""
+    from mtl.hub import parse_repo, pull
+
     rng, zoo, number = random.Random(seed), open_zoo(root), first
 
     def say(*words: str) -> None:
@@ -62,34 +67,17 @@ def work(root: Path, foreign: Path, first: int, seed: int, journal: int, event: 
             say("begin", "remove", entry.ref)
             zoo.remove(entry.ref)
             say("removed", entry.ref)
-        elif turn < 0.8:
+        elif turn < 0.65:
             described = manifest(task=task(f"t{number % 4}"), seed=number, runhash=f"{number:016x}")
             say("begin", "store", f"seed{number}-")
             entry = store(zoo, described, rng.uniform(-1e6, 1e6))
             say("stored", entry.ref, entry.digest)
         else:
-            say("begin", "store", "foreign")
-            entry = take_in(zoo, rng.choice(sorted(foreign.iterdir())))
-            say("stored", entry.ref, entry.digest)
-
-
-def take_in(zoo: Zoo, folder: Path) -> Entry:
-    """A foreign folder into the zoo, as a pull does it when the bytes are there."""
-    recorded = read_manifest(folder / "manifest.json", folder.name)
-    described = recorded.manifest
-    ref = zoo.location(
-        "tiny-abababab",
-        described.suite,
-        described.task["name"],
-        described.method,
-        described.seed,
-        described.runhash,
-    )
-    with zoo.stage(ref) as staged:
-        for path in sorted(folder.iterdir()):
-            shutil.copyfile(path, staged / path.name)
-        admit(staged, folder.name)
-        return zoo.commit(staged, ref, described)
+            ref = rng.choice(remote)
+            say("begin", "pull", ref)
+            pull(zoo, parse_repo(REPO), [ref])
+            entry = zoo.get(ref)
+            say("pulled", entry.ref, entry.digest)
 
 
 def die_at(event: int, root: Path) -> None:
@@ -109,11 +97,70 @@ def die_at(event: int, root: Path) -> None:
     sys.addaudithook(hook)
 
 
+# ------------------------------------------------------------------ the Hub
+
+
+@contextlib.contextmanager
+def hub(folder: Path) -> Iterator[list[str]]:
+    """A Hub in a process of its own, with a repository of entries; gives their references."""
+    fork = multiprocessing.get_context("fork")
+    here, there = fork.Pipe()
+    server = fork.Process(target=serve, args=(there, folder / "source"), daemon=True)
+    server.start()
+    try:
+        url, refs = here.recv()
+        point_at(url, folder)
+        import mtl.hub.pulling  # once, and not after every fork  # noqa: F401
+
+        yield refs
+    finally:
+        here.send("end")
+        server.join()
+
+
+def serve(pipe: Any, folder: Path) -> None:
+    """Start the Hub, push the entries of a zoo to it, answer until told to end."""
+    from loopback_hub import serving
+
+    with serving() as found:
+        point_at(found.url, folder)
+        from mtl.hub import parse_repo, push
+
+        source = open_zoo(folder)
+        for number in range(12):
+            described = manifest(
+                seed=900_000 + number,
+                runhash=f"f{number:015x}",
+                verified={"split": "test", "n": 4, "max_logit_difference": 0.0},
+            )
+            store(source, described, 2.0**number)
+        push(source, [], parse_repo(REPO))
+        pipe.send((found.url, [entry.ref for entry in source.entries()]))
+        pipe.recv()
+
+
+def point_at(url: str, folder: Path) -> None:
+    """Before ``huggingface_hub`` is imported in this process: which Hub, which cache, who."""
+    os.environ.update(
+        {
+            "HF_ENDPOINT": url,
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_CACHE": str(folder / "hf"),
+            "HF_HOME": str(folder / "home"),
+            "HF_TOKEN": "hf_ada",
+            "MTL_CACHE": str(folder / "cache"),
+        }
+    )
+
+
 # ------------------------------------------------------------------ in the process that watches
 
 
 def kill_once(
-    root: Path, foreign: Path, first: int, rng: random.Random, by_event: bool
+    root: Path, remote: Sequence[str], first: int, rng: random.Random, by_event: bool
 ) -> tuple[list[list[str]], str]:
     """Start a process, kill it; its journal, and what it was doing."""
     out, into = os.pipe()
@@ -123,13 +170,13 @@ def kill_once(
     if not child:
         os.close(out)
         try:
-            work(root, foreign, first, seed, into, event)
+            work(root, remote, first, seed, into, event)
         except BaseException as error:
             os.write(into, f"failed {error!r}\n".encode())
         os._exit(1)
     os.close(into)
     if not by_event:
-        time.sleep(rng.uniform(0.0, 0.6))
+        time.sleep(rng.uniform(0.0, 1.5))
         os.kill(child, signal.SIGKILL)
     with os.fdopen(out, "rb") as stream:
         lines = [line.split() for line in stream.read().decode().splitlines()]
@@ -148,7 +195,7 @@ def check(root: Path, known: dict[str, str], lines: list[list[str]]) -> tuple[in
     """
     sure = dict(known)
     for word, *rest in lines:
-        if word == "stored":
+        if word in {"stored", "pulled"}:
             sure[rest[0]] = rest[1]
         elif word == "removed":
             sure.pop(rest[0], None)
@@ -162,7 +209,7 @@ def check(root: Path, known: dict[str, str], lines: list[list[str]]) -> tuple[in
     lost = sorted(sure.keys() - found.keys() - set(under_way[1:]))
     changed = [ref for ref in sure if ref in found and found[ref].digest != sure[ref]]
     new = sorted(found.keys() - sure.keys())
-    expected = under_way[:1] == ["store"] and len(new) <= 1
+    expected = under_way[:1] in (["store"], ["pull"]) and len(new) <= 1
     if lost or changed or (new and not expected):
         raise SystemExit(f"lost {lost}, changed {changed}, from nowhere {new}; {lines[-3:]}")
     problems = zoo.fsck()
@@ -184,17 +231,10 @@ def main() -> int:
     options = parser.parse_args()
     rng, during, left, done = random.Random(options.seed), Counter[str](), 0, Counter[str]()
     known: dict[str, str] = {}
-    with tempfile.TemporaryDirectory() as name:
-        os.environ["MTL_CACHE"] = f"{name}/cache"
-        root, foreign = Path(name) / "zoo", Path(name) / "foreign"
-        source = open_zoo(Path(name) / "source")
-        for number in range(12):
-            entry = store(
-                source, manifest(seed=900_000 + number, runhash=f"f{number:015x}"), number
-            )
-            shutil.copytree(entry.folder, foreign / f"entry{number}")
+    with tempfile.TemporaryDirectory() as name, hub(Path(name)) as remote:
+        root = Path(name) / "zoo"
         for turn in range(options.kills):
-            lines, doing = kill_once(root, foreign, turn * 1000, rng, by_event=turn % 2 == 1)
+            lines, doing = kill_once(root, remote, turn * 1000, rng, by_event=turn % 2 == 1)
             done.update(word for word, *_ in lines if word != "begin")
             during[doing] += 1
             left += check(root, known, lines)[0]

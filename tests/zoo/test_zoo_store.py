@@ -18,7 +18,7 @@ from zoo_bench import composition, fill, manifest, store, task
 
 from mtl.cli.main import dispatch
 from mtl.errors import MtlError, RequestError, RunError, ZooError
-from mtl.zoo import Manifest, Zoo, commit, open_zoo, read_predictions
+from mtl.zoo import SCHEMA_VERSION, Manifest, Zoo, commit, open_zoo, read_predictions
 from mtl.zoo import digest as digest_of
 
 
@@ -253,7 +253,7 @@ def test_manifest_round_trip_and_its_errors() -> None:
         with pytest.raises(ZooError, match=key):
             manifest(**{key: value})
     with pytest.raises(ZooError, match="Update mtl"):
-        manifest(schema_version=3)
+        manifest(schema_version=SCHEMA_VERSION + 1)
 
 
 def run(*arguments: str) -> int:
