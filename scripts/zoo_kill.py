@@ -135,6 +135,8 @@ def serve(pipe: Any, folder: Path) -> None:
             )
             store(source, described, 2.0**number)
         push(source, [], parse_repo(REPO))
+        # The server prints a traceback for every client that was killed while it spoke.
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         pipe.send((found.url, [entry.ref for entry in source.entries()]))
         pipe.recv()
 

@@ -17,7 +17,7 @@ from mtl.zoo.names import CARD, MANIFEST
 from mtl.zoo.staging import cannot, sync_parents, sync_tree
 
 if TYPE_CHECKING:
-    from mtl.zoo.store import Entry
+    from mtl.zoo.entry import Entry
 
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR}
 

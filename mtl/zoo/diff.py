@@ -19,7 +19,7 @@ from mtl.zoo.names import TENSOR_SUFFIX
 from mtl.zoo.predictions import FILE, read_predictions
 
 if TYPE_CHECKING:
-    from mtl.zoo.store import Entry
+    from mtl.zoo.entry import Entry
 
 SECTIONS = (
     "kind", "weights", "base", "task", "suite", "method", "method_settings", "run_settings", "seed",

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl.zoo import check
+from mtl.zoo.entry import again_text
 from mtl.zoo.intake import check_content
 from mtl.zoo.names import MANIFEST, is_pickle, is_safe_name
 from mtl.zoo.places import name_problem
 from mtl.zoo.problem import Problem
 from mtl.zoo.staging import LOCK_SUFFIX, clear, is_dead, is_temporary
-from mtl.zoo.store import again_text
 
 if TYPE_CHECKING:
-    from mtl.zoo.store import Entry, Zoo
+    from mtl.zoo.entry import Entry
+    from mtl.zoo.store import Zoo
 
 Progress = Callable[[int, int], None]
 """Called as ``progress(done, total)`` after each entry."""

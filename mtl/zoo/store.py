@@ -8,45 +8,24 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mtl.errors import RequestError, ZooError, did_you_mean
+from mtl.errors import RequestError, ZooError
 from mtl.files import slug
 from mtl.zoo import check, commit, removal
-from mtl.zoo.manifest import SCHEMA_VERSION, Manifest, Recorded, read_manifest
-from mtl.zoo.names import MANIFEST, printable, safe_name, safe_path, shown_command
+from mtl.zoo.entry import Entry, again_text, remedy
+from mtl.zoo.find import find
+from mtl.zoo.manifest import Manifest, Recorded, read_manifest
+from mtl.zoo.names import MANIFEST, printable, safe_name, safe_path
 from mtl.zoo.places import natural, places
 from mtl.zoo.problem import Problem
-from mtl.zoo.staging import is_temporary, staging
+from mtl.zoo.staging import staging
 from mtl.zoo.summary import Index, Mark, Summary, mark_of, summarise
 
 DEFAULT_ROOT = "adapters_zoo"
 _LOG = logging.getLogger("mtl.zoo")
 _HEX = re.compile(r"[0-9a-f]{6,64}")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One stored adapter, composition or joint model.
-
-    Attributes:
-        folder: where it lies.
-        ref: its posix path relative to the root of the zoo.
-        manifest: what it is.
-        digest: recomputed from the manifest and its file table (and equal to the stored one).
-        files: relative posix name → ``{"sha256", "bytes"}``, of safetensors files with their
-            ``"tensors"`` from schema version 2 on (manifest and card are not in it).
-        schema_version: that of the ``manifest.json`` on the disk.
-    """
-
-    folder: Path
-    ref: str
-    manifest: Manifest
-    digest: str
-    files: dict[str, dict[str, Any]]
-    schema_version: int = SCHEMA_VERSION
 
 
 def base_slug(base_id: str, fingerprint: str) -> str:
@@ -157,39 +136,13 @@ class Zoo:
             RequestError: none or several; names the closest one, or all that match.
             ZooError: it is there, but its manifest is damaged.
         """
-        direct = self._direct(key)
-        if direct is not None:
-            try:
-                return self._entry(direct)
-            except ZooError as error:
-                raise ZooError(f"{error} {remedy(self.ref(direct))}") from error
-        listed = self.summaries()
-        end = f"/{key.strip('/')}"
-        matches = [
-            summary
-            for summary in listed
-            # the run's hash may be left out: entail/scalearn/seed0
-            if f"/{summary.ref}".endswith(end) or f"/{summary.ref.rpartition('-')[0]}".endswith(end)
-        ]
-        if not matches and _HEX.fullmatch(key):
-            matches = [
-                summary
-                for summary in listed
-                if summary.digest.startswith(key) or summary.runhash.startswith(key)
-            ]
-        if len(matches) == 1:
-            return self._entry(self.root / matches[0].ref)
-        if matches:
-            names = "\n  ".join(f"{found.ref}  {found.digest[:12]}" for found in matches)
-            raise RequestError(f"{printable(key)!r} is ambiguous; say which one:\n  {names}")
-        if not listed:
-            raise RequestError(f"There is no entry {key!r}: the zoo {self.root} is empty.")
-        guess = did_you_mean(key, [summary.ref for summary in listed])
-        raise RequestError(
-            f"There is no entry {printable(key)!r} among the {len(listed)} of the zoo "
-            f"{self.root}.{guess} 'mtl zoo ls' lists them; give a reference, its last parts, or "
-            "at least 6 digits of a digest or runhash."
-        )
+        folder = find(self, key)
+        try:
+            return self._entry(folder)
+        except FileNotFoundError as error:
+            raise RequestError(f"{self.ref(folder)} was removed just now.") from error
+        except ZooError as error:
+            raise ZooError(f"{error} {remedy(self.ref(folder))}") from error
 
     def location(
         self, base_slug: str, suite: str, task: str, method: str, seed: int, runhash: str
@@ -388,33 +341,11 @@ class Zoo:
             self._index.put(ref, mark, summary)
         return summary
 
-    def _direct(self, key: str) -> Path | None:
-        """The folder of an entry that ``key`` names by reference, or by a path that leads there."""
-        candidates = [self.root / key.strip("/"), Path(key).absolute()]
-        for candidate in candidates:
-            with contextlib.suppress(ValueError, RequestError, OSError):
-                ref = Path(os.path.normpath(candidate)).relative_to(self.root).as_posix()
-                folder = self.path(ref)
-                if (folder / MANIFEST).is_file() and not is_temporary(folder.name):
-                    return folder
-        return None
-
     def _problem(self, problem: Problem) -> None:
         self.problems.append(problem)
         if problem not in self._named:
             self._named.add(problem)
             _LOG.warning("skipped %s", printable(problem))
-
-
-def again_text(entry: Entry) -> str:
-    """What to type to make an entry again; a stranger's command line is not offered for that."""
-    command = shown_command(entry.manifest.command)
-    return f"make it again: {command}" if command else "pull or make it again."
-
-
-def remedy(ref: str) -> str:
-    """What to do about an entry that cannot be read."""
-    return f"Remove it (mtl zoo rm {ref}), then run again what made it."
 
 
 def _damaged(ref: str, error: ZooError) -> Problem:

@@ -18,7 +18,8 @@ from mtl.errors import ZooError
 from mtl.zoo.summary import Summary
 
 if TYPE_CHECKING:
-    from mtl.zoo.store import Entry, Zoo
+    from mtl.zoo.entry import Entry
+    from mtl.zoo.store import Zoo
 
 NEAR = 1e-3
 """Relative distance below which weights count as nearly the same; two seeds differ by about 1."""
