@@ -17,7 +17,7 @@ from mtl.zoo.names import CARD, MANIFEST
 from mtl.zoo.staging import cannot, sync_parents, sync_tree
 
 if TYPE_CHECKING:
-    from mtl.zoo.store import Entry
+    from mtl.zoo.entry import Entry
 
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR}
 
@@ -42,12 +42,10 @@ def store(folder: Path, target: Path, root: Path, ref: str, manifest: Manifest) 
         value = record(manifest, file_table(folder, ref))
         _write(folder, value)
         sync_tree(folder)
-        os.rename(folder, target)
+        while not _move(folder, target):
+            if _is_there(target, ref, value["digest"]):
+                return True
     except OSError as error:
-        # An entry is never empty, so a rename onto it fails; every system has a code for that.
-        if error.errno in _TAKEN and target.exists():
-            _compare(target, ref, value["digest"])
-            return True
         raise cannot(f"store {ref} in the zoo {root}", error) from error
     try:
         sync_parents(target.parent, root)
@@ -98,10 +96,31 @@ def _write(folder: Path, value: dict[str, Any], license: str | None = None) -> N
     (folder / CARD).write_text(card(manifest, license), encoding="utf-8")
 
 
-def _compare(target: Path, ref: str, digest: str) -> None:
+def _move(folder: Path, target: Path) -> bool:
+    """Rename ``folder`` to ``target``; False if something is there."""
+    try:
+        os.rename(folder, target)
+        return True
+    except OSError as error:
+        # An entry is never empty, so a rename onto it fails; every system has a code for that.
+        if error.errno not in _TAKEN:
+            raise
+        return False
+
+
+def _is_there(target: Path, ref: str, digest: str) -> bool:
+    """Whether the entry at ``target`` has this digest; False if it was removed meanwhile.
+
+    Raises:
+        ZooError: something else is there.
+    """
     try:
         found = read_manifest(target / MANIFEST, ref).digest
     except (FileNotFoundError, NotADirectoryError, ZooError) as error:
+        if not os.path.lexists(target):
+            return False
+        if (target / MANIFEST).is_file() and isinstance(error, FileNotFoundError):
+            return False  # removed, and stored again by somebody else, while we looked
         raise ZooError(
             f"Cannot store {ref}: something that is no readable entry is at {target} ({error}). "
             f"Remove it (mtl zoo rm {ref}), then run the same command again."
@@ -112,3 +131,4 @@ def _compare(target: Path, ref: str, digest: str) -> None:
             f"{found}; new: digest {digest}. Entries are never overwritten: keep the stored one, "
             f"or remove it (mtl zoo rm {ref}) and run the same command again."
         )
+    return True

@@ -19,8 +19,11 @@ Shapes = Mapping[str, tuple[str, tuple[int, ...]]]
 
 ADAPTER, HEAD = "adapter_config.json", "head_config.json"
 FLOATS = {"F16", "BF16", "F32", "F64"}
-WEIGHTS = ("adapter.safetensors", "delta.safetensors", "composition.safetensors")
-_LAYER = re.compile(r"(?:^|\.)(?:layers?|h|block)\.([0-9]+)\.")
+WEIGHTS = (
+    "adapter.safetensors", "adapter_model.safetensors", "delta.safetensors",
+    "composition.safetensors",
+)  # fmt: skip
+LAYER = re.compile(r"(?:^|\.)(?:layers?|h|block)\.([0-9]+)\.")
 _OMEGA = re.compile(r"omega\.[A-Za-z0-9_.]+")
 _OWN = re.compile(r"mtl_[a-z0-9_]{1,60}")
 STOCK = {"lora", "prefix_tuning", "prompt_tuning", "reft", "union"}
@@ -46,6 +49,9 @@ def asks_for_code(value: Any) -> str | None:
             for key, inner in item.items():
                 # "trust_remote_code": false orders nothing
                 if key in _CODE_KEYS and inner not in (None, False, {}, []):
+                    return str(key)
+                # peft names the library that its automatic classes import
+                if key == "parent_library" and not str(inner).startswith("transformers."):
                     return str(key)
             todo += item.values()
         elif isinstance(item, list):
@@ -102,7 +108,7 @@ def tensor_problems(
             dtype != "I64" if index else dtype not in FLOATS | {"BOOL", "U8"}
         ):
             yield Problem("fit", name, f"{show(tensor)} is {dtype}: weights are floats.", "")
-        found = _LAYER.search(tensor)
+        found = LAYER.search(tensor)
         if found and (len(found[1]) > 6 or int(found[1]) >= manifest.base["layers"]):
             yield Problem(
                 "fit",

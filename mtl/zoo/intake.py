@@ -27,7 +27,7 @@ from mtl.zoo.problem import Problem
 from mtl.zoo.schema import show
 
 if TYPE_CHECKING:
-    from mtl.zoo.store import Entry
+    from mtl.zoo.entry import Entry
 
 KEEP_OUT = "Do not use it; ask whoever published it."
 

@@ -564,6 +564,11 @@ def target_to_instantiate(folder: Path) -> None:
 
 
 @attack("config")
+def library_to_import(folder: Path) -> None:
+    config(folder, {"peft_type": "LORA", "auto_mapping": {"parent_library": "evil.module"}})
+
+
+@attack("config")
 def unknown_architecture(folder: Path) -> None:
     config(folder, {"config": {"architecture": "evil.module:Class"}})
 
