@@ -20,7 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("mtl.cli.train:main", "stage one: train one adapter per task into the zoo"),
     "compose": ("mtl.cli.compose:main", "stage two: learn how a target task uses frozen adapters"),
     "joint": ("mtl.cli.joint:main", "joint baselines: one model trained on several tasks"),
-    "zoo": ("mtl.cli.zoo:main", "the zoo: list, show, check, remove"),
+    "zoo": ("mtl.cli.zoo:main", "the zoo: list, show, check, remove, push, pull, lock"),
     "report": ("mtl.cli.report:main", "tables and plots of what is in the zoo"),
 }
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from mtl.train.run import Report, execute, execute_all
     from mtl.train.settings import Overrides, resolve_settings
     from mtl.train.stage_one import plan_train, resolve_train
+    from mtl.train.verify import Verification, verify_entry
     from mtl.train.workspace import Workspace, open_workspace
 
 __all__, __getattr__, __dir__ = exports(
@@ -20,6 +21,7 @@ __all__, __getattr__, __dir__ = exports(
         "run": ["Report", "execute", "execute_all"],
         "settings": ["Overrides", "resolve_settings"],
         "stage_one": ["plan_train", "resolve_train"],
+        "verify": ["Verification", "verify_entry"],
         "workspace": ["Workspace", "open_workspace"],
     },
 )
