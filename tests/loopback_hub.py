@@ -9,6 +9,7 @@ hashed, every request is logged, and :class:`Fault` breaks chosen requests.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import re
@@ -209,7 +210,8 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.close_connection = True
             return
-        self.wfile.write(data)
+        with contextlib.suppress(ConnectionError):  # a client that was killed
+            self.wfile.write(data)
 
     # What is answered: (status, headers, body).
 

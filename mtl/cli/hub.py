@@ -150,10 +150,10 @@ def _pull(zoo: Zoo, options: Namespace) -> int:
 
 
 def _claims(options: Namespace) -> Claims | None:
-    from mtl.hub import Claims
-
     if options.model is None:
         return None
+    from mtl.hub import Claims  # needs torch and adapters, which no other pull does
+
     return Claims(options.model, options.task, options.protocol, options.seed, options.allow_bin)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from mtl.errors import RequestError
@@ -12,10 +10,9 @@ from mtl.hub.client import RepoName
 from mtl.hub.index import ROOT, Listed
 from mtl.hub.stock import reader
 from mtl.zoo import Entry
-from mtl.zoo.card import card, fenced, interval, number, table, text
+from mtl.zoo.card import LICENSE, card, fenced, interval, number, table, text
 from mtl.zoo.names import printable
 
-_LICENSE = re.compile(r"[a-z0-9][a-z0-9.\-]{0,60}")
 _MAX_ROWS = 500
 
 
@@ -25,7 +22,7 @@ def check_license(name: str | None) -> None:
     Raises:
         RequestError: names what it should look like.
     """
-    if name is not None and not _LICENSE.fullmatch(name):
+    if name is not None and not LICENSE.fullmatch(name):
         raise RequestError(
             f"{printable(name)!r} is no licence as the Hub spells them: apache-2.0, mit, "
             "cc-by-4.0, other, …"
@@ -120,16 +117,3 @@ def _row(summary: Mapping[str, Any], item: Listed) -> list[Any]:
 
 def _float(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) else None
-
-
-def license_of(path: Path) -> str | None:
-    """The licence in the metadata of a card, if it has one that can be one."""
-    import yaml
-
-    try:
-        found = re.match(r"---\n(.*?)\n---\n", path.read_text(encoding="utf-8"), re.DOTALL)
-        data = yaml.safe_load(found[1]) if found else None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        return None
-    name = data.get("license") if isinstance(data, dict) else None
-    return name if isinstance(name, str) and _LICENSE.fullmatch(name) else None

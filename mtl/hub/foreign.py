@@ -24,7 +24,7 @@ from mtl.hub.boundary import json_bytes, json_file
 from mtl.hub.foreign_files import FoundHead, at, read_head, read_weights
 from mtl.hub.pulling import Pulled
 from mtl.hub.recognise import recognise
-from mtl.hub.remote import Remote, fetch, remember
+from mtl.hub.remote import Remote, adapter_folders, fetch, remember
 from mtl.zoo import Manifest, admit
 from mtl.zoo.names import printable
 
@@ -60,30 +60,6 @@ class Claims:
     allow_bin: bool = False
 
 
-def foreign_folders(remote: Remote, keys: Sequence[str]) -> list[str]:
-    """Folders of the repository with an adapter of stock ``adapters``; "" is its root.
-
-    Raises:
-        RequestError: there is none, or none of a name in ``keys``.
-    """
-    end = adapter_files.CONFIG_FILE
-    found = [
-        path.removesuffix(end).rstrip("/") for path in remote.files if path.split("/")[-1] == end
-    ]
-    if not found:
-        raise RequestError(
-            f"{remote.where} holds neither entries of mtl nor an adapter ({end}): there is nothing "
-            "that a zoo could hold."
-        )
-    for key in keys:
-        if key.strip("/") not in found:
-            raise RequestError(
-                f"{remote.where} holds no adapter {printable(key)!r}. It holds: "
-                f"{', '.join(name or '(its root)' for name in found[:20])}."
-            )
-    return [key.strip("/") for key in keys] or found
-
-
 def pull_foreign(
     zoo: Zoo, remote: Remote, keys: Sequence[str], claims: Claims, *, dry_run: bool = False
 ) -> Pulled:
@@ -97,7 +73,7 @@ def pull_foreign(
     """
     from mtl.backbone import load_backbone
 
-    folders = foreign_folders(remote, keys)
+    folders = adapter_folders(remote, keys)
     backbone = load_backbone(claims.model)
     entries, size = [], 0
     for folder in folders:

@@ -24,9 +24,9 @@ from mtl.hub.boundary import (
 )
 from mtl.hub.client import RepoName, speaking
 from mtl.hub.index import ROOT, Listed, select
-from mtl.hub.remote import Remote, fetch, fetch_all, read_remote, remember
+from mtl.hub.remote import Remote, adapter_folders, fetch, fetch_all, read_remote, remember
 from mtl.zoo import base_slug
-from mtl.zoo.card import card
+from mtl.zoo.card import card, license_of
 from mtl.zoo.names import CARD, MANIFEST
 
 if TYPE_CHECKING:
@@ -91,14 +91,14 @@ def pull(
     """
     remote = read_remote(repo)
     if not remote.entries:
-        from mtl.hub.foreign import foreign_folders, pull_foreign
-
-        foreign_folders(remote, keys)
+        adapter_folders(remote, keys)
         if claims is None:
             raise RequestError(
                 f"{remote.where} holds no entry of mtl, but an adapter of stock adapters. Name the "
                 f"model that it was trained on: mtl zoo pull {repo} --model MODEL [--task TASK]."
             )
+        from mtl.hub.foreign import pull_foreign  # needs torch and adapters
+
         return pull_foreign(zoo, remote, keys, claims, dry_run=dry_run)
     chosen = select(remote.entries, keys, remote.where) if keys else list(remote.entries.values())
     return pull_listed(zoo, remote, chosen, sources=sources, dry_run=dry_run, progress=progress)
@@ -251,8 +251,6 @@ def _store(zoo: Zoo, remote: Remote, wanted: _Wanted) -> None:
 
 def _keep_license(entry: Entry, remote: Remote, wanted: _Wanted) -> None:
     """The licence that the publisher gave goes into the local card, too."""
-    from mtl.hub.cards import license_of
-
     path = wanted.place.at(CARD)
     if path not in remote.files or remote.files[path].size > json_bytes():
         return

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
 from functools import partial
 from typing import Any
+
+import adapters
 
 from mtl.errors import MtlError, RequestError
 from mtl.methods import METHODS
@@ -28,6 +31,13 @@ _PHM = {
     "phm_dim", "factorized_phm_W", "shared_W_phm", "shared_phm_rule", "factorized_phm_rule",
     "learn_phm", "phm_rank", "phm_bias",
 }  # fmt: skip
+_NONE = object()
+_CLASSES: dict[str | None, Any] = {
+    None: adapters.BnConfig,
+    "prefix_tuning": adapters.PrefixTuningConfig,
+    "lora": adapters.LoRAConfig,
+    "reft": adapters.ReftConfig,
+}
 _LORA_SCALE_ONLY = {"vera_d", "vera_b"}
 
 
@@ -49,12 +59,7 @@ def recognise(config: Any, hidden_size: int) -> tuple[str, Any]:
             built = _function(_builder(name)(settings, hidden_size).to_dict(), hidden_size)
         except (MtlError, KeyError, TypeError, ValueError, ArithmeticError):
             continue
-        wrong = sorted(
-            key
-            for key in {*stored, *built}
-            # A key that an older file lacks has its default, as `adapters` reads it.
-            if key not in built or (key in stored and stored[key] != built[key])
-        )
+        wrong = sorted(k for k in {*stored, *built} if stored.get(k, _NONE) != built.get(k, _NONE))
         if not wrong:
             return name, settings_dict(settings)
         said = "; ".join(
@@ -64,7 +69,7 @@ def recognise(config: Any, hidden_size: int) -> tuple[str, Any]:
         )
         close.append((len(wrong), f"The closest is {name!r}: {said}"))
     architecture = printable(config.get("architecture"))[:40]
-    nearest = min(close)[1] if close else "None is close"
+    nearest = min(close, key=lambda item: item[0])[1] if close else "None is close"
     raise RequestError(
         f"its method (architecture {architecture!r}) is none that mtl has. {nearest}"
     )
@@ -80,14 +85,25 @@ def _builder(name: str) -> Callable[[Any, int], Any]:
 
 
 def _function(config: Config, hidden_size: int) -> dict[str, Any]:
-    """What of a config enters the function, in one spelling."""
-    found = {key: value for key, value in config.items() if key not in _INITIAL}
+    """What of a config enters the function, in one spelling.
+
+    Keys that an older file lacks have the default with which ``adapters`` reads it.
+    """
+    architecture = config.get("architecture")
+    known = _CLASSES.get(architecture) if isinstance(architecture, str | None) else None
+    defaults = {
+        item.name: item.default if item.default_factory is MISSING else item.default_factory()
+        for item in (fields(known) if known else ())
+        if not (item.default is MISSING and item.default_factory is MISSING)
+    }
+    found = {k: v for k, v in {**defaults, **config}.items() if k not in _INITIAL}
     if found.get("architecture") is None:
         found.pop("architecture", None)
     if found.get("leave_out", []) is None:
         found["leave_out"] = []
-    if "configs" in found:
-        found["configs"] = [_function(item, hidden_size) for item in found["configs"]]
+    parts = found.get("configs")
+    if isinstance(parts, list) and all(isinstance(item, Mapping) for item in parts):
+        found["configs"] = [_function(item, hidden_size) for item in parts]
     if "reduction_factor" in found:
         with contextlib.suppress(TypeError, ValueError, ArithmeticError):  # one per layer: no R
             found["reduction_factor"] = f"R={_size(found['reduction_factor'], hidden_size)}"

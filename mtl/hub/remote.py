@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mtl.errors import MtlError, RunError, ZooError
+from mtl.errors import MtlError, RequestError, RunError, ZooError
 from mtl.files import sha256_file, write_text
 from mtl.hub.boundary import json_bytes
 from mtl.hub.client import RepoName, UnreachableError, api, offline, patiently, speaking
 from mtl.hub.index import INDEX, ROOT, Listed, read_index
+from mtl.hub.stock import CONFIG_FILE
 from mtl.zoo.names import MANIFEST, printable, safe_path
 
 WORKERS = 8
@@ -150,6 +151,30 @@ def _entries(remote: Remote) -> dict[str, Listed]:
             # Its manifest says its reference if it lies at the root.
             found[folder or ROOT] = Listed(folder or ROOT, folder or ROOT, "", {})
     return found
+
+
+def adapter_folders(remote: Remote, keys: Sequence[str]) -> list[str]:
+    """Folders of the repository with an adapter of stock ``adapters``; "" is its root.
+
+    Raises:
+        RequestError: there is none, or none of a name in ``keys``.
+    """
+    end = CONFIG_FILE
+    found = [
+        path.removesuffix(end).rstrip("/") for path in remote.files if path.split("/")[-1] == end
+    ]
+    if not found:
+        raise RequestError(
+            f"{remote.where} holds neither entries of mtl nor an adapter ({end}): there is nothing "
+            "that a zoo could hold."
+        )
+    for key in keys:
+        if key.strip("/") not in found:
+            raise RequestError(
+                f"{remote.where} holds no adapter {printable(key)!r}. It holds: "
+                f"{', '.join(name or '(its root)' for name in found[:20])}."
+            )
+    return [key.strip("/") for key in keys] or found
 
 
 def fetch(remote: Remote, path: str, limit: int) -> Path:

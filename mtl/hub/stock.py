@@ -11,15 +11,15 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from mtl.backbone import adapter_files, heads
 from mtl.files import read_safetensors, write_bytes
 from mtl.hub.boundary import json_file
 from mtl.zoo import Manifest
 
-COPIES = {
-    adapter_files.WEIGHTS_FILE: "pytorch_adapter.bin",
-    heads.WEIGHTS_FILE: "pytorch_model_head.bin",
-}
+# As mtl.backbone writes them; importing it would cost seconds, and a pull needs no torch.
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter.safetensors"
+HEAD_WEIGHTS_FILE = "model_head.safetensors"
+COPIES = {WEIGHTS_FILE: "pytorch_adapter.bin", HEAD_WEIGHTS_FILE: "pytorch_model_head.bin"}
 """Safetensors file → its copy for stock ``adapters``."""
 OURS = "mtl_"
 """How an ``architecture`` of ours begins; stock ``adapters`` stops at it with a KeyError."""
@@ -31,8 +31,8 @@ def reader(folder: Path, manifest: Manifest) -> str:
         return "mtl"
     if manifest.weights == "peft":
         return "peft"
-    config = folder / adapter_files.CONFIG_FILE
-    if not config.is_file() or not (folder / adapter_files.WEIGHTS_FILE).is_file():
+    config = folder / CONFIG_FILE
+    if not config.is_file() or not (folder / WEIGHTS_FILE).is_file():
         return "mtl"
     stored = json_file(config, manifest.method)
     inner = stored.get("config") if isinstance(stored, dict) else None

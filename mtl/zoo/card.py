@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from mtl.zoo.manifest import Manifest
 from mtl.zoo.names import printable
 
+LICENSE = re.compile(r"[a-z0-9][a-z0-9.\-]{0,60}")
+"""Identifiers of licences, as the Hub spells them."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
 _PIPELINES = {
     "classification": "text-classification",
@@ -264,3 +267,16 @@ def header(
         **more,
     )
     return data.to_yaml(line_break="\n")
+
+
+def license_of(path: Path) -> str | None:
+    """The licence in the metadata of a card, if it has one that can be one."""
+    import yaml
+
+    try:
+        found = re.match(r"---\n(.*?)\n---\n", path.read_text(encoding="utf-8"), re.DOTALL)
+        data = yaml.safe_load(found[1]) if found else None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return None
+    name = data.get("license") if isinstance(data, dict) else None
+    return name if isinstance(name, str) and LICENSE.fullmatch(name) else None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RunError, ZooError
 from mtl.files import TEMPORARY, canonical_json, pretty_json
-from mtl.zoo.card import card
+from mtl.zoo.card import card, license_of
 from mtl.zoo.check import file_table, with_headers
 from mtl.zoo.manifest import Manifest, read_manifest, record
 from mtl.zoo.names import CARD, MANIFEST
@@ -65,7 +65,8 @@ def rewrite(staged: Path, target: Path, entry: Entry, verified: dict[str, Any] |
     value = {**entry.manifest.to_dict(), "verified": verified}
     manifest = _plain(Manifest.from_dict(value, entry.ref), entry.ref)
     try:
-        _write(staged, record(manifest, with_headers(target, entry.files)))
+        value = record(manifest, with_headers(target, entry.files))
+        _write(staged, value, license_of(target / CARD))
         sync_tree(staged)
         for name in (MANIFEST, CARD):
             os.replace(staged / name, target / name)
@@ -88,11 +89,11 @@ def _plain(manifest: Manifest, ref: str) -> Manifest:
     return Manifest.from_dict(value, f"Cannot store {ref}: manifest")
 
 
-def _write(folder: Path, value: dict[str, Any]) -> None:
+def _write(folder: Path, value: dict[str, Any], license: str | None = None) -> None:
     manifest = Manifest.from_dict({k: v for k, v in value.items() if k not in {"digest", "files"}})
     # Nobody reads a staged folder, so plain writes do; sync_tree flushes them.
     (folder / MANIFEST).write_text(pretty_json(value), encoding="utf-8")
-    (folder / CARD).write_text(card(manifest), encoding="utf-8")
+    (folder / CARD).write_text(card(manifest, license), encoding="utf-8")
 
 
 def _move(folder: Path, target: Path) -> bool:

@@ -16,7 +16,12 @@ from hub_bench import hub
 from loopback_hub import Hub
 
 from mtl.backbone import load_backbone
+from mtl.errors import RequestError
 from mtl.hub import Claims, parse_repo, pull
+from mtl.hub.recognise import recognise
+from mtl.methods import METHODS
+from mtl.methods.base import make_settings
+from mtl.methods.library import load_library
 from mtl.train import load_network
 from mtl.zoo import Entry, Zoo, open_zoo
 
@@ -65,6 +70,36 @@ def write(tiny: Callable[[str], str], tmp_path: Path, jiggle: Any) -> Write:
 def get(zoo: Zoo, tiny: Callable[[str], str], keys: tuple[str, ...] = (), **claims: Any) -> Entry:
     done = pull(zoo, parse_repo(REPO), keys, claims=Claims(tiny("roberta"), **claims))
     return zoo.get(done.entries[0]["ref"])
+
+
+@pytest.mark.parametrize("name", METHODS.names())
+def test_every_library_method_is_recognised(name: str) -> None:
+    method = METHODS.get(name)
+    if getattr(method.load, "func", None) is not load_library:
+        return
+    settings = make_settings(name, method.settings, method.defaults)
+    config = method.load.args[0](settings, 48).to_dict()
+    found, values = recognise(json.loads(json.dumps(config)), 48)
+    assert found == name
+    again = method.load.args[0](make_settings(name, method.settings, values), 48).to_dict()
+    assert int(48 // again.pop("reduction_factor", 1)) == int(
+        48 // config.pop("reduction_factor", 1)
+    )
+    assert {k: v for k, v in again.items() if k != "configs"} == {
+        k: v for k, v in config.items() if k != "configs"
+    }
+
+
+def test_an_older_config_has_the_defaults_of_its_time() -> None:
+    """What a file does not say is the library's default, not ours."""
+    old = {"mh_adapter": False, "output_adapter": True, "reduction_factor": 16,
+           "non_linearity": "relu", "original_ln_before": True, "leave_out": None}  # fmt: skip
+    assert recognise(old, 48) == ("pfeiffer", recognise(CONFIGS["houlsby"].to_dict(), 48)[1] | {
+        "activation": "relu", "placement": "pfeiffer",
+    })  # fmt: skip
+    del old["original_ln_before"]
+    with pytest.raises(RequestError, match="original_ln_before is False, there True"):
+        recognise(old, 48)
 
 
 @pytest.mark.parametrize("method", CONFIGS)

@@ -15,8 +15,8 @@ from cli_bench import mtl
 from hub_bench import hub
 from loopback_hub import Hub
 
-from mtl.backbone import load_backbone
-from mtl.hub import parse_repo, push
+from mtl.backbone import adapter_files, heads, load_backbone
+from mtl.hub import parse_repo, push, stock
 from mtl.hub.stock import reader
 from mtl.methods import METHODS
 from mtl.zoo import open_zoo, read_predictions
@@ -128,6 +128,12 @@ def _library(name: str) -> bool:
 
     found = METHODS.get(name)
     return getattr(found.load, "func", None) is load_library or name.startswith("compacter")
+
+
+def test_names_of_files_are_those_of_the_backbone() -> None:
+    assert stock.CONFIG_FILE == adapter_files.CONFIG_FILE
+    assert stock.WEIGHTS_FILE == adapter_files.WEIGHTS_FILE
+    assert stock.HEAD_WEIGHTS_FILE == heads.WEIGHTS_FILE
 
 
 def test_the_reader_of_each_family(mini: Path, tiny: Callable[[str], str]) -> None:

@@ -11,10 +11,10 @@ from huggingface_hub import ModelCard
 from zoo_bench import manifest
 
 from mtl.hub import parse_repo
-from mtl.hub.cards import check_license, entry_card, license_of, zoo_card
+from mtl.hub.cards import check_license, entry_card, zoo_card
 from mtl.hub.index import ROOT, listed
 from mtl.zoo import Zoo, open_zoo
-from mtl.zoo.card import card, interval
+from mtl.zoo.card import card, interval, license_of
 
 REPO = parse_repo("ada/zoo")
 

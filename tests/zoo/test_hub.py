@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +77,8 @@ def test_one_entry_lies_at_the_root(hub: Hub, zoo: Zoo, other: Zoo) -> None:
     assert not list(other.root.rglob("*.bin"))
     assert "license: mit" in (other.get(entry.ref).folder / "README.md").read_text()
     assert other.get(entry.ref).manifest == entry.manifest
+    again = other.record_verified(other.get(entry.ref), {"again": True})
+    assert "license: mit" in (again.folder / "README.md").read_text()
 
 
 def test_the_same_digest_is_not_sent_again(hub: Hub, zoo: Zoo) -> None:
@@ -150,6 +157,21 @@ def test_another_result_in_the_place(hub: Hub, zoo: Zoo, other: Zoo) -> None:
     same(hub, zoo)
     push(other, [], REPO, replace=True)
     same(hub, other)
+
+
+def test_files_of_others_are_not_written_over(hub: Hub, zoo: Zoo, other: Zoo) -> None:
+    proven(zoo)
+    hub.put("ada/zoo", {"README.md": b"my words", "adapter_config.json": b"{}", "notes": b"x"})
+    before = hub.files("ada/zoo")
+    with pytest.raises(RequestError, match=r"would be lost: README.md, adapter_config.json"):
+        push(zoo, [], REPO)
+    assert hub.files("ada/zoo") == before
+    push(zoo, [], REPO, replace=True)
+    assert hub.files("ada/zoo")["notes"] == b"x"
+    same(hub, zoo)
+    composed(zoo)
+    push(zoo, [], REPO)  # index and cards are ours from now on
+    same(hub, zoo)
 
 
 def test_what_is_not_verified_is_not_pushed(hub: Hub, zoo: Zoo) -> None:
@@ -376,6 +398,49 @@ def test_a_full_disk(hub: Hub, zoo: Zoo, other: Zoo, monkeypatch: pytest.MonkeyP
     assert len(refs(other)) == 2  # the sources, whole
     assert other.fsck() == []
     monkeypatch.undo()
+
+
+@pytest.mark.parametrize("files", [0, 4])
+def test_a_pull_that_is_killed(files: int, hub: Hub, zoo: Zoo, other: Zoo, tmp_path: Path) -> None:
+    """In a process of its own, with the environment that users set; after some of the files."""
+    composed(zoo)
+    push(zoo, [], REPO, private=True)
+    hub.faults = [Fault("slow", r"GET /cdn/", -1, skip=files, seconds=2.0)]
+    before = len(hub.log)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mtl.zoo", "pull", "ada/zoo", "--zoo", str(other.root)],
+        cwd=Path(__file__).parents[2],
+        env={
+            **os.environ,
+            "HF_ENDPOINT": hub.url,
+            "HF_HOME": str(tmp_path / "home"),
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_XET": "1",
+        },
+    )
+    wanted = r"GET /cdn/" if files else r"HEAD /ada/zoo/resolve/.*manifest"
+    while sum(bool(re.match(wanted, f"{m} {p}")) for m, p, _ in hub.log[before:]) < max(files, 1):
+        assert process.poll() is None
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.kill()
+    assert process.wait() == -9
+    hub.faults = []
+    other.clean()
+    assert other.fsck() == []
+    pull(other, REPO)
+    same(hub, other)
+
+
+def test_a_pull_needs_no_torch() -> None:
+    code = (
+        "import sys, mtl.cli.hub\n"
+        "from mtl.hub import parse_repo, pull, read_lock, restore\n"
+        "import mtl.hub.cards\n"
+        "assert not {'torch', 'adapters', 'transformers'} & {*sys.modules}, 'heavy'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False)
+    assert done.returncode == 0
 
 
 def test_slow_is_not_endless(
