@@ -178,7 +178,7 @@ def kill_once(
         os._exit(1)
     os.close(into)
     if not by_event:
-        time.sleep(rng.uniform(0.0, 1.5))
+        time.sleep(rng.uniform(0.0, 1.0))
         os.kill(child, signal.SIGKILL)
     with os.fdopen(out, "rb") as stream:
         lines = [line.split() for line in stream.read().decode().splitlines()]
@@ -240,8 +240,8 @@ def main() -> int:
             done.update(word for word, *_ in lines if word != "begin")
             during[doing] += 1
             left += check(root, known, lines)[0]
-            if sys.stderr.isatty():
-                print(f"\r{turn + 1}/{options.kills}", end="", file=sys.stderr)
+            if (turn + 1) % 20 == 0:
+                print(f"{turn + 1}/{options.kills}: {dict(during)}", file=sys.stderr, flush=True)
     result = {
         "kills": options.kills,
         "while": dict(during),
