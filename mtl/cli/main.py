@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "methods": ("mtl.cli.methods:main", "methods and exact parameter counts"),
     "train": ("mtl.cli.train:main", "stage one: train one adapter per task into the zoo"),
     "compose": ("mtl.cli.compose:main", "stage two: learn how a target task uses frozen adapters"),
+    "export": ("mtl.cli.export:main", "one stock adapter out of a composition, with its proof"),
     "zoo": ("mtl.cli.zoo:main", "the zoo: list, show, check, remove"),
     "report": ("mtl.cli.report:main", "tables and plots of what is in the zoo"),
 }

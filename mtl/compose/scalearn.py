@@ -22,7 +22,7 @@ on omega itself: one mask per site and forward pass, the same for all rows and t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +37,7 @@ from mtl.compose.bank import Bank
 from mtl.compose.base import Composed, Composition
 from mtl.compose.sites import add_sites, load_stored, register
 from mtl.errors import RequestError
+from mtl.methods.source import PlainSource
 
 NORMALISE = ("none", "mean", "softmax")
 
@@ -93,6 +94,10 @@ class ScaLearnSite(FusionSite):
 
     omega is bound by :meth:`bind`, because the ++ forms share one tensor among all sites; it is
     registered where it is owned, not here.
+
+    Attributes:
+        combine: what makes the bank's one source of the encoder's (a soup), None where the bank
+            holds the sources themselves.
     """
 
     def __init__(self, bank: Bank) -> None:
@@ -101,6 +106,7 @@ class ScaLearnSite(FusionSite):
         self._omega: list[Tensor] = []
         self._settings = ScaLearnSettings()
         self._folded: tuple[Tensor, Tensor] | None = None
+        self.combine: Callable[[Sequence[PlainSource]], PlainSource] | None = None
 
     def bind(self, omega: Tensor, settings: ScaLearnSettings) -> None:
         """Use ``omega`` (K,D) or (K,1) from now on."""

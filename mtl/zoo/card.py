@@ -46,7 +46,7 @@ def card(manifest: Manifest, license: str | None = None) -> str:
         "## Limits\n\n" + _limits(manifest),
     ]
     body = "\n\n".join(sections)
-    return f"---\n{_header(manifest, license)}\n---\n\n{body}\n"
+    return f"---\n{header(manifest, manifest.metrics, license)}\n---\n\n{body}\n"
 
 
 def text(value: Any) -> str:
@@ -170,7 +170,8 @@ def _limits(manifest: Manifest) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _header(manifest: Manifest, license: str | None) -> str:
+def header(manifest: Manifest, splits: Mapping[str, Any], license: str | None = None) -> str:
+    """The metadata of the Hub as YAML; ``splits`` are metrics in the form of a manifest's."""
     from huggingface_hub import EvalResult, ModelCardData
 
     repo = manifest.data.get("repo")
@@ -189,7 +190,7 @@ def _header(manifest: Manifest, license: str | None) -> str:
             metric_name=printable(metric),
             metric_value=item["value"],
         )
-        for split, metrics in manifest.metrics.items()
+        for split, metrics in splits.items()
         for metric, item in metrics.items()
         if item["value"] is not None
     ]

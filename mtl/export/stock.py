@@ -1,0 +1,131 @@
+"""Plain adapters as stock ``adapters`` knows them: into an encoder, into files, and back as stock.
+
+An exported folder holds what ``load_adapter`` of stock ``adapters`` reads, weights twice::
+
+    adapter_config.json   adapter.safetensors      pytorch_adapter.bin
+    head_config.json      model_head.safetensors   pytorch_model_head.bin
+
+The ``.bin`` files hold the same tensors and nothing else (``torch.load(…, weights_only=True)``);
+``load_adapter`` looks for them unless it is told ``use_safetensors=True``.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from mtl.backbone.adapter_files import WEIGHTS_FILE, alone, save_adapter
+from mtl.backbone.heads import WEIGHTS_FILE as HEAD_WEIGHTS
+from mtl.backbone.injection import bottleneck_layers
+from mtl.errors import RunError
+from mtl.files import read_safetensors, write_bytes
+from mtl.methods.pfeiffer import exact_reduction_factor
+
+if TYPE_CHECKING:
+    from mtl.backbone import Backbone
+    from mtl.export.folding import Folded
+
+PICKLED = {WEIGHTS_FILE: "pytorch_adapter.bin", HEAD_WEIGHTS: "pytorch_model_head.bin"}
+"""Each safetensors file and its tensor-only twin."""
+
+
+def stock_config(folded: Folded, hidden_size: int) -> Any:
+    """The ``adapters`` config of the folded adapter: a plain ``BnConfig`` without scaling.
+
+    ``adapters`` computes the width as ``int(D // reduction_factor)``, which loses a unit for 42 %
+    of all pairs if the factor is D / S; ours is D / (S + 0.5).
+    """
+    from adapters import BnConfig
+
+    known = set(BnConfig.__dataclass_fields__)
+    return BnConfig(
+        **{key: value for key, value in folded.placement.items() if key in known},
+        reduction_factor=exact_reduction_factor(folded.width, hidden_size),
+        non_linearity=folded.activation,
+        scaling=1.0,
+    )
+
+
+@torch.no_grad()
+def install(encoder: Any, folded: Folded, name: str) -> None:
+    """Add the folded adapter to ``encoder`` (stock or ours) as ``name``, active, frozen."""
+    encoder.add_adapter(name, config=stock_config(folded, encoder.config.hidden_size))
+    for index, location, layer in bottleneck_layers(encoder):
+        if name not in layer.adapters:
+            continue
+        maps, adapter = folded.sites[index, location], layer.adapters[name]
+        down = adapter.adapter_down[0]
+        if down.weight.shape != maps.down.shape:
+            raise AssertionError(f"adapters built {down.weight.shape}, not {maps.down.shape}")
+        adapter.to(next(encoder.parameters()).dtype)
+        down.weight.copy_(maps.down)
+        down.bias.copy_(maps.down_bias)
+        adapter.adapter_up.weight.copy_(maps.up)
+        adapter.adapter_up.bias.copy_(maps.up_bias)
+        for parameter in adapter.parameters():
+            parameter.requires_grad_(False)
+        adapter.eval()
+    encoder.set_active_adapters(name)
+
+
+def write_adapter(
+    folder: Path,
+    folded: Folded,
+    backbone: Backbone,
+    name: str,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write config and weights of the folded adapter, as ``adapters`` itself does."""
+    encoder = backbone.encoder().to(dtype)
+    install(encoder, folded, name)
+    save_adapter(encoder, name, folder, backbone.base.id)
+
+
+def write_pickled(folder: Path) -> None:
+    """Write the ``.bin`` twin of every safetensors file that is there. Raises RunError."""
+    for name, twin in PICKLED.items():
+        if (folder / name).is_file():
+            tensors: dict[str, Tensor] = read_safetensors(folder / name)[0]
+            stream = io.BytesIO()
+            torch.save(tensors, stream)
+            write_bytes(folder / twin, stream.getvalue())
+
+
+def load_stock(backbone: Backbone, folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A model of stock ``adapters``, nothing of ours in it, with the exported adapter and head.
+
+    Raises:
+        RunError: stock ``adapters`` reports weights that are missing, surplus or do not fit.
+    """
+    import adapters
+
+    logging.getLogger("adapters").setLevel(logging.ERROR)
+    pristine: Any = backbone.pristine
+    model: Any = adapters.AutoAdapterModel.from_config(copy.deepcopy(pristine.config))
+    missing, unexpected = model.base_model.load_state_dict(pristine.state_dict(), strict=False)
+    own = alone(model.base_model, missing)
+    strange = [key for key in (*own, *unexpected) if not key.startswith("pooler.")]
+    if strange:
+        raise RunError(f"Stock adapters builds another encoder: {', '.join(strange[:5])} differ.")
+    info: dict[str, Any] = {}
+    model.load_adapter(str(folder), use_safetensors=True, set_active=True, loading_info=info)
+    info["missing_keys"] = alone(model.base_model, info.get("missing_keys") or ())
+    wrong = {key: info[key] for key in info if info[key]}
+    if wrong:
+        raise RunError(f"Stock adapters does not load what was exported to {folder}: {wrong}.")
+    return model.to(dtype).eval()
+
+
+@torch.no_grad()
+def stock_logits(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    """Logits (N,C) of a stock model: one row per sequence."""
+    output = model(**inputs)
+    if hasattr(output, "start_logits"):
+        return torch.stack([output.start_logits, output.end_logits], -1)
+    return output.logits
