@@ -34,6 +34,25 @@ def main(argv: Sequence[str]) -> int:
         "and test",
     )
     parser.add_argument(
+        "--width",
+        type=int,
+        metavar="W",
+        help="narrow it: try widths down to W, print dev's headline metric over width, and take "
+        "the narrowest within --tolerance",
+    )
+    parser.add_argument(
+        "--tolerance", type=float, default=0.01, help="what narrowing may cost on dev [0.01]"
+    )
+    parser.add_argument(
+        "--shrink",
+        choices=("refit", "drop"),
+        default="refit",
+        help="drop whole units by measured effect, or refit the ones that stay [refit]",
+    )
+    parser.add_argument(
+        "--text-rows", type=int, default=512, help="training rows to measure units on [512]"
+    )
+    parser.add_argument(
         "--evaluate", action="store_true", help="score the exported files on dev and test"
     )
     parser.add_argument("--json", action="store_true", help="one line of JSON")
@@ -41,13 +60,16 @@ def main(argv: Sequence[str]) -> int:
 
     from mtl.backbone import load_backbone
     from mtl.cli.common import quieten
-    from mtl.export import ExportOptions, export_entry
+    from mtl.export import ExportOptions, Narrowing, export_entry
     from mtl.train import open_workspace
 
     if options.json:
         os.environ["MTL_QUIET"] = "1"
     quieten()
-    chosen = ExportOptions(prune=options.prune, evaluate=options.evaluate)
+    narrowing = None
+    if options.width is not None:
+        narrowing = Narrowing(options.width, options.tolerance, options.shrink, options.text_rows)
+    chosen = ExportOptions(prune=options.prune, narrow=narrowing, evaluate=options.evaluate)
     workspace = open_workspace(
         zoo=options.zoo,
         data_root=options.data_root,
@@ -89,12 +111,22 @@ def _show(folder: str, record: dict[str, Any]) -> None:
         for source in record["sources"]
     ]
     print(tabulate(rows, headers=["source", "method", "seed", "rms omega", "", "entry"]))
+    if record.get("curve"):
+        curve = record["curve"]
+        table = [
+            [row["width"], row["score"], f"{row['loss']:+.4f}", "taken" if row["taken"] else ""]
+            for row in curve["rows"]
+        ]
+        print(
+            "\n" + tabulate(table, headers=["width", f"dev {curve['metric']}", "change", ""]) + "\n"
+        )
     for kind, splits in record["changes"].items():
         for split, row in splits.items():
+            same = row["equal_predictions"]
+            equal = "" if same is None else f"{same:.2%} of {row['n']} predictions equal, "
             print(
                 f"{kind}, {split}: {row['metric']} {row['before']:.4f} → {row['after']:.4f}, "
-                f"{row['equal_predictions']:.2%} of {row['n']} predictions equal, largest logit "
-                f"difference {row['max_logit_difference']:.3g}"
+                f"{equal}largest logit difference {row['max_logit_difference']:.3g}"
             )
     for split, metrics in record["scores"].items():
         shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from mtl.lazy import exports
 
 if TYPE_CHECKING:
+    from mtl.export.curve import Narrowing, narrowest
     from mtl.export.exporting import ExportOptions, export_entry
     from mtl.export.folding import Folded, Maps, fold
     from mtl.export.load import Loaded, load_entry
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = exports(
     __name__,
     {
+        "curve": ["Narrowing", "narrowest"],
         "exporting": ["ExportOptions", "export_entry"],
         "folding": ["Folded", "Maps", "fold"],
         "load": ["Loaded", "load_entry"],

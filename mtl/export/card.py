@@ -102,7 +102,7 @@ def _proof(record: Mapping[str, Any]) -> str:
     ]
     rows = [
         [kind, split, row["metric"], f"{row['before']:.4f}", f"{row['after']:.4f}",
-         f"{row['equal_predictions']:.4f}", f"{row['max_logit_difference']:.3g}", row["n"]]
+         _number(row["equal_predictions"]), f"{row['max_logit_difference']:.3g}", row["n"]]
         for kind, splits in (record.get("changes") or {}).items()
         for split, row in splits.items()
     ]  # fmt: skip

@@ -107,7 +107,10 @@ def change(before: Evaluation, after: Evaluation) -> dict[str, Any]:
         "metric": metric,
         "before": float(before.metrics[metric]),
         "after": float(after.metrics[metric]),
-        "equal_predictions": float(np.mean(_same(before.prediction, after.prediction))),
+        # of numbers, equal ones say nothing
+        "equal_predictions": None
+        if before.spec.kind == "regression"
+        else float(np.mean(_same(before.prediction, after.prediction))),
         "max_logit_difference": float(np.abs(before.logits - after.logits).max()),
         "n": len(before.prediction),
     }

@@ -17,6 +17,7 @@ from mtl.backbone.network import INPUTS
 from mtl.errors import RequestError
 from mtl.export import proof
 from mtl.export.card import write_card
+from mtl.export.curve import NAME, Narrowing, narrowest
 from mtl.export.data import EntryData, change, scores
 from mtl.export.folder import check_free, filling
 from mtl.export.folding import Folded, fold
@@ -39,10 +40,12 @@ class ExportOptions:
 
     Attributes:
         prune: drop sources whose omega is at most this share of the largest; None keeps all.
+        narrow: fewer units, None keeps all.
         evaluate: score the exported files on every split that is no training data.
     """
 
     prune: float | None = None
+    narrow: Narrowing | None = None
     evaluate: bool = False
 
     def __post_init__(self) -> None:
@@ -52,7 +55,7 @@ class ExportOptions:
     @property
     def exact(self) -> bool:
         """Whether the same function comes out."""
-        return self.prune is None
+        return self.prune is None and self.narrow is None
 
 
 class StockNetwork(nn.Module):
@@ -155,7 +158,15 @@ def shape(
         folded = fold(loaded, drop=drop)
         network = folded_network(folded, loaded, data.backbone)
         changes["pruning"] = measured_change(loaded, network, data)
-    return Shaped(folded, changes, {})
+    further: dict[str, Any] = {}
+    if options.narrow is not None:
+
+        def build(found: Folded) -> Network:
+            return folded_network(found, loaded, data.backbone)
+
+        folded, further["curve"] = narrowest(folded, data, options.narrow, build)
+        changes["narrowing"] = measured_change(loaded, build(folded), data)
+    return Shaped(folded, changes, further)
 
 
 def measured_change(loaded: Loaded, network: nn.Module, data: EntryData) -> dict[str, Any]:
@@ -169,7 +180,7 @@ def measured_change(loaded: Loaded, network: nn.Module, data: EntryData) -> dict
 def folded_network(folded: Folded, loaded: Loaded, backbone: Backbone) -> Network:
     """The folded adapter and the entry's head on a fresh encoder."""
     encoder = backbone.encoder()
-    install(encoder, folded, "folded")
+    install(encoder, folded, NAME)
     return Network(encoder, loaded.network.head).eval()
 
 

@@ -194,3 +194,32 @@ def test_pruning_names_and_drops_what_is_near_zero(
     )
     assert said.json["width"] == 12
     assert said.json["changes"]["pruning"]["test"]["max_logit_difference"] > 1e-5
+
+
+@pytest.mark.parametrize("how", ["refit", "drop"])
+def test_narrowing_prints_the_curve_and_takes_the_narrowest_allowed(
+    how: str, composition: str, stocked: Path, tmp_path: Path
+) -> None:
+    line = ["--to", "adapters", "--width", "3", "--shrink", how]
+    said = mtl("export", composition, tmp_path / "a", *line, "--tolerance", "1", "--json")
+    assert said.code == 0, said
+    answer = said.json
+    rows = answer["curve"]["rows"]
+    assert [row["width"] for row in rows] == [36, 25, 18, 13, 9, 6, 4, 3]
+    assert [row["width"] for row in rows if row["taken"]] == [3] == [answer["width"]]
+    assert answer["exact"] is False
+    assert answer["proof"]["max_logit_difference"] <= answer["proof"]["limit"]
+    change = answer["changes"]["narrowing"]["dev"]
+    assert change["before"] == pytest.approx(rows[0]["score"])
+    assert change["after"] == pytest.approx(rows[-1]["score"])
+    said = mtl("export", composition, tmp_path / "b", *line, "--tolerance", "0")
+    assert said.code == 0, said
+    assert "taken" in said.out
+    taken = next(r for r in read(tmp_path / "b", "export.json")["curve"]["rows"] if r["taken"])
+    better = [r for r in rows if r["score"] >= rows[0]["score"]]
+    assert taken["width"] == better[-1]["width"]
+    assert "## Width" in (tmp_path / "b" / "README.md").read_text()
+    refused(
+        mtl("export", composition, tmp_path / "c", "--to", "adapters", "--width", "36"),
+        "does not narrow",
+    )
