@@ -25,6 +25,7 @@ from mtl.compose.sites import NAME
 from mtl.errors import RequestError
 from mtl.methods import PlainSource, as_source
 from mtl.methods.placement import signature
+from mtl.methods.source import plain_source
 
 if TYPE_CHECKING:
     from mtl.export.load import Loaded
@@ -107,15 +108,13 @@ def plain_view(source: Any, what: str) -> PlainSource:
     Raises:
         RequestError: its features are no activation of one linear map (AdaKron, routed experts).
     """
-    if isinstance(source, PlainSource):
-        return source
-    plain = getattr(source, "plain", None)
-    if plain is None:
+    found = plain_source(source)
+    if found is None:
         raise RequestError(
             f"Cannot fold {what}: its features are not act(D·z + c), so no stock bottleneck "
             "computes them. --distill trains one that comes close, and says how close."
         )
-    return plain()
+    return found
 
 
 @torch.no_grad()

@@ -118,8 +118,8 @@ class ThinSource:
         return self.up_weight, self.up_bias
 
     def plain(self) -> PlainSource:
-        """The same features as ``relu(D z)`` with D (R,D) dense, multiplied and kept in fp64."""
-        down = (self.left.double() @ self.right.double()).t().contiguous()
+        """The same features as ``relu(D z)`` with D (R,D) dense, multiplied in fp64."""
+        down = (self.left.double() @ self.right.double()).t().to(self.left.dtype)
         zeros = down.new_zeros(down.shape[0])
         return PlainSource(down, zeros, "relu", self.up_weight, self.up_bias)
 
