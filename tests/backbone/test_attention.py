@@ -76,8 +76,16 @@ def test_the_same_to_the_last_bit_without_copies(
             torch.testing.assert_close(grad / scale, same[name] / scale, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["roberta", "deberta-v2"])
-@pytest.mark.parametrize("config", ["seq_bn", "prefix_tuning", "lora"])
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [  # stock `adapters` itself fails for LoRA in parallel on DeBERTa
+        ("roberta", "seq_bn"),
+        ("roberta", "prefix_tuning"),
+        ("roberta", "lora"),
+        ("deberta-v2", "seq_bn"),
+        ("deberta-v2", "prefix_tuning"),
+    ],
+)
 def test_parallel_blocks_are_repeated_as_before(
     config: str, kind: str, tiny: Callable[[str], str], tokens: dict[str, Tensor]
 ) -> None:
