@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.cli.options import PlainParser
+from mtl.errors import RequestError
 
 if TYPE_CHECKING:
+    from mtl.export import ExportOptions
     from mtl.zoo import Entry
 
 
@@ -38,11 +40,16 @@ def main(argv: Sequence[str]) -> int:
         type=int,
         metavar="W",
         help="narrow it: try widths down to W, print dev's headline metric over width, and take "
-        "the narrowest within --tolerance",
+        "the narrowest within --tolerance; with --distill the width of the new adapter",
     )
+    parser.add_argument("--tolerance", type=float, help="what narrowing may cost on dev [0.01]")
     parser.add_argument(
-        "--tolerance", type=float, default=0.01, help="what narrowing may cost on dev [0.01]"
+        "--distill",
+        action="store_true",
+        help="train one adapter that comes close, for what does not fold; measured on dev and test",
     )
+    parser.add_argument("--epochs", type=int, default=10, help="of --distill [10]")
+    parser.add_argument("--lr", type=float, default=1e-3, help="of --distill [1e-3]")
     parser.add_argument(
         "--shrink",
         choices=("refit", "drop"),
@@ -50,7 +57,9 @@ def main(argv: Sequence[str]) -> int:
         help="drop whole units by measured effect, or refit the ones that stay [refit]",
     )
     parser.add_argument(
-        "--text-rows", type=int, default=512, help="training rows to measure units on [512]"
+        "--text-rows",
+        type=int,
+        help="training rows whose text is used, labels unseen [512; --distill 10000]",
     )
     parser.add_argument(
         "--evaluate", action="store_true", help="score the exported files on dev and test"
@@ -60,16 +69,13 @@ def main(argv: Sequence[str]) -> int:
 
     from mtl.backbone import load_backbone
     from mtl.cli.common import quieten
-    from mtl.export import ExportOptions, Narrowing, export_entry
+    from mtl.export import export_entry
     from mtl.train import open_workspace
 
     if options.json:
         os.environ["MTL_QUIET"] = "1"
     quieten()
-    narrowing = None
-    if options.width is not None:
-        narrowing = Narrowing(options.width, options.tolerance, options.shrink, options.text_rows)
-    chosen = ExportOptions(prune=options.prune, narrow=narrowing, evaluate=options.evaluate)
+    chosen = _chosen(options)
     workspace = open_workspace(
         zoo=options.zoo,
         data_root=options.data_root,
@@ -85,6 +91,22 @@ def main(argv: Sequence[str]) -> int:
     else:
         _show(options.folder, record)
     return 0
+
+
+def _chosen(options: Namespace) -> ExportOptions:
+    from mtl.export import Distilling, ExportOptions, Narrowing
+
+    narrowing = distilling = None
+    if options.distill:
+        rows = 10_000 if options.text_rows is None else options.text_rows
+        distilling = Distilling(options.width or 0, options.epochs, options.lr, rows)
+        if options.tolerance is not None:
+            raise RequestError("--tolerance is for narrowing (--width without --distill).")
+    elif options.width is not None:
+        tolerance = 0.01 if options.tolerance is None else options.tolerance
+        rows = 512 if options.text_rows is None else options.text_rows
+        narrowing = Narrowing(options.width, tolerance, options.shrink, rows)
+    return ExportOptions(options.prune, narrowing, distilling, options.evaluate)
 
 
 def base_of(entry: Entry, options: Namespace) -> str:
@@ -119,6 +141,14 @@ def _show(folder: str, record: dict[str, Any]) -> None:
         ]
         print(
             "\n" + tabulate(table, headers=["width", f"dev {curve['metric']}", "change", ""]) + "\n"
+        )
+    if record.get("distilled"):
+        found = record["distilled"]
+        errors = ", ".join(f"{error:.4f}" for error in found["dev_logit_error"])
+        print(
+            f"\ndistilled in {found['steps']} steps on {found['rows_of_text']} texts; error of the "
+            f"dev logits, relative to their variance, by epoch: {errors} (kept: epoch "
+            f"{found['kept_epoch']})"
         )
     for kind, splits in record["changes"].items():
         for split, row in splits.items():

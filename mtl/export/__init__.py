@@ -6,6 +6,7 @@ from mtl.lazy import exports
 
 if TYPE_CHECKING:
     from mtl.export.curve import Narrowing, narrowest
+    from mtl.export.distill import Distilling, distil
     from mtl.export.exporting import ExportOptions, export_entry
     from mtl.export.folding import Folded, Maps, fold
     from mtl.export.load import Loaded, load_entry
@@ -15,6 +16,7 @@ __all__, __getattr__, __dir__ = exports(
     __name__,
     {
         "curve": ["Narrowing", "narrowest"],
+        "distill": ["Distilling", "distil"],
         "exporting": ["ExportOptions", "export_entry"],
         "folding": ["Folded", "Maps", "fold"],
         "load": ["Loaded", "load_entry"],

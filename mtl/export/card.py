@@ -35,6 +35,8 @@ def card(entry: Entry, record: Mapping[str, Any]) -> str:
     sections.append("## Proof\n\n" + _proof(record))
     if record.get("scores"):
         sections.append("## Scores\n\n" + _scores(entry, record))
+    if record.get("distilled"):
+        sections.append("## Distilled\n\n" + _distilled(record))
     if record.get("curve"):
         sections.append("## Width\n\n" + _curve(record))
     sections += [
@@ -121,6 +123,18 @@ def _scores(entry: Entry, record: Mapping[str, Any]) -> str:
             rows.append([split, name, f"{value:.4f}", shown])
     note = "Scores of these files in stock adapters, and those recorded with the entry."
     return table(["split", "metric", "exported", "entry"], rows) + f"\n\n{note}"
+
+
+def _distilled(record: Mapping[str, Any]) -> str:
+    found = record["distilled"]
+    errors = ", ".join(f"{error:.4f}" for error in found["dev_logit_error"])
+    return (
+        "The entry does not fold, or was not to: this adapter was trained to give its hidden "
+        f"states and logits, on {found['rows_of_text']} training texts without labels "
+        f"({found['epochs']} epochs, {found['steps']} steps, learning rate {found['lr']:g}). Mean "
+        f"squared error of the dev logits over their variance, from the least-squares start on: "
+        f"{errors}; epoch {found['kept_epoch']} was kept. What it costs is in the proof above."
+    )
 
 
 def _curve(record: Mapping[str, Any]) -> str:

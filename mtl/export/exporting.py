@@ -19,8 +19,9 @@ from mtl.export import proof
 from mtl.export.card import write_card
 from mtl.export.curve import NAME, Narrowing, narrowest
 from mtl.export.data import EntryData, change, scores
+from mtl.export.distill import Distilling, distil
 from mtl.export.folder import check_free, filling
-from mtl.export.folding import Folded, fold
+from mtl.export.folding import Folded, check_base_unchanged, fold
 from mtl.export.load import Loaded, load_entry
 from mtl.export.omega import NEAR_ZERO, near_zero, omega_sizes
 from mtl.export.stock import install, load_stock, stock_logits, write_adapter, write_pickled
@@ -41,21 +42,28 @@ class ExportOptions:
     Attributes:
         prune: drop sources whose omega is at most this share of the largest; None keeps all.
         narrow: fewer units, None keeps all.
+        distil: train an adapter that comes close, in place of folding.
         evaluate: score the exported files on every split that is no training data.
     """
 
     prune: float | None = None
     narrow: Narrowing | None = None
+    distil: Distilling | None = None
     evaluate: bool = False
 
     def __post_init__(self) -> None:
         if self.prune is not None and not 0 <= self.prune < 1:
             raise RequestError(f"--prune {self.prune} must be at least 0 and below 1.")
+        if self.distil is not None and (self.prune is not None or self.narrow is not None):
+            raise RequestError(
+                "--distill trains an adapter of --width units from all sources; it goes with "
+                "neither --prune nor --tolerance."
+            )
 
     @property
     def exact(self) -> bool:
         """Whether the same function comes out."""
-        return self.prune is None and self.narrow is None
+        return self.prune is None and self.narrow is None and self.distil is None
 
 
 class StockNetwork(nn.Module):
@@ -115,7 +123,7 @@ def export_entry(
             reference = folded_network(shaped.folded, loaded, backbone)
         proven = proof.compare(reference, stock, proof.proof_batch(backbone))
         proof.check(proven, "What stock adapters makes of the exported files")
-        proven["reference"] = "the entry" if options.exact else "the narrowed entry"
+        proven["reference"] = "the entry" if options.exact else "the approximation of the entry"
         proven["other"] = f"adapters {versions()['adapters']}"
         measured = {}
         if options.evaluate:
@@ -151,6 +159,12 @@ def shape(
                 "exported as it is, and cannot be pruned or narrowed."
             )
         return Shaped(None, {}, {})
+    check_base_unchanged(loaded)
+    if options.distil is not None:
+        student, record = distil(loaded, data, options.distil)
+        network = folded_network(student, loaded, data.backbone)
+        change = measured_change(loaded, network, data)
+        return Shaped(student, {"distilling": change}, {"distilled": record})
     folded = fold(loaded)
     changes: dict[str, Any] = {}
     if options.prune is not None:

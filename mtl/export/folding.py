@@ -129,7 +129,7 @@ def fold(loaded: Loaded, drop: Collection[int] = ()) -> Folded:
             that are no activation of a linear map, weights of the base changed. Says the nearest
             alternative.
     """
-    _check_base_unchanged(loaded)
+    check_base_unchanged(loaded)
     if loaded.densify is not None:
         loaded.densify()
     encoder: Any = loaded.network.encoder
@@ -161,7 +161,8 @@ def fold(loaded: Loaded, drop: Collection[int] = ()) -> Folded:
     return Folded(found, next(iter(activations)), placement).evened()
 
 
-def _check_base_unchanged(loaded: Loaded) -> None:
+def check_base_unchanged(loaded: Loaded) -> None:
+    """Refuse sources that change weights of the base itself. Raises RequestError."""
     for entry in loaded.sources:
         if entry.manifest.weights == "delta":
             raise RequestError(

@@ -223,3 +223,32 @@ def test_narrowing_prints_the_curve_and_takes_the_narrowest_allowed(
         mtl("export", composition, tmp_path / "c", "--to", "adapters", "--width", "36"),
         "does not narrow",
     )
+
+
+def test_distilling_what_does_not_fold(stocked: Path, tmp_path: Path) -> None:
+    line = ["--target", "same", "--suite", "mini", "--epochs", "1", "--json", "--method", "fusion"]
+    ref = mtl("compose", *line).json["runs"][0]["ref"]
+    line = ["--to", "adapters", "--distill"]
+    said = mtl("export", ref, tmp_path / "out", *line, "--epochs", "3", "--lr", "3e-3", "--json")
+    assert said.code == 0, said
+    answer = said.json
+    assert answer["exact"] is False
+    assert answer["width"] == 36
+    found = answer["distilled"]
+    assert len(found["dev_logit_error"]) == 4
+    assert min(found["dev_logit_error"]) == found["dev_logit_error"][found["kept_epoch"]]
+    change = answer["changes"]["distilling"]["test"]
+    assert change["n"] == 40
+    assert change["equal_predictions"] >= 0.9
+    assert answer["proof"]["max_logit_difference"] <= answer["proof"]["limit"]
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "## Distilled" in card
+    assert "## Proof" in card
+    again = mtl(
+        "export", ref, tmp_path / "b", *line, "--epochs", "3", "--lr", "3e-3", "--json"
+    ).json
+    assert again["distilled"]["dev_logit_error"] == found["dev_logit_error"]
+    said = mtl("export", ref, tmp_path / "c", *line, "--epochs", "0", "--width", "6", "--json")
+    assert said.json["width"] == 6
+    refused(mtl("export", ref, tmp_path / "d", *line, "--prune"), "--prune")
+    refused(mtl("export", ref, tmp_path / "d", *line, "--tolerance", "0.1"), "--tolerance")
