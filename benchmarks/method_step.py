@@ -5,10 +5,15 @@
 
 All methods run in one process, in interleaved rounds, on copies of one randomly initialised encoder
 with its dropout on; a step is forward, loss with the method's own terms, backward, AdamW, and what
-the method does after it. Further rows, where the methods are there:
+the method does after it. Then pieces beside the form that they replace (``parts``; the ratio is
+that form's time to ours, in one run, in interleaved rounds):
 
-- ``tensorized-* dense``: the same adapter with its dense matrices built in every forward;
-- ``sora loop``: the proximal step with boolean masks gate by gate, as the reference does it.
+- ``tensorized-*``: forward and backward of one adapter's two maps as thin products, and with both
+  dense matrices built in every forward, as the reference does;
+- ``sora proximal step``: one pass over the gates of all sites, and three boolean masks site by
+  site, as the reference does;
+- ``low-rank K=8``: forward and backward of eight composed sources at one linear module, and in a
+  loop over the sources.
 """
 
 from __future__ import annotations
@@ -20,13 +25,18 @@ import logging
 from typing import Any
 
 import torch
+import torch.nn.functional as functional
 from measuring import CountCalls, Step, interleaved, peak_bytes
-from torch import nn
+from torch import Tensor, nn
 
 from mtl.backbone import Network, build_head
 from mtl.backbone.injection import freeze, init
+from mtl.compose.low_rank import LinearBank
 from mtl.engine import Attachment, Group
 from mtl.methods import METHODS, Request, attach
+from mtl.methods.low_rank import Factors
+from mtl.methods.sora import proximal
+from mtl.methods.thin import FORMATS, TensorMap, factor_pair
 from mtl.tasks import load_task
 
 
@@ -134,8 +144,97 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def parts(options: argparse.Namespace) -> dict[str, Any]:
-    """Ratios of single pieces to the form they replace."""
-    return {}
+    """Single pieces beside the form they replace: seconds of both, and their ratio."""
+    device = torch.device(options.device)
+    torch.manual_seed(2)
+    pairs: dict[str, tuple[Step, Step]] = {}
+    for name in FORMATS:
+        pairs[f"tensorized-{name}"] = _tensorized(name, options, device)
+    pairs["sora proximal step"] = _proximal(options, device)
+    pairs["low-rank K=8"] = _composed(options, device)
+    steps = {(name, side): pair[side] for name, pair in pairs.items() for side in (0, 1)}
+    # Small pieces: more rounds than whole steps get.
+    seconds = interleaved(steps, 10 * options.rounds, device)
+    return {
+        name: {
+            "ratio": round(seconds[name, 1] / seconds[name, 0], 2),
+            "ours_ms": round(1000 * seconds[name, 0], 4),
+            "replaced_ms": round(1000 * seconds[name, 1], 4),
+        }
+        for name in pairs
+    }
+
+
+def _differentiated(forward: Any, inputs: list[Tensor]) -> Step:
+    """Forward and backward of ``forward()`` with respect to ``inputs``."""
+
+    def step() -> None:
+        out = forward()
+        torch.autograd.grad(out, inputs, torch.ones_like(out))
+
+    return step
+
+
+def _tensorized(
+    format: str, options: argparse.Namespace, device: torch.device
+) -> tuple[Step, Step]:
+    """Thin and dense: ``relu(x · W_down) · W_up``, bottleneck 64, rank 2."""
+    modes = factor_pair(options.hidden)
+    if modes is None:
+        raise SystemExit(f"--hidden {options.hidden} is a prime: tensorized needs a product")
+    down = TensorMap(format, modes, (64,), 2).to(device)
+    up = TensorMap(format, (64,), modes, 2).to(device)
+    x = torch.randn(options.batch, options.tokens, options.hidden, device=device)
+    x.requires_grad_(True)
+
+    def dense() -> Tensor:
+        first, second = (torch.matmul(*part.thin()) for part in (down, up))
+        return (x @ first).relu() @ second
+
+    inputs = [x, *down.parameters(), *up.parameters()]
+    return _differentiated(lambda: up(down(x).relu()), inputs), _differentiated(dense, inputs)
+
+
+def _proximal(options: argparse.Namespace, device: torch.device) -> tuple[Step, Step]:
+    """All gates at once, and site by site: six linear modules per layer, rank 8."""
+    gates = torch.randn(6 * options.layers, 8, device=device)
+    sites = [row.clone() for row in gates]
+    xi = 3e-4
+
+    def vectorised() -> None:
+        gates.copy_(proximal(gates, xi, "reference"))
+
+    def looped() -> None:
+        for gate in sites:
+            gate[gate > xi] -= xi
+            gate[gate < -xi] += xi
+            gate[gate.abs() < xi] = 0.0
+
+    return vectorised, looped
+
+
+def _composed(options: argparse.Namespace, device: torch.device) -> tuple[Step, Step]:
+    """Eight rank-8 sources at one linear module under ScaLearn, and one after the other."""
+    size = options.hidden
+    sources = [
+        Factors(torch.randn(8, size, device=device), torch.randn(size, 8, device=device))
+        for _ in range(8)
+    ]
+    bank = LinearBank(sources).to(device)
+    omega = torch.randn(8, size, device=device, requires_grad=True)
+    x = torch.randn(options.batch, options.tokens, size, device=device, requires_grad=True)
+
+    def looped() -> Tensor:
+        total = torch.zeros_like(x)
+        for source, row in zip(sources, omega, strict=True):
+            total = total + row * functional.linear(functional.linear(x, source.down), source.up)
+        return total
+
+    inputs = [x, omega]
+    return (
+        _differentiated(lambda: bank.mix(x, *bank.fold(omega)), inputs),
+        _differentiated(looped, inputs),
+    )
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ if [ $# -eq 0 ]; then
   exit 2
 fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-. scripts/env.sh plot
+. scripts/env.sh plot,peft
 suite="$1"
 shift
 status=0

@@ -4,8 +4,15 @@
 name               computes, from the first token x of the last layer (N,D)        stock files
 =================  ==============================================================  ===============
 ``two_layer``      W2 dropout(tanh(W1 dropout(x) + b1)) + b2                       layers 2
+``linear``         W dropout(x) + b                                                layers 1
 ``pooler_linear``  W dropout(pooler(x)) + b, the base's own frozen pooler          use_pooler
+``frozen_pooler``  the same where the base has a pooler; else with tanh(P x + p)   as the others
+                   for it, drawn at random and never trained: the reference's
+                   head of COPA in stage two (specs/composition_methods §0)
 =================  ==============================================================  ===============
+
+Multiple choice: the head gives one logit per encoding, and a row's logits stand side by side. Span
+extraction: x is every token in turn, (N,T,D) → (N,T,2), start and end.
 
 Dropout is the encoder's ``hidden_dropout_prob``; weights start as N(0, 0.02), biases at zero
 (specs/composition_methods §0).
@@ -37,59 +44,99 @@ _HEAD_TYPES = {
     "classification": "classification",
     "regression": "classification",
     "multilabel": "multilabel_classification",
+    "candidates": "classification",
+    "multiple_choice": "multiple_choice",
+    "span_extraction": "question_answering",
 }
 
 
 @dataclass(frozen=True)
 class HeadDesign:
-    """How a head is built: number of linear layers and what it reads."""
+    """How a head is built: linear layers, whether it reads the pooler, a fixed first layer."""
 
     layers: int
     use_pooler: bool
+    fixed_first: bool = False
 
 
 HEADS: Registry[HeadDesign] = Registry("head", HeadDesign)
 HEADS.add("two_layer", HeadDesign(layers=2, use_pooler=False))
+HEADS.add("linear", HeadDesign(layers=1, use_pooler=False))
 HEADS.add("pooler_linear", HeadDesign(layers=1, use_pooler=True))
+HEADS.add("frozen_pooler", HeadDesign(layers=2, use_pooler=False, fixed_first=True))
 
 
 class Head(nn.Sequential):
-    """Dropout and linear layers over one vector per sequence: (N,D) → (N,C).
+    """Dropout and linear layers over one vector per sequence, (N,D) → (N,C), or over every token.
 
     The children's names "0", "1", … are those of ``adapters``' heads, so the files are, too.
+
+    Attributes:
+        use_pooler: whether it reads the base's pooled output.
+        tokens: whether it reads every token, (N,T,D) → (N,T,C).
     """
 
-    def __init__(self, design: HeadDesign, hidden_size: int, outputs: int, dropout: float) -> None:
+    def __init__(
+        self,
+        design: HeadDesign,
+        hidden_size: int,
+        outputs: int,
+        dropout: float,
+        *,
+        tokens: bool = False,
+    ) -> None:
         parts: list[nn.Module] = []
         for _ in range(design.layers - 1):
-            parts += [nn.Dropout(dropout), nn.Linear(hidden_size, hidden_size), nn.Tanh()]
+            # A fixed first layer stands for a pooler, and nothing is dropped before that.
+            before = nn.Dropout(0.0 if design.fixed_first else dropout)
+            parts += [before, nn.Linear(hidden_size, hidden_size), nn.Tanh()]
         parts += [nn.Dropout(dropout), nn.Linear(hidden_size, outputs)]
         super().__init__(*parts)
         self.use_pooler = design.use_pooler
+        self.tokens = tokens
         for module in self:
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
+        if design.fixed_first:
+            self[1].requires_grad_(False)
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that training may change, by name."""
+        return {key: value for key, value in self.named_parameters() if value.requires_grad}
 
 
-def build_head(name: str, config: Any, outputs: int, *, pooler: bool) -> Head:
+def build_head(
+    name: str, config: Any, outputs: int, *, pooler: bool, kind: str = "classification"
+) -> Head:
     """A new head for an encoder with ``config``.
 
     Args:
         name: a name in :data:`HEADS`.
         outputs: C, the number of logits.
         pooler: whether the base has pretrained pooler weights.
+        kind: the task's kind; a span extraction reads every token.
 
     Raises:
-        RequestError: unknown name, or a pooler head on a base without a pretrained pooler.
+        RequestError: unknown name, a pooler head on a base without a pretrained pooler, or for
+            spans.
     """
     design = HEADS.get(name)
+    tokens = _HEAD_TYPES[kind] == "question_answering"
+    if tokens and (design.use_pooler or design.fixed_first):
+        raise RequestError(
+            f"Head {name!r} reads one vector per text; a span extraction reads every token. Use "
+            "--set head=linear or --set head=two_layer."
+        )
     if design.use_pooler and not pooler:
         raise RequestError(
             f"Head {name!r} reads the base's pooler, but the checkpoint of this "
             f"{config.model_type} model holds no pooler weights. Use --set head=two_layer."
         )
-    return Head(design, config.hidden_size, outputs, float(config.hidden_dropout_prob))
+    if design.fixed_first and pooler:
+        design = HEADS.get("pooler_linear")
+    dropout = float(config.hidden_dropout_prob)
+    return Head(design, config.hidden_size, outputs, dropout, tokens=tokens)
 
 
 def save_head(
@@ -109,22 +156,10 @@ def save_head(
         kind: the task's kind; decides ``head_type``.
         labels: class names, in the order of the logits.
     """
-    linear = [module for module in head if isinstance(module, nn.Linear)]
-    outputs = linear[-1].out_features
-    known = labels or tuple(f"LABEL_{index}" for index in range(outputs))
     write_json(
         folder / CONFIG_FILE,
         {
-            "config": {
-                "activation_function": "tanh",
-                "bias": True,
-                "dropout_prob": None,
-                "head_type": _HEAD_TYPES[kind],
-                "label2id": {label: index for index, label in enumerate(known)},
-                "layers": len(linear),
-                "num_labels": outputs,
-                "use_pooler": head.use_pooler,
-            },
+            "config": _stock_config(head, kind, labels),
             "hidden_size": config.hidden_size,
             "model_class": _MODEL_CLASSES[config.model_type],
             "model_name": model_id,
@@ -135,6 +170,27 @@ def save_head(
     )
     tensors = {f"heads.{name}.{key}": value for key, value in head.state_dict().items()}
     write_safetensors(folder / WEIGHTS_FILE, tensors)
+
+
+def _stock_config(head: Head, kind: str, labels: tuple[str, ...]) -> dict[str, Any]:
+    """The keys that ``adapters`` builds a head of this type from: it refuses others."""
+    linear = [module for module in head if isinstance(module, nn.Linear)]
+    outputs = linear[-1].out_features
+    found: dict[str, Any] = {
+        "activation_function": "tanh",
+        "dropout_prob": None,
+        "head_type": _HEAD_TYPES[kind],
+        "layers": len(linear),
+    }
+    if kind == "multiple_choice":
+        found |= {"num_choices": len(labels), "use_pooler": head.use_pooler}
+    elif kind == "span_extraction":
+        found |= {"num_labels": outputs}
+    else:
+        found |= {"num_labels": outputs, "use_pooler": head.use_pooler, "bias": True}
+    known = labels or tuple(f"LABEL_{index}" for index in range(outputs))
+    found["label2id"] = {label: index for index, label in enumerate(known)}
+    return dict(sorted(found.items()))
 
 
 def load_head(folder: Path, config: Any, *, pooler: bool) -> Head:
@@ -148,8 +204,12 @@ def load_head(folder: Path, config: Any, *, pooler: bool) -> Head:
     tensors, _ = read_safetensors(folder / WEIGHTS_FILE)
     try:
         settings = stored["config"]
-        outputs = int(settings["num_labels"])
-        design = HeadDesign(int(settings["layers"]), bool(settings["use_pooler"]))
+        several = settings["head_type"] == "multiple_choice"
+        tokens = settings["head_type"] == "question_answering"
+        outputs = 1 if several else int(settings["num_labels"])
+        # Heads over tokens have no such key.
+        use_pooler = False if tokens else bool(settings["use_pooler"])
+        design = HeadDesign(int(settings["layers"]), use_pooler)
         prefix = f"heads.{stored['name']}."
     except (KeyError, TypeError, ValueError) as error:
         raise ZooError(
@@ -162,7 +222,8 @@ def load_head(folder: Path, config: Any, *, pooler: bool) -> Head:
         )
     if design.use_pooler and not pooler:
         raise RequestError(f"The head in {folder} needs a pretrained pooler; this base has none.")
-    head = Head(design, config.hidden_size, outputs, float(config.hidden_dropout_prob))
+    dropout = float(config.hidden_dropout_prob)
+    head = Head(design, config.hidden_size, outputs, dropout, tokens=tokens)
     own = {key.removeprefix(prefix): value for key, value in tensors.items()}
     expected = {key: tuple(value.shape) for key, value in head.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in own.items()}

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from mtl.backbone.heads import Head
+from mtl.tasks.spans import MASKED
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """Names of a batch that the encoder reads; the rest (labels, row, …) is not its business."""
@@ -17,7 +18,9 @@ class Network(nn.Module):
     """Logits (N,C) of a batch of N sequences, from an encoder prepared for adapters and a head.
 
     Shapes: ``input_ids`` and ``attention_mask`` (N,T); the head reads the first token's vector of
-    the last layer (N,D), or the base's pooled output where the head is of that kind.
+    the last layer (N,D), or the base's pooled output where the head is of that kind. A head over
+    tokens reads all of them (N,T,D) and gives (N,T,C), with :data:`mtl.tasks.spans.MASKED` at
+    padding.
     """
 
     def __init__(self, encoder: nn.Module, head: Head) -> None:
@@ -28,5 +31,10 @@ class Network(nn.Module):
     def forward(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         inputs = {name: batch[name] for name in INPUTS if name in batch}
         output = self.encoder(**inputs)
+        if self.head.tokens:
+            logits = self.head(output.last_hidden_state)
+            # Padding is no place for an answer, and must not matter to the softmax over positions.
+            padding = inputs["attention_mask"] == 0
+            return logits.masked_fill(padding.unsqueeze(-1), MASKED)
         vector = output.pooler_output if self.head.use_pooler else output.last_hidden_state[:, 0]
         return self.head(vector)

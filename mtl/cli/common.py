@@ -141,13 +141,22 @@ def open_context(
 
 def suite_of(options: Namespace, tasks: Sequence[str]) -> Suite:
     """The suite that ``--suite`` names, else that of the first task."""
-    from mtl.tasks import load_suite, load_task
+    from mtl.tasks import load_suite, load_task, suite_for
 
     if options.suite:
         return load_suite(options.suite)
     if not tasks:
         raise RequestError("Say what to train: --suite NAME (for example demo), or --task NAME….")
-    return load_suite(load_task(tasks[0]).suite)
+    return suite_for(load_task(tasks[0]))
+
+
+def protocol_of(options: Namespace, suite: Suite, spec: TaskSpec) -> str:
+    """``--protocol``, else the suite's for its tasks, and for another task its own."""
+    from mtl.tasks import default_protocol
+
+    if options.protocol:
+        return str(options.protocol)
+    return suite.protocol if spec.id in suite.tasks else default_protocol(spec)
 
 
 def specs_of(suite: Suite, tasks: Sequence[str]) -> list[TaskSpec]:

@@ -78,6 +78,8 @@ def main(argv: Sequence[str]) -> int:
         spec.id,
         own=not options.without_own,
         method=options.source_method,
+        composition=options.method,
+        protocol=options.protocol,
     )
     context = common.open_context(
         options,
@@ -90,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
         spec,
         method=options.method,
         recipe=context.recipe,
-        protocol=context.protocol,
+        protocol=common.protocol_of(options, suite, spec),
         overrides=context.overrides,
         workspace=context.workspace,
     )

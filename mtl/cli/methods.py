@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from importlib.util import find_spec
 from typing import Any
 
 from mtl.cli.options import PlainParser
@@ -24,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     count.add_argument("--model", default="roberta-base", help="known name, folder, or 'demo'")
     count.add_argument("--sources", type=int, default=8, help="K, for compositions")
     count.add_argument("--source-method", default="pfeiffer", help="method of the sources")
-    count.add_argument("--head", help="count a head, too: two_layer or pooler_linear")
+    count.add_argument("--head", help="count a head, too: two_layer, linear, pooler_linear, …")
     count.add_argument("--labels", type=int, default=2, help="outputs of the head")
     count.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings")
     count.add_argument("--json", action="store_true", help="one line of JSON")
@@ -50,6 +52,7 @@ def _ls(options: Namespace) -> int:
             }
             if stage == 1:
                 row |= {"composes": item.composes or None, "refusal": item.refusal or None}
+                row["package"] = item.package or None
             rows.append(row)
     missing = [asdict(item) for item in UNAVAILABLE]
     if options.json:
@@ -59,6 +62,8 @@ def _ls(options: Namespace) -> int:
         settings = " ".join(f"{key}={value}" for key, value in row["settings"].items())
         print(f"{row['method']}  (stage {row['stage']}): {row['summary']}")
         print(f"    --set {settings}" if settings else "    no settings")
+        if row.get("package"):
+            print(f"    needs {row['package']}: pip install 'mtl[{row['package']}]'")
         if row.get("refusal"):
             print(f"    no source of stage two: {row['refusal']}")
         print(f"    {row['citation']}")
@@ -80,7 +85,12 @@ def _count(options: Namespace) -> int:
     values = parse_set(options.set)
     recipe = load_recipe(options.recipe) if options.recipe else None
     if options.method == "all":
-        found = {name: _count_one(name, options, recipe, values) for name in METHODS.names()}
+        names = METHODS.names()
+        for name in [name for name in names if _lacking(METHODS.get(name).package)]:
+            package = METHODS.get(name).package
+            print(f"{name}: not counted, needs pip install 'mtl[{package}]'", file=sys.stderr)
+            names.remove(name)
+        found = {name: _count_one(name, options, recipe, values) for name in names}
     elif options.method in COMPOSITIONS:
         found = {options.method: _count_composition(options, values)}
     elif options.method in METHODS:
@@ -101,6 +111,11 @@ def _count(options: Namespace) -> int:
         for part, number in found[options.method].to_dict().items():
             print(f"{part:<13}{number:>15,}" if part != "percent" else f"{part:<13}{number:>15.4f}")
     return 0
+
+
+def _lacking(package: str) -> bool:
+    """Whether the optional ``package`` is not installed."""
+    return bool(package) and find_spec(package) is None
 
 
 def _count_one(name: str, options: Namespace, recipe: Any, values: dict[str, Any]) -> Any:

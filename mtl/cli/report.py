@@ -13,6 +13,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--zoo", help="folder of the zoo [MTL_ZOO, ./adapters_zoo]")
     parser.add_argument("--suite", help="only entries of this suite")
     parser.add_argument("--target", help="only this task")
+    parser.add_argument("--seeds", nargs="+", type=int, help="only runs of these seeds")
     parser.add_argument("--heatmap", metavar="PNG", help="draw the weights of a composition")
     parser.add_argument("--method", default="scalearn", help="the composition to draw")
     parser.add_argument("--json", action="store_true", help="one line of JSON")
@@ -27,12 +28,15 @@ def main(argv: Sequence[str]) -> int:
 
     zoo = open_zoo(options.zoo)
     entries = zoo.entries(suite=options.suite, task=options.target)
+    if options.seeds:
+        entries = [entry for entry in entries if entry.manifest.seed in options.seeds]
     if not entries:
-        wanted = " ".join(
-            f"--{name} {value}"
-            for name, value in (("suite", options.suite), ("target", options.target))
-            if value
-        )
+        asked = {
+            "suite": options.suite,
+            "target": options.target,
+            "seeds": " ".join(map(str, options.seeds or [])),
+        }
+        wanted = " ".join(f"--{name} {value}" for name, value in asked.items() if value)
         raise RequestError(
             f"The zoo {zoo.root} holds no entry{f' for {wanted}' if wanted else ''}; mtl.zoo ls "
             "lists what it has, mtl.train makes entries."

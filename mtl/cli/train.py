@@ -44,17 +44,22 @@ def main(argv: Sequence[str]) -> int:
             resolve_train(spec, method, recipe, overrides) for spec in specs
         ],
     )
-    plans = plan_train(
-        specs,
-        suite=suite.name if options.suite else None,
-        method=options.method,
-        seeds=common.check_seeds(options.seeds),
-        backbone=context.backbone,
-        recipe=context.recipe,
-        protocol=context.protocol,
-        overrides=context.overrides,
-        workspace=context.workspace,
-    )
+    seeds = common.check_seeds(options.seeds)
+    plans = [
+        plan
+        for spec in specs
+        for plan in plan_train(
+            [spec],
+            suite=suite.name if options.suite else None,
+            method=options.method,
+            seeds=seeds,
+            backbone=context.backbone,
+            recipe=context.recipe,
+            protocol=common.protocol_of(options, suite, spec),
+            overrides=context.overrides,
+            workspace=context.workspace,
+        )
+    ]
     if options.dry_run:
         common.print_dry_run(plans, context.workspace, as_json=options.json)
         return 0

@@ -75,7 +75,7 @@ class Bank(nn.Module):
     def fold(self, omega: Tensor) -> tuple[Tensor, Tensor]:
         """Fold omega (K,D) or (K,1) into the up-projections: W (S,D) and b (D,)."""
         if self._regular:
-            rows = self.up.view(self.count, -1, self.up.shape[1])
+            rows = self.up.view(self.count, self.sizes[0], self.up.shape[1])
             weight = (rows * omega.unsqueeze(1)).view_as(self.up)
         else:
             weight = self.up * omega[self.owner]

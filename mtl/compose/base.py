@@ -46,6 +46,8 @@ class Composition:
         summary, citation: for ``mtl.methods ls``.
         prepare: (settings, target, source entries, backbone, workspace) → settings, once the
             sources are known; None where they do not depend on them.
+        kinds: which sorts of sources it can use, see :attr:`mtl.methods.Method.composes`.
+        refusal: why not the others.
     """
 
     name: str
@@ -55,6 +57,8 @@ class Composition:
     summary: str
     citation: str
     prepare: Callable[..., Any] | None = None
+    kinds: Sequence[str] = ("bottleneck", "low_rank")
+    refusal: str = ""
 
 
 COMPOSITIONS: Registry[Composition] = Registry("composition", Composition)

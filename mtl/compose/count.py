@@ -6,9 +6,11 @@ from typing import Any
 
 from mtl.backbone import skeleton
 from mtl.compose.base import COMPOSITIONS
-from mtl.methods import METHODS, Count
+from mtl.compose.sources import check_kinds
+from mtl.methods import Count, find_method
 from mtl.methods.base import attach, make_settings, source_names
 from mtl.methods.count import count_head, numel
+from mtl.methods.low_rank import low_rank_sources
 
 
 def count_composition(
@@ -23,23 +25,31 @@ def count_composition(
 ) -> Count:
     """Count what composition ``name`` trains over K ``sources`` on ``model``.
 
+    All parameters are those of base, sources and head; of low-rank sources, their factors.
+
     Raises:
-        RequestError: unknown composition, setting or model shape.
+        RequestError: unknown composition, setting or model shape, or sources that it cannot use.
     """
     import torch
 
     composition = COMPOSITIONS.get(name)
     settings = make_settings(name, composition.settings, {**composition.defaults, **values})
-    method = METHODS.get(source_method)
+    method = find_method(source_method)
+    check_kinds(composition, [source_method])
     encoder = skeleton(model)
     names = source_names(sources)
     with torch.device("meta"):
         chosen = make_settings(source_method, method.settings, dict(method.defaults))
         for source in names:
+            if method.load_source is not None:
+                method.load_source(encoder, chosen, source, None)
+                continue
             attach(encoder, method, chosen, source)
             if method.as_source is not None:
                 method.as_source(encoder, chosen, source)
         base = numel(encoder.parameters())
+        for sites in low_rank_sources(encoder).values():
+            base += sum(found.down.numel() + found.up.numel() for found in sites.values())
         composed = composition.attach(encoder, names, settings)
     own = numel(composed.parameters.values())
     of_head = count_head(head, encoder.config, labels)

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from mtl.backbone.injection import FusionSite
 from mtl.compose.bank import Bank
 from mtl.compose.base import Composed, Composition
+from mtl.compose.low_rank import are_low_rank
 from mtl.compose.sites import add_sites, load_stored, register
 from mtl.errors import RequestError, unknown
 
@@ -161,7 +162,13 @@ register(FusionFusion, FusionSiteModule)
 
 
 def attach(encoder: Any, sources: Sequence[str], settings: FusionSettings) -> Composed:
-    """Put an AdapterFusion of the adapters named ``sources`` into ``encoder``; active."""
+    """Put an AdapterFusion of the adapters named ``sources`` into ``encoder``; active.
+
+    Raises:
+        RequestError: low-rank sources.
+    """
+    if are_low_rank(encoder, sources):
+        raise RequestError(f"Composition 'fusion' cannot use low-rank sources: {FUSION.refusal}.")
     sites: dict[str, FusionSiteModule] = add_sites(encoder, sources, FusionFusion())
     mask: list[Tensor | None] = [None]
     encoder.register_forward_pre_hook(_remember(mask), with_kwargs=True)
@@ -226,4 +233,10 @@ FUSION = Composition(
     attach=attach,
     summary="attention over the sources' outputs, per token and layer (AdapterFusion)",
     citation="Pfeiffer et al. 2021, AdapterFusion, arXiv:2005.00247; spec composition §2",
+    kinds=("bottleneck",),
+    refusal=(
+        "AdapterFusion attends over the outputs of adapters that share one query per layer, the "
+        "adapters' input; low-rank sources have none, they are parts of linear modules. The "
+        "ScaLearn family composes them: --method scalearn"
+    ),
 )

@@ -15,6 +15,9 @@ name                    omega                  parameters (pfeiffer)  dropout on
 ``average``             1/K, fixed             0                      –
 ======================  =====================  =====================  ==================
 
+Low-rank sources (LoRA and its kin) have a site per layer and linear module, and D is then that
+module's output width (:mod:`mtl.compose.low_rank`).
+
 No constraint, no bias, no activation. Each entry starts as N(init_scale/K, init_std). Dropout acts
 on omega itself: one mask per site and forward pass, the same for all rows and tokens
 (Frohmann et al. 2024, arXiv:2310.01217; specs/composition_methods §1).
@@ -35,6 +38,7 @@ from torch import Tensor, nn
 from mtl.backbone.injection import FusionSite
 from mtl.compose.bank import Bank
 from mtl.compose.base import Composed, Composition
+from mtl.compose.low_rank import add_linear_sites, are_low_rank
 from mtl.compose.sites import add_sites, load_stored, register
 from mtl.errors import RequestError
 from mtl.methods.source import PlainSource
@@ -160,16 +164,20 @@ def attach(encoder: Any, sources: Sequence[str], settings: ScaLearnSettings) -> 
     Drawing of omega uses torch's global generator, which the run has seeded.
 
     Raises:
-        RequestError: a source without bottleneck sites (then nothing could be composed), or more
-            layer groups than layers.
+        RequestError: a source without sites (then nothing could be composed), sources of two
+            kinds, or more layer groups than layers.
     """
     owner = _owners(settings, encoder.config.num_hidden_layers)
-    sites: dict[str, ScaLearnSite] = add_sites(encoder, sources, ScaLearnFusion())
-    width = encoder.config.hidden_size if settings.per == "dim" else 1
+    sites: dict[str, ScaLearnSite]
+    if are_low_rank(encoder, sources):
+        sites = add_linear_sites(encoder, sources, ScaLearnSite)
+    else:
+        sites = add_sites(encoder, sources, ScaLearnFusion())
     omegas: dict[str, nn.Parameter] = {}
     for key, site in sites.items():
         name = owner(key)
         if name not in omegas:
+            width = site.bank.up.shape[1] if settings.per == "dim" else 1
             start = torch.empty(len(sources), width, device=site.bank.up.device)
             start.normal_(settings.init_scale / len(sources), settings.init_std)
             omegas[name] = nn.Parameter(start, requires_grad=settings.learn)

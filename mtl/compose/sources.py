@@ -6,38 +6,56 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mtl.compose.base import COMPOSITIONS
+from mtl.compose.low_rank import MIXED
 from mtl.errors import RequestError
 from mtl.methods import METHODS, find_method
-from mtl.tasks import load_task
+from mtl.tasks import default_protocol, list_tasks, load_task
 from mtl.train.load import check_base
 
 if TYPE_CHECKING:
     from mtl.backbone import Base
-    from mtl.tasks import Suite, TaskData
+    from mtl.compose.base import Composition
+    from mtl.tasks import Suite, TaskData, TaskSpec
     from mtl.zoo import Entry, Zoo
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A source that is asked for: the task, and the method its adapter was trained with."""
+    """A source that is asked for: the task, and how its adapter was trained.
+
+    Attributes:
+        method: by its name.
+        protocol: how its task's data were split, None as those of the suite.
+    """
 
     task: str
     method: str
+    protocol: str | None = None
 
 
 def wanted_sources(
-    names: Sequence[str], suite: Suite, target: str, *, own: bool, method: str
+    names: Sequence[str],
+    suite: Suite,
+    target: str,
+    *,
+    own: bool,
+    method: str,
+    composition: str = "scalearn",
+    protocol: str | None = None,
 ) -> list[Wanted]:
     """The sources that ``names`` ask for, the target's own last.
 
     Args:
         names: ``["all"]`` for every task of the suite, or names of tasks; ``task:method`` names a
             source of another method than ``method``.
+        protocol: the one asked for; None: tasks outside the suite have their own default.
         own: False leaves the target's own adapter out.
+        composition: what is to use them.
 
     Raises:
-        RequestError: an unknown task or method, one that composes with nothing, a task named
-            twice, or none left.
+        RequestError: an unknown task or method, methods that cannot be sources of ``composition``
+            or of one composition together, a task named twice, or none left.
     """
     if list(names) == ["all"]:
         found = [Wanted(task, method) for task in suite.tasks]
@@ -46,7 +64,8 @@ def wanted_sources(
     else:
         pairs = [name.partition(":") for name in names]
         found = [
-            Wanted(load_task(task, suite.name).id, other or method) for task, _, other in pairs
+            _wanted(load_task(task, suite.name), other or method, suite, protocol)
+            for task, _, other in pairs
         ]
         ids = [source.task for source in found]
         twice = {task for task in ids if ids.count(task) > 1}
@@ -61,14 +80,38 @@ def wanted_sources(
             f"No source is left for target {target!r}: name other tasks with --sources, or drop "
             "--without-own."
         )
-    for name in {source.method for source in found}:
+    check_kinds(COMPOSITIONS.get(composition), [source.method for source in found])
+    return found
+
+
+def check_kinds(composition: Composition, methods: Sequence[str]) -> None:
+    """Refuse source methods that ``composition`` cannot use, or that do not go together.
+
+    Raises:
+        RequestError: names the method, or two of different kinds, and says why.
+    """
+    by_kind: dict[str, str] = {}
+    for name in methods:
         chosen = find_method(name)
         if not chosen.composes:
             raise RequestError(
                 f"Sources of method {name!r} cannot be composed: {chosen.refusal}. Methods that "
                 f"can: {', '.join(composable())}."
             )
-    return found
+        if chosen.composes not in composition.kinds:
+            raise RequestError(
+                f"Composition {composition.name!r} cannot use sources of method {name!r}: "
+                f"{composition.refusal}."
+            )
+        by_kind.setdefault(chosen.composes, name)
+    if len(by_kind) > 1:
+        one, other = list(by_kind.values())[:2]
+        raise RequestError(f"Cannot compose sources of {one!r} with those of {other!r}: {MIXED}.")
+
+
+def _wanted(spec: TaskSpec, method: str, suite: Suite, protocol: str | None) -> Wanted:
+    outside = protocol is None and spec.id not in suite.tasks
+    return Wanted(spec.id, method, default_protocol(spec) if outside else None)
 
 
 def composable() -> list[str]:
@@ -91,9 +134,10 @@ def resolve_sources(
     """One stage-one entry per wanted source: of this base, ``seed`` and protocol.
 
     The target's own source must be trained on the very rows that the composition trains on: one
-    that saw more would carry them in. Of other tasks, one trained on all its rows goes before
-    those cut by ``max_train_samples``. Where several are left that differ only in settings, the
-    choice is the user's.
+    that saw more would carry them in. So with k shots it is the one of the same k rows. Of other
+    tasks, one trained on all its rows goes before those cut by ``shots`` or
+    ``max_train_samples``. Where several are left that differ only in settings, the choice is the
+    user's.
 
     Raises:
         RequestError: missing or ambiguous entries (names all, and both remedies), or sources whose
@@ -102,6 +146,7 @@ def resolve_sources(
     found: list[Entry] = []
     missing: list[Wanted] = []
     elsewhere: list[Entry] = []
+    others: list[Entry] = []
     for source in wanted:
         task, method = source.task, source.method
         entries = zoo.entries(kind="adapter", task=task, method=method, seed=seed)
@@ -109,14 +154,15 @@ def resolve_sources(
             entry
             for entry in entries
             if entry.manifest.base["fingerprint"] == base.fingerprint
-            and entry.manifest.data["protocol"] == protocol
+            and entry.manifest.data["protocol"]
+            == (target.protocol if task == target.spec.id else source.protocol or protocol)
         ]
         if task == target.spec.id:
             rows = target.fingerprints["train"]
-            fitting = [entry for entry in fitting if entry.manifest.data["splits"]["train"] == rows]
+            others = [e for e in fitting if e.manifest.data["splits"]["train"] != rows]
+            fitting = [e for e in fitting if e.manifest.data["splits"]["train"] == rows]
         elif len(fitting) > 1:
-            whole = [e for e in fitting if not e.manifest.run_settings["max_train_samples"]]
-            fitting = whole or fitting
+            fitting = [entry for entry in fitting if not _cut(entry)] or fitting
         if len(fitting) > 1:
             listed = "\n  ".join(entry.ref for entry in fitting)
             raise RequestError(
@@ -137,7 +183,9 @@ def resolve_sources(
             f"{len(missing)} of {len(wanted)} sources are not in the zoo {zoo.root} for base "
             f"{base.id} ({base.fingerprint[:8]}), seed {seed}, protocol {protocol}: "
             + ", ".join(f"{source.task} ({source.method})" for source in missing)
-            + ". Train them:\n"
+            + "."
+            + _leak(others, target)
+            + " Train them:\n"
             + _train_lines(missing, target, suite, seed, model)
             + "\nor go without them: --allow-missing."
         )
@@ -146,6 +194,24 @@ def resolve_sources(
         raise RequestError(f"None of the sources {tasks} is in the zoo {zoo.root}.")
     check_placement(found)
     return found
+
+
+def _cut(entry: Entry) -> bool:
+    """Whether an entry was trained on a part of its task's training rows."""
+    settings = entry.manifest.run_settings
+    return bool(settings["max_train_samples"] or settings.get("shots"))
+
+
+def _leak(others: Sequence[Entry], target: TaskData) -> str:
+    """Why the target's adapters that are there are not taken, or nothing."""
+    if not others:
+        return ""
+    listed = "; ".join(f"{e.ref} ({e.manifest.data['sizes']['train']:,} rows)" for e in others[:4])
+    return (
+        f" The target's own source must be trained on the {target.sizes['train']:,} rows that the "
+        "composition trains on; one that saw others would leak them into the result, so these are "
+        f"not used: {listed}."
+    )
 
 
 def check_placement(entries: Sequence[Entry]) -> None:
@@ -175,6 +241,11 @@ def check_placement(entries: Sequence[Entry]) -> None:
         )
 
 
+def _argument(spec: TaskSpec) -> str:
+    """How a command line names the task: its id, or its file where that is not found by id."""
+    return spec.id if spec.id in list_tasks() or not spec.origin else str(spec.origin)
+
+
 def _train_lines(
     missing: Sequence[Wanted], target: TaskData, suite: str, seed: int, model: str
 ) -> str:
@@ -192,8 +263,11 @@ def _train_lines(
         if target.spec.id in tasks:
             limit = target.max_train_samples
             cut = f" --max-train-samples {limit}" if limit else ""
+            if target.shots:
+                draw = f" --shot-draw {target.shot_draw}" if target.shot_draw else ""
+                cut = f" --shots {target.shots}{draw}"
             lines.append(
-                f"{line} --task {target.spec.id}{cut}   # the own source, on the same "
+                f"{line} --task {_argument(target.spec)}{cut}   # the own source, on the same "
                 f"{target.sizes['train']} rows"
             )
     return "\n".join(lines)

@@ -15,7 +15,7 @@ from mtl.files import read_safetensors, write_safetensors
 from mtl.methods import source_names
 from mtl.train.load import load_adapter_entry
 from mtl.train.plan import Built, RunPlan
-from mtl.train.settings import Overrides, resolve_settings
+from mtl.train.settings import Overrides, recipe_values, resolve_settings
 from mtl.train.workspace import Workspace, load_task_data
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def resolve_compose(
 ) -> tuple[Any, RunSettings]:
     """The settings of composition ``method`` and of the run. Raises as ``resolve_settings``."""
     chosen = COMPOSITIONS.get(method)
-    values = recipe.settings(method, spec.id)
+    values = recipe_values(recipe, method, spec.id, overrides)
     return resolve_settings(
         method, chosen.settings, chosen.defaults, values, recipe.name, overrides
     )
@@ -63,9 +63,7 @@ def resolve_target(
         RequestError: unknown composition or setting, unusable data.
     """
     method_settings, settings = resolve_compose(spec, method, recipe, overrides)
-    data = load_task_data(
-        spec, workspace, protocol, settings.max_train_samples, settings.max_eval_samples
-    )
+    data = load_task_data(spec, workspace, protocol, settings)
     return Target(method, method_settings, settings, data)
 
 
@@ -137,7 +135,11 @@ def build_composition(
     if folder is None:
         seed_everything(plan.seed, "head")
         head = build_head(
-            plan.settings.head, encoder.config, plan.spec.num_outputs, pooler=backbone.pooler
+            plan.settings.head,
+            encoder.config,
+            plan.spec.num_outputs,
+            pooler=backbone.pooler,
+            kind=plan.spec.kind,
         )
     else:
         tensors, _ = read_safetensors(folder / WEIGHTS_FILE)
@@ -147,7 +149,7 @@ def build_composition(
     groups = [
         # A scale of 0 switches a source off: decay would do that by itself.
         Group("composition", dict(composed.parameters), weight_decay=0.0),
-        Group("head", {f"head.{key}": value for key, value in head.named_parameters()}),
+        Group("head", {f"head.{key}": value for key, value in head.trained().items()}),
     ]
     attached = Attachment(
         network,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from mtl.engine.feed import collate, to_device
-from mtl.tasks import decode, eval_order, score, standard_error, task_loss
+from mtl.tasks import KINDS, decode, eval_order, examples, score, standard_error, task_loss
+from mtl.tasks.spans import MASKED
 
 if TYPE_CHECKING:
     from mtl.engine.attached import Attached
@@ -34,7 +35,8 @@ class Evaluation:
         loss: mean task loss over the rows.
         metrics: every metric of the task.
         row, label, prediction: one each per example, in the order of the split.
-        logits: (rows,C) fp32.
+        logits: (rows,C) fp32; of a span extraction rows are windows, and C is 2·T of the longest.
+        scores: (examples,·) fp32, what is stored of the logits.
     """
 
     loss: float
@@ -43,15 +45,17 @@ class Evaluation:
     label: np.ndarray
     prediction: np.ndarray
     logits: np.ndarray
+    scores: np.ndarray
     spec: TaskSpec
+    table: Mapping[str, Any] = field(default_factory=dict)
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """Metric → value, standard error, n: the form in manifests."""
         return {
             name: {
                 "value": value,
-                "stderr": standard_error(name, self.prediction, self.label),
-                "n": len(self.prediction),
+                "stderr": standard_error(name, self.prediction, self.label, self.table),
+                "n": examples(name, self.prediction, self.label, self.table),
             }
             for name, value in self.metrics.items()
         }
@@ -78,13 +82,14 @@ def evaluate(attached: Attached, data: EvalSet, device: Device, batch_size: int)
                 with device.autocast():
                     out = attached.logits(batch)
                 rows.append(batch["row"].cpu().numpy())
-                logits.append(out.float().cpu().numpy())
+                # One row of logits per example: choices stand side by side.
+                logits.append(out.float().cpu().numpy().reshape(len(rows[-1]), -1))
     finally:
         network.train(was_training)
-    gathered = device.gather((np.concatenate(rows), np.concatenate(logits)) if rows else None)
+    gathered = device.gather((np.concatenate(rows), _stack(logits)) if rows else None)
     parts = [part for part in gathered if part is not None]
     row = np.concatenate([part[0] for part in parts])
-    values = np.concatenate([part[1] for part in parts])
+    values = _stack([part[1] for part in parts])
     row, first = np.unique(row, return_index=True)
     values = values[first]
     order_of = np.argsort(data.encoded.row, kind="stable")
@@ -92,7 +97,22 @@ def evaluate(attached: Attached, data: EvalSet, device: Device, batch_size: int)
         raise AssertionError("evaluation lost or invented rows")
     labels = data.encoded.labels[order_of]
     loss = float(task_loss(data.spec, torch.from_numpy(values), torch.from_numpy(labels)))
-    prediction = decode(data.spec, values, data.encoded.table)
-    return Evaluation(
-        loss, score(data.spec, prediction, labels), row, labels, prediction, values, data.spec
+    kind, table = KINDS.get(data.spec.kind), data.encoded.table
+    prediction = decode(data.spec, values, table)
+    label = kind.targets(labels, table)
+    metrics = score(data.spec, prediction, label, table)
+    if kind.windows:
+        row = np.arange(len(prediction), dtype=np.int64)
+    scores = kind.scores(values, table)
+    return Evaluation(loss, metrics, row, label, prediction, values, scores, data.spec, table)
+
+
+def _stack(logits: list[np.ndarray]) -> np.ndarray:
+    """The rows under one another, those of shorter batches filled up as positions without token."""
+    width = max(part.shape[1] for part in logits)
+    return np.concatenate(
+        [
+            np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=MASKED)
+            for part in logits
+        ]
     )

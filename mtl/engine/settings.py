@@ -9,6 +9,8 @@ from mtl.errors import RequestError
 
 NOT_IN_IDENTITY = ("eval_batch_size", "micro_batch_size")
 """Settings that say how, not what, is computed; they are recorded but not part of a run's hash."""
+LATER = ("shots", "shot_draw", "max_dev_samples")
+"""Settings younger than the first entries of zoos; left out where 0, so that hashes stay equal."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,12 @@ class RunSettings:
         eval_every: steps between evaluations, 0 for one per epoch.
         max_train_samples: use only the first N training examples, 0 for all.
         max_eval_samples: use only the first N dev and test examples, 0 for all.
+        max_dev_samples: use only the first N dev examples, 0 for all; the test stays whole.
+        shots: train on this many rows of the training part (few-shot), 0 for all.
+        shot_draw: which rows: 0 for the first ones (the ScaLearn paper's single draw), 1, 2, …
+            for random draws; of one draw, fewer shots are a part of more.
         precision: ``fp32``, ``bf16`` (autocast), or ``auto``: bf16 where a GPU has it.
-        head: ``two_layer`` or ``pooler_linear``.
+        head: a name in ``mtl.backbone.HEADS``: ``two_layer``, ``linear``, ``pooler_linear``, …
     """
 
     lr: float = 3e-4
@@ -48,6 +54,9 @@ class RunSettings:
     eval_every: int = 0
     max_train_samples: int = 0
     max_eval_samples: int = 0
+    max_dev_samples: int = 0
+    shots: int = 0
+    shot_draw: int = 0
     precision: str = "auto"
     head: str = "two_layer"
 
@@ -65,11 +74,21 @@ class RunSettings:
             "eval_every",
             "max_train_samples",
             "max_eval_samples",
+            "max_dev_samples",
+            "shots",
+            "shot_draw",
         ):
             if not getattr(self, name) >= 0:
                 problems.append(f"{name}={getattr(self, name)} must not be negative")
         if not 0 <= self.warmup < 1:
             problems.append(f"warmup={self.warmup} is a share of the steps: 0 ≤ warmup < 1")
+        if self.shots and self.max_train_samples:
+            problems.append(
+                f"shots={self.shots} and max_train_samples={self.max_train_samples} both choose "
+                "the training rows; give one of them"
+            )
+        if self.shot_draw and not self.shots:
+            problems.append(f"shot_draw={self.shot_draw} says which shots: give shots=…, too")
         if self.select not in {"loss", "metric"}:
             problems.append(f"select={self.select!r} must be 'loss' or 'metric'")
         if self.precision not in {"auto", "fp32", "bf16"}:
@@ -78,9 +97,9 @@ class RunSettings:
             raise RequestError("These run settings cannot be used: " + "; ".join(problems) + ".")
 
     def to_dict(self) -> dict[str, Any]:
-        """All settings, as manifests record them."""
-        return asdict(self)
+        """All settings, as manifests record them (:data:`LATER` ones where they are set)."""
+        return {k: value for k, value in asdict(self).items() if value or k not in LATER}
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide the result, as a run's hash covers them."""
-        return {key: value for key, value in asdict(self).items() if key not in NOT_IN_IDENTITY}
+        return {k: value for k, value in self.to_dict().items() if k not in NOT_IN_IDENTITY}

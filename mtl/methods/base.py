@@ -46,9 +46,13 @@ class Method:
         composes: ``bottleneck``, ``low_rank``, or "" with the reason in ``refusal``.
         as_source: (encoder, settings, name) readies a loaded adapter for ``as_source``; None where
             it is ready.
+        load_source: (encoder, settings, name, folder) adds what is stored as a source alone, with
+            no live adapter, in place of ``load`` and ``as_source``; without a folder, zeros of its
+            shapes (for counting). None where ``load`` serves.
         defaults: values by which this name differs from the dataclass' defaults.
         weights: settings → how its entry stores weights: ``adapters``, ``peft`` or ``delta``.
         adds: whether its parameters come on top of the base's (False: it trains the base's own).
+        package: the optional package that training and counting need, "" for none.
     """
 
     name: str
@@ -62,9 +66,11 @@ class Method:
     composes: str = ""
     refusal: str = ""
     as_source: Callable[[Any, Any, str], None] | None = None
+    load_source: Callable[[Any, Any, str, Path | None], None] | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     weights: Callable[[Any], str] = lambda settings: "adapters"
     adds: bool = True
+    package: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,10 @@ for _name, _target in (
     ("full-ft", "full_ft:METHOD"),
     ("hadamard", "hadamard:METHOD"),
     ("diff-pruning", "diff_pruning:METHOD"),
+    ("lora", "lora:METHOD"),
+    ("sora", "sora:METHOD"),
+    ("adalora", "adalora:METHOD"),
+    ("vera", "vera:METHOD"),
     ("ia3", "ia3:METHOD"),
     ("prefix", "prefix:METHOD"),
     ("unipelt-ap", "unipelt:AP"),

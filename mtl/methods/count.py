@@ -66,7 +66,7 @@ def count_head(head: str | None, config: Any, labels: int) -> int:
     if head is None:
         return 0
     with torch.device("meta"):
-        return numel(build_head(head, config, labels, pooler=True).parameters())
+        return numel(build_head(head, config, labels, pooler=True).trained().values())
 
 
 def count_method(

@@ -23,15 +23,28 @@ DELTA_FILE = "delta.safetensors"
 
 
 def save_own(
-    folder: Path, method: str, settings: Any, encoder: Any, tensors: Mapping[str, Tensor], base: str
+    folder: Path,
+    method: str,
+    settings: Any,
+    encoder: Any,
+    tensors: Mapping[str, Tensor],
+    base: str,
+    **more: Any,
 ) -> None:
-    """Write ``adapter_config.json`` and ``adapter.safetensors`` of a method of ours."""
+    """Write ``adapter_config.json`` and ``adapter.safetensors`` of a method of ours.
+
+    ``more`` goes into the config beside the settings, for those who read it.
+    """
     from mtl import __version__
 
     write_json(
         folder / CONFIG_FILE,
         {
-            "config": {"architecture": f"mtl_{method.replace('-', '_')}", **asdict(settings)},
+            "config": {
+                "architecture": f"mtl_{method.replace('-', '_')}",
+                **asdict(settings),
+                **more,
+            },
             "hidden_size": encoder.config.hidden_size,
             "model_name": base,
             "model_type": encoder.config.model_type,

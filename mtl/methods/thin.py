@@ -56,7 +56,8 @@ class TensorMap(nn.Module):
         factors = list(self.factors)
         first, last = factors[: self.split], factors[self.split :]
         if self.format == "cp":
-            return _khatri_rao(first) * self.weights, _khatri_rao(last).t()
+            # laid out by rows: with a thin transposed matrix the backward pass is slow on CPUs
+            return _khatri_rao(first) * self.weights, _khatri_rao(last).t().contiguous()
         if self.format == "tucker":
             return self._tucker(first, last)
         left, right = reduce(_join, first), reduce(_join, last)  # (a, rows, c), (c, columns, a)

@@ -79,7 +79,8 @@ def paired_bootstrap(
         own, composed: predictions of one split, seed by seed.
 
     Returns:
-        (low, high), or None where the pairs do not cover the same rows.
+        (low, high), or None where the pairs do not cover the same rows, or where an example of
+        the metric is a group of rows, which predictions do not tell.
     """
     from mtl.tasks import METRICS
 
@@ -89,6 +90,8 @@ def paired_bootstrap(
     if any(not np.array_equal(item.row, first) for item in [*own, *composed]):
         return None
     compute = METRICS.get(metric).compute
+    if compute is None:
+        return None
     rng = np.random.default_rng(seed)
     gains = np.empty(draws)
     for draw in range(draws):

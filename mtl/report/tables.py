@@ -12,6 +12,7 @@ from mtl.report.stats import Interval, mean_interval, paired_bootstrap, paired_g
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry
+    from mtl.zoo.manifest import Manifest
 
 _LOG = logging.getLogger("mtl.report")
 
@@ -26,6 +27,8 @@ class Row:
         gain: composed − own adapter, paired by seed; None where there is nothing to compare.
         gain_examples: bootstrap interval of the same gain over test examples.
         seeds, compared: seeds behind ``test``, and those behind ``gain``.
+        settings: what sets the row apart from others of the same task, base, method and number
+            of sources; empty where there are none.
     """
 
     task: str
@@ -41,6 +44,7 @@ class Row:
     gain: Interval | None = None
     gain_examples: tuple[float, float] | None = None
     compared: list[int] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -59,13 +63,12 @@ def results(entries: Sequence[Entry]) -> list[Row]:
     groups: dict[tuple[Any, ...], list[Entry]] = {}
     for entry in entries:
         groups.setdefault(group_of(entry), []).append(entry)
+    apart = _apart([found[0].manifest for found in groups.values()])
     rows = []
-    for key, found in groups.items():
-        if found[0].manifest.kind == "composition":
-            own = _own_adapters(found[0], groups)
-            rows.append((key, _row(found, own)))
-        else:
-            rows.append((key, _row(found, [])))
+    for (key, found), settings in zip(groups.items(), apart, strict=True):
+        composed = found[0].manifest.kind == "composition"
+        own = _own_adapters(found[0], groups) if composed else []
+        rows.append((key, _row(found, own, settings)))
     rows.sort(key=lambda item: (item[1].task, item[1].base, item[1].kind != "adapter", item[0]))
     return [row for _, row in rows]
 
@@ -85,6 +88,37 @@ def group_of(entry: Entry) -> tuple[Any, ...]:
         canonical_json(manifest.run_settings),
         tuple(parent["digest"] for parent in manifest.parents),
     )
+
+
+def _apart(manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
+    """For each group, by a manifest of it: the settings in which groups of its label differ."""
+    labels = [
+        (m.task["id"], m.base["fingerprint"], m.kind, m.method, len(m.parents)) for m in manifests
+    ]
+    settings = [
+        {
+            **m.run_settings,
+            **m.method_settings,
+            "train rows": m.data["sizes"].get("train"),
+            "sources": ", ".join(parent["ref"].rpartition("-")[2] for parent in m.parents),
+        }
+        for m in manifests
+    ]
+    alike: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for label, own in zip(labels, settings, strict=True):
+        alike.setdefault(label, []).append(own)
+    differing = {
+        label: {key for own in group for key, value in own.items() if group[0].get(key) != value}
+        for label, group in alike.items()
+    }
+    return [
+        {
+            key: value
+            for key, value in own.items()
+            if key in differing[label] - {"max_train_samples"}
+        }
+        for label, own in zip(labels, settings, strict=True)
+    ]
 
 
 def _own_adapters(composition: Entry, groups: dict[tuple[Any, ...], list[Entry]]) -> list[Entry]:
@@ -118,7 +152,7 @@ def _scores(entries: Sequence[Entry]) -> dict[int, float]:
     return found
 
 
-def _row(entries: Sequence[Entry], own: Sequence[Entry]) -> Row:
+def _row(entries: Sequence[Entry], own: Sequence[Entry], settings: dict[str, Any]) -> Row:
     manifest = entries[0].manifest
     scores, base = _scores(entries), _scores(own)
     gain = paired_gain(base, scores)
@@ -138,6 +172,7 @@ def _row(entries: Sequence[Entry], own: Sequence[Entry]) -> Row:
         gain=gain,
         gain_examples=_bootstrap(entries, own, compared) if gain else None,
         compared=compared,
+        settings=settings,
     )
 
 
@@ -167,7 +202,7 @@ def render(rows: Sequence[Row]) -> str:
         [
             row.task,
             *([row.base] if several else []),
-            row.method if row.kind == "adapter" else f"{row.method} (K={row.sources})",
+            _label(row),
             f"{row.parameters:,}",
             row.metric,
             _interval(row.test) if row.test else "–",
@@ -199,6 +234,13 @@ def render(rows: Sequence[Row]) -> str:
         f"{text}\n\nmean ± 95 %: Student-t over seeds; gain: paired by seed; over test examples: "
         "paired bootstrap, 95 %."
     )
+
+
+def _label(row: Row) -> str:
+    label = row.method if row.kind == "adapter" else f"{row.method} (K={row.sources})"
+    if not row.settings:
+        return label
+    return f"{label} {', '.join(f'{key}={value}' for key, value in row.settings.items())}"
 
 
 def _interval(value: Interval, *, sign: bool = False) -> str:

@@ -10,27 +10,47 @@ from typing import TYPE_CHECKING
 from mtl.lazy import exports
 
 if TYPE_CHECKING:
+    from mtl.tasks.as_metric import as_evaluate
     from mtl.tasks.batches import eval_order, train_order
-    from mtl.tasks.data import PREPARE, TaskData, load_data
+    from mtl.tasks.data import TaskData, load_data
     from mtl.tasks.encoding import Encoded, encode, tokenizer_fingerprint
     from mtl.tasks.kinds import KINDS, Kind, decode, task_loss
-    from mtl.tasks.metrics import METRICS, Metric, score, standard_error
+    from mtl.tasks.metrics import METRICS, Metric, examples, score, standard_error
+    from mtl.tasks.prepare import PREPARE
     from mtl.tasks.protocols import PROTOCOLS, default_protocol
     from mtl.tasks.spec import TaskSpec, list_tasks, load_task
-    from mtl.tasks.suites import Recipe, Suite, list_recipes, list_suites, load_recipe, load_suite
+    from mtl.tasks.suites import (
+        Recipe,
+        Suite,
+        list_recipes,
+        list_suites,
+        load_recipe,
+        load_suite,
+        suite_for,
+    )
     from mtl.tasks.yamls import tasks_folder
 
 __all__, __getattr__, __dir__ = exports(
     __name__,
     {
+        "as_metric": ["as_evaluate"],
         "batches": ["eval_order", "train_order"],
-        "data": ["PREPARE", "TaskData", "load_data"],
+        "data": ["TaskData", "load_data"],
         "encoding": ["Encoded", "encode", "tokenizer_fingerprint"],
         "kinds": ["KINDS", "Kind", "decode", "task_loss"],
-        "metrics": ["METRICS", "Metric", "score", "standard_error"],
+        "metrics": ["METRICS", "Metric", "examples", "score", "standard_error"],
+        "prepare": ["PREPARE"],
         "protocols": ["PROTOCOLS", "default_protocol"],
         "spec": ["TaskSpec", "list_tasks", "load_task"],
-        "suites": ["Recipe", "Suite", "list_recipes", "list_suites", "load_recipe", "load_suite"],
+        "suites": [
+            "Recipe",
+            "Suite",
+            "list_recipes",
+            "list_suites",
+            "load_recipe",
+            "load_suite",
+            "suite_for",
+        ],
         "yamls": ["tasks_folder"],
     },
 )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +10,36 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mtl.errors import MtlError, RequestError
+from mtl.errors import RequestError
 from mtl.files import sha256_bytes, sha256_json
+from mtl.tasks.encoded_cache import read_arrays, write_arrays
+from mtl.tasks.kinds import KINDS
+from mtl.tasks.tokenise import tokenise, tokenise_shared, tokenise_windows
 
 if TYPE_CHECKING:
     import torch
 
-    from mtl.tasks.data import Split, TaskData
-
-_log = logging.getLogger(__name__)
+    from mtl.tasks.data import TaskData
 
 ENCODING_VERSION = 2
 """Raised when the same texts would be encoded differently."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """First parts that several encodings have in common.
+
+    Attributes:
+        ids, types, start: the parts, as in :class:`Encoded`.
+        lead: (n·choices,) which part an encoding begins with.
+        cut: (n·choices,) how many tokens of it.
+    """
+
+    ids: np.ndarray
+    types: np.ndarray | None
+    start: np.ndarray
+    lead: np.ndarray
+    cut: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -33,16 +49,19 @@ class Encoded:
     Attributes:
         name: of the split.
         labels: (n,) or (n,C).
-        row: (n,) int64, the row's number in its split.
+        row: (n,) int64, the row's number in its split. Of a span extraction a row is a window.
         choices: encodings per row (1, except for multiple choice).
-        ids: all token ids; those of encoding e are ``ids[start[e]:start[e+1]]``.
+        ids: all token ids; those of encoding e are ``ids[start[e]:start[e+1]]``, behind its share
+            of ``shared`` where there is one: :meth:`tokens` puts them together.
         types: token types in the same order, or None where the encoder has none.
         start: (n·choices + 1,).
         lengths: (n,) tokens of the longest encoding of a row.
-        truncated: how many encodings lost tokens at ``max_length``.
-        table: what decoding needs beside the logits.
+        truncated: how many encodings (of a span extraction: examples) lost tokens at ``max_length``
+            or went into several windows.
+        table: what decoding and metrics need beside the logits.
         pad_id: the tokenizer's padding id.
         fingerprint: of data, tokenizer and settings.
+        shared: first parts that are held once, or None.
     """
 
     name: str
@@ -57,9 +76,22 @@ class Encoded:
     table: Mapping[str, Any]
     pad_id: int
     fingerprint: str
+    shared: Shared | None = None
 
     def __len__(self) -> int:
         return len(self.row)
+
+    def tokens(self, row: int) -> list[np.ndarray]:
+        """The token ids of a row, one array per choice, as the encoder reads them."""
+        found = []
+        for encoding in range(row * self.choices, (row + 1) * self.choices):
+            own = self.ids[self.start[encoding] : self.start[encoding + 1]]
+            if self.shared is not None:
+                begin = self.shared.start[self.shared.lead[encoding]]
+                lead = self.shared.ids[begin : begin + self.shared.cut[encoding]]
+                own = np.concatenate([lead, own])
+            found.append(own)
+        return found
 
     def collate(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
         """The rows as tensors, padded to the longest of them.
@@ -72,17 +104,30 @@ class Encoded:
 
         rows = np.asarray(rows)
         encodings = (rows[:, None] * self.choices + np.arange(self.choices)).reshape(-1)
-        begin, lengths = self.start[encodings], np.diff(self.start)[encodings]
-        columns = np.arange(int(lengths.max()))
-        mask = columns[None, :] < lengths[:, None]
-        # Positions behind an encoding's end are read somewhere valid and then overwritten.
-        places = np.where(mask, begin[:, None] + columns[None, :], 0)
+        begin = self.start[encodings]
+        own = self.start[encodings + 1] - begin
+        shared = self.shared
+        cut = np.zeros_like(own) if shared is None else shared.cut[encodings].astype(np.int64)
+        columns = np.arange(int((cut + own).max()))
+        mask = columns[None, :] < (cut + own)[:, None]
+        behind = mask & (columns[None, :] >= cut[:, None])
+        # Positions outside of a part are read somewhere valid and then overwritten.
+        places = np.where(behind, (begin - cut)[:, None] + columns[None, :], 0)
+
+        def fill(values: np.ndarray, lead: np.ndarray | None, padding: int) -> np.ndarray:
+            found = np.where(behind, values[places], padding).astype(np.int64)
+            if shared is None or lead is None:
+                return found
+            before = columns[None, :] < cut[:, None]
+            at = np.where(before, shared.start[shared.lead[encodings]][:, None] + columns, 0)
+            return np.where(before, lead[at], found).astype(np.int64)
+
         batch = {
-            "input_ids": np.where(mask, self.ids[places], self.pad_id).astype(np.int64),
+            "input_ids": fill(self.ids, shared.ids if shared else None, self.pad_id),
             "attention_mask": mask.astype(np.int64),
         }
         if self.types is not None:
-            batch["token_type_ids"] = np.where(mask, self.types[places], 0).astype(np.int64)
+            batch["token_type_ids"] = fill(self.types, shared.types if shared else None, 0)
         batch["labels"] = self.labels[rows]
         batch["row"] = self.row[rows]
         return {name: torch.from_numpy(values) for name, values in batch.items()}
@@ -103,7 +148,11 @@ def encode(
     max_length: int | None = None,
     cache: Path | None = None,
 ) -> Encoded:
-    """Tokenise a split: pairs as the tokenizer joins them, longest part cut first.
+    """Tokenise a split as its kind of task asks: pairs as the tokenizer joins them.
+
+    What does not fit is cut from the longest text, or, with ``truncate: first``, from the first;
+    then each distinct first text is tokenised and held once. Multiple choice: the context with each
+    choice. Span extraction: the context in overlapping windows.
 
     Args:
         data: the task's data.
@@ -137,107 +186,61 @@ def encode(
             f"{tokenizer.name_or_path!r} allows."
         )
     length = max_length or min(data.spec.max_length, limit)
-    fingerprint = sha256_json(
-        {
-            "version": ENCODING_VERSION,
-            "data": data.fingerprints[split],
-            "tokenizer": tokenizer_fingerprint(tokenizer),
-            "max_length": length,
-            "pad": tokenizer.pad_token_id,
-        }
-    )
+    spec = data.spec
+    settings = {
+        "version": ENCODING_VERSION,
+        "data": data.fingerprints[split],
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+        "max_length": length,
+        "pad": tokenizer.pad_token_id,
+    }
+    # What came later is named only where it is used, so that older encodings stay valid.
+    if spec.choices > 1:
+        settings["choices"] = spec.choices
+    if spec.truncate != "longest":
+        settings["truncate"] = spec.truncate
+    windows = KINDS.get(spec.kind).windows
+    if windows:
+        settings["windows"] = True
+    fingerprint = sha256_json(settings)
     rows = data.splits[split]
     path = cache / fingerprint[:2] / f"{fingerprint}.safetensors" if cache else None
-    arrays = _read(path)
+    arrays = read_arrays(path)
     if arrays is None:
-        arrays = _tokenise(rows, tokenizer, length)
+        try:
+            if windows:
+                arrays = tokenise_windows(rows, tokenizer, length)
+            elif spec.truncate == "first" and len(rows.texts) > 1:
+                arrays = tokenise_shared(rows, tokenizer, length, spec.choices)
+            else:
+                arrays = tokenise(rows, tokenizer, length, spec.choices)
+        except RequestError as error:
+            raise RequestError(f"Task {spec.id!r}, split {split!r}: {error}") from error
         if path is not None:
-            _write(path, arrays)
+            write_arrays(path, arrays)
     lengths = np.diff(arrays["start"])
+    shared = None
+    if "lead" in arrays:
+        names = ("shared.ids", "shared.types", "shared.start", "lead", "cut")
+        shared = Shared(*(arrays.get(name) for name in names))  # type: ignore[arg-type]
+        lengths = lengths + arrays["cut"]
+    labels, table = rows.labels, dict(rows.table)
+    if windows:
+        labels = arrays["labels"]
+        table |= {"span": rows.labels, "context": rows.texts[1]}
+        table |= {name: arrays[name] for name in ("example", "begin", "end", "start")}
     return Encoded(
         name=split,
-        labels=rows.labels,
-        row=np.arange(len(rows), dtype=np.int64),
-        choices=1,
+        labels=labels,
+        row=np.arange(len(labels), dtype=np.int64),
+        choices=spec.choices,
         ids=arrays["ids"],
         types=arrays.get("types"),
         start=arrays["start"],
-        lengths=lengths,
+        lengths=lengths.reshape(-1, spec.choices).max(axis=1),
         truncated=int(arrays["truncated"][0]),
-        table=rows.table,
+        table=table,
         pad_id=int(tokenizer.pad_token_id),
         fingerprint=fingerprint,
+        shared=shared,
     )
-
-
-def _tokenise(rows: Split, tokenizer: Any, max_length: int) -> dict[str, np.ndarray]:
-    from tqdm import tqdm
-
-    has_types = "token_type_ids" in tokenizer.model_input_names
-    pieces: list[np.ndarray] = []
-    types: list[np.ndarray] = []
-    truncated = 0
-    step = 4096
-    bar = tqdm(total=len(rows), desc="tokenise", unit="row", leave=False, disable=None, delay=1)
-    with bar:
-        for begin in range(0, len(rows), step):
-            parts = [texts[begin : begin + step] for texts in rows.texts]
-            found = tokenizer(
-                *parts,
-                truncation="longest_first" if len(parts) == 2 else True,
-                max_length=max_length,
-                padding=False,
-                return_attention_mask=False,
-                return_token_type_ids=has_types,
-                verbose=False,
-            )
-            pieces += [np.asarray(ids, dtype=np.int32) for ids in found["input_ids"]]
-            if has_types:
-                types += [np.asarray(ids, dtype=np.int8) for ids in found["token_type_ids"]]
-            truncated += sum(bool(item.overflowing) for item in found.encodings)
-            bar.update(len(parts[0]))
-    arrays = {
-        "ids": np.concatenate(pieces),
-        "start": np.cumsum([0, *map(len, pieces)], dtype=np.int64),
-        "truncated": np.asarray([truncated], dtype=np.int64),
-    }
-    if has_types:
-        arrays["types"] = np.concatenate(types)
-    return arrays
-
-
-def _read(path: Path | None) -> dict[str, np.ndarray] | None:
-    """What :func:`_write` wrote there, or None if it is not there or not the same any more."""
-    from safetensors import SafetensorError, safe_open
-
-    if path is None or not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="np") as stream:
-            arrays = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-            if (stream.metadata() or {}).get("sha256") == _hash(arrays):
-                return arrays
-    except (OSError, SafetensorError, ValueError):
-        pass
-    _log.warning("%s is damaged; encoding again.", path)
-    return None
-
-
-def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    from safetensors.numpy import save
-
-    from mtl.files import write_bytes
-
-    try:
-        write_bytes(path, save(arrays, {"sha256": _hash(arrays)}))
-    except (MtlError, OSError) as error:
-        # It saves time only; a run that needs the space for its results will say so itself.
-        _log.warning("Encoded data are not cached: %s", error)
-
-
-def _hash(arrays: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        digest.update(f"{name}:{arrays[name].shape}".encode())
-        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
-    return digest.hexdigest()

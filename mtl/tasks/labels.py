@@ -105,6 +105,33 @@ def read_numbers(column: LabelColumn) -> np.ndarray:
     return numbers.astype(np.float32)
 
 
+def listed_labels(column: LabelColumn) -> set[str]:
+    """Every label that stands in a column of label lists.
+
+    Raises:
+        RequestError: a missing list, something else than a list, or an item that is no label.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    _refuse_nulls(column)
+    values = column.values.combine_chunks()
+    if not _is_list(values.type):
+        raise column.fail(
+            0, f"{values[0].as_py()!r} where a list of labels is expected (kind multilabel)."
+        )
+    inner = values.type.value_type
+    if not (_is_text(inner) or pa.types.is_integer(inner) or pa.types.is_null(inner)):
+        raise column.fail(0, f"a list of {inner} where a list of labels is expected.")
+    items = pc.unique(pc.list_flatten(values))
+    if items.null_count:
+        raise column.fail(
+            next(row for row, found in enumerate(values.to_pylist()) if None in found),
+            "a label is missing.",
+        )
+    return {str(item).strip() for item in items.to_pylist()}
+
+
 def read_label_sets(column: LabelColumn, labels: Sequence[str]) -> np.ndarray:
     """(n,C) float32 zeros and ones; an empty list is a row without any label.
 

@@ -6,15 +6,16 @@ NaN, so that a collapsed model ranks last instead of poisoning means.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mtl.errors import RunError, unknown
 from mtl.registry import Registry
 from mtl.tasks import bootstrap
+from mtl.tasks.answers import MEASURES, best, normalise
 
 if TYPE_CHECKING:
     from mtl.tasks.spec import TaskSpec
@@ -31,15 +32,21 @@ class Metric:
         binary: whether it needs exactly two classes; class 1 is the positive one.
         formula: labels, predictions → standard error, or None: the bootstrap.
         resampled: as ``compute``, for many samples at once: counts (S,P) → scores (S,). Given where
-            ``formula`` is not.
+            neither ``formula`` nor ``grouped`` is.
+        grouped: labels, predictions and the split's table → one value per example, where an example
+            is a group of rows (a query, a question) or a question with several right answers; the
+            score is their mean. ``compute`` is then None.
+        needs: kind of task → columns of the table that ``grouped`` reads.
     """
 
     name: str
     kinds: tuple[str, ...]
-    compute: Callable[[np.ndarray, np.ndarray, np.ndarray], float]
+    compute: Callable[[np.ndarray, np.ndarray, np.ndarray], float] | None
     binary: bool = False
     formula: Callable[[np.ndarray, np.ndarray], float] | None = None
     resampled: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
+    grouped: Callable[[np.ndarray, np.ndarray, Mapping[str, Any]], np.ndarray] | None = None
+    needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def unfit(self, kind: str, classes: int) -> str | None:
         """Why a task of this kind with so many classes cannot have this metric, or None."""
@@ -54,37 +61,73 @@ METRICS: Registry[Metric] = Registry("metric", Metric)
 _CELLS = 1 << 21  # counts that are held at once while resampling: 16 MB
 
 
-def score(spec: TaskSpec, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def score(
+    spec: TaskSpec,
+    predictions: np.ndarray,
+    labels: np.ndarray,
+    table: Mapping[str, Any] | None = None,
+) -> dict[str, float]:
     """All metrics of a task.
 
     Args:
         spec: the task; its metrics are computed in their order.
-        predictions: one per example, as :func:`mtl.tasks.decode` gives them.
+        predictions: one per row, as :func:`mtl.tasks.decode` gives them.
         labels: likewise.
+        table: ``Encoded.table`` of the split, for metrics over groups of rows.
 
     Raises:
         RunError: lengths differ, nothing to score, or predictions that are not finite.
     """
     _check(predictions, labels, f"task {spec.id!r}")
-    counts = np.ones(len(labels))
-    return {
-        name: float(METRICS.get(name).compute(labels, predictions, counts)) for name in spec.metrics
-    }
+    return {name: _score(METRICS.get(name), predictions, labels, table) for name in spec.metrics}
+
+
+def _score(
+    metric: Metric, predictions: np.ndarray, labels: np.ndarray, table: Mapping[str, Any] | None
+) -> float:
+    if metric.grouped is not None:
+        return float(np.mean(metric.grouped(labels, predictions, _columns(metric, table))))
+    assert metric.compute is not None  # one of the two is given
+    return float(metric.compute(labels, predictions, np.ones(len(labels))))
+
+
+def _columns(metric: Metric, table: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    held = table or {}
+    sets = metric.needs.values()
+    if not any(all(name in held for name in names) for names in sets):
+        wanted = " or ".join(", ".join(names) for names in sets)
+        raise RunError(
+            f"Metric {metric.name!r} needs {wanted} of every row; the task's rows have not: its "
+            "'prepare' function makes them."
+        )
+    return held
+
+
+def examples(
+    metric: str, predictions: np.ndarray, labels: np.ndarray, table: Mapping[str, Any] | None
+) -> int:
+    """How many examples a metric is the mean over: rows, or groups of them."""
+    entry = METRICS.get(metric)
+    if entry.grouped is None:
+        return len(labels)
+    return len(entry.grouped(labels, predictions, _columns(entry, table)))
 
 
 def standard_error(
     metric: str,
     predictions: np.ndarray,
     labels: np.ndarray,
+    table: Mapping[str, Any] | None = None,
     *,
     samples: int = 1000,
     seed: int = 0,
 ) -> float:
     """The standard error of a metric over the choice of test examples.
 
-    Accuracy: sqrt(p (1 − p) / n). Others: the standard deviation over ``samples`` bootstrap
-    samples of the examples, drawn with ``seed``. Equal (label, prediction) pairs are drawn
-    together (multinomial counts), which is the same distribution at a fraction of the cost.
+    Accuracy: sqrt(p (1 − p) / n). Means over groups: their standard deviation / sqrt(groups).
+    Others: the standard deviation over ``samples`` bootstrap samples of the examples, drawn with
+    ``seed``. Equal (label, prediction) pairs are drawn together (multinomial counts), which is the
+    same distribution at a fraction of the cost.
 
     Raises:
         RequestError: unknown metric.
@@ -94,6 +137,9 @@ def standard_error(
         raise unknown("metric", metric, METRICS)
     _check(predictions, labels, f"metric {metric!r}")
     entry = METRICS.get(metric)
+    if entry.grouped is not None:
+        each = entry.grouped(labels, predictions, _columns(entry, table))
+        return float(np.std(each, ddof=1) / np.sqrt(len(each))) if len(each) > 1 else 0.0
     if entry.formula is not None:
         return float(entry.formula(labels, predictions))
     rows = len(labels)
@@ -194,8 +240,36 @@ def _defined(value: float) -> float:
     return float(value) if np.isfinite(value) else 0.0
 
 
+def _all_right(labels: np.ndarray, predictions: np.ndarray, table: Mapping[str, Any]) -> np.ndarray:
+    """1 for every group whose rows are all predicted rightly, else 0 (MultiRC's EM)."""
+    _, group = np.unique(table["group"], return_inverse=True)
+    wrong = np.bincount(group, weights=(labels != predictions).astype(np.float64))
+    return (wrong == 0).astype(np.float64)
+
+
+def _answered(column: str) -> Callable[[np.ndarray, np.ndarray, Mapping[str, Any]], np.ndarray]:
+    """Per question, what the answer given is worth against all right answers.
+
+    Candidates: the value of ``column`` at each group's chosen row, in the order of the groups.
+    Spans: the measure of the predicted span's text.
+    """
+
+    def values(labels: np.ndarray, predictions: np.ndarray, table: Mapping[str, Any]) -> np.ndarray:
+        if column in table:
+            return np.asarray(table[column], dtype=np.float64)[predictions == 1]
+        said = [
+            normalise(context[begin:end])
+            for context, (begin, end) in zip(table["context"], predictions, strict=True)
+        ]
+        gold = ([normalise(text) for text in answers] for answers in table["answers"])
+        measure = MEASURES[column]
+        return np.array([best(measure, *pair) for pair in zip(said, gold, strict=True)])
+
+    return values
+
+
 _CLASSES = ("classification",)
-_SETS = ("classification", "multilabel")
+_SETS = ("classification", "multilabel", "multiple_choice")
 _NUMBERS = ("regression",)
 METRICS.add("accuracy", Metric("accuracy", _SETS, _accuracy, formula=_accuracy_error))
 METRICS.add("f1", Metric("f1", _CLASSES, _f1, binary=True, resampled=bootstrap.f1))
@@ -203,3 +277,24 @@ METRICS.add("macro_f1", Metric("macro_f1", _SETS, _macro_f1, resampled=bootstrap
 METRICS.add("matthews", Metric("matthews", _CLASSES, _matthews, resampled=bootstrap.matthews))
 METRICS.add("pearson", Metric("pearson", _NUMBERS, _pearson, resampled=bootstrap.pearson))
 METRICS.add("spearman", Metric("spearman", _NUMBERS, _spearman, resampled=bootstrap.spearman))
+METRICS.add(
+    "question_em",
+    Metric(
+        "question_em",
+        _CLASSES,
+        None,
+        grouped=_all_right,
+        needs=dict.fromkeys(_CLASSES, ("group",)),
+    ),
+)
+for _name, _column in (("token_f1", "f1"), ("exact_match", "em")):
+    METRICS.add(
+        _name,
+        Metric(
+            _name,
+            ("candidates", "span_extraction"),
+            None,
+            grouped=_answered(_column),
+            needs={"candidates": (_column,), "span_extraction": ("answers",)},
+        ),
+    )

@@ -8,6 +8,8 @@ protocol      splits
 ``sora``      small tasks: dev and test are halves of the official validation; large ones:
               dev = 1,000 of train, test = validation (specs/adapter_methods §4.5)
 ``official``  train, dev and test as they are given, all three
+``holdout``   train, dev and test as they are given; of dev and test, what is missing is
+              held out of train: a test of 10 %, then a dev of 10 % (seed 42, by class)
 ============  ==========================================================================
 
 A protocol works on labels and row numbers only; it never sees the texts.
@@ -23,6 +25,7 @@ import numpy as np
 
 from mtl.errors import RequestError
 from mtl.registry import Registry
+from mtl.tasks.kinds import KINDS
 
 if TYPE_CHECKING:
     from mtl.tasks.spec import TaskSpec
@@ -54,15 +57,19 @@ PROTOCOLS: Registry[Protocol] = Registry("split protocol")
 def default_protocol(spec: TaskSpec) -> str:
     """The protocol where none is asked for.
 
-    The suite's. Outside of suites ``official`` where the data bring a test split (demo, files with
-    ``test``), else ``scalearn``, which makes one.
+    The suite's. Outside of suites: ``official`` for the demo and for files of all three splits,
+    ``scalearn`` for train and dev (the dev file is the test, as in the benchmarks), ``holdout`` for
+    other files; ``scalearn`` for repositories.
     """
     from mtl.tasks.suites import list_suites, load_suite
 
     if spec.suite in list_suites():
         return load_suite(spec.suite).protocol
-    own_test = "demo" in spec.data or "test" in spec.data.get("files", {})
-    return "official" if own_test else "scalearn"
+    files = spec.data.get("files")
+    if files is not None:
+        dev, test = bool({"validation", "dev"} & {*files}), "test" in files
+        return {(True, True): "official", (True, False): "scalearn"}.get((dev, test), "holdout")
+    return "official" if "demo" in spec.data else "scalearn"
 
 
 def main_test(spec: TaskSpec, splits: Sequence[str], default: Sequence[str]) -> str:
@@ -120,9 +127,13 @@ def holdout(
 
 @PROTOCOLS.register("scalearn")
 def scalearn(spec: TaskSpec, splits: Sequence[str], labels: Labels) -> Mapping[str, Part]:
-    """dev = 10 % of train, test = official validation."""
+    """dev = 10 % of train (or the split that the task names), test = official validation."""
     train = _first(spec, splits, ("train",))
-    stratify = spec.stratify and spec.kind == "classification"
+    if spec.dev is not None:
+        # ReCoRD in the ScaLearn paper: selection and test on the same rows.
+        test = main_test(spec, splits, ("validation", "dev"))
+        return {"train": Part(train), "dev": Part(spec.dev), "test": Part(test)}
+    stratify = spec.stratify and KINDS.get(spec.kind).classes
     rest, dev = holdout(labels(train), 0.1, stratify=stratify, where=f"Task {spec.id!r}")
     test = main_test(spec, splits, ("validation", "dev"))
     return {"train": Part(train, rest), "dev": Part(train, dev), "test": Part(test)}
@@ -182,3 +193,21 @@ def official(spec: TaskSpec, splits: Sequence[str], labels: Labels) -> Mapping[s
     train = _first(spec, splits, ("train",))
     dev = main_test(spec, splits, ("validation", "dev"))
     return {"train": Part(train), "dev": Part(dev), "test": Part(_first(spec, splits, ("test",)))}
+
+
+@PROTOCOLS.register("holdout")
+def held_out(spec: TaskSpec, splits: Sequence[str], labels: Labels) -> Mapping[str, Part]:
+    """The splits as they are given; a missing test, then a missing dev, is held out of train."""
+    train = _first(spec, splits, ("train",))
+    rows = np.arange(len(labels(train)))
+    parts: dict[str, Part] = {}
+    for name, given in (("test", ("test",)), ("dev", ("validation", "dev"))):
+        found = next((split for split in given if split in splits), None)
+        if found is not None:
+            parts[name] = Part(found)
+            continue
+        stratify = spec.stratify and spec.kind == "classification"
+        where = f"Task {spec.id!r}, {name}"
+        rest, held = holdout(labels(train)[rows], 0.1, stratify=stratify, where=where)
+        rows, parts[name] = rows[rest], Part(train, rows[held])
+    return {"train": Part(train, rows), "dev": parts["dev"], "test": parts["test"]}

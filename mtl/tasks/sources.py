@@ -184,7 +184,12 @@ def read_parquet(paths: Sequence[Path]) -> pa.Table:
         ) from error
 
 
-def _files(spec: TaskSpec, root: Path | None) -> RawData:
+def split_files(spec: TaskSpec, root: Path | None) -> dict[str, Path]:
+    """The files of a task over files, by split.
+
+    Raises:
+        RequestError: one is missing, or of a format we do not read.
+    """
     base = spec.origin.parent if spec.origin else Path()
     paths = {}
     for split, name in spec.data["files"].items():
@@ -197,11 +202,13 @@ def _files(spec: TaskSpec, root: Path | None) -> RawData:
                 f"Task {spec.id!r}: the file of split {split!r}, {listed}, is missing."
             )
         if found.suffix.lower() not in {*READERS, ".parquet"}:
-            raise RequestError(
-                f"Task {spec.id!r}: {found} has the suffix {found.suffix!r}; files that are read: "
-                f"{', '.join(READERS)}, .parquet."
-            )
+            raise RequestError(f"Task {spec.id!r}: {_unread(found)}")
         paths[split] = found
+    return paths
+
+
+def _files(spec: TaskSpec, root: Path | None) -> RawData:
+    paths = split_files(spec, root)
     lines: dict[str, Sequence[int]] = {}  # filled when a split is read
 
     def line(split: str, row: int) -> str:
@@ -218,8 +225,25 @@ def _files(spec: TaskSpec, root: Path | None) -> RawData:
 
 
 def _read_file(paths: Mapping[str, Path], lines: dict[str, Sequence[int]], split: str) -> pa.Table:
-    path = paths[split]
-    if path.suffix.lower() == ".parquet":
-        return read_parquet([path])
-    table, lines[split] = read_text_file(path)
+    table, lines[split] = read_file(paths[split])
     return table
+
+
+def read_file(path: Path) -> tuple[pa.Table, Sequence[int]]:
+    """A file of rows by its suffix, and the line at which each row starts (of text files).
+
+    Raises:
+        RequestError: missing, of a format we do not read, or broken.
+    """
+    if path.suffix.lower() == ".parquet":
+        return read_parquet([path]), ()
+    if path.suffix.lower() not in READERS:
+        raise RequestError(_unread(path))
+    return read_text_file(path)
+
+
+def _unread(path: Path) -> str:
+    return (
+        f"{path} has the suffix {path.suffix!r}; files that are read: {', '.join(READERS)}, "
+        ".parquet."
+    )

@@ -18,6 +18,8 @@ from mtl.tasks.yamls import catalog, check_keys, is_file_name, read_yaml
 SOURCES = {"repo": ("repo", "config", "revision"), "files": ("files",), "demo": ("demo",)}
 """Kinds of data source by their first key, with the keys each may have."""
 
+TRUNCATE = ("longest", "first")
+
 
 @dataclass(frozen=True)
 class TaskSpec:
@@ -28,12 +30,17 @@ class TaskSpec:
         data: ``{repo, config?, revision?}``, ``{files: {split: file}}`` or ``{demo: name}``.
         kind: what is predicted and how it is scored: see :data:`mtl.tasks.kinds.KINDS`.
         inputs: one or two templates over the columns (``"{word}: {sentence1}"``); two are encoded
-            as a pair.
+            as a pair. Of a multiple choice, the context and then one template per choice. Of a
+            span extraction, the question and the column of the context.
         prepare: name of a registered function that reshapes the rows before the templates.
-        labels: names of the classes in the order of the model's outputs; empty for regression.
+        labels: names of the classes in the order of the model's outputs; empty for regression and
+            spans. Of a multi-label task empty means: those of the data, over all splits, sorted.
         metrics: the first is the headline.
         test: name → split of the source, the first being the main one; None: the protocol's.
+        dev: split of the source that protocol ``scalearn`` selects on, in place of a held-out part
+            of the training rows; None for that part.
         max_length: tokens per encoding at most, special tokens included.
+        truncate: which text of a pair is cut when it is longer: ``longest`` or ``first``.
         label_column: the column of the label.
         stratify: whether protocols that hold out a dev part do so class by class.
         origin: the file it came from; not part of the task.
@@ -50,7 +57,9 @@ class TaskSpec:
     prepare: str | None = None
     labels: tuple[str, ...] = ()
     test: Mapping[str, str] | None = None
+    dev: str | None = None
     max_length: int = 128
+    truncate: str = "longest"
     label_column: str = "label"
     stratify: bool = True
     origin: Path | None = field(default=None, compare=False)
@@ -66,8 +75,6 @@ class TaskSpec:
         self._check_data()
         if self.kind not in KINDS:
             raise self._wrong("kind", str(unknown("kind", self.kind, KINDS)))
-        if len(self.inputs) not in (1, 2):
-            raise self._wrong("inputs", f"must be one or two templates, not {len(self.inputs)}")
         for template in self.inputs:
             self._check_template(template)
         if not self.metrics:
@@ -83,10 +90,20 @@ class TaskSpec:
         fault = KINDS.get(self.kind).unfit(self)
         if fault:
             raise self._wrong("labels", fault)
+        fault = KINDS.get(self.kind).unfit_inputs(self)
+        if fault:
+            raise self._wrong("inputs", fault)
+        if self.truncate not in TRUNCATE:
+            raise self._wrong("truncate", str(unknown("truncate", self.truncate, TRUNCATE)))
         if self.max_length < 8:
             raise self._wrong("max_length", f"must be at least 8, it is {self.max_length}")
         if self.test is not None and not self.test:
             raise self._wrong("test", "must name at least one split, or be null")
+
+    @property
+    def choices(self) -> int:
+        """Encodings per row: one, except for multiple choice."""
+        return KINDS.get(self.kind).choices(self)
 
     @property
     def suite(self) -> str:
@@ -108,6 +125,14 @@ class TaskSpec:
         """C: how many logits a head of this task has."""
         return KINDS.get(self.kind).num_outputs(self)
 
+    @property
+    def table_columns(self) -> tuple[str, ...]:
+        """The columns that decoding and metrics need of every row, beside texts and label."""
+        wanted = list(KINDS.get(self.kind).needs)
+        for metric in self.metrics:
+            wanted += METRICS.get(metric).needs.get(self.kind, ())
+        return tuple(dict.fromkeys(wanted))
+
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """The columns that the templates use, in order of first use."""
@@ -123,6 +148,10 @@ class TaskSpec:
         """The keys of the YAML file as JSON values; ``TaskSpec.from_dict`` takes them back."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         del values["origin"]
+        for item in fields(self):
+            # Fields that came later: a task that does not use them hashes as it always did.
+            if item.name in _LATER and values[item.name] == item.default:
+                del values[item.name]
         return {
             key: list(value)
             if isinstance(value, tuple)
@@ -202,10 +231,13 @@ _TYPES: dict[str, type] = {
     "labels": list,
     "metrics": list,
     "test": dict,
+    "dev": str,
     "max_length": int,
+    "truncate": str,
     "label_column": str,
     "stratify": bool,
 }
+_LATER = ("dev", "truncate")
 _SPOKEN: dict[type, str] = {
     str: "text",
     dict: "mapping",
@@ -261,7 +293,7 @@ def resolve_task(name: str, suite: str | None = None) -> str:
     if "/" not in name:
         everything = [*known.tasks, *known.aliases]
         spaces = [everything]
-        if suite is not None:
+        if suite is not None and (suite in known.suites or is_file_name(suite)):
             from mtl.tasks.suites import load_suite
 
             members = load_suite(suite)

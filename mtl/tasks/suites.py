@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError, unknown
 from mtl.tasks.yamls import catalog, check_keys, is_file_name, read_yaml
+
+if TYPE_CHECKING:
+    from mtl.tasks.spec import TaskSpec
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,44 @@ def load_suite(name: str) -> Suite:
     )
 
 
+def suite_for(spec: TaskSpec) -> Suite:
+    """The suite that a task's id names, or, where nobody wrote one, the tasks of that prefix.
+
+    The latter is for your own data: encoder roberta-base, recipe ``scalearn``, and the protocol
+    that :func:`mtl.tasks.default_protocol` finds for the task.
+
+    Raises:
+        RequestError: there is a suite file of that name, and it is wrong.
+    """
+    from mtl.tasks.protocols import default_protocol
+
+    known = catalog()
+    if spec.suite in known.suites:
+        return load_suite(spec.suite)
+    tasks = {task for task in known.tasks if task.startswith(f"{spec.suite}/")}
+    return Suite(
+        name=spec.suite,
+        tasks=tuple(sorted({*tasks, spec.id})),
+        model="roberta-base",
+        recipe="scalearn",
+        protocol=default_protocol(spec),
+    )
+
+
+FEW_SHOT: Mapping[str, Any] = {
+    "max_steps": 1000,
+    "patience": 20,
+    "select": "metric",
+    "max_dev_samples": 5000,
+    "eval_every": 10,
+}
+"""What few-shot runs change in every recipe (specs/composition_methods §1.6, §3.3).
+
+The reference evaluates after each epoch, that is after 1 to 4 steps, and spends nearly all its time
+on that; every 10 steps keep evaluations at 100. ``--eval-every 1`` is the reference.
+"""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Settings by method and task, as a paper or a suite fixes them.
@@ -94,6 +135,8 @@ class Recipe:
         defaults: for every run.
         methods: by method, or by a pattern such as ``scalearn*``.
         tasks: by method (or pattern), then by task id.
+        few_shot: keys ``defaults``, ``methods``, ``tasks`` likewise, applied over the others and
+            over :data:`FEW_SHOT` in runs with ``shots``.
         notes: where the settings come from.
     """
 
@@ -102,17 +145,23 @@ class Recipe:
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tasks: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     notes: str = ""
+    few_shot: Recipe | None = None
 
-    def settings(self, method: str, task_id: str) -> dict[str, Any]:
+    def settings(self, method: str, task_id: str, *, few_shot: bool = False) -> dict[str, Any]:
         """The settings of one run: defaults, over them the method's, over them the task's.
 
-        Patterns apply in the order of the file; the method's own name applies after them.
+        Patterns apply in the order of the file; the method's own name applies after them. With
+        ``few_shot``, :data:`FEW_SHOT` and the section of that name apply over all of these.
         """
         merged = dict(self.defaults)
         for section in _matching(self.methods, method):
             merged.update(section)
         for section in _matching(self.tasks, method):
             merged.update(section.get(task_id, {}))
+        if few_shot:
+            merged.update(FEW_SHOT)
+            if self.few_shot is not None:
+                merged.update(self.few_shot.settings(method, task_id))
         return merged
 
 
@@ -138,7 +187,17 @@ def load_recipe(name: str) -> Recipe:
     """
     path = _path(name, "recipe", catalog().recipes)
     content = read_yaml(path)
-    check_keys(content, ("name", "notes", "defaults", "methods", "tasks"), (), str(path))
+    known = ("name", "notes", "defaults", "methods", "tasks", "few_shot")
+    check_keys(content, known, (), str(path))
+    recipe = _sections(content, path, str(content.get("name") or path.stem))
+    if content.get("few_shot") is None:
+        return recipe
+    inner = _mapping(content["few_shot"], path, "few_shot")
+    check_keys(inner, ("defaults", "methods", "tasks"), (), f"{path}, few_shot")
+    return replace(recipe, few_shot=_sections(inner, path, f"{recipe.name}, few-shot"))
+
+
+def _sections(content: Mapping[str, Any], path: Path, name: str) -> Recipe:
     defaults = _mapping(content.get("defaults"), path, "defaults")
     methods = {
         method: _mapping(section, path, f"methods.{method}")
@@ -152,7 +211,7 @@ def load_recipe(name: str) -> Recipe:
         for method, by_task in _mapping(content.get("tasks"), path, "tasks").items()
     }
     return Recipe(
-        name=str(content.get("name") or path.stem),
+        name=name,
         defaults=defaults,
         methods=methods,
         tasks=tasks,

@@ -18,8 +18,13 @@ from mtl.errors import RequestError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-LONGEST_CELL = 1 << 27
-"""Characters in one cell at most; the csv module's own limit (131,072) is below real documents."""
+LONGEST_TEXT = 1 << 20
+"""Characters of one text at most, about 500 pages: what is longer is a quote that never closes, or
+a file that is no table. (The csv module's own limit, 131,072, is below real documents.)"""
+_TOO_LONG = (
+    "more than {limit:,} characters. Is a quote never closed, or a line break lost? Cut real "
+    "documents of this length before; an encoder reads some hundred words."
+)
 
 
 def read_text_file(path: Path) -> tuple[pa.Table, Sequence[int]]:
@@ -38,6 +43,8 @@ def read_text_file(path: Path) -> tuple[pa.Table, Sequence[int]]:
             f"{', '.join([*READERS, '.parquet'])}."
         )
     columns, lines = reader(path, _read(path))
+    if not columns:
+        raise RequestError(f"{path} is empty: there is no row in it.")
     return _table(path, columns, lines), lines
 
 
@@ -46,21 +53,46 @@ def _read(path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise RequestError(f"Cannot read {path}: {error.strerror or error}.") from error
+    for magic, what in _MAGIC.items():
+        if data.startswith(magic):
+            raise RequestError(f"{path}, line 1: this is {what}, not text.")
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise RequestError(
             f"{path}, line {line}: the byte 0x{data[error.start]:02x} is not UTF-8. Save the file "
             f"as UTF-8, for example with `iconv -f latin1 -t utf-8 {path.name}`."
         ) from error
+    zero = text.find("\0")
+    if zero >= 0:
+        line = text.count("\n", 0, zero) + 1
+        raise RequestError(
+            f"{path}, line {line}: there is a NUL character, which no text has. The file is "
+            "damaged, or binary; write it again."
+        )
+    return text
+
+
+_MAGIC = {
+    b"\xff\xfe": "UTF-16 (save it as UTF-8, for example with `iconv -f utf-16 -t utf-8`)",
+    b"\xfe\xff": "UTF-16 (save it as UTF-8, for example with `iconv -f utf-16 -t utf-8`)",
+    b"PK\x03\x04": "a zip archive or a spreadsheet (unpack it, or save the sheet as CSV)",
+    b"\x1f\x8b": "a gzip archive (unpack it with `gunzip`)",
+    b"PAR1": "a parquet file (give it the suffix .parquet)",
+}
+
+
+def too_long(place: str) -> RequestError:
+    """The error for a text above :data:`LONGEST_TEXT`; ``place`` says where it stands."""
+    return RequestError(f"{place}: a text has {_TOO_LONG.format(limit=LONGEST_TEXT)}")
 
 
 Columns = Mapping[str, Sequence[Any]]
 
 
 def _csv(path: Path, text: str, delimiter: str) -> tuple[Columns, list[int]]:
-    csv.field_size_limit(LONGEST_CELL)
+    csv.field_size_limit(LONGEST_TEXT)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header: list[str] | None = None
     rows: list[list[str]] = []
@@ -78,6 +110,7 @@ def _csv(path: Path, text: str, delimiter: str) -> tuple[Columns, list[int]]:
                     raise RequestError(
                         f"{path}, line {first}: two columns are called {twice[0]!r}."
                     )
+                _refuse_other_separator(path, first, header, delimiter)
                 continue
             if len(cells) != len(header):
                 raise RequestError(
@@ -88,6 +121,8 @@ def _csv(path: Path, text: str, delimiter: str) -> tuple[Columns, list[int]]:
             rows.append(cells)
             lines.append(first)
     except csv.Error as error:
+        if "field limit" in str(error):
+            raise too_long(f"{path}, line {start}") from error
         raise RequestError(
             f"{path}, line {start}: {error}. Check the quotes of this row: a quote inside a quoted "
             "cell is written twice."
@@ -95,6 +130,19 @@ def _csv(path: Path, text: str, delimiter: str) -> tuple[Columns, list[int]]:
     if header is None:
         raise RequestError(f"{path} is empty; its first line must name the columns.")
     return {name: [row[place] for row in rows] for place, name in enumerate(header)}, lines
+
+
+def _refuse_other_separator(path: Path, line: int, header: list[str], delimiter: str) -> None:
+    others = {",": "commas", ";": "semicolons", "\t": "tabs"}
+    used = next((other for other in others if other != delimiter and other in header[0]), None)
+    if len(header) > 1 or used is None:
+        return
+    advice = {",": "Give it the suffix .csv.", "\t": "Give it the suffix .tsv."}
+    raise RequestError(
+        f"{path}, line {line}: the header is one cell, {header[0]!r}: its columns are separated by "
+        f"{others[used]}, and by {others[delimiter]} where the suffix is {path.suffix}. "
+        + advice.get(used, f"Save it with {others[delimiter]}.")
+    )
 
 
 def _json_lines(path: Path, text: str) -> tuple[Columns, list[int]]:

@@ -47,6 +47,9 @@ def load_adapter_entry(encoder: Any, entry: Entry, zoo: Zoo, name: str) -> None:
     manifest = entry.manifest
     method = find_method(manifest.method)
     settings = make_settings(manifest.method, method.settings, dict(manifest.method_settings))
+    if method.load_source is not None:
+        method.load_source(encoder, settings, name, entry.folder)
+        return
     load(encoder, method, settings, name, entry.folder)
     if method.as_source is not None:
         method.as_source(encoder, settings, name)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from mtl.engine.settings import RunSettings
 from mtl.errors import RequestError, did_you_mean
+
+if TYPE_CHECKING:
+    from mtl.tasks import Recipe
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,22 @@ class Overrides:
     """
 
     values: Mapping[str, Any] = field(default_factory=dict)
+
+
+def recipe_values(recipe: Recipe, method: str, task: str, overrides: Overrides) -> dict[str, Any]:
+    """What ``recipe`` says on one run; with ``shots``, its few-shot settings.
+
+    Epochs that the user asks for go before the steps that few-shot settings plan.
+    """
+    asked = overrides.values
+    plain = recipe.settings(method, task)
+    shots = asked.get("shots", asked.get("run.shots", plain.get("shots", 0)))
+    if not cast_value("shots", shots, int, "the run"):
+        return plain
+    values = recipe.settings(method, task, few_shot=True)
+    if {"epochs", "run.epochs"} & {*asked} and not {"max_steps", "run.max_steps"} & {*asked}:
+        values["max_steps"] = 0
+    return values
 
 
 def resolve_settings(

@@ -13,7 +13,7 @@ from mtl.engine import Attachment, Group
 from mtl.engine.device import seed_everything
 from mtl.methods import METHODS, Request, attach, load
 from mtl.train.plan import Built, RunPlan
-from mtl.train.settings import Overrides, resolve_settings
+from mtl.train.settings import Overrides, recipe_values, resolve_settings
 from mtl.train.workspace import Workspace, load_task_data
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def resolve_train(
     spec: TaskSpec, method: Method, recipe: Recipe, overrides: Overrides
 ) -> tuple[Any, RunSettings]:
     """The settings of ``method`` and of the run for one task. Raises as ``resolve_settings``."""
-    values = recipe.settings(method.name, spec.id)
+    values = recipe_values(recipe, method.name, spec.id, overrides)
     return resolve_settings(
         method.name, method.settings, method.defaults, values, recipe.name, overrides
     )
@@ -57,14 +57,12 @@ def plan_train(
     plans = []
     for spec in specs:
         method_settings, settings = resolve_train(spec, chosen, recipe, overrides)
-        data = load_task_data(
-            spec, workspace, protocol, settings.max_train_samples, settings.max_eval_samples
-        )
+        data = load_task_data(spec, workspace, protocol, settings)
         width = backbone.base.hidden_size
         plans += [
             RunPlan(
                 kind="adapter",
-                spec=spec,
+                spec=data.spec,
                 suite=suite or spec.suite,
                 data=data,
                 backbone=backbone,
@@ -92,7 +90,11 @@ def build_adapter(plan: RunPlan, folder: Path | None) -> Built:
         tuned = attach(encoder, method, plan.method_settings, name, request)
         seed_everything(plan.seed, "head")
         head = build_head(
-            settings.head, encoder.config, plan.spec.num_outputs, pooler=backbone.pooler
+            settings.head,
+            encoder.config,
+            plan.spec.num_outputs,
+            pooler=backbone.pooler,
+            kind=plan.spec.kind,
         )
     else:
         tuned = load(encoder, method, plan.method_settings, name, folder, active=True)
@@ -103,7 +105,7 @@ def build_adapter(plan: RunPlan, folder: Path | None) -> Built:
         for group in tuned.groups
     ]
     if tuned.train_head:
-        groups.append(Group("head", {f"head.{k}": v for k, v in head.named_parameters()}))
+        groups.append(Group("head", {f"head.{k}": v for k, v in head.trained().items()}))
     else:
         freeze(head)
 

@@ -20,6 +20,7 @@ from mtl.zoo import Manifest, write_predictions
 
 if TYPE_CHECKING:
     from mtl.engine import Device, EvalSet, Evaluation, Outcome
+    from mtl.tasks import TaskData
     from mtl.train.plan import Built, RunPlan
     from mtl.train.workspace import Workspace
     from mtl.zoo import Entry
@@ -50,7 +51,7 @@ def store_run(
         built.save(folder)
         test = evaluations["test"]
         write_predictions(
-            folder, "predictions.safetensors", test.row, test.label, test.prediction, test.logits
+            folder, "predictions.safetensors", test.row, test.label, test.prediction, test.scores
         )
         verified = verify(plan, folder, sets["test"], test, device)
         manifest = make_manifest(plan, workspace, device, outcome, evaluations, verified)
@@ -126,6 +127,7 @@ def make_manifest(
             "protocol": plan.data.protocol,
             "sizes": {key: int(value) for key, value in plan.data.sizes.items()},
             "notes": list(plan.data.notes),
+            **_few_shot(plan.data),
         },
         head={"design": plan.settings.head, "name": plan.adapter_name},
         placement=plan.placement,
@@ -151,6 +153,15 @@ def make_manifest(
         verified=verified,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
+
+
+def _few_shot(data: TaskData) -> dict[str, Any]:
+    """How the training rows were drawn, and which they are: rows of an official split, from 0."""
+    if not data.shots:
+        return {}
+    train = data.splits["train"]
+    drawn = {"shots": data.shots, "draw": data.shot_draw, "split": train.source}
+    return {"few_shot": {**drawn, "rows": [int(row) for row in train.rows]}}
 
 
 def versions() -> dict[str, str]:

@@ -6,13 +6,17 @@ import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mtl.engine.folder import runs_folder
 
 if TYPE_CHECKING:
+    from mtl.engine import RunSettings
     from mtl.tasks import TaskData, TaskSpec
     from mtl.zoo import Zoo
+
+
+LIMITS = ("max_train_samples", "max_eval_samples", "max_dev_samples")
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,12 @@ def open_workspace(
 
 
 def load_task_data(
-    spec: TaskSpec, workspace: Workspace, protocol: str, train: int, evaluation: int
+    spec: TaskSpec, workspace: Workspace, protocol: str, settings: RunSettings
 ) -> TaskData:
-    """The data of a task, read once per command and limit (0 for no limit)."""
-    return _load(spec.id, _Key(spec), workspace.data_root, protocol, train, evaluation)
+    """The data of a task as a run's settings cut them, read once per command and cut."""
+    cut = tuple((key, getattr(settings, key) or None) for key in LIMITS)
+    drawn = (("shots", settings.shots), ("shot_draw", settings.shot_draw))
+    return _load(spec.id, _Key(spec), workspace.data_root, protocol, (*cut, *drawn))
 
 
 class _Key:
@@ -84,14 +90,8 @@ class _Key:
 
 @lru_cache(maxsize=32)
 def _load(
-    task: str, key: _Key, data_root: str | None, protocol: str, train: int, evaluation: int
+    task: str, key: _Key, data_root: str | None, protocol: str, cut: tuple[tuple[str, Any], ...]
 ) -> TaskData:
     from mtl.tasks import load_data
 
-    return load_data(
-        key.spec,
-        data_root=data_root,
-        protocol=protocol,
-        max_train_samples=train or None,
-        max_eval_samples=evaluation or None,
-    )
+    return load_data(key.spec, data_root=data_root, protocol=protocol, **dict(cut))

@@ -208,6 +208,7 @@ def header(manifest: Manifest, splits: Mapping[str, Any], license: str | None = 
             printable(manifest.method),
             printable(f"task:{manifest.task['id']}"),
             *(["adapter-transformers"] if manifest.weights == "adapters" else []),
+            *(["peft"] if manifest.weights == "peft" else []),
         ],
     )
     return data.to_yaml(line_break="\n")

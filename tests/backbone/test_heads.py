@@ -80,6 +80,65 @@ def test_saved_and_loaded_is_the_same(
         assert stored["config"]["label2id"] == {label: i for i, label in enumerate(labels)}
 
 
+@pytest.mark.parametrize("kind", ["multiple_choice", "span_extraction"])
+@pytest.mark.parametrize("name", ["two_layer", "linear"])
+def test_stock_adapters_answers_as_we_do(
+    kind: str, name: str, tiny: Any, encoder: Any, tokens: Any, jiggle: Any, tmp_path: Path
+) -> None:
+    from adapters import AutoAdapterModel
+
+    labels = ("one", "two") if kind == "multiple_choice" else ()
+    outputs = 1 if labels else 2
+    head = build_head(name, encoder.config, outputs, pooler=True, kind=kind)
+    jiggle(head.parameters())
+    save_head(head, tmp_path, "n", encoder.config, kind=kind, labels=labels, model_id="m")
+    found = load_head(tmp_path, encoder.config, pooler=True)
+    assert found.tokens == head.tokens == (kind == "span_extraction")
+    ours = Network(encoder, found).eval()
+    stock = AutoAdapterModel.from_pretrained(tiny("roberta"))
+    stock.load_head(str(tmp_path), use_safetensors=True)
+    stock.active_head = "n"
+    stock.eval()
+    with torch.no_grad():
+        logits = ours(tokens)
+        if labels:
+            pairs = {key: value.reshape(2, 2, -1) for key, value in tokens.items()}
+            torch.testing.assert_close(logits.reshape(2, 2), stock(**pairs).logits)
+            return
+        answer = stock(**tokens)
+    assert logits.shape == (4, tokens["input_ids"].shape[1], 2)
+    real = tokens["attention_mask"] == 1
+    torch.testing.assert_close(logits[..., 0][real], answer.start_logits[real])
+    torch.testing.assert_close(logits[..., 1][real], answer.end_logits[real])
+    assert (logits[~real] == -1e4).all()  # padding is no place for an answer
+
+
+def test_the_references_pooler_is_the_bases_or_random_and_never_trained(
+    encoder: Any, jiggle: Any, tmp_path: Path
+) -> None:
+    own = build_head("frozen_pooler", encoder.config, 1, pooler=True)
+    assert own.use_pooler
+    assert len(own.trained()) == len(list(own.parameters())) == 2
+    head = build_head("frozen_pooler", encoder.config, 1, pooler=False)
+    assert sum(p.numel() for p in head.trained().values()) == 48 + 1
+    jiggle(head.parameters())
+    w1, b1, w2, b2 = head.parameters()
+    x = torch.randn(5, 48)
+    head.eval()
+    torch.testing.assert_close(head(x), torch.tanh(x @ w1.T + b1) @ w2.T + b2)
+    assert head[0].p == 0.0  # nothing is dropped before a pooler
+    save_head(
+        head, tmp_path, "n", encoder.config, kind="multiple_choice", labels=("a", "b"), model_id="m"
+    )
+    assert torch.equal(load_head(tmp_path, encoder.config, pooler=False).eval()(x), head(x))
+
+
+@pytest.mark.parametrize("name", ["pooler_linear", "frozen_pooler"])
+def test_spans_are_not_read_from_a_pooler(name: str, encoder: Any) -> None:
+    with pytest.raises(RequestError, match=r"every token.*head=linear"):
+        build_head(name, encoder.config, 2, pooler=True, kind="span_extraction")
+
+
 def test_pooler_heads_need_a_pretrained_pooler(encoder: Any, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="two_layer"):
         build_head("pooler_linear", encoder.config, 2, pooler=False)

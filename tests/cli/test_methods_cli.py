@@ -80,6 +80,21 @@ def test_all_methods_in_one_table() -> None:
     assert "894,528" in said.out
 
 
+def test_without_an_optional_package_the_others_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in ("mtl.cli.methods", "mtl.methods.peft_files"):
+        monkeypatch.setattr(f"{module}.find_spec", lambda name: None)
+    said = mtl("methods", "count", "--model", "roberta-base", "--method", "all", "--json")
+    assert said.code == 0
+    counted = {row["name"] for row in said.json["methods"]}
+    assert counted == {*METHODS.names()} - {"adalora", "vera"}
+    assert [line.partition(":")[0] for line in said.err.splitlines()] == ["adalora", "vera"]
+    assert "pip install 'mtl[peft]'" in said.err
+    alone = mtl("methods", "count", "--model", "roberta-base", "--method", "vera")
+    refused(alone, "'vera'", "pip install 'mtl[peft]'")
+
+
 def test_listing() -> None:
     said = mtl("methods", "ls", "--json").json
     names = [row["method"] for row in said["methods"]]

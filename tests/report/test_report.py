@@ -129,6 +129,19 @@ def test_runs_without_a_test_value_are_listed(zoo: Zoo) -> None:
     assert rows[0].to_dict()["test"] is None
 
 
+def test_rows_of_one_label_say_what_differs(zoo: Zoo) -> None:
+    described = manifest()
+    store(zoo, described)
+    settings = {**described.run_settings, "lr": 0.125, "max_train_samples": 7}
+    store(zoo, manifest(seed=1, runhash="77" * 8, run_settings=settings))
+    store(zoo, manifest(method="houlsby", runhash="78" * 8))
+    rows = results(zoo.entries())
+    assert [set(row.settings) for row in rows if row.method == "pfeiffer"] == [{"lr"}, {"lr"}]
+    assert [row.settings for row in rows if row.method == "houlsby"] == [{}]
+    assert "pfeiffer lr=0.125" in render(rows)
+    assert "houlsby lr" not in render(rows)
+
+
 def test_bases_are_told_apart(zoo: Zoo) -> None:
     described = manifest()
     store(zoo, described)
@@ -172,5 +185,10 @@ def test_command_line(zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert [row["method"] for row in found["rows"]] == ["pfeiffer", "scalearn"]
     assert path.is_file()
     assert dispatch("report", [*at, "--heatmap", str(path), "--method", "fusion"]) == 2
+    assert dispatch("report", [*at, "--seeds", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {tuple(row["seeds"]) for row in found["rows"]} == {(1,)}
+    assert dispatch("report", [*at, "--seeds", "5"]) == 2
+    assert "--seeds 5" in capsys.readouterr().err
     assert dispatch("report", [*at, "--suite", "toy"]) == 0
     assert "gain over own adapter" in capsys.readouterr().out

@@ -109,7 +109,18 @@ def test_bootstrap_agrees_with_drawing_rows_one_by_one() -> None:
         standard_error("mathews", predictions, labels)
 
 
-@pytest.mark.parametrize("metric", [name for name in METRICS if name != "accuracy"])
+RESAMPLED = [name for name in METRICS if METRICS.get(name).resampled is not None]
+
+
+def test_every_metric_has_one_way_to_its_standard_error() -> None:
+    for name in METRICS:
+        entry = METRICS.get(name)
+        ways = (entry.formula, entry.resampled, entry.grouped)
+        assert sum(way is not None for way in ways) == 1, name
+        assert (entry.compute is None) == (entry.grouped is not None) == bool(entry.needs)
+
+
+@pytest.mark.parametrize("metric", RESAMPLED)
 @pytest.mark.parametrize("rows", [2, 5, 60])
 def test_resampling_at_once_is_the_library_sample_by_sample(metric: str, rows: int) -> None:
     rng = np.random.default_rng(rows)

@@ -99,11 +99,37 @@ def test_too_few_rows_of_a_class_to_hold_out() -> None:
         )
 
 
+def test_holdout_makes_what_is_missing() -> None:
+    labels = np.arange(200) % 2
+    divide = PROTOCOLS.get("holdout")
+    parts = divide(spec_of(), ["train"], lambda split: labels)
+    assert list(parts) == ["train", "dev", "test"]
+    rows = {name: part.rows.tolist() for name, part in parts.items()}
+    assert {name: len(found) for name, found in rows.items()} == {
+        "train": 162,
+        "dev": 18,
+        "test": 20,
+    }
+    assert sorted(row for found in rows.values() for row in found) == list(range(200))
+    assert labels[rows["test"]].sum() == 10  # by class
+    again = divide(spec_of(), ["train"], lambda split: labels)
+    assert again["test"].rows.tolist() == rows["test"]
+    parts = divide(spec_of(), ["train", "test"], lambda split: labels)
+    assert (parts["test"].source, parts["test"].rows) == ("test", None)
+    assert (len(parts["train"].rows), len(parts["dev"].rows)) == (180, 20)
+    parts = divide(spec_of(), ["train", "dev"], lambda split: labels)
+    assert (parts["dev"].source, parts["dev"].rows) == ("dev", None)
+    assert (len(parts["train"].rows), len(parts["test"].rows)) == (180, 20)
+
+
 def test_default_protocol() -> None:
     assert default_protocol(load_task("demo/nli")) == "official"
     assert default_protocol(load_task("glue/wnli")) == "scalearn"
+    whole = {"train": "a.csv", "dev": "b.csv", "test": "c.csv"}
+    assert default_protocol(spec_of(data={"files": whole})) == "official"
+    assert default_protocol(spec_of(data={"files": {"train": "a.csv"}})) == "holdout"
     assert default_protocol(spec_of(data={"files": {"train": "a.csv", "test": "b.csv"}})) == (
-        "official"
+        "holdout"
     )
     assert default_protocol(spec_of(data={"files": {"train": "a.csv", "dev": "b.csv"}})) == (
         "scalearn"

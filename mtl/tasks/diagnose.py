@@ -1,0 +1,115 @@
+"""Data that cannot be loaded: everything that is wrong with them, not only the first row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from mtl.errors import RequestError
+from mtl.tasks.findings import SHOWN, Example, Finding, share
+from mtl.tasks.kinds import KINDS
+from mtl.tasks.labels import LabelColumn
+from mtl.tasks.layout import class_names
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mtl.tasks.raw import RawRows
+
+
+def diagnose(rows: RawRows) -> list[Finding]:
+    """Unreadable files, missing columns, missing texts and labels that a task does not know.
+
+    Splits whose labels are all hidden (−1, official test data) are nothing to complain about.
+    """
+    found: list[Finding] = []
+    for split in rows.raw.splits:
+        try:
+            table = rows.table(split)
+        except RequestError as error:
+            found.append(Finding("unreadable", "problem", str(error).rstrip("."), split))
+            continue
+        found += _columns(rows, split, table)
+    return found
+
+
+def _columns(rows: RawRows, split: str, table: pa.Table) -> Iterator[Finding]:
+    spec = rows.spec
+    wanted = [*spec.columns, spec.label_column, *spec.table_columns]
+    missing = [name for name in dict.fromkeys(wanted) if name not in table.column_names]
+    if missing:
+        yield Finding(
+            "missing-column",
+            "problem",
+            f"no column {', '.join(map(repr, missing))} in {split} of {rows.raw.where}, only "
+            f"{', '.join(table.column_names)}; mend inputs or label_column in {spec.where}",
+            split,
+            len(table),
+            len(table),
+        )
+    for name in spec.columns:
+        if name in missing:
+            continue
+        empty = [row for row, value in enumerate(table.column(name).to_pylist()) if value is None]
+        if empty:
+            yield Finding(
+                "no-text",
+                "problem",
+                f"{share(len(empty), len(table))} of {split} have no text in column {name!r}",
+                split,
+                len(empty),
+                len(table),
+                [Example(rows.place(split, row)) for row in empty[:SHOWN]],
+            )
+    if spec.label_column not in missing and len(table):
+        yield from _labels(rows, split, table)
+
+
+def _labels(rows: RawRows, split: str, table: pa.Table) -> Iterator[Finding]:
+    """Every value of the label column that the task's kind refuses, with its rows."""
+    import pyarrow as pa
+
+    spec = rows.spec
+    if spec.kind == "multilabel" and not spec.labels:  # whatever stands there is a label
+        return
+    values = table.column(spec.label_column)
+    names = class_names(table.schema.metadata, spec.label_column)
+
+    def fault(column: pa.ChunkedArray) -> str | None:
+        label = LabelColumn(column, names, "", lambda row: "")
+        try:
+            KINDS.get(spec.kind).check_labels(spec, label)
+        except RequestError as error:
+            return str(error).lstrip(", :").rstrip(".")
+        return None
+
+    if fault(values) is None:
+        return
+    by_value: dict[str, list[int]] = {}
+    items: dict[str, Any] = {}
+    for row, value in enumerate(values.to_pylist()):
+        key = json.dumps(value, default=str)
+        by_value.setdefault(key, []).append(row)
+        items.setdefault(key, value)
+    if set(by_value) == {"-1"}:
+        return
+    for key, places in by_value.items():
+        why = fault(pa.chunked_array([pa.array([items[key]], type=values.type)]))
+        if why is None:
+            continue
+        check = "no-label" if items[key] is None else "unknown-label"
+        yield Finding(
+            check,
+            "problem",
+            f"{share(len(places), len(table))} of {split}: {_alone(why)}",
+            split,
+            len(places),
+            len(table),
+            [Example(rows.place(split, row)) for row in places[:SHOWN]],
+        )
+
+
+def _alone(why: str) -> str:
+    """What a reader says about one row, without its count of one."""
+    return why.replace(" (1 such rows)", "")

@@ -1,0 +1,261 @@
+"""``mtl.tasks new``: a first task file from the columns of somebody's files, and its guesses."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtl.errors import RequestError
+from mtl.files import write_text
+from mtl.tasks.columns import (
+    MOST_CLASSES,
+    MOST_WHOLE_NUMBERS,
+    Column,
+    find_label,
+    find_texts,
+    read_columns,
+)
+from mtl.tasks.protocols import default_protocol
+from mtl.tasks.spec import TaskSpec
+from mtl.tasks.yamls import SUFFIXES, catalog
+
+TOKENS_PER_WORD = 1.4
+"""About what the encoders' tokenizers make of English."""
+
+KINDS_DRAFTED = ("classification", "regression", "multilabel")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A task file that could be written.
+
+    Attributes:
+        content: the keys of the file.
+        guesses: what was guessed and how to say otherwise, a sentence each.
+    """
+
+    content: Mapping[str, Any]
+    guesses: tuple[str, ...]
+
+
+def draft_task(
+    task: str,
+    files: Mapping[str, Path],
+    home: Path,
+    *,
+    label: str | None = None,
+    texts: Sequence[str] = (),
+    kind: str | None = None,
+) -> Draft:
+    """Guess a task from the columns of its files.
+
+    Args:
+        task: the id, ``suite/name``.
+        files: split → file; ``train`` is one of them.
+        home: folder of the YAML file; paths are written relative to it where they lie near it.
+        label, texts, kind: what is known, in place of a guess.
+
+    Raises:
+        RequestError: unreadable files, no label or text to be found, a column that is not there.
+    """
+    columns = read_columns(list(files.values()))
+    guesses: list[str] = []
+    gold = _named(columns, label, "--label") if label else find_label(columns)
+    if not label:
+        guesses.append(f"label: column {gold.name!r} (--label COLUMN for another)")
+    used = [_named(columns, name, "--text") for name in texts] or find_texts(columns, gold.name)
+    if gold in used:
+        raise RequestError(f"Column {gold.name!r} cannot be text and label at once.")
+    if len(used) > 2:
+        raise RequestError(f"--text names {len(used)} columns; a task has one text or a pair.")
+    if not texts:
+        rest = [name for name in columns if name not in {gold.name, *(c.name for c in used)}]
+        beside = f"; not used: {', '.join(rest)}" if rest else ""
+        found = " and ".join(repr(column.name) for column in used)
+        guesses.append(f"texts: {found} (--text COLUMN [COLUMN] for others){beside}")
+    for column in used:
+        if set(column.name) & set("{}:!"):
+            raise RequestError(
+                f"Column {column.name!r}: a template cannot name a column with one of {{ }} : ! in "
+                "its name. Rename the column."
+            )
+    chosen, why = _kind(gold, kind)
+    if not kind:
+        guesses.append(f"kind: {chosen}, {why} (--kind {'|'.join(KINDS_DRAFTED)} for another)")
+    content: dict[str, Any] = {
+        "id": task,
+        "data": {"files": {split: _path(path, home) for split, path in files.items()}},
+        "kind": chosen,
+        "inputs": [f"{{{column.name}}}" for column in used],
+        "label_column": gold.name,
+    }
+    if chosen != "regression":
+        content["labels"] = _labels(gold)
+    content["metrics"], said = _metrics(gold, chosen, content.get("labels", []))
+    guesses += said
+    content["max_length"], said = _max_length(used)
+    guesses += said
+    missing = sum(value is None or value == "" for value in gold.values)
+    if missing:
+        guesses.append(f"{missing} of {len(gold.values)} rows have no label; remove or fill them")
+    protocol = default_protocol(TaskSpec.from_dict(content, home / "task.yaml"))
+    guesses.append(_splits(protocol))
+    if protocol != "official" and chosen == "classification" and _rare(gold):
+        content["stratify"] = False
+        guesses.append("stratify: false, because a class has too few rows for a share of each")
+    return Draft(content, tuple(guesses))
+
+
+def write_draft(draft: Draft, path: Path) -> TaskSpec:
+    """Write the task file; never over another one.
+
+    Raises:
+        RequestError: the file is there already, or another file defines the task.
+    """
+    task = str(draft.content["id"])
+    if path.suffix not in SUFFIXES:
+        raise RequestError(f"A task file ends in .yaml; {path} does not.")
+    if path.exists():
+        raise RequestError(f"{path} is there already; it is not overwritten. Give another --out.")
+    known = catalog().tasks
+    if task in known:
+        raise RequestError(f"There is a task {task} already, in {known[task]}. Choose another id.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, render(draft.content, path))
+    from mtl.tasks.spec import load_task
+
+    return load_task(str(path))
+
+
+def render(content: Mapping[str, Any], path: Path) -> str:
+    """The text of the YAML file. Text stands in double quotes, as in JSON: ``no`` is no false."""
+    lines = [f"# python -m mtl.tasks check {path}"]
+    for key, value in content.items():
+        if key == "data":
+            lines += ["data:", "  files:"]
+            lines += [f"    {split}: {_quoted(file)}" for split, file in value["files"].items()]
+        elif key in {"id", "kind", "metrics", "max_length", "stratify"}:
+            plain = f"[{', '.join(value)}]" if isinstance(value, list) else value
+            plain = str(plain).lower() if isinstance(value, bool) else plain
+            lines.append(f"{key}: {plain}")
+        else:
+            lines.append(f"{key}: {_quoted(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _path(path: Path, home: Path) -> str:
+    """Relative to the YAML file if both lie below the working folder, else whole."""
+    place, folder, here = path.resolve(), home.resolve(), Path.cwd().resolve()
+    if place.is_relative_to(folder) or (place.is_relative_to(here) and folder.is_relative_to(here)):
+        return os.path.relpath(place, folder)
+    return str(place)
+
+
+def _named(columns: Mapping[str, Column], name: str, option: str) -> Column:
+    if name not in columns:
+        from mtl.errors import did_you_mean
+
+        raise RequestError(
+            f"{option} {name}: there is no such column.{did_you_mean(name, columns)} The files "
+            f"have {', '.join(columns)}."
+        )
+    return columns[name]
+
+
+def _kind(gold: Column, asked: str | None) -> tuple[str, str]:
+    different = len(gold.distinct)
+    if asked is not None:
+        return asked, "as asked"
+    if gold.lists:
+        return "multilabel", "the labels are lists"
+    if gold.numbers is not None and not gold.names:
+        if not gold.whole:
+            return "regression", "the labels are numbers with fractions"
+        if different > MOST_WHOLE_NUMBERS:
+            return "regression", f"the labels are {different} different numbers"
+    if different > MOST_CLASSES:
+        raise RequestError(
+            f"Column {gold.name!r} has {different} different values; that is no class. Name "
+            "another column with --label, or say what it is with --kind."
+        )
+    if different < 2:
+        value = next(iter(gold.distinct), None)
+        raise RequestError(
+            f"Column {gold.name!r} holds only {value!r}; a classifier needs at least two classes."
+        )
+    return "classification", f"the labels are {different} different values"
+
+
+def _labels(gold: Column) -> list[str]:
+    """Names of the classes: as the file declares them; numbers by size; names by alphabet.
+
+    A name that starts with "not" or "non" comes first, because F1 looks at the second of two.
+    """
+    if gold.names:
+        return list(gold.names)
+    if gold.whole and not gold.lists:
+        if all(isinstance(value, bool) for value in gold.distinct):
+            return ["false", "true"]
+        return [str(number) for number in sorted({int(float(value)) for value in gold.distinct})]
+    return sorted(
+        map(str, gold.distinct),
+        key=lambda name: (not name.lower().startswith(("not", "non")), name),
+    )
+
+
+def _metrics(gold: Column, kind: str, labels: Sequence[str]) -> tuple[list[str], list[str]]:
+    if kind == "regression":
+        return ["pearson", "spearman"], []
+    if kind == "multilabel":
+        return ["macro_f1", "accuracy"], []
+    counts = Counter(map(str, gold.present))
+    name, most = counts.most_common(1)[0]
+    share = most / sum(counts.values())
+    if share > 0.8:
+        return ["macro_f1", "accuracy"], [
+            f"metrics: macro_f1 first, because {share:.0%} of the rows are {name!r}"
+        ]
+    if len(labels) == 2:
+        return ["accuracy", "f1"], [
+            f"metrics: accuracy and f1; f1 is that of {labels[1]!r}, the second label"
+        ]
+    return ["accuracy", "macro_f1"], []
+
+
+def _rare(gold: Column) -> bool:
+    """Whether 10 % of the rows, twice, cannot hold a row of every class."""
+    counts = Counter(map(str, gold.present))
+    return min(counts.values()) < 4 or 0.08 * sum(counts.values()) < len(counts)
+
+
+def _max_length(texts: Sequence[Column]) -> tuple[int, list[str]]:
+    """The least of 128, 256 and 512 tokens that most rows fit into."""
+    words = np.zeros(len(texts[0].values))
+    for column in texts:
+        words += [len(str(value or "").split()) for value in column.values]
+    tokens = float(np.quantile(words, 0.95)) * TOKENS_PER_WORD
+    length = next((size for size in (128, 256) if tokens <= size), 512)
+    if length == 128:
+        return length, []
+    return length, [f"max_length: {length}, because 1 row in 20 has about {tokens:.0f} tokens"]
+
+
+def _splits(protocol: str) -> str:
+    return {
+        "official": "splits: the three files as they are (protocol official)",
+        "scalearn": "splits: the dev file is the test; 10 % of train are held out as dev (protocol "
+        "scalearn)",
+        "holdout": "splits: what is missing of test and dev is held out of train, 10 % each, "
+        "always the same rows (protocol holdout)",
+    }[protocol]

@@ -1,0 +1,198 @@
+"""Bad files: every one is one clear message with the file and the row, and nothing is written."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cli_bench import entries, mtl, refused
+
+GOOD = "".join(f"the cat sees bird {n},{'ab'[n % 2]}\n" for n in range(40))
+HEADER = "text,label\n"
+LONG = "x" * 10_485_760
+
+
+def lines(*rows: object) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def row(n: int) -> dict[str, object]:
+    return {"text": f"the cat {n}", "label": "ab"[n % 2]}
+
+
+def archive() -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as file:
+        file.writestr("xl/workbook.xml", HEADER + GOOD)
+    return stream.getvalue()
+
+
+def parquet(columns: dict[str, list[object]]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as files
+
+    stream = io.BytesIO()
+    files.write_table(pa.table(columns), stream)
+    return stream.getvalue()
+
+
+MANY = [f"the cat {n}" for n in range(40)]
+BAD: dict[str, tuple[str, str | bytes | Callable[[], bytes], str, str]] = {
+    # name: file, content, where, what
+    "a quote that never closes": (
+        "t.csv",
+        HEADER + GOOD + 'a dog,"a\n' + GOOD,
+        "line 42",
+        "Check the quotes",
+    ),
+    "a quote that closes too soon": (
+        "t.csv",
+        HEADER + GOOD + '"the "old" cat",a\n',
+        "line 42",
+        "Check the quotes",
+    ),
+    "a quote that closes rows later": (
+        "t.csv",
+        HEADER + 'the dog,"a\n' + GOOD + 'the cat,"b"\n',
+        "line 2",
+        "Check the quotes",
+    ),
+    "an unquoted comma": ("t.csv", HEADER + GOOD + "yes, a dog,a\n", "line 42", "3 cells where"),
+    "a row with a cell missing": ("t.csv", HEADER + GOOD + "the dog\n", "line 42", "1 cells where"),
+    "semicolons": ("t.csv", "text;label\nthe cat;a\n", "line 1", "by semicolons"),
+    "tabs in a csv": ("t.csv", "text\tlabel\nthe cat\ta\n", "line 1", "suffix .tsv"),
+    "two columns of one name": ("t.csv", "text,text\na,b\n", "line 1", "two columns are called"),
+    "a cell of 10 MB": ("t.csv", HEADER + GOOD + LONG + ",a\n", "line 42", "1,048,576 characters"),
+    "a line of 10 MB": (
+        "t.jsonl",
+        lines(*map(row, range(40)), {"text": LONG, "label": "a"}),
+        "line 41",
+        "1,048,576 characters",
+    ),
+    "Latin-1": ("t.csv", (HEADER + GOOD).encode() + b"caf\xe9,a\n", "line 42", "iconv"),
+    "UTF-16": ("t.csv", codecs.BOM_UTF16_LE + HEADER.encode("utf-16-le"), "line 1", "UTF-16"),
+    "UTF-16 without a mark": ("t.csv", (HEADER + GOOD).encode("utf-16-le"), "line 1", "NUL"),
+    "a NUL character": ("t.csv", HEADER + GOOD + "a \0 dog,a\n", "line 42", "NUL"),
+    "a NUL character in JSON lines": ("t.jsonl", lines(row(0)) + "\0\0\n", "line 2", "NUL"),
+    "a spreadsheet": ("t.csv", archive, "line 1", "spreadsheet"),
+    "a compressed file": ("t.tsv", lambda: gzip.compress(b"a\tb\n"), "line 1", "gunzip"),
+    "parquet called csv": ("t.csv", lambda: parquet({"text": ["a"]}), "line 1", ".parquet"),
+    "csv called parquet": ("t.parquet", HEADER + GOOD, "t.parquet", "no parquet file"),
+    "half a parquet file": (
+        "t.parquet",
+        lambda: parquet({"text": list(MANY), "label": list("ab" * 20)})[:-40],
+        "t.parquet",
+        "damaged",
+    ),
+    "an empty file": ("t.csv", "", "t.csv", "is empty"),
+    "an empty JSON lines file": ("t.jsonl", "\n", "t.jsonl", "is empty"),
+    "names of columns only": ("t.csv", HEADER, "t.csv", "is empty"),
+    "half a line of JSON": (
+        "t.jsonl",
+        lines(row(0), row(1)) + '{"text": "th',
+        "line 3",
+        "no valid",
+    ),
+    "a list among objects": ("t.jsonl", lines(row(0), ["the cat", "a"]), "line 2", "an object"),
+    "numbers among texts": (
+        "t.jsonl",
+        lines(*map(row, range(40)), {"text": 7, "label": "a"}),
+        "line 41",
+        "holds 7 (int)",
+    ),
+    "texts among numbers": (
+        "t.jsonl",
+        lines(*({**row(n), "label": n % 2} for n in range(40)), {"text": "x", "label": "a"}),
+        "line 41",
+        "holds 'a' (str)",
+    ),
+    "an object among texts": (
+        "t.jsonl",
+        lines(*map(row, range(40)), {"text": {"en": "x"}, "label": "a"}),
+        "line 41",
+        "(dict)",
+    ),
+    "no text": (
+        "t.jsonl",
+        lines(*map(row, range(40)), {"text": None, "label": "a"}),
+        "line 41",
+        "text",
+    ),
+    "no label": ("t.jsonl", lines(*map(row, range(40)), {"text": "x"}), "line 41", "no label"),
+    "an unknown label": ("t.csv", HEADER + GOOD + "the dog,c\n", "line 42", "'c' is none of"),
+    "a number as a label": ("t.csv", HEADER + GOOD + "the dog,2\n", "line 42", "2 is none of"),
+    "no such column": ("t.csv", "txt,label\n" + GOOD, "t.csv", "no column 'text'"),
+    "nulls in parquet": (
+        "t.parquet",
+        lambda: parquet({"text": [*MANY, None], "label": list("ab" * 20 + "a")}),
+        "row 40",
+        "text",
+    ),
+}
+
+
+def task_over(folder: Path, name: str, content: str | bytes | Callable[[], bytes]) -> Path:
+    made = content() if callable(content) else content
+    (folder / name).write_bytes(made.encode() if isinstance(made, str) else made)
+    (folder / "good.csv").write_text(HEADER + GOOD)
+    path = folder / "task.yaml"
+    path.write_text(
+        f"id: own/t\ndata: {{files: {{train: {name}, dev: good.csv, test: good.csv}}}}\n"
+        'kind: classification\ninputs: ["{text}"]\nlabels: [a, b]\nmetrics: [accuracy]\n'
+    )
+    return path
+
+
+@pytest.mark.parametrize("case", list(BAD))
+def test_bad_files(case: str, tmp_path: Path) -> None:
+    name, content, where, what = BAD[case]
+    task = task_over(tmp_path, name, content)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    said = mtl("tasks", "show", task, "--split", "dev")
+    refused(said, where, what, name)
+    assert len(said.err) < 700
+    assert said.err.count("\n") == 1
+    checked = mtl("tasks", "check", task, "--json")
+    assert (checked.code, checked.err) == (1, "")
+    (finding,) = checked.json["tasks"][0]["findings"]
+    assert finding["level"] == "problem"
+    told = finding["text"] + "".join(example["place"] for example in finding["examples"])
+    for part in (where, name):
+        assert part in told
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("files", "protocol", "parts"),
+    [
+        ("{train: nope.csv}", "official", ["'train'", "nope.csv", "is missing"]),
+        ("{validation: good.csv}", "holdout", ["none of the splits train", "validation"]),
+        ("{train: good.csv}", "official", ["none of the splits validation, dev", "good.csv"]),
+        ("{train: good.csv, dev: good.csv}", "official", ["none of the splits test"]),
+        ("{train: good.csv}", "scalearn", ["none of the splits validation, dev"]),
+    ],
+)
+def test_missing_splits(files: str, protocol: str, parts: list[str], tmp_path: Path) -> None:
+    task = task_over(tmp_path, "t.csv", HEADER + GOOD)
+    task.write_text(
+        task.read_text().replace("{train: t.csv, dev: good.csv, test: good.csv}", files)
+    )
+    refused(mtl("tasks", "show", task, "--protocol", protocol), "own/t", *parts)
+    said = mtl("tasks", "check", task, "--protocol", protocol, "--json")
+    assert said.code == 1
+    (problem,) = said.json["tasks"][0]["problems"]
+    for part in parts:
+        assert part in problem
+
+
+def test_training_says_the_same_before_anything_is_written(mini: Path, tmp_path: Path) -> None:
+    task = task_over(tmp_path, "t.csv", HEADER + GOOD + "the dog,c\n")
+    refused(mtl("train", "--task", task), "line 42", "t.csv", "'c' is none of")
+    assert not entries(mini)
+    assert not (tmp_path / "runs").exists()
