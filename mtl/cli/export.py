@@ -22,7 +22,9 @@ def main(argv: Sequence[str]) -> int:
     parser = PlainParser(prog="mtl.export", description=__doc__)
     parser.add_argument("entry", help="reference, its last parts, or the start of its digest")
     parser.add_argument("folder", metavar="DIR", help="folder to write: absent or empty")
-    parser.add_argument("--to", choices=("adapters",), required=True, help="who is to load it")
+    parser.add_argument(
+        "--to", choices=("adapters", "peft"), required=True, help="who is to load it"
+    )
     parser.add_argument("--model", help="the entry's base: Hub name, folder, 'demo' [MTL_MODEL]")
     parser.add_argument("--zoo", help="folder of the zoo [MTL_ZOO, ./adapters_zoo]")
     parser.add_argument("--data-root", help="local mirror of Hub datasets [MTL_DATA_ROOT]")
@@ -106,7 +108,7 @@ def _chosen(options: Namespace) -> ExportOptions:
         tolerance = 0.01 if options.tolerance is None else options.tolerance
         rows = 512 if options.text_rows is None else options.text_rows
         narrowing = Narrowing(options.width, tolerance, options.shrink, rows)
-    return ExportOptions(options.prune, narrowing, distilling, options.evaluate)
+    return ExportOptions(options.to, options.prune, narrowing, distilling, options.evaluate)
 
 
 def base_of(entry: Entry, options: Namespace) -> str:

@@ -195,4 +195,6 @@ SOUP = Composition(
     summary="the sources' weights averaged by similarity of texts; only the head learns",
     citation="Chronopoulou et al. 2023, AdapterSoup, arXiv:2302.07027; spec composition §6.4",
     prepare=prepare,
+    kinds=("bottleneck",),
+    refusal="a sum of averaged factors is no average of low-rank deltas",
 )

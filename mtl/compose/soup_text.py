@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from mtl.errors import RequestError
-from mtl.tasks import load_task
-from mtl.train.workspace import load_task_data
+from mtl.train.workspace import load_recorded_data
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
@@ -48,14 +47,7 @@ def similarities(
         if entry.manifest.task["id"] == target.spec.id:
             found.append(float(ours @ ours))
             continue
-        limit = int(entry.manifest.run_settings.get("max_train_samples") or 0)
-        data = load_task_data(
-            load_task(entry.manifest.task["id"]),
-            workspace,
-            entry.manifest.data["protocol"],
-            limit,
-            int(entry.manifest.run_settings.get("max_eval_samples") or 0),
-        )
+        data = load_recorded_data(entry.manifest, workspace)
         found.append(float(ours @ mean_embedding(training_texts(data, rows), model, tokenizer)))
     return found
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from mtl.engine import Attachment, EvalSet, Evaluation, evaluate, open_device
 from mtl.errors import RequestError
-from mtl.tasks import encode, load_task
-from mtl.train.workspace import Workspace, load_task_data
+from mtl.tasks import encode
+from mtl.train.workspace import Workspace, load_recorded_data
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,19 +43,11 @@ class EntryData:
             RequestError: data that cannot be had, or that are not the ones of the run.
         """
         manifest = self.entry.manifest
-        spec = load_task(manifest.task["id"])
-        limits = manifest.run_settings
-        data = load_task_data(
-            spec,
-            self.workspace,
-            manifest.data["protocol"],
-            limits.get("max_train_samples", 0),
-            limits.get("max_eval_samples", 0),
-        )
+        data = load_recorded_data(manifest, self.workspace)
         if data.fingerprint != manifest.data["fingerprint"]:
             raise RequestError(
-                f"The data of {spec.id} are not those that {self.entry.ref} was trained and tested "
-                f"on: fingerprint {data.fingerprint[:12]}, recorded "
+                f"The data of {data.spec.id} are not those that {self.entry.ref} was trained and "
+                f"tested on: fingerprint {data.fingerprint[:12]}, recorded "
                 f"{manifest.data['fingerprint'][:12]}. Give the same data with --data-root."
             )
         return data

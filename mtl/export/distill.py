@@ -35,6 +35,7 @@ from mtl.export.stock import install
 from mtl.methods import as_source
 from mtl.methods.placement import signature
 from mtl.methods.source import activation, plain_source
+from mtl.tasks.spans import MASKED
 
 if TYPE_CHECKING:
     from mtl.export.data import EntryData
@@ -245,6 +246,8 @@ def matching_loss(
         (a[mask] - b[mask]).square().mean() / b[mask].square().mean()
         for a, b in zip(ours, theirs, strict=True)
     ]
+    real = wanted > MASKED  # of answer spans, padding has no logits
+    logits, wanted = logits[real], wanted[real]
     spread = wanted.var(unbiased=False).clamp_min(1e-6)
     return torch.stack(hidden).mean() + (logits - wanted).square().mean() / spread
 
@@ -255,11 +258,12 @@ def _train(teacher: Network, student: Network, data: EntryData, how: Distilling)
     for parameter in parameters.values():
         parameter.requires_grad_(True)
     wanted = data.score(teacher, "dev").logits
-    spread = max(float(wanted.var()), 1e-12)
+    real = wanted > MASKED
+    spread = max(float(wanted[real].var()), 1e-12)
 
     def error() -> float:
         found = data.score(student, "dev").logits
-        return float(((found - wanted) ** 2).mean()) / spread
+        return float(((found - wanted)[real] ** 2).mean()) / spread
 
     errors = [error()]
     best = {name: parameter.detach().clone() for name, parameter in parameters.items()}

@@ -5,15 +5,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from mtl.backbone import Network
 from mtl.backbone.heads import CONFIG_FILE as HEAD_CONFIG
 from mtl.backbone.heads import WEIGHTS_FILE as HEAD_WEIGHTS
-from mtl.backbone.network import INPUTS
 from mtl.errors import RequestError
 from mtl.export import proof
 from mtl.export.card import write_card
@@ -23,10 +23,19 @@ from mtl.export.distill import Distilling, distil
 from mtl.export.folder import check_free, filling
 from mtl.export.folding import Folded, check_base_unchanged, fold
 from mtl.export.load import Loaded, load_entry
+from mtl.export.low_rank import (
+    FoldedLowRank,
+    fold_low_rank,
+    load_peft,
+    write_peft_lora,
+    write_stock_lora,
+)
 from mtl.export.omega import NEAR_ZERO, near_zero, omega_sizes
-from mtl.export.stock import install, load_stock, stock_logits, write_adapter, write_pickled
+from mtl.export.stock import StockNetwork, install, load_stock, write_adapter, write_pickled
 from mtl.files import read_json
 from mtl.methods import find_method
+from mtl.methods.low_rank import Factors
+from mtl.methods.low_rank import install as install_low_rank
 from mtl.train.store import versions
 
 if TYPE_CHECKING:
@@ -40,12 +49,14 @@ class ExportOptions:
     """How to export.
 
     Attributes:
+        form: ``adapters`` or ``peft``: the library that is to load it.
         prune: drop sources whose omega is at most this share of the largest; None keeps all.
         narrow: fewer units, None keeps all.
         distil: train an adapter that comes close, in place of folding.
         evaluate: score the exported files on every split that is no training data.
     """
 
+    form: str = "adapters"
     prune: float | None = None
     narrow: Narrowing | None = None
     distil: Distilling | None = None
@@ -66,17 +77,6 @@ class ExportOptions:
         return self.prune is None and self.narrow is None and self.distil is None
 
 
-class StockNetwork(nn.Module):
-    """A model of stock ``adapters`` as batch → logits."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, batch: Mapping[str, Any]) -> Tensor:
-        return stock_logits(self.model, {name: batch[name] for name in INPUTS if name in batch})
-
-
 @dataclass(frozen=True)
 class Shaped:
     """What is written: a folded adapter, or the entry's own as it is.
@@ -87,7 +87,7 @@ class Shaped:
         further: more for the record.
     """
 
-    folded: Folded | None
+    folded: Folded | FoldedLowRank | None
     changes: Mapping[str, Any]
     further: Mapping[str, Any]
 
@@ -109,27 +109,22 @@ def export_entry(
     shaped = shape(loaded, data, sizes, options)
     name = str(entry.manifest.head["name"])
     with filling(folder) as temporary:
-        if shaped.folded is None:
-            assert loaded.save is not None
-            loaded.save(temporary, backbone.base.id)
-        else:
-            write_adapter(temporary, shaped.folded, backbone, name)
         for file in (HEAD_CONFIG, HEAD_WEIGHTS):
             shutil.copyfile(entry.folder / file, temporary / file)
-        write_pickled(temporary)
-        stock = StockNetwork(load_stock(backbone, temporary))
+        stock = write_form(temporary, shaped.folded, loaded, backbone, options.form)
         reference: nn.Module = loaded.network
         if not options.exact and shaped.folded is not None:
             reference = folded_network(shaped.folded, loaded, backbone)
-        proven = proof.compare(reference, stock, proof.proof_batch(backbone))
+        choices = read_json(temporary / HEAD_CONFIG)["config"].get("num_choices", 1)
+        proven = proof.compare(reference, stock, proof.proof_batch(backbone, choices=choices))
         proof.check(proven, "What stock adapters makes of the exported files")
         proven["reference"] = "the entry" if options.exact else "the approximation of the entry"
-        proven["other"] = f"adapters {versions()['adapters']}"
+        proven["other"] = f"{options.form} {version(options.form)}"
         measured = {}
         if options.evaluate:
             measured = {split: data.score(stock, split) for split in data.tests()}
         record = {
-            "form": "adapters",
+            "form": options.form,
             "name": name,
             "entry": entry.ref,
             "digest": entry.digest,
@@ -139,7 +134,8 @@ def export_entry(
             "proof": proven,
             "scores": scores(measured),
             "changes": shaped.changes,
-            "late_dropout": bool(shaped.folded and shaped.folded.placement.get("late_dropout")),
+            "late_dropout": isinstance(shaped.folded, Folded)
+            and bool(shaped.folded.placement.get("late_dropout")),
             "command": workspace.command,
             "versions": versions(),
             **shaped.further,
@@ -148,10 +144,41 @@ def export_entry(
     return record
 
 
+def write_form(
+    folder: Path,
+    folded: Folded | FoldedLowRank | None,
+    loaded: Loaded,
+    backbone: Backbone,
+    form: str,
+) -> nn.Module:
+    """Write adapter and ``.bin`` twins beside the head; the files as stock libraries run them."""
+    name = str(loaded.entry.manifest.head["name"])
+    if form == "peft":
+        assert isinstance(folded, FoldedLowRank)
+        write_peft_lora(folder, folded, backbone)
+        return Network(load_peft(backbone, folder), loaded.network.head).eval()
+    if folded is None:
+        assert loaded.save is not None
+        loaded.save(folder, backbone.base.id)
+    elif isinstance(folded, FoldedLowRank):
+        write_stock_lora(folder, folded, backbone, name)
+    else:
+        write_adapter(folder, folded, backbone, name)
+    write_pickled(folder)
+    return StockNetwork(load_stock(backbone, folder))
+
+
 def shape(
     loaded: Loaded, data: EntryData, sizes: Sequence[float] | None, options: ExportOptions
 ) -> Shaped:
     """Fold, and then whatever approximation is asked for, each with its measured change."""
+    if loaded.low_rank:
+        return _shape_low_rank(loaded, data, sizes, options)
+    if options.form == "peft":
+        raise RequestError(
+            f"Cannot export {loaded.entry.ref} to peft: it has adapters of another kind "
+            f"({loaded.sources[0].manifest.method}), peft only low-rank ones. Use --to adapters."
+        )
     if stays_as_it_is(loaded):
         if not options.exact:
             raise RequestError(
@@ -183,6 +210,22 @@ def shape(
     return Shaped(folded, changes, further)
 
 
+def _shape_low_rank(
+    loaded: Loaded, data: EntryData, sizes: Sequence[float] | None, options: ExportOptions
+) -> Shaped:
+    if options.narrow is not None or options.distil is not None:
+        raise RequestError(
+            f"--width and --distill are for bottlenecks; {loaded.entry.ref} is low-rank, and "
+            "folds exactly."
+        )
+    folded = fold_low_rank(loaded)
+    if options.prune is None:
+        return Shaped(folded, {}, {})
+    folded = fold_low_rank(loaded, near_zero(list(sizes or [1.0]), options.prune))
+    network = folded_network(folded, loaded, data.backbone)
+    return Shaped(folded, {"pruning": measured_change(loaded, network, data)}, {})
+
+
 def measured_change(loaded: Loaded, network: nn.Module, data: EntryData) -> dict[str, Any]:
     """Split → what ``network`` changes against the entry, on every split that is not trained on."""
     return {
@@ -191,10 +234,17 @@ def measured_change(loaded: Loaded, network: nn.Module, data: EntryData) -> dict
     }
 
 
-def folded_network(folded: Folded, loaded: Loaded, backbone: Backbone) -> Network:
+def folded_network(folded: Folded | FoldedLowRank, loaded: Loaded, backbone: Backbone) -> Network:
     """The folded adapter and the entry's head on a fresh encoder."""
     encoder = backbone.encoder()
-    install(encoder, folded, NAME)
+    if isinstance(folded, FoldedLowRank):
+        single = {
+            site: Factors(found.down.float(), found.up.float())
+            for site, found in folded.sites.items()
+        }
+        install_low_rank(encoder, NAME, single)
+    else:
+        install(encoder, folded, NAME)
     return Network(encoder, loaded.network.head).eval()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from mtl.engine import Attachment
 from mtl.errors import RequestError
 from mtl.methods import find_method, load
 from mtl.methods.base import make_settings
+from mtl.methods.low_rank import Factors, low_rank_sources
 from mtl.train.load import check_base
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Loaded:
         composed: None for a single adapter.
         save: writes a single adapter as its method stores it; None for a composition.
         densify: makes a single adapter readable as a source; None where it is.
+        factors: of a single low-rank adapter by site; None for others and compositions.
     """
 
     entry: Entry
@@ -43,6 +45,12 @@ class Loaded:
     composed: Composed | None
     save: Callable[[Path, str], None] | None = None
     densify: Callable[[], None] | None = None
+    factors: Callable[[], Mapping[str, Factors]] | None = None
+
+    @property
+    def low_rank(self) -> bool:
+        """Whether it consists of deltas of linear modules."""
+        return find_method(self.sources[0].manifest.method).composes == "low_rank"
 
 
 def load_entry(entry: Entry, zoo: Zoo, backbone: Backbone) -> Loaded:
@@ -77,4 +85,13 @@ def load_entry(entry: Entry, zoo: Zoo, backbone: Backbone) -> Loaded:
     ready = None
     if method.as_source is not None:
         ready = partial(method.as_source, encoder, settings, name)
-    return Loaded(entry, [entry], [name], network, attached, None, tuned.save, ready)
+    factors = None
+    if method.composes == "low_rank" and method.load_source is not None:
+        load_source = method.load_source
+
+        def factors() -> Mapping[str, Factors]:
+            own = backbone.encoder()
+            load_source(own, settings, name, entry.folder)
+            return low_rank_sources(own)[name]
+
+    return Loaded(entry, [entry], [name], network, attached, None, tuned.save, ready, factors)

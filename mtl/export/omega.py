@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from mtl.compose.scalearn import ScaLearnSite
-from mtl.compose.sites import site_keys
 
 if TYPE_CHECKING:
     from mtl.export.load import Loaded
@@ -24,7 +23,7 @@ def omega_sizes(loaded: Loaded) -> list[float] | None:
     """
     if loaded.composed is None:
         return None
-    sites = [s for s in site_keys(loaded.network.encoder).values() if isinstance(s, ScaLearnSite)]
+    sites = [s for s in loaded.network.encoder.modules() if isinstance(s, ScaLearnSite)]
     if not sites or sites[0].combine is not None:
         return None
     squares = torch.stack([site.effective().double().square().mean(1) for site in sites])

@@ -18,11 +18,15 @@ TOLERANCE = 1e-5
 ROWS, TOKENS = 16, 48
 
 
-def proof_batch(backbone: Backbone, *, rows: int = ROWS, tokens: int = TOKENS) -> dict[str, Tensor]:
+def proof_batch(
+    backbone: Backbone, *, rows: int = ROWS, tokens: int = TOKENS, choices: int = 1
+) -> dict[str, Tensor]:
     """A padded batch of random text of the base's vocabulary, the same for a tokenizer.
 
-    Every second row is a pair of texts; lengths differ, so that padding is in it.
+    Every second row is a pair of texts; lengths differ, so that padding is in it. With several
+    choices per example, the rows are a multiple of them.
     """
+    rows = -(-rows // choices) * choices
     tokenizer = backbone.tokenizer
     generator = torch.Generator().manual_seed(0)
     special = set(tokenizer.all_special_ids)

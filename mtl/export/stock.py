@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import io
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,11 @@ from torch import Tensor, nn
 from mtl.backbone.adapter_files import WEIGHTS_FILE, alone, save_adapter
 from mtl.backbone.heads import WEIGHTS_FILE as HEAD_WEIGHTS
 from mtl.backbone.injection import bottleneck_layers
+from mtl.backbone.network import INPUTS
 from mtl.errors import RunError
 from mtl.files import read_safetensors, write_bytes
 from mtl.methods.pfeiffer import exact_reduction_factor
+from mtl.tasks.spans import MASKED
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
@@ -122,10 +125,21 @@ def load_stock(backbone: Backbone, folder: Path, dtype: torch.dtype = torch.floa
     return model.to(dtype).eval()
 
 
-@torch.no_grad()
-def stock_logits(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-    """Logits (N,C) of a stock model: one row per sequence."""
-    output = model(**inputs)
-    if hasattr(output, "start_logits"):
-        return torch.stack([output.start_logits, output.end_logits], -1)
-    return output.logits
+class StockNetwork(nn.Module):
+    """A model of stock ``adapters`` as batch → logits, in the shapes of ``mtl``'s networks.
+
+    Multiple choice: one logit per encoding (N,1); span extraction: (N,T,2), masked at padding.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Mapping[str, Any]) -> Tensor:
+        inputs = {name: batch[name] for name in INPUTS if name in batch}
+        output = self.model(**inputs)
+        if hasattr(output, "start_logits"):
+            both = torch.stack([output.start_logits, output.end_logits], -1)
+            return both.masked_fill((inputs["attention_mask"] == 0).unsqueeze(-1), MASKED)
+        rows = inputs["input_ids"].shape[0]
+        return output.logits.reshape(rows, -1)

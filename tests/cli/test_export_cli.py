@@ -252,3 +252,40 @@ def test_distilling_what_does_not_fold(stocked: Path, tmp_path: Path) -> None:
     assert said.json["width"] == 6
     refused(mtl("export", ref, tmp_path / "d", *line, "--prune"), "--prune")
     refused(mtl("export", ref, tmp_path / "d", *line, "--tolerance", "0.1"), "--tolerance")
+
+
+def test_low_rank_sources_become_one_lora(mini: Path, tmp_path: Path) -> None:
+    line = ["--suite", "mini", "--epochs", "1", "--json"]
+    assert mtl("train", *line, "--method", "lora", "--set", "rank=2").code == 0
+    said = mtl("compose", *line, "--target", "same", "--source-method", "lora")
+    assert said.code == 0, said
+    ref = said.json["runs"][0]["ref"]
+    said = mtl("export", ref, tmp_path / "peft", "--to", "peft", "--evaluate", "--json")
+    assert said.code == 0, said
+    assert said.json["width"] == 6
+    stored = read(mini / ref, "manifest.json")["metrics"]["test"]["accuracy"]["value"]
+    assert said.json["scores"]["test"]["accuracy"] == pytest.approx(stored)
+    assert {path.name for path in (tmp_path / "peft").iterdir()} == {
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "export.json",
+        "head_config.json",
+        "model_head.safetensors",
+    }
+    assert "PeftModel" in (tmp_path / "peft" / "README.md").read_text()
+    said = mtl("export", ref, tmp_path / "stock", "--to", "adapters", "--json")
+    assert said.code == 0, said
+    assert {path.name for path in (tmp_path / "stock").iterdir()} == FILES
+    for method, values in (("sora", ["rank=3"]), ("vera", ["rank=8"])):
+        made = mtl("train", *line, "--task", "mood", "--method", method, "--set", *values)
+        assert made.code == 0, made
+        said = mtl("export", f"mood/{method}/seed0", tmp_path / method, "--to", "peft", "--json")
+        assert said.code == 0, (method, said)
+    refused(mtl("export", ref, tmp_path / "x", "--to", "peft", "--width", "2"), "folds exactly")
+
+
+def test_bottlenecks_are_nothing_for_peft(composition: str, stocked: Path, tmp_path: Path) -> None:
+    said = mtl("export", composition, tmp_path / "x", "--to", "peft")
+    refused(said, "peft only low-rank ones", "--to adapters")
+    assert not (tmp_path / "x").exists()
