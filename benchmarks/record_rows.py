@@ -52,13 +52,15 @@ def make(folder: Path, rows: int, model: str) -> None:
     def text(length: int) -> str:
         return " ".join(words[np.minimum(share.searchsorted(rng.random(length)), len(words) - 1)])
 
+    pool = [text(1 + place % 3).title() for place in range(20_000)]
+
     def shard(number: int, size: int) -> pa.Table:
         found = []
         for index in range(size):
             if not found or index % 3 != 1:  # two passages for three queries
                 passage = text(max(40, int(rng.normal(WORDS, 40)))) + "\n@highlight\n" + text(12)
             low = max(2, int(rng.poisson(ENTITIES)))
-            entities = [text(int(rng.integers(1, 4))).title() for _ in range(low)]
+            entities = [pool[place] for place in rng.integers(len(pool), size=low)]
             before, after = text(QUERY_WORDS // 2), text(QUERY_WORDS // 2)
             spans = {"text": entities, "start": [0] * low, "end": [1] * low}
             found.append(

@@ -84,7 +84,9 @@ def check_task(
     report = TaskReport(spec.id, protocol=protocol or default_protocol(spec))
     try:
         report.rows = RawRows(spec, data_root)
-        report.data = load_data(spec, data_root=data_root, protocol=report.protocol)
+        report.data = load_data(
+            spec, data_root=data_root, protocol=report.protocol, check_classes=False
+        )
     except MtlError as error:
         report.findings += diagnose(report.rows) if report.rows else []
         if not report.findings:
@@ -169,7 +171,14 @@ def _labels(report: TaskReport, name: str, split: Split) -> tuple[dict[str, Any]
     found = []
     absent = [label for label, count in by_label.items() if not count]
     listed = ", ".join(map(repr, absent))
-    if absent and name == "train":
+    present = [label for label, count in by_label.items() if count]
+    if name == "train" and spec.kind == "classification" and len(present) == 1:
+        text = (
+            f"all {rows} training rows have the label {present[0]!r}; a classifier needs at least "
+            "two classes"
+        )
+        found.append(Finding("one-class", "problem", text, name, rows, rows))
+    elif absent and name == "train":
         text = (
             f"no training row has the label {listed}; add rows, or take the label out of the list"
         )
@@ -177,7 +186,7 @@ def _labels(report: TaskReport, name: str, split: Split) -> tuple[dict[str, Any]
     elif absent:
         text = f"{name}: no row has the label {listed}"
         found.append(Finding("absent-label", "remark", text, name, 0, rows))
-    if name == "train":
+    if name == "train" and len(present) > 1:
         found += _imbalance(by_label, rows, single=labels.ndim == 1)
     return {"labels": by_label}, found
 

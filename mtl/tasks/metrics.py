@@ -86,7 +86,8 @@ def _score(
     metric: Metric, predictions: np.ndarray, labels: np.ndarray, table: Mapping[str, Any] | None
 ) -> float:
     if metric.grouped is not None:
-        return float(np.mean(metric.grouped(labels, predictions, _columns(metric, table))))
+        values = metric.grouped(labels, predictions, _columns(metric, table))
+        return float(np.mean(values)) if len(values) else 0.0  # nothing chosen, nothing right
     assert metric.compute is not None  # one of the two is given
     return float(metric.compute(labels, predictions, np.ones(len(labels))))
 

@@ -41,10 +41,8 @@ class RawRows:
                 try:
                     table = PREPARE.get(self.spec.prepare)(table)
                 except RequestError as error:
-                    where = f"Split {split!r} of {self.raw.where}"
-                    raise RequestError(
-                        f"{where}, prepare {self.spec.prepare!r}: {error}"
-                    ) from error
+                    place = f"Split {split!r} of {self.raw.where}, prepare {self.spec.prepare!r}"
+                    raise RequestError(f"{place}: {error}") from error
             self._tables[split] = table
         return self._tables[split]
 

@@ -188,6 +188,16 @@ def test_imbalance_and_rare_labels(clean: Any, tmp_path: Path) -> None:
     assert said.code == 0
 
 
+def test_one_class_is_a_problem_and_can_still_be_compared_with(clean: Any, tmp_path: Path) -> None:
+    path = write_task(tmp_path, "t", clean)
+    other = {**clean, "train": [{**row, "label": "a"} for row in clean["test"]]}
+    single = write_task(tmp_path, "single", other)
+    (found,) = findings(mtl("tasks", "check", single, "--json"), "one-class")
+    assert "all 50 training rows have the label 'a'" in found["text"]
+    said = mtl("tasks", "check", path, "--against", single, "--json")
+    assert [f["count"] for f in findings(said, "leak-exact")] == [50]
+
+
 def test_everything_that_is_wrong_with_a_file_at_once(clean: Any, tmp_path: Path) -> None:
     """Not only the first row: how many, which values, and where."""
     for row in (4, 6, 8, 10):

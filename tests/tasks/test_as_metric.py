@@ -78,6 +78,23 @@ def test_metrics_over_groups_take_the_columns_they_need() -> None:
     assert found == {"question_em": 0.5, "question_em_stderr": pytest.approx(0.5)}
 
 
+@pytest.mark.parametrize("name", [name for name in METRICS if name not in PLAIN])
+@pytest.mark.parametrize("constant", [0, 1])
+def test_constants_over_groups(name: str, constant: int) -> None:
+    """Nothing chosen, or everything: a number from 0 to 1."""
+    columns = {"group": [0, 0, 1, 1], "f1": [0.5, 1.0, 0.0, 1.0], "em": [0.0, 1.0, 0.0, 1.0]}
+    needed = next(iter(METRICS.get(name).needs.values()))
+    found = as_evaluate(name).compute(
+        predictions=[constant] * 4,
+        references=[0, 1, 0, 1],
+        stderr=True,
+        **{column: columns[column] for column in needed},
+    )
+    assert all(np.isfinite(list(found.values())))
+    if constant == 0:
+        assert found == {name: 0.0, f"{name}_stderr": 0.0}
+
+
 def test_several_at_once() -> None:
     labels, predictions = pair("f1")
     both = evaluate.combine([as_evaluate("f1"), as_evaluate("matthews")])
