@@ -229,18 +229,17 @@ class _Loop:
     """``Σ_k omega_k ⊙ (U_k h_k + b_k)``, source by source."""
 
     def __init__(self, site: Any, views: Sequence[Any]) -> None:
-        self.site, self.views = site, list(views)
+        self.site = site
+        self.maps = [(v.down, v.down_bias, v.up_weight, v.up_bias) for v in views]
 
     def __call__(self, z: Tensor) -> Tensor:
+        if self.maps[0][0].device != z.device:  # once: these are no buffers
+            self.maps = [tuple(part.to(z.device) for part in each) for each in self.maps]
         omega = self.site.effective()
         total = torch.zeros_like(z)
-        for index, source in enumerate(self.views):
-            weight, bias = source.up()
-            weight, bias = weight.to(z.device), bias.to(z.device)
-            features = torch.relu(
-                nn.functional.linear(z, source.down.to(z.device), source.down_bias.to(z.device))
-            )
-            total = total + omega[index] * nn.functional.linear(features, weight, bias)
+        for index, (down, down_bias, up, up_bias) in enumerate(self.maps):
+            features = torch.relu(nn.functional.linear(z, down, down_bias))
+            total = total + omega[index] * nn.functional.linear(features, up, up_bias)
         return total
 
 

@@ -50,12 +50,11 @@ def main(argv: Sequence[str]) -> int:
         action="store_true",
         help="train one adapter that comes close, for what does not fold; measured on dev and test",
     )
-    parser.add_argument("--epochs", type=int, default=10, help="of --distill [10]")
-    parser.add_argument("--lr", type=float, default=1e-3, help="of --distill [1e-3]")
+    parser.add_argument("--epochs", type=int, help="of --distill [10]")
+    parser.add_argument("--lr", type=float, help="of --distill [1e-3]")
     parser.add_argument(
         "--shrink",
         choices=("refit", "drop"),
-        default="refit",
         help="drop whole units by measured effect, or refit the ones that stay [refit]",
     )
     parser.add_argument(
@@ -98,16 +97,28 @@ def main(argv: Sequence[str]) -> int:
 def _chosen(options: Namespace) -> ExportOptions:
     from mtl.export import Distilling, ExportOptions, Narrowing
 
+    given = {key: value for key, value in vars(options).items() if value is not None}
+
+    def only(needs: str, *names: str) -> None:
+        wrong = [f"--{name}" for name in names if name.replace("-", "_") in given]
+        if wrong:
+            raise RequestError(f"{', '.join(wrong)} says nothing without {needs}.")
+
+    def some(**names: str) -> dict[str, Any]:
+        return {field: given[name] for field, name in names.items() if name in given}
+
     narrowing = distilling = None
     if options.distill:
-        rows = 10_000 if options.text_rows is None else options.text_rows
-        distilling = Distilling(options.width or 0, options.epochs, options.lr, rows)
-        if options.tolerance is not None:
-            raise RequestError("--tolerance is for narrowing (--width without --distill).")
-    elif options.width is not None:
-        tolerance = 0.01 if options.tolerance is None else options.tolerance
-        rows = 512 if options.text_rows is None else options.text_rows
-        narrowing = Narrowing(options.width, tolerance, options.shrink, rows)
+        only("narrowing (--width and no --distill)", "tolerance", "shrink")
+        distilling = Distilling(**some(width="width", epochs="epochs", lr="lr", rows="text_rows"))
+    else:
+        only("--distill", "epochs", "lr")
+        if options.width is None:
+            only("--width or --distill", "tolerance", "shrink", "text-rows")
+        else:
+            narrowing = Narrowing(
+                **some(width="width", tolerance="tolerance", how="shrink", rows="text_rows")
+            )
     return ExportOptions(options.to, options.prune, narrowing, distilling, options.evaluate)
 
 

@@ -35,6 +35,7 @@ def filling(folder: Path) -> Iterator[Path]:
     """
     check_free(folder)
     folder = folder.absolute()
+    made = [parent for parent in folder.parents if not parent.exists()]  # nearest first
     with writing(f"the export to {folder}"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         name = f"{TEMPORARY}{folder.name}-"
@@ -44,5 +45,9 @@ def filling(folder: Path) -> Iterator[Path]:
         with writing(f"the export to {folder}"):
             os.chmod(temporary, 0o755)
             os.replace(temporary, folder)
-    finally:
+    except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
+        for parent in made:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+        raise

@@ -48,8 +48,11 @@ def proof_batch(
 
 @torch.no_grad()
 def compare(reference: nn.Module, other: Any, batch: dict[str, Tensor]) -> dict[str, Any]:
-    """The logits of both on ``batch``, the largest difference and its limit, as JSON."""
-    ours, theirs = reference(batch).double(), other(batch).double()
+    """The logits of both on ``batch``, the largest difference and its limit, as JSON.
+
+    On the CPU, where fp32 means fp32.
+    """
+    ours, theirs = reference.cpu()(batch).double(), other.cpu()(batch).double()
     if ours.shape != theirs.shape:
         raise RunError(
             f"The two ways give logits of other shapes: {tuple(ours.shape)}, {tuple(theirs.shape)}."

@@ -134,7 +134,7 @@ def test_a_difference_above_the_limit_leaves_nothing(
     monkeypatch.setattr(exporting, "write_pickled", spoil)
     said = mtl("export", composition, tmp_path / "deep" / "out", "--to", "adapters")
     refused(said, "does not answer as the entry does", "Nothing was written", code=1)
-    assert not (tmp_path / "deep" / "out").exists()
+    assert not (tmp_path / "deep").exists()
     assert not leftovers(tmp_path)
 
 
@@ -146,6 +146,10 @@ def test_places_and_names(composition: str, stocked: Path, tiny: Any, tmp_path: 
     assert [path.name for path in taken.iterdir()] == ["mine"]
     refused(mtl("export", "nothing/here", tmp_path / "o", "--to", "adapters"), "no entry")
     refused(mtl("export", composition, tmp_path / "o", "--to", "onnx"), "onnx")
+    line = ["export", composition, tmp_path / "o", "--to", "adapters"]
+    refused(mtl(*line, "--epochs", "3"), "--epochs", "without --distill")
+    refused(mtl(*line, "--shrink", "drop"), "--shrink", "without --width")
+    refused(mtl(*line, "--width", "0"), "--width 0")
     other = ["--model", tiny("bert")]
     refused(mtl("export", composition, tmp_path / "o", "--to", "adapters", *other), "tiny-bert")
 
