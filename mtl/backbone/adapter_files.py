@@ -60,7 +60,7 @@ def _once(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensors[name] for name in kept.values()}
 
 
-def _alone(encoder: Any, missing: Iterable[str]) -> list[str]:
+def alone(encoder: Any, missing: Iterable[str]) -> list[str]:
     """The missing names that are no further name of a tensor which was there."""
     gone = set(missing)
     state = encoder.state_dict()
@@ -95,7 +95,7 @@ def load_adapter(encoder: Any, folder: Path, name: str, config: Any) -> None:
     except Exception as error:
         encoder.delete_adapter(name)
         raise ZooError(f"Cannot load the adapter in {folder}: {error}") from error
-    info["missing_keys"] = _alone(encoder, info.get("missing_keys") or ())
+    info["missing_keys"] = alone(encoder, info.get("missing_keys") or ())
     problems = {
         key: info.get(key)
         for key in ("missing_keys", "unexpected_keys", "error_msgs")

@@ -3,7 +3,8 @@
 ``adapters`` has no registry for bottleneck modules or fusion methods, but it finds everything it
 manages by walking instances. So :func:`init` runs ``adapters.init`` and then gives every
 :class:`~adapters.methods.bottleneck.BottleneckLayer` *instance* a subclass of its own class, which
-looks into the two registries below. Nothing of the library is patched; an encoder that was not
+looks into the two registries below, and attentions one that copies less
+(:mod:`mtl.backbone.attention`). Nothing of the library is patched; an encoder that was not
 passed through :func:`init` behaves exactly as stock.
 """
 
@@ -21,6 +22,8 @@ from adapters.composition import Fuse
 from adapters.methods.bottleneck import BottleneckLayer, BottleneckState
 from adapters.methods.modeling import ParallelAdapter
 from torch import nn
+
+from mtl.backbone.attention import without_repeats
 
 
 @dataclass(eq=False)
@@ -139,6 +142,7 @@ def init(encoder: Any) -> Any:
         if isinstance(module, BottleneckLayer) and not isinstance(module, _BottleneckSeam):
             module.__class__ = _upgraded(type(module))
             module.late_dropout = None
+        without_repeats(module)
     return encoder
 
 

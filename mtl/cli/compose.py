@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mtl.train import Report
 
 
 def main(argv: Sequence[str]) -> int:
@@ -34,7 +39,17 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--allow-missing", action="store_true", help="use the sources that are there"
     )
+    parser.add_argument(
+        "--probe",
+        nargs="*",
+        type=float,
+        metavar="SCALE",
+        help="probe instead of compose: one source, or the grid of two, at fixed scales [the "
+        "paper's seven]; only a head learns",
+    )
     options = parser.parse_args(list(argv))
+    if options.probe is not None:
+        options.method = "probe"
 
     from mtl.cli import common
     from mtl.cli.options import names
@@ -92,14 +107,24 @@ def main(argv: Sequence[str]) -> int:
         model=context.model,
         allow_missing=options.allow_missing,
     )
-    plans = plan_compose(
-        target,
-        suite=suite.name,
-        sources=sources,
-        seeds=common.check_seeds(options.seeds),
-        backbone=context.backbone,
-        workspace=context.workspace,
-    )
+    targets = [target]
+    if options.probe is not None:
+        from mtl.compose.probe import SCALES, grid
+
+        chosen = grid(options.probe or SCALES, len(sources))
+        targets = [replace(target, method_settings=settings) for settings in chosen]
+    plans = [
+        plan
+        for each in targets
+        for plan in plan_compose(
+            each,
+            suite=suite.name,
+            sources=sources,
+            seeds=common.check_seeds(options.seeds),
+            backbone=context.backbone,
+            workspace=context.workspace,
+        )
+    ]
     if options.dry_run:
         common.print_dry_run(plans, context.workspace, as_json=options.json)
         return 0
@@ -116,4 +141,31 @@ def main(argv: Sequence[str]) -> int:
         )
     else:
         common.print_reports(reports)
+        if options.probe is not None:
+            print("\n" + _probe_table(reports, [entry.manifest.task["id"] for entry in sources]))
     return common.exit_code(reports)
+
+
+def _probe_table(reports: Sequence[Report], sources: Sequence[str]) -> str:
+    """Mean headline metric over seeds by the scale of each source; two sources make a grid."""
+    from tabulate import tabulate
+
+    found: dict[tuple[float, ...], list[float]] = {}
+    for report in reports:
+        if report.entry is not None:
+            headline = report.entry.manifest.headline()
+            assert headline is not None
+            key = tuple(report.plan.method_settings.numbers())
+            found.setdefault(key, []).append(headline["value"])
+    means = {key: sum(values) / len(values) for key, values in found.items()}
+    if len(sources) == 1:
+        table = [[scale, f"{value:.4f}"] for (scale,), value in means.items()]
+        return tabulate(table, headers=[f"scale of {sources[0]}", "test, mean over seeds"])
+    columns = sorted({key[1] for key in means})
+    rows = sorted({key[0] for key in means})
+    grid = [
+        [row, *(f"{means[row, c]:.4f}" if (row, c) in means else "–" for c in columns)]
+        for row in rows
+    ]
+    head = f"test, mean over seeds; down: scale of {sources[0]}, across: scale of {sources[1]}"
+    return f"{head}\n" + tabulate(grid, headers=["", *map(str, columns)])

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from mtl.compose.bank import Bank
     from mtl.compose.base import COMPOSITIONS, Composed, Composition
     from mtl.compose.count import count_composition
+    from mtl.compose.load import LoadedComposition, find_parents, load_composition
     from mtl.compose.sources import resolve_sources
     from mtl.compose.stage_two import (
         Target,
@@ -23,6 +24,7 @@ __all__, __getattr__, __dir__ = exports(
         "bank": ["Bank"],
         "base": ["COMPOSITIONS", "Composed", "Composition"],
         "count": ["count_composition"],
+        "load": ["LoadedComposition", "find_parents", "load_composition"],
         "sources": ["resolve_sources"],
         "stage_two": [
             "Target",

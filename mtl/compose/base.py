@@ -44,6 +44,8 @@ class Composition:
         defaults: values by which this name differs from the dataclass' defaults.
         attach: (encoder, names of the sources in it, settings) → :class:`Composed`, active.
         summary, citation: for ``mtl.methods ls``.
+        prepare: (settings, target, source entries, backbone, workspace) → settings, once the
+            sources are known; None where they do not depend on them.
         kinds: which sorts of sources it can use, see :attr:`mtl.methods.Method.composes`.
         refusal: why not the others.
     """
@@ -54,6 +56,7 @@ class Composition:
     attach: Callable[[Any, Sequence[str], Any], Composed]
     summary: str
     citation: str
+    prepare: Callable[..., Any] | None = None
     kinds: Sequence[str] = ("bottleneck", "low_rank")
     refusal: str = ""
 
@@ -64,3 +67,5 @@ for _name in ("scalearn", "scalearn-uniform", "scalearn++", "scalearn-uniform++"
         _name, f"mtl.compose.scalearn:{_name.upper().replace('-', '_').replace('++', '_PP')}"
     )
 COMPOSITIONS.add("fusion", "mtl.compose.fusion:FUSION")
+COMPOSITIONS.add("probe", "mtl.compose.probe:PROBE")
+COMPOSITIONS.add("soup", "mtl.compose.soup:SOUP")

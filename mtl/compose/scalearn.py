@@ -25,7 +25,7 @@ on omega itself: one mask per site and forward pass, the same for all rows and t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +41,7 @@ from mtl.compose.base import Composed, Composition
 from mtl.compose.low_rank import add_linear_sites, are_low_rank
 from mtl.compose.sites import add_sites, load_stored, register
 from mtl.errors import RequestError
+from mtl.methods.source import PlainSource
 
 NORMALISE = ("none", "mean", "softmax")
 
@@ -52,21 +53,28 @@ class ScaLearnSettings:
     Attributes:
         per: ``dim`` for an omega per source and dimension, ``source`` for a scalar per source.
         share_layers: one omega for all layers (the ++ forms) instead of one per layer.
+        layer_groups: one omega for each of so many equal runs of layers; 0 leaves it to
+            ``share_layers``.
         learn: False keeps omega at its start, and only the head learns.
         init_scale: mean of omega at the start, times K.
         init_std: standard deviation at the start.
         dropout: probability of dropping an entry of omega while training.
         normalise: ``none``; ``mean`` divides omega by its sum over the sources, ``softmax`` takes
-            the softmax over them (the paper's ablations).
+            the softmax over them (the paper's ablations, there without dropout).
+        regularise: weight λ of ``λ/K · Σ_sites Σ_k (1 − mean_d omega_kd)²``, which pulls every
+            source's mean scale to 1 (specs/composition_methods §1.7). An omega that sites share
+            counts once, by its mean like the others (a reference takes its sum over d).
     """
 
     per: str = "dim"
     share_layers: bool = False
+    layer_groups: int = 0
     learn: bool = True
     init_scale: float = 2.0
     init_std: float = 1e-3
     dropout: float = 0.3
     normalise: str = "none"
+    regularise: float = 0.0
 
     def __post_init__(self) -> None:
         if self.per not in {"dim", "source"}:
@@ -79,6 +87,13 @@ class ScaLearnSettings:
             raise RequestError(f"dropout={self.dropout} must be at least 0 and below 1.")
         if self.init_std < 0:
             raise RequestError(f"init_std={self.init_std} must not be negative.")
+        if self.regularise < 0:
+            raise RequestError(f"regularise={self.regularise} must not be negative.")
+        if self.layer_groups < 0 or (self.share_layers and self.layer_groups > 1):
+            raise RequestError(
+                f"layer_groups={self.layer_groups} must be at least 0, and with share_layers=true "
+                "(the ++ forms) there is one group only."
+            )
 
 
 @dataclass(eq=False)
@@ -97,6 +112,10 @@ class ScaLearnSite(FusionSite):
 
     omega is bound by :meth:`bind`, because the ++ forms share one tensor among all sites; it is
     registered where it is owned, not here.
+
+    Attributes:
+        combine: what makes the bank's one source of the encoder's (a soup), None where the bank
+            holds the sources themselves.
     """
 
     def __init__(self, bank: Bank) -> None:
@@ -105,6 +124,7 @@ class ScaLearnSite(FusionSite):
         self._omega: list[Tensor] = []
         self._settings = ScaLearnSettings()
         self._folded: tuple[Tensor, Tensor] | None = None
+        self.combine: Callable[[Sequence[PlainSource]], PlainSource] | None = None
 
     def bind(self, omega: Tensor, settings: ScaLearnSettings) -> None:
         """Use ``omega`` (K,D) or (K,1) from now on."""
@@ -144,9 +164,10 @@ def attach(encoder: Any, sources: Sequence[str], settings: ScaLearnSettings) -> 
     Drawing of omega uses torch's global generator, which the run has seeded.
 
     Raises:
-        RequestError: a source without sites (then nothing could be composed), or sources of two
-            kinds.
+        RequestError: a source without sites (then nothing could be composed), sources of two
+            kinds, or more layer groups than layers.
     """
+    owner = _owners(settings, encoder.config.num_hidden_layers)
     sites: dict[str, ScaLearnSite]
     if are_low_rank(encoder, sources):
         sites = add_linear_sites(encoder, sources, ScaLearnSite)
@@ -154,13 +175,13 @@ def attach(encoder: Any, sources: Sequence[str], settings: ScaLearnSettings) -> 
         sites = add_sites(encoder, sources, ScaLearnFusion())
     omegas: dict[str, nn.Parameter] = {}
     for key, site in sites.items():
-        owner = _owner(key, settings.share_layers)
-        if owner not in omegas:
+        name = owner(key)
+        if name not in omegas:
             width = site.bank.up.shape[1] if settings.per == "dim" else 1
             start = torch.empty(len(sources), width, device=site.bank.up.device)
             start.normal_(settings.init_scale / len(sources), settings.init_std)
-            omegas[owner] = nn.Parameter(start, requires_grad=settings.learn)
-        site.bind(omegas[owner], settings)
+            omegas[name] = nn.Parameter(start, requires_grad=settings.learn)
+        site.bind(omegas[name], settings)
     # One registration per omega, on the encoder, so that `.to(device)` moves it with the rest.
     encoder.register_module(
         "omega", nn.ParameterDict({k.replace(".", "_"): p for k, p in omegas.items()})
@@ -176,20 +197,42 @@ def attach(encoder: Any, sources: Sequence[str], settings: ScaLearnSettings) -> 
             for site in sites.values():
                 site.release()
 
+    def penalty() -> Mapping[str, Tensor]:
+        away = torch.stack([(1 - omega.mean(1)).square().sum() for omega in omegas.values()])
+        return {"omega_reg": settings.regularise / len(sources) * away.sum()}
+
     named = {f"omega.{key}": parameter for key, parameter in omegas.items()}
     return Composed(
         parameters=named if settings.learn else {},
         tensors=lambda: {name: omega.detach().clone() for name, omega in named.items()},
         load=lambda tensors: load_stored("omega", named, tensors),
+        penalties=(penalty,) if settings.regularise and settings.learn else (),
         evaluating=evaluating,
     )
 
 
-def _owner(key: str, shared: bool) -> str:
-    if not shared:
-        return key
-    _, dot, location = key.partition(".")
-    return f"shared{dot}{location}"
+def _owners(settings: ScaLearnSettings, layers: int) -> Callable[[str], str]:
+    """Site key (``3`` or ``3.mh_adapter``) → name of the omega that it uses.
+
+    ``shared`` for all layers, ``3`` for one, ``2-3`` for a group of them; with the location behind
+    it where a layer has several sites.
+    """
+    groups = 1 if settings.share_layers else settings.layer_groups
+    if groups > layers:
+        raise RequestError(f"layer_groups={groups} is more than the encoder's {layers} layers.")
+
+    def owner(key: str) -> str:
+        layer, dot, location = key.partition(".")
+        if groups == 1:
+            return f"shared{dot}{location}"
+        if not groups:
+            return key
+        group = int(layer) * groups // layers
+        inside = [index for index in range(layers) if index * groups // layers == group]
+        span = f"{inside[0]}-{inside[-1]}" if len(inside) > 1 else layer
+        return f"{span}{dot}{location}"
+
+    return owner
 
 
 _CITE = "Frohmann et al. 2024, ScaLearn, arXiv:2310.01217; spec composition §1"

@@ -91,6 +91,11 @@ def plan_compose(
         for entry in sources
     )
 
+    composition = COMPOSITIONS.get(target.method)
+    method_settings = target.method_settings
+    if composition.prepare is not None:
+        method_settings = composition.prepare(method_settings, target, sources, backbone, workspace)
+
     def build(plan: RunPlan, folder: Path | None) -> Built:
         return build_composition(plan, folder, sources, workspace.zoo)
 
@@ -102,7 +107,7 @@ def plan_compose(
             data=target.data,
             backbone=backbone,
             method=target.method,
-            method_settings=target.method_settings,
+            method_settings=method_settings,
             settings=target.settings,
             seed=seed,
             build=build,

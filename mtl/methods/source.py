@@ -73,6 +73,14 @@ class PlainSource:
         )
 
 
+def plain_source(source: Any) -> PlainSource | None:
+    """The source as :class:`PlainSource` where its features are ``act(D z + c)``, else None."""
+    if isinstance(source, PlainSource):
+        return source
+    plain = getattr(source, "plain", None)
+    return plain() if plain is not None else None
+
+
 class PlainDown(nn.Module):
     """``act(weight·z + bias)`` with fixed tensors: (B,T,D) → (B,T,R)."""
 

@@ -20,6 +20,7 @@ from mtl.methods.base_tensors import layer_norms, unfreeze
 from mtl.methods.core import attach_core, core_config, core_method, core_modules, load_core
 from mtl.methods.files import DELTA_FILE, load_delta, save_delta
 from mtl.methods.placement import ALL_PLACEMENTS
+from mtl.methods.source import PlainSource
 from mtl.methods.thin import FORMATS, TensorMap, factor_pair
 from mtl.methods.tuned import Tuned
 
@@ -115,6 +116,12 @@ class ThinSource:
 
     def up(self) -> tuple[Tensor, Tensor]:
         return self.up_weight, self.up_bias
+
+    def plain(self) -> PlainSource:
+        """The same features as ``relu(D z)`` with D (R,D) dense, multiplied in fp64."""
+        down = (self.left.double() @ self.right.double()).t().to(self.left.dtype)
+        zeros = down.new_zeros(down.shape[0])
+        return PlainSource(down, zeros, "relu", self.up_weight, self.up_bias)
 
     @classmethod
     def stack(cls, sources: Sequence[ThinSource]) -> nn.Module:

@@ -42,7 +42,8 @@ def source_weights(entry: Entry) -> tuple[np.ndarray, list[str], list[str]]:
 
 def _layer_order(key: str) -> tuple[str, int]:
     number, _, location = key.partition(".")
-    return location, int(number) if number.isdigit() else -1
+    first = number.partition("-")[0]  # of a group of layers, 2-3
+    return location, int(first) if first.isdigit() else -1
 
 
 def draw_heatmap(entries: Sequence[Entry], path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from mtl.engine.folder import runs_folder
 if TYPE_CHECKING:
     from mtl.engine import RunSettings
     from mtl.tasks import TaskData, TaskSpec
-    from mtl.zoo import Zoo
+    from mtl.zoo import Manifest, Zoo
 
 
 LIMITS = ("max_train_samples", "max_eval_samples", "max_dev_samples")
@@ -73,6 +73,21 @@ def load_task_data(
     cut = tuple((key, getattr(settings, key) or None) for key in LIMITS)
     drawn = (("shots", settings.shots), ("shot_draw", settings.shot_draw))
     return _load(spec.id, _Key(spec), workspace.data_root, protocol, (*cut, *drawn))
+
+
+def load_recorded_data(manifest: Manifest, workspace: Workspace) -> TaskData:
+    """The data of an entry's task, cut as its run's settings say.
+
+    Raises:
+        RequestError: the task is unknown here, or its data cannot be had.
+    """
+    from mtl.engine import RunSettings
+    from mtl.tasks import load_task
+
+    known = {item.name for item in fields(RunSettings)}
+    settings = {key: value for key, value in manifest.run_settings.items() if key in known}
+    spec = load_task(manifest.task["id"])
+    return load_task_data(spec, workspace, manifest.data["protocol"], RunSettings(**settings))
 
 
 class _Key:

@@ -239,3 +239,56 @@ def test_a_tampered_manifest(stocked: Path) -> None:
         refused(said, "mini/mood")
     path.write_text(text[: len(text) // 2])
     refused(mtl("compose", "--target", TARGET, "--epochs", "1"), "mini/mood")
+
+
+def test_probing_runs_a_grid_and_shows_it(stocked: Path) -> None:
+    line = ["--target", "same", "--suite", "mini", "--sources", "mood", "shared", "--epochs", "1"]
+    said = mtl("compose", *line, "--probe", "0", "1", "--json")
+    assert said.code == 0, said
+    rows = said.json["runs"]
+    assert [row["method"] for row in rows] == ["probe"] * 4
+    found = [manifest(stocked, row["ref"])["method_settings"]["scales"] for row in rows]
+    assert found == ["0,0", "0,1", "1,0", "1,1"]
+    stored = [load_file(stocked / row["ref"] / "composition.safetensors") for row in rows]
+    assert stored[1]["omega.shared"].tolist() == [[0.0], [1.0]]
+    again = mtl("compose", *line, "--probe", "0", "1")
+    assert "across: scale of mini/shared" in again.out
+    line = ["--target", "same", "--suite", "mini", "--sources", "mood"]
+    single = mtl("compose", *line, "--probe", "--dry-run", "--json")
+    assert len(single.json["runs"]) == 7
+    refused(mtl("compose", "--target", "same", "--suite", "mini", "--probe"), "one source or two")
+
+
+def test_a_soup_weighs_sources_by_their_texts(stocked: Path, tmp_path: Path) -> None:
+    line = ["--target", "same", "--suite", "mini", "--method", "soup", "--epochs", "1", "--json"]
+    said = mtl("compose", *line, "--set", "embedder=base", "top=2")
+    assert said.code == 0, said
+    (row,) = said.json["runs"]
+    settings = manifest(stocked, row["ref"])["method_settings"]
+    weights = [float(part) for part in settings["weights"].split(",")]
+    assert len(weights) == 3
+    assert sum(weights) == pytest.approx(1)
+    assert sorted(weights)[0] == 0.0
+    assert weights[2] > 0  # a text is like itself
+    again = mtl("compose", *line, "--set", "embedder=base", "top=2").json["runs"]
+    assert again[0]["status"] == "skipped"
+    out = mtl("export", row["ref"], tmp_path / "out", "--to", "adapters", "--json")
+    assert out.code == 0, out
+    assert out.json["width"] == 12
+    assert out.json["exact"] is True
+    refused(
+        mtl("compose", *line, "--set", "embedder=/nowhere"),
+        "sentence encoder '/nowhere'",
+        "embedder=base",
+    )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [["regularise=0.1"], ["layer_groups=2"], ["normalise=softmax", "dropout=0"]],
+)
+def test_ablations_run_and_load(values: list[str], stocked: Path) -> None:
+    line = ["--target", "same", "--suite", "mini", "--epochs", "1", "--set", *values, "--json"]
+    said = mtl("compose", *line)
+    assert said.code == 0, said
+    assert manifest(stocked, said.json["runs"][0]["ref"])["verified"]["equal_predictions"] == 1.0

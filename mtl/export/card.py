@@ -1,0 +1,187 @@
+"""``README.md`` and ``export.json`` of an exported folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mtl.files import finite, write_json, write_text
+from mtl.zoo.card import fenced, header, table, text
+
+if TYPE_CHECKING:
+    from mtl.zoo import Entry
+
+RECORD_FILE = "export.json"
+
+
+def write_card(folder: Path, entry: Entry, record: Mapping[str, Any]) -> None:
+    """Write the record as JSON and the card that tells it. Raises RunError.
+
+    Args:
+        record: ``form``, ``name``, ``width``, ``sources``, ``proof``; where measured ``scores``,
+            ``changes`` (kind → split → change) and ``curve``; ``command``, ``versions``.
+    """
+    write_json(folder / RECORD_FILE, finite(dict(record)))
+    write_text(folder / "README.md", card(entry, record))
+
+
+def card(entry: Entry, record: Mapping[str, Any]) -> str:
+    """The card in Markdown, with the metadata header of the Hugging Face Hub."""
+    manifest = entry.manifest
+    title = f"# {text(manifest.task['id'])}: {text(manifest.method)}, one stock adapter"
+    sections = [title, _summary(entry, record), "## Load\n\n" + _load(entry, record)]
+    sections.append("## Proof\n\n" + _proof(record))
+    if record.get("scores"):
+        sections.append("## Scores\n\n" + _scores(entry, record))
+    if record.get("distilled"):
+        sections.append("## Distilled\n\n" + _distilled(record))
+    if record.get("curve"):
+        sections.append("## Width\n\n" + _curve(record))
+    sections += [
+        "## Sources\n\n" + _sources(record),
+        "## Made by\n\n" + fenced(record["command"], "sh"),
+        "## Limits\n\n" + _limits(entry, record),
+    ]
+    metrics = record.get("scores") or {}
+    shown = manifest.metrics if record["exact"] and not metrics else _as_metrics(entry, metrics)
+    return f"---\n{header(manifest, shown)}\n---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _as_metrics(entry: Entry, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Measured scores in the form of a manifest's metrics."""
+    return {
+        split: {name: {"value": value, "stderr": None, "n": None} for name, value in row.items()}
+        for split, row in found.items()
+    }
+
+
+def _summary(entry: Entry, record: Mapping[str, Any]) -> str:
+    base = entry.manifest.base
+    how = {
+        True: "It computes the same function, folded exactly",
+        False: "It is an approximation; what it costs is measured below",
+    }[bool(record["exact"])]
+    return (
+        f"One stock adapter of width {record['width']} in place of "
+        f"{len(record['sources'])} source(s), on the frozen encoder {text(base['id'])} "
+        f"({text(base['type'])}, {base['layers']} layers, width {base['hidden_size']}, weights "
+        f"`{base['fingerprint'][:16]}`), with its prediction head. {how}. Entry: "
+        f"{text(entry.ref)}, digest `{entry.digest}`."
+    )
+
+
+def _load(entry: Entry, record: Mapping[str, Any]) -> str:
+    name = record["name"]
+    if record["form"] == "peft":
+        return fenced(
+            "from peft import PeftModel\n"
+            "from transformers import AutoModel\n\n"
+            f'encoder = AutoModel.from_pretrained("{entry.manifest.base["id"]}")\n'
+            "encoder = PeftModel.from_pretrained(encoder, FOLDER)",
+            "python",
+        )
+    return (
+        fenced(
+            "from adapters import AutoAdapterModel\n\n"
+            f'model = AutoAdapterModel.from_pretrained("{entry.manifest.base["id"]}")\n'
+            "name = model.load_adapter(FOLDER, set_active=True)",
+            "python",
+        )
+        + f"\n\nAdapter and head are called {text(name)}. The weights are there twice, as "
+        "safetensors (`use_safetensors=True`) and as tensor-only `.bin` files."
+    )
+
+
+def _proof(record: Mapping[str, Any]) -> str:
+    proof = record["proof"]
+    lines = [
+        f"A batch of {proof['rows']} random texts ({proof['tokens']} tokens) was run both ways, "
+        f"through {text(proof['reference'])} and through the files of this folder in stock "
+        f"{text(proof['other'])}: largest logit difference {proof['max_logit_difference']:.3g} "
+        f"(fp32, allowed {proof['limit']:.3g}; largest logit {proof['max_logit']:.3g})."
+    ]
+    rows = [
+        [kind, split, row["metric"], f"{row['before']:.4f}", f"{row['after']:.4f}",
+         _number(row["equal_predictions"]), f"{row['max_logit_difference']:.3g}", row["n"]]
+        for kind, splits in (record.get("changes") or {}).items()
+        for split, row in splits.items()
+    ]  # fmt: skip
+    if rows:
+        head = ["by", "split", "metric", "before", "after", "equal predictions", "max Δ logit", "n"]
+        lines.append("What the entry loses:\n\n" + table(head, rows))
+    return "\n\n".join(lines)
+
+
+def _scores(entry: Entry, record: Mapping[str, Any]) -> str:
+    rows = []
+    for split, metrics in record["scores"].items():
+        for name, value in metrics.items():
+            stored = entry.manifest.metrics.get(split, {}).get(name, {}).get("value")
+            shown = "–" if stored is None else f"{stored:.4f}"
+            rows.append([split, name, f"{value:.4f}", shown])
+    note = "Scores of these files in stock adapters, and those recorded with the entry."
+    return table(["split", "metric", "exported", "entry"], rows) + f"\n\n{note}"
+
+
+def _distilled(record: Mapping[str, Any]) -> str:
+    found = record["distilled"]
+    errors = ", ".join(f"{error:.4f}" for error in found["dev_logit_error"])
+    return (
+        "The entry does not fold, or was not to: this adapter was trained to give its hidden "
+        f"states and logits, on {found['rows_of_text']} training texts without labels "
+        f"({found['epochs']} epochs, {found['steps']} steps, learning rate {found['lr']:g}). Mean "
+        f"squared error of the dev logits over their variance, from the least-squares start on: "
+        f"{errors}; epoch {found['kept_epoch']} was kept. What it costs is in the proof above."
+    )
+
+
+def _curve(record: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            row["width"],
+            f"{row['score']:.4f}",
+            f"{row['loss']:+.4f}",
+            "taken" if row["taken"] else "",
+        ]
+        for row in record["curve"]["rows"]
+    ]
+    curve = record["curve"]
+    note = (
+        f"By {text(curve['how'])}, fitted on {curve['rows_of_text']} unlabelled training rows; "
+        f"the narrowest within {curve['tolerance']} of the full width on dev was taken."
+    )
+    return table(["width", f"dev {text(curve['metric'])}", "change", ""], rows) + f"\n\n{note}"
+
+
+def _sources(record: Mapping[str, Any]) -> str:
+    rows = [
+        [s["task"], s["method"], s["seed"], s["ref"], s["digest"][:16], _number(s.get("omega")),
+         "dropped" if s.get("dropped") else ""]
+        for s in record["sources"]
+    ]  # fmt: skip
+    return table(["task", "method", "seed", "entry", "digest", "rms omega", ""], rows)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _limits(entry: Entry, record: Mapping[str, Any]) -> str:
+    lines = [
+        "Meant for the task and the encoder weights above; with other weights it means nothing.",
+        "It inherits what the encoder and the training data hold, their biases included; it was "
+        "not examined for use in decisions about people.",
+    ]
+    if record.get("late_dropout"):
+        lines.append(
+            "Its sources sat before the block's dropout; stock adapters put theirs behind it. That "
+            "is the same in evaluation, not in further training."
+        )
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def record_json(record: Mapping[str, Any]) -> str:
+    """One line."""
+    return json.dumps(finite(dict(record)))

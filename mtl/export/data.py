@@ -1,0 +1,120 @@
+"""The data of an entry's task, as its run saw them, and what models score on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mtl.engine import Attachment, EvalSet, Evaluation, evaluate, open_device
+from mtl.errors import RequestError
+from mtl.tasks import encode
+from mtl.train.workspace import Workspace, load_recorded_data
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+
+    from mtl.backbone import Backbone
+    from mtl.engine import Device
+    from mtl.tasks import TaskData
+    from mtl.zoo import Entry
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class EntryData:
+    """Splits of the task of ``entry``, encoded on first use."""
+
+    entry: Entry
+    backbone: Backbone
+    workspace: Workspace
+
+    @cached_property
+    def task_data(self) -> TaskData:
+        """The rows that the entry's run saw.
+
+        Raises:
+            RequestError: data that cannot be had, or that are not the ones of the run.
+        """
+        manifest = self.entry.manifest
+        data = load_recorded_data(manifest, self.workspace)
+        if data.fingerprint != manifest.data["fingerprint"]:
+            raise RequestError(
+                f"The data of {data.spec.id} are not those that {self.entry.ref} was trained and "
+                f"tested on: fingerprint {data.fingerprint[:12]}, recorded "
+                f"{manifest.data['fingerprint'][:12]}. Give the same data with --data-root."
+            )
+        return data
+
+    @cached_property
+    def device(self) -> Device:
+        """In fp32, wherever it is."""
+        return open_device("fp32")
+
+    def split(self, name: str) -> EvalSet:
+        """One split, tokenised."""
+        data = self.task_data
+        return EvalSet(
+            data.spec, encode(data, name, self.backbone.tokenizer, cache=self.workspace.cache)
+        )
+
+    def tests(self) -> list[str]:
+        """Names of the splits that are no training data, dev first."""
+        return [name for name in self.task_data.splits if name != "train"]
+
+    def score(self, network: nn.Module | Attachment, split: str) -> Evaluation:
+        """``network`` (batch → logits) on ``split``."""
+        attached = network if isinstance(network, Attachment) else Attachment(network, {}, [])
+        attached.network.to(self.device.torch_device)
+        return evaluate(attached, self.split(split), self.device, BATCH)
+
+    def batches(self, split: str, rows: int, *, seed: int = 0) -> Iterator[dict[str, Any]]:
+        """Unlabelled text: batches of up to ``rows`` rows of ``split``, shuffled."""
+        from mtl.engine.feed import to_device
+        from mtl.tasks import train_order
+
+        encoded, left = self.split(split).encoded, rows
+        for chosen in train_order(encoded, BATCH // 2, seed, 0):
+            chosen = chosen[:left]
+            batch = encoded.collate(chosen)
+            yield to_device(
+                {k: v for k, v in batch.items() if k not in {"labels", "row"}},
+                self.device.torch_device,
+            )
+            left -= len(chosen)
+            if left <= 0:
+                return
+
+
+def change(before: Evaluation, after: Evaluation) -> dict[str, Any]:
+    """What an approximation does to a split: headline metric, predictions, logits."""
+    metric = before.spec.headline
+    return {
+        "metric": metric,
+        "before": float(before.metrics[metric]),
+        "after": float(after.metrics[metric]),
+        # of numbers, equal ones say nothing
+        "equal_predictions": None
+        if before.spec.kind == "regression"
+        else float(np.mean(_same(before.prediction, after.prediction))),
+        "max_logit_difference": float(np.abs(before.logits - after.logits).max()),
+        "n": len(before.prediction),
+    }
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.all((a == b).reshape(len(a), -1), axis=1)
+
+
+def scores(found: Mapping[str, Evaluation]) -> dict[str, dict[str, float]]:
+    """Metrics by split, as JSON."""
+    return {
+        split: {name: float(value) for name, value in result.metrics.items()}
+        for split, result in found.items()
+    }

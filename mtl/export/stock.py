@@ -1,0 +1,129 @@
+"""Plain adapters as stock ``adapters`` knows them: into an encoder, into files, and back as stock.
+
+An exported folder holds what ``load_adapter`` of stock ``adapters`` reads, weights twice::
+
+    adapter_config.json   adapter.safetensors      pytorch_adapter.bin
+    head_config.json      model_head.safetensors   pytorch_model_head.bin
+
+The ``.bin`` files hold the same tensors and nothing else (``torch.load(…, weights_only=True)``);
+``load_adapter`` looks for them unless it is told ``use_safetensors=True``.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from mtl.backbone.adapter_files import alone, save_adapter
+from mtl.backbone.injection import bottleneck_layers
+from mtl.backbone.network import INPUTS
+from mtl.errors import RunError
+from mtl.methods.pfeiffer import exact_reduction_factor
+from mtl.tasks.spans import MASKED
+
+if TYPE_CHECKING:
+    from mtl.backbone import Backbone
+    from mtl.export.folding import Folded
+
+
+def stock_config(folded: Folded, hidden_size: int) -> Any:
+    """The ``adapters`` config of the folded adapter: a plain ``BnConfig`` without scaling.
+
+    ``adapters`` computes the width as ``int(D // reduction_factor)``, which loses a unit for 42 %
+    of all pairs if the factor is D / S; ours is D / (S + 0.5).
+    """
+    from adapters import BnConfig
+
+    known = set(BnConfig.__dataclass_fields__)
+    return BnConfig(
+        **{key: value for key, value in folded.placement.items() if key in known},
+        reduction_factor=exact_reduction_factor(folded.width, hidden_size),
+        non_linearity=folded.activation,
+        scaling=1.0,
+    )
+
+
+@torch.no_grad()
+def install(encoder: Any, folded: Folded, name: str) -> None:
+    """Add the folded adapter to ``encoder`` (stock or ours) as ``name``, active, frozen."""
+    encoder.add_adapter(name, config=stock_config(folded, encoder.config.hidden_size))
+    for index, location, layer in bottleneck_layers(encoder):
+        if name not in layer.adapters:
+            continue
+        maps, adapter = folded.sites[index, location], layer.adapters[name]
+        down = adapter.adapter_down[0]
+        if down.weight.shape != maps.down.shape:
+            raise AssertionError(f"adapters built {down.weight.shape}, not {maps.down.shape}")
+        adapter.to(next(encoder.parameters()).dtype)
+        down.weight.copy_(maps.down)
+        down.bias.copy_(maps.down_bias)
+        adapter.adapter_up.weight.copy_(maps.up)
+        adapter.adapter_up.bias.copy_(maps.up_bias)
+        for parameter in adapter.parameters():
+            parameter.requires_grad_(False)
+        adapter.eval()
+    encoder.set_active_adapters(name)
+
+
+def write_adapter(
+    folder: Path,
+    folded: Folded,
+    backbone: Backbone,
+    name: str,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write config and weights of the folded adapter, as ``adapters`` itself does."""
+    encoder = backbone.encoder().to(dtype)
+    install(encoder, folded, name)
+    save_adapter(encoder, name, folder, backbone.base.id)
+
+
+def load_stock(backbone: Backbone, folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A model of stock ``adapters``, nothing of ours in it, with the exported adapter and head.
+
+    Raises:
+        RunError: stock ``adapters`` reports weights that are missing, surplus or do not fit.
+    """
+    import adapters
+
+    logging.getLogger("adapters").setLevel(logging.ERROR)
+    pristine: Any = backbone.pristine
+    model: Any = adapters.AutoAdapterModel.from_config(copy.deepcopy(pristine.config))
+    missing, unexpected = model.base_model.load_state_dict(pristine.state_dict(), strict=False)
+    own = alone(model.base_model, missing)
+    strange = [key for key in (*own, *unexpected) if not key.startswith("pooler.")]
+    if strange:
+        raise RunError(f"Stock adapters builds another encoder: {', '.join(strange[:5])} differ.")
+    info: dict[str, Any] = {}
+    model.load_adapter(str(folder), use_safetensors=True, set_active=True, loading_info=info)
+    info["missing_keys"] = alone(model.base_model, info.get("missing_keys") or ())
+    wrong = {key: info[key] for key in info if info[key]}
+    if wrong:
+        raise RunError(f"Stock adapters does not load what was exported to {folder}: {wrong}.")
+    return model.to(dtype).eval()
+
+
+class StockNetwork(nn.Module):
+    """A model of stock ``adapters`` as batch → logits, in the shapes of ``mtl``'s networks.
+
+    Multiple choice: one logit per encoding (N,1); span extraction: (N,T,2), masked at padding.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Mapping[str, Any]) -> Tensor:
+        inputs = {name: batch[name] for name in INPUTS if name in batch}
+        output = self.model(**inputs)
+        if hasattr(output, "start_logits"):
+            both = torch.stack([output.start_logits, output.end_logits], -1)
+            return both.masked_fill((inputs["attention_mask"] == 0).unsqueeze(-1), MASKED)
+        rows = inputs["input_ids"].shape[0]
+        return output.logits.reshape(rows, -1)
