@@ -17,7 +17,7 @@ from mtl.cli.main import COMMANDS
 
 PACKAGE = Path(__file__).parents[1] / "mtl"
 ROOMS = (
-    "tasks backbone zoo engine methods graph report train compose joint cli".split()  # noqa: SIM905
+    "tasks backbone zoo engine methods report graph train compose joint cli".split()  # noqa: SIM905
 )
 ROOT = {"mtl", "registry", "errors", "files", "lazy"}
 HEAVY = ("torch", "transformers", "datasets", "matplotlib", "pandas", "adapters", "sklearn")

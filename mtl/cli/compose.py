@@ -34,9 +34,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--allow-missing", action="store_true", help="use the sources that are there"
     )
+    parser.add_argument("--graph", type=str, help="folder of the graph [MTL_GRAPH, ZOO.graph]")
     options = parser.parse_args(list(argv))
 
     from mtl.cli import common
+    from mtl.cli.graph import add_evidence
     from mtl.cli.options import names
     from mtl.compose import (
         COMPOSITIONS,
@@ -102,6 +104,7 @@ def main(argv: Sequence[str]) -> int:
         common.print_dry_run(plans, context.workspace, as_json=options.json)
         return 0
     reports = execute_all(plans, context.workspace)
+    add_evidence([r.entry for r in reports if r.entry], context.workspace.zoo, options.graph)
     if options.json:
         print(
             json.dumps(

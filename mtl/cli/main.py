@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("mtl.cli.train:main", "stage one: train one adapter per task into the zoo"),
     "compose": ("mtl.cli.compose:main", "stage two: learn how a target task uses frozen adapters"),
     "zoo": ("mtl.cli.zoo:main", "the zoo: list, show, check, remove"),
+    "graph": ("mtl.cli.graph:main", "which sources help which target: build, show, suggest, …"),
     "report": ("mtl.cli.report:main", "tables and plots of what is in the zoo"),
 }
 

@@ -1,0 +1,186 @@
+"""``mtl.graph``: which source tasks help which target, measured, learned and predicted."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mtl.cli.options import PlainParser
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import networkx as nx
+
+    from mtl.zoo import Entry, Zoo
+
+RUNS = {
+    "suggest": "predict, without training, which sources help a target",
+    "measure": "measure transfer: compose each source alone and compare with the own adapter",
+    "attribute": "what each source of a trained composition contributes",
+}
+"""Commands that run a model; they are in ``mtl/cli/graph_runs.py``."""
+
+
+def main(argv: Sequence[str]) -> int:
+    arguments = list(argv)
+    if arguments and arguments[0] in RUNS:
+        from mtl.cli import graph_runs
+
+        return int(getattr(graph_runs, arguments[0])(arguments[1:]))
+    parser = PlainParser(prog="mtl.graph", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    build = _add(commands, "build", "collect the evidence of all compositions, write graph.json")
+    build.add_argument(
+        "--out",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="also write the graph there: .json (node-link), .graphml or .dot",
+    )
+    show = _add(commands, "show", "the graph as a table, and as a picture")
+    show.add_argument("--target", help="only edges into this task")
+    for name, text in RUNS.items():
+        commands.add_parser(name, help=text, add_help=False)
+    options = parser.parse_args(arguments)
+
+    from mtl.zoo import open_zoo
+
+    zoo = open_zoo(options.zoo)
+    return {"build": _build, "show": _show}[options.command](zoo, options)
+
+
+def _add(commands: Any, name: str, text: str) -> Any:
+    parser = commands.add_parser(name, help=text, description=text)
+    add_graph_places(parser)
+    parser.add_argument("--base", help="fingerprint of a base (8 digits or more), or its id")
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    return parser
+
+
+def add_graph_places(parser: Any) -> None:
+    """``--zoo`` and ``--graph``."""
+    parser.add_argument("--zoo", help="folder of the zoo [MTL_ZOO, ./adapters_zoo]")
+    parser.add_argument("--graph", help="folder of the graph [MTL_GRAPH, ZOO.graph]")
+
+
+def open_graph(zoo: Zoo, folder: Path, base: str | None) -> tuple[nx.DiGraph, list[str]]:
+    """The graph of what is there now, and remarks on what could not be read.
+
+    Raises:
+        RequestError: ``base`` is none of those that zoo and evidence know.
+    """
+    from mtl.errors import unknown
+    from mtl.graph import build_graph, read_evidence
+    from mtl.graph.model import bases_of
+
+    entries = zoo.entries()
+    evidence, problems = read_evidence(folder)
+    if base is not None:
+        known = bases_of(entries, evidence)
+        named = [f for f, name in known.items() if name == base]
+        long_enough = [f for f in known if len(base) >= 8 and f.startswith(base)]
+        fitting = named or long_enough
+        if len(fitting) != 1:
+            shown = [f"{name or '?'} ({f[:8]})" for f, name in known.items()]
+            raise unknown("base", base, shown, "Give its id, or 8 digits of its fingerprint.")
+        base = fitting[0]
+    return build_graph(entries, evidence, base), [*map(str, zoo.problems), *problems]
+
+
+def add_evidence(entries: Sequence[Entry], zoo: Zoo, graph: str | None) -> None:
+    """Put what finished compositions say beside the zoo; the runs stand even if that fails."""
+    from mtl.errors import MtlError
+    from mtl.graph import graph_folder, record
+
+    try:
+        record(zoo, graph_folder(zoo.root, graph), entries)
+    except MtlError as error:
+        print(
+            f"note: the runs are in the zoo, their evidence is not beside it: {error} "
+            "'mtl graph build' collects it again.",
+            file=sys.stderr,
+        )
+
+
+def _build(zoo: Zoo, options: Namespace) -> int:
+    from pathlib import Path
+
+    from tqdm import tqdm
+
+    from mtl.errors import RequestError
+    from mtl.graph import graph_folder, record
+    from mtl.graph.formats import SUFFIXES, write_graph
+
+    for name in options.out:  # before minutes of work
+        if Path(name).suffix.lower() not in SUFFIXES:
+            raise RequestError(
+                f"--out {name}: the suffix says the format and must be one of {', '.join(SUFFIXES)}."
+            )
+    folder = graph_folder(zoo.root, options.graph)
+    with tqdm(desc="collect", unit="run", leave=False, disable=None, file=sys.stderr) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        collected = record(zoo, folder, progress=progress)
+    graph, problems = open_graph(zoo, folder, options.base)
+    paths = [folder / "graph.json", *(Path(name) for name in options.out)]
+    for path in paths:
+        write_graph(graph, path)
+    answer = {
+        "graph": str(folder),
+        "files": [str(path) for path in paths],
+        "nodes": graph.number_of_nodes(),
+        "edges": graph.number_of_edges(),
+        "findings": sum(len(data["evidence"]) for _, _, data in graph.edges(data=True)),
+        "written": collected.written,
+        "kept": collected.kept,
+        "notes": list(collected.notes),
+        "problems": problems,
+    }
+    if options.json:
+        print(json.dumps(answer))
+        return 1 if problems else 0
+    for text in [*collected.notes, *problems]:
+        print(f"note: {text}", file=sys.stderr)
+    print(
+        f"{answer['nodes']} tasks, {answer['edges']} edges, {answer['findings']} findings "
+        f"({collected.written} runs collected, {collected.kept} already there)"
+    )
+    for path in paths:
+        print(path)
+    return 1 if problems else 0
+
+
+def _show(zoo: Zoo, options: Namespace) -> int:
+    from mtl.graph import graph_folder
+    from mtl.graph.formats import node_link
+    from mtl.graph.table import render
+
+    folder = graph_folder(zoo.root, options.graph)
+    graph, problems = open_graph(zoo, folder, options.base)
+    target = _target(graph, options.target)
+    if options.json:
+        print(json.dumps({**node_link(graph), "problems": problems}))
+        return 0
+    for text in problems:
+        print(f"note: {text}", file=sys.stderr)
+    print(render(graph, target))
+    return 0
+
+
+def _target(graph: nx.DiGraph, name: str | None) -> str | None:
+    """The task of the graph that ``name`` means: an id, or a name that is unique."""
+    from mtl.errors import unknown
+
+    if name is None or name in graph:
+        return name
+    found = [task for task in graph if task.rpartition("/")[2] == name]
+    if len(found) != 1:
+        raise unknown("task of the graph", name, list(graph))
+    return found[0]
