@@ -117,9 +117,7 @@ def _build(zoo: Zoo, options: Namespace) -> int:
 
     for name in options.out:  # before minutes of work
         if Path(name).suffix.lower() not in SUFFIXES:
-            raise RequestError(
-                f"--out {name}: the suffix says the format and must be one of {', '.join(SUFFIXES)}."
-            )
+            raise RequestError(f"--out {name}: its suffix must be one of {', '.join(SUFFIXES)}.")
     folder = graph_folder(zoo.root, options.graph)
     with tqdm(desc="collect", unit="run", leave=False, disable=None, file=sys.stderr) as bar:
 

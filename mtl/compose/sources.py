@@ -103,26 +103,13 @@ def resolve_sources(
     missing: list[Wanted] = []
     elsewhere: list[Entry] = []
     for source in wanted:
-        task, method = source.task, source.method
-        entries = zoo.entries(kind="adapter", task=task, method=method, seed=seed)
-        fitting = [
-            entry
-            for entry in entries
-            if entry.manifest.base["fingerprint"] == base.fingerprint
-            and entry.manifest.data["protocol"] == protocol
-        ]
-        if task == target.spec.id:
-            rows = target.fingerprints["train"]
-            fitting = [entry for entry in fitting if entry.manifest.data["splits"]["train"] == rows]
-        elif len(fitting) > 1:
-            whole = [e for e in fitting if not e.manifest.run_settings["max_train_samples"]]
-            fitting = whole or fitting
+        fitting, entries = fitting_entries(source, target, zoo, base, seed, protocol)
         if len(fitting) > 1:
             listed = "\n  ".join(entry.ref for entry in fitting)
             raise RequestError(
-                f"Source {task!r} is ambiguous: {len(fitting)} entries of {method}, seed {seed}, "
-                f"fit:\n  {listed}\nRemove those you do not want (mtl.zoo rm REF), or keep them "
-                "in another zoo (--zoo DIR)."
+                f"Source {source.task!r} is ambiguous: {len(fitting)} entries of {source.method}, "
+                f"seed {seed}, fit:\n  {listed}\nRemove those you do not want (mtl.zoo rm REF), or "
+                "keep them in another zoo (--zoo DIR)."
             )
         if fitting:
             found.append(fitting[0])
@@ -146,6 +133,59 @@ def resolve_sources(
         raise RequestError(f"None of the sources {tasks} is in the zoo {zoo.root}.")
     check_placement(found)
     return found
+
+
+def fitting_entries(
+    source: Wanted, target: TaskData, zoo: Zoo, base: Base, seed: int, protocol: str
+) -> tuple[list[Entry], list[Entry]]:
+    """The entries that can be ``source``, and all of its task, method and seed whatever the base.
+
+    See :func:`resolve_sources` for what fits.
+    """
+    entries = zoo.entries(kind="adapter", task=source.task, method=source.method, seed=seed)
+    fitting = [
+        entry
+        for entry in entries
+        if entry.manifest.base["fingerprint"] == base.fingerprint
+        and entry.manifest.data["protocol"] == protocol
+    ]
+    if source.task == target.spec.id:
+        rows = target.fingerprints["train"]
+        fitting = [entry for entry in fitting if entry.manifest.data["splits"]["train"] == rows]
+    elif len(fitting) > 1:
+        whole = [e for e in fitting if not e.manifest.run_settings["max_train_samples"]]
+        fitting = whole or fitting
+    return fitting, entries
+
+
+def find_candidates(
+    wanted: Sequence[Wanted], target: TaskData, zoo: Zoo, base: Base, seed: int, protocol: str
+) -> tuple[list[Entry], dict[str, str]]:
+    """The entries that could be sources, and for every other wanted task why it has none.
+
+    Unlike :func:`resolve_sources` it refuses nothing: who compares candidates wants to see what is
+    left out, and why.
+    """
+    found: list[Entry] = []
+    left_out: dict[str, str] = {}
+    for source in wanted:
+        fitting, entries = fitting_entries(source, target, zoo, base, seed, protocol)
+        if len(fitting) == 1:
+            found.append(fitting[0])
+        elif fitting:
+            refs = ", ".join(entry.ref for entry in fitting)
+            left_out[source.task] = f"ambiguous: {refs}"
+        else:
+            others = {e.manifest.base["fingerprint"]: e.manifest.base["id"] for e in entries}
+            if others and base.fingerprint not in others:
+                bases = ", ".join(f"{name} ({mark[:8]})" for mark, name in others.items())
+                reason = f"of another base: {bases}, not {base.id} ({base.fingerprint[:8]})"
+            elif others:
+                reason = f"of another protocol than {protocol}, or of other rows"
+            else:
+                reason = f"not in the zoo ({source.method}, seed {seed})"
+            left_out[source.task] = reason
+    return found, left_out
 
 
 def check_placement(entries: Sequence[Entry]) -> None:

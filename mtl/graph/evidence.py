@@ -141,7 +141,7 @@ def read_file(path: Path) -> list[Evidence]:
     version = stored.get("schema_version") if isinstance(stored, dict) else None
     if version != SCHEMA_VERSION or not isinstance(stored.get("evidence"), list):
         raise ZooError(
-            f"{path} holds no evidence of schema {SCHEMA_VERSION} (it says {version!r}). Remove it: "
+            f"{path} is no evidence of schema {SCHEMA_VERSION} (it says {version!r}). Remove it: "
             "'mtl graph build' makes what the zoo can tell anew."
         )
     try:

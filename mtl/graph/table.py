@@ -48,7 +48,7 @@ def render(graph: nx.DiGraph, target: str | None = None) -> str:
     parts = [
         tabulate(rows, headers=headers, disable_numparse=True)
         if rows
-        else "There is no evidence yet: mtl.compose, mtl.graph suggest and mtl.graph measure add it."
+        else "There is no evidence yet; mtl.compose, mtl.graph suggest and measure add it."
     ]
     tasks = graph.number_of_nodes()
     parts.append(f"{tasks} tasks, {graph.number_of_edges()} edges, {len(rows)} findings.")

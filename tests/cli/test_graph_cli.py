@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
-from cli_bench import TARGET, mtl, refused
+from cli_bench import TARGET, digests, entries, mtl, refused
+
+SCORES = (
+    "tfidf", "textemb", "logme", "probe", "weights", "esm", "hscore", "knn", "taskemb",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -88,3 +94,71 @@ def test_wrong_requests(stocked: Path) -> None:
     refused(mtl("graph", "show", "--base", "tiny-rob"), "'tiny-rob'", "tiny-roberta")
     refused(mtl("graph", "build", "--out", "x.gexf"), "x.gexf", ".graphml")
     assert mtl("graph", "show", "--base", "tiny-roberta").code == 0
+
+
+# --- suggest
+
+
+def suggest(*argv: object) -> Any:
+    said = mtl("graph", "suggest", "--target", "same", *argv, "--json")
+    assert said.code == 0, said
+    return said.json
+
+
+def test_suggest_scores_every_candidate_and_keeps_the_evidence(stocked: Path) -> None:
+    before = digests(stocked)
+    found = suggest()
+    assert set(found["values"]) == {"mini/mood", "mini/shared"}
+    assert set(found["values"]["mini/mood"]) == set(SCORES)
+    assert set(found["base"]) == {"logme", "probe", "esm", "hscore", "knn"}
+    assert (found["rows"], found["left_out"]) == (96, {})
+    assert all(skipped == {} for skipped in found["skipped"].values())
+    again = suggest()
+    assert again == found  # from the cache, to the last digit
+    files = list((stocked.with_name("zoo.graph") / "evidence").glob("suggest-*.json"))
+    assert len(files) == 1
+    edges = mtl("graph", "show", "--json").json["edges"]
+    assert {edge["source"] for edge in edges} == {"mini/mood", "mini/shared"}
+    assert {item["kind"] for edge in edges for item in edge["evidence"]} == {"predicted"}
+    values = {i["method"]: i["value"] for e in edges[:1] for i in e["evidence"]}
+    assert values == found["values"][edges[0]["source"]]
+    assert digests(stocked) == before
+    table = mtl("graph", "suggest", "--target", "same", "--scores", "logme,tfidf").out
+    assert "(plain base)" in table
+    assert "No training run was needed" in table
+    assert not list((stocked.parent / "runs").glob("*"))
+
+
+def test_what_suggest_cannot_score_is_named(stocked: Path, tiny: Any) -> None:
+    found = suggest("--max-train-samples", "40", "--scores", "weights", "logme")
+    for skipped in found["skipped"].values():
+        assert skipped == {"weights": "the zoo has no adapter of the target on these rows"}
+    (mood,) = [path for path in entries(stocked) if "/mood/" in str(path)]
+    shutil.rmtree(mood)
+    found = suggest("--scores", "logme")
+    assert found["left_out"] == {"mini/mood": "not in the zoo (pfeiffer, seed 0)"}
+    other = suggest("--scores", "logme", "--model", tiny("bert"))
+    assert other["values"] == {}
+    assert "of another base: tiny-roberta" in other["left_out"]["mini/shared"]
+    table = mtl("graph", "suggest", "--target", "same", "--model", tiny("bert"))
+    assert "No candidate could be scored." in table.out
+    assert "left out: mini/shared: of another base" in table.out
+    (shared,) = [path for path in entries(stocked) if "/shared/" in str(path)]
+    (shared / "adapter.safetensors").write_bytes(b"no")
+    found = suggest("--scores", "tfidf", "knn", "--rows", "50")
+    assert "is damaged" in found["skipped"]["mini/shared"]["knn"]
+    assert set(found["values"]["mini/shared"]) == {"tfidf"}
+
+
+def test_a_regression_target(stocked: Path) -> None:
+    said = mtl("graph", "suggest", "--target", "shared", "--json").json
+    assert said["skipped"]["mini/mood"] == {"hscore": "not defined for regression targets"}
+    assert set(said["values"]["mini/mood"]) == set(SCORES) - {"hscore"}
+
+
+def test_suggest_refuses(stocked: Path) -> None:
+    refused(mtl("graph", "suggest"), "--target")
+    refused(mtl("graph", "suggest", "--target", "same", "--scores", "logm"), "'logm'", "'logme'")
+    refused(mtl("graph", "suggest", "--target", "same", "--scores", "knn,knn"), "knn twice")
+    refused(mtl("graph", "suggest", "--target", "same", "--rows", "1"), "--rows 1")
+    refused(mtl("graph", "suggest", "--target", "same", "--sources", "moo"), "'moo'", "mini/mood")
