@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 
 def main(argv: Sequence[str]) -> int:
@@ -22,7 +23,8 @@ def main(argv: Sequence[str]) -> int:
         type=str,
         default=["all"],
         metavar="TASK",
-        help="'all', or names of source tasks; task:method for one of another method",
+        help="'all'; names of source tasks (task:method for one of another method); 'auto' to pick "
+        "by transferability; or graph:k=3 for the strongest edges of the graph",
     )
     parser.add_argument("--method", type=str, default="scalearn", help="see mtl.methods ls")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one run per seed")
@@ -34,12 +36,19 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--allow-missing", action="store_true", help="use the sources that are there"
     )
+    parser.add_argument(
+        "--train-missing", action="store_true", help="first train the sources that the zoo lacks"
+    )
+    group = parser.add_argument_group("how many sources auto and graph:k=3 pick")
+    group.add_argument("--budget", type=int, help="sources at most, beside the target's own [5]")
+    group.add_argument("--min-gain", type=float, help="least measured or expected transfer")
     parser.add_argument("--graph", type=str, help="folder of the graph [MTL_GRAPH, ZOO.graph]")
     options = parser.parse_args(list(argv))
 
     from mtl.cli import common
     from mtl.cli.graph import add_evidence
     from mtl.cli.options import names
+    from mtl.cli.picking import pick, train_missing
     from mtl.compose import (
         COMPOSITIONS,
         plan_compose,
@@ -48,6 +57,7 @@ def main(argv: Sequence[str]) -> int:
         resolve_target,
     )
     from mtl.compose.sources import wanted_sources
+    from mtl.graph.select import parse_sources
     from mtl.methods import METHODS, find_method
     from mtl.tasks import load_task
     from mtl.train import execute_all
@@ -59,8 +69,9 @@ def main(argv: Sequence[str]) -> int:
     find_method(options.source_method)
     suite = common.suite_of(options, [options.target])
     spec = load_task(options.target, suite.name)
+    picking = parse_sources(names(options.sources), options.budget, options.min_gain)
     wanted = wanted_sources(
-        names(options.sources),
+        ["all"] if picking else names(options.sources),
         suite,
         spec.id,
         own=not options.without_own,
@@ -81,6 +92,15 @@ def main(argv: Sequence[str]) -> int:
         overrides=context.overrides,
         workspace=context.workspace,
     )
+    trained: list[dict[str, Any]] = []
+    if options.train_missing:
+        trained, ended = train_missing(wanted, target, context, options)
+        if ended is not None:
+            return ended
+    selection = None
+    if picking is not None:
+        selection = pick(picking, wanted, target, context, options)
+        wanted = [s for s in wanted if s.task in {*selection.chosen, spec.id}]
     sources = resolve_sources(
         wanted,
         target.data,
@@ -111,6 +131,8 @@ def main(argv: Sequence[str]) -> int:
                 {
                     "command": "compose",
                     "sources": [entry.ref for entry in sources],
+                    "trained": trained,
+                    "selection": selection.to_dict() if selection else None,
                     "runs": common.report_rows(reports),
                 }
             )

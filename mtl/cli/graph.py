@@ -43,6 +43,8 @@ def main(argv: Sequence[str]) -> int:
     )
     show = _add(commands, "show", "the graph as a table, and as a picture")
     show.add_argument("--target", help="only edges into this task")
+    check = _add(commands, "calibrate", "every score against measured transfer: what to trust")
+    check.add_argument("--method", help="the composition whose transfer counts [most measured]")
     for name, text in RUNS.items():
         commands.add_parser(name, help=text, add_help=False)
     options = parser.parse_args(arguments)
@@ -50,7 +52,8 @@ def main(argv: Sequence[str]) -> int:
     from mtl.zoo import open_zoo
 
     zoo = open_zoo(options.zoo)
-    return {"build": _build, "show": _show}[options.command](zoo, options)
+    run = {"build": _build, "show": _show, "calibrate": _calibrate}[options.command]
+    return run(zoo, options)
 
 
 def _add(commands: Any, name: str, text: str) -> Any:
@@ -169,6 +172,39 @@ def _show(zoo: Zoo, options: Namespace) -> int:
     for text in problems:
         print(f"note: {text}", file=sys.stderr)
     print(render(graph, target))
+    return 0
+
+
+def _calibrate(zoo: Zoo, options: Namespace) -> int:
+    from mtl.cli.graph_text import calibration_text
+    from mtl.errors import RequestError
+    from mtl.graph import graph_folder
+    from mtl.graph.calibrate import calibrate, write_calibration
+
+    folder = graph_folder(zoo.root, options.graph)
+    graph, problems = open_graph(zoo, folder, options.base)
+    for text in problems:
+        print(f"note: {text}", file=sys.stderr)
+    measured = {
+        item["base"]
+        for _, _, data in graph.edges(data=True)
+        for item in data["evidence"]
+        if item["kind"] == "measured"
+    }
+    if len(measured) > 1:
+        shown = ", ".join(sorted(mark[:8] for mark in measured))
+        raise RequestError(f"Transfer was measured on several bases ({shown}): say --base.")
+    if not measured:
+        raise RequestError(
+            "Nothing to calibrate with: no transfer was measured. Run python -m mtl.graph measure "
+            "--targets TASK… --scores all first."
+        )
+    found = calibrate(graph, measured.pop(), method=options.method)
+    path = write_calibration(folder, found)
+    if options.json:
+        print(json.dumps({**found.to_dict(), "file": str(path)}))
+    else:
+        print(calibration_text(found))
     return 0
 
 

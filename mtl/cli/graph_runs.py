@@ -69,6 +69,7 @@ def suggest(argv: Sequence[str]) -> int:
     from mtl.cli.graph_text import suggestion_text
     from mtl.compose.suggest import chosen_scores, keep_suggestion
     from mtl.graph import graph_folder
+    from mtl.graph.calibrate import read_calibration
 
     scores = chosen_scores(names(options.scores))
     scene = open_scene(options, "suggest", argv)
@@ -83,10 +84,13 @@ def suggest(argv: Sequence[str]) -> int:
     )
     folder = graph_folder(scene.workspace.zoo.root, options.graph)
     keep_suggestion(found, scene.data, extractor, folder)
+    calibration = read_calibration(folder, scene.backbone.base.fingerprint)
     if options.json:
-        print(json.dumps(found.to_dict()))
+        known = calibration.to_dict()["scores"] if calibration else {}
+        trust = {score.name: known.get(score.name) for score in scores}
+        print(json.dumps({**found.to_dict(), "trust": trust}))
     else:
-        print(suggestion_text(found))
+        print(suggestion_text(found, calibration))
     return 0
 
 
@@ -189,3 +193,204 @@ def data_of(scene: Scene) -> Callable[[Entry], TaskData]:
         return load_task_data(spec, scene.workspace, scene.protocol, limit, 0)
 
     return find
+
+
+def measure(argv: Sequence[str]) -> int:
+    """``mtl.graph measure``."""
+    from mtl.cli.common import make_parser
+
+    parser = make_parser("mtl.graph measure", f"{RUNS['measure']}.".capitalize())
+    parser.add_argument("--targets", nargs="+", type=str, required=True, metavar="TASK")
+    parser.add_argument(
+        "--sources", nargs="+", type=str, default=["all"], metavar="TASK", help="'all', or tasks"
+    )
+    parser.add_argument("--suite", type=str, help="the suite 'all' means [the first target's]")
+    parser.add_argument(
+        "--method", type=str, default="average", help="the composition of one source"
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one run per seed")
+    parser.add_argument(
+        "--source-method", type=str, default="pfeiffer", help="how sources were made"
+    )
+    parser.add_argument("--source-seed", type=int, default=0, help="seed of the sources")
+    parser.add_argument(
+        "--scores",
+        nargs="+",
+        type=str,
+        default=[],
+        metavar="SCORE",
+        help="also compute these scores ('all' for all of them), for mtl.graph calibrate",
+    )
+    parser.add_argument("--graph", type=str, help="folder of the graph [MTL_GRAPH, ZOO.graph]")
+    options = parser.parse_args(list(argv))
+
+    from mtl.cli import common
+    from mtl.cli.graph import add_evidence, open_graph
+    from mtl.compose import COMPOSITIONS, resolve_compose
+    from mtl.compose.measure import plan_measure
+    from mtl.compose.sources import wanted_sources
+    from mtl.compose.suggest import chosen_scores, keep_suggestion
+    from mtl.graph import graph_folder
+    from mtl.graph.matrix import matrix_text, transfer_matrix
+    from mtl.methods import find_method
+    from mtl.train import execute_all
+
+    scores = names(options.scores)
+    chosen = [] if not scores else chosen_scores([] if scores == ["all"] else scores)
+    COMPOSITIONS.get(options.method)
+    find_method(options.source_method)
+    targets = names(options.targets)
+    suite = common.suite_of(options, targets)
+    specs = common.specs_of(suite, targets)
+    # every target is a source of the others; `own` keeps those outside of the suite
+    wanted = wanted_sources(
+        names(options.sources), suite, "", own=False, method=options.source_method
+    )
+    context = common.open_context(
+        options,
+        suite,
+        "graph measure",
+        argv,
+        lambda recipe, overrides: resolve_compose(specs[0], options.method, recipe, overrides),
+    )
+    zoo = context.workspace.zoo
+    plan = plan_measure(
+        specs,
+        wanted,
+        suite=suite.name,
+        seeds=common.check_seeds(options.seeds),
+        method=options.method,
+        source_method=options.source_method,
+        source_seed=options.source_seed,
+        backbone=context.backbone,
+        recipe=context.recipe,
+        protocol=context.protocol,
+        overrides=context.overrides,
+        workspace=context.workspace,
+    )
+    left_out = [f"{s} → {t}: {why}" for (t, s), why in plan.left_out.items()]
+    if options.dry_run:
+        common.print_dry_run([*plan.own, *plan.single], context.workspace, as_json=options.json)
+        return 0
+    reports = execute_all([*plan.own, *plan.single], context.workspace)
+    done = [report.entry for report in reports if report.entry]
+    add_evidence(done, zoo, options.graph)
+    folder = graph_folder(zoo.root, options.graph)
+    for run in plan.own[:: len(options.seeds)] if chosen else []:
+        scene = Scene(
+            suite, run.spec, run.data, context.backbone,
+            context.model, context.protocol, context.workspace,
+        )  # fmt: skip
+        extractor = make_extractor(scene, 2000)
+        found = look(
+            scene,
+            extractor,
+            names(options.sources),
+            [score.name for score in chosen],
+            method=options.source_method,
+            seed=options.source_seed,
+        )
+        keep_suggestion(found, run.data, extractor, folder)
+    graph, _ = open_graph(zoo, folder, context.backbone.base.fingerprint)
+    matrix = transfer_matrix(graph, "measured", options.method, targets=[s.id for s in specs])
+    if options.json:
+        print(
+            json.dumps(
+                {
+                    "command": "graph measure",
+                    "runs": common.report_rows(reports),
+                    "left_out": left_out,
+                    "matrix": matrix.to_dict(),
+                }
+            )
+        )
+    else:
+        for text in left_out:
+            print(f"left out: {text}")
+        print(matrix_text(matrix))
+    return common.exit_code(reports)
+
+
+def attribute(argv: Sequence[str]) -> int:
+    """``mtl.graph attribute``."""
+    parser = PlainParser(
+        prog="mtl.graph attribute",
+        description="What each source of a trained composition contributes: leave one out and "
+        "Shapley values, by zeroing its block; nothing is retrained.",
+    )
+    parser.add_argument("entry", help="reference of a composition, its last parts, or its digest")
+    parser.add_argument("--split", default="dev", help="what it is evaluated on [dev]")
+    parser.add_argument("--per-layer", action="store_true", help="leave out layer by layer, too")
+    parser.add_argument("--no-shapley", action="store_true", help="leave one out only")
+    parser.add_argument(
+        "--orders", type=int, default=32, help="random orders where there are more than 8 sources"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the random orders")
+    add_scene(parser)
+    options = parser.parse_args(list(argv))
+
+    from tqdm import tqdm
+
+    from mtl.backbone import load_backbone
+    from mtl.cli import common
+    from mtl.cli.graph_text import attribution_text
+    from mtl.compose import attribution as shares
+    from mtl.compose.stored import data_of_entry, load_composition, parents_of
+    from mtl.engine import EvalSet, open_device
+    from mtl.errors import unknown
+    from mtl.graph import graph_folder, write_evidence
+    from mtl.tasks import encode
+    from mtl.train import open_workspace
+
+    if options.json:
+        os.environ["MTL_QUIET"] = "1"
+    common.quieten()
+    check_limit("--orders", options.orders, 2)
+    workspace = open_workspace(
+        zoo=options.zoo,
+        runs=options.runs,
+        data_root=options.data_root,
+        command=shlex.join(["python", "-m", "mtl.graph", "attribute", *argv]),
+    )
+    entry = workspace.zoo.get(options.entry)
+    count = len(parents_of(entry, workspace.zoo))
+    data = data_of_entry(entry, workspace)
+    if options.split not in data.splits:
+        raise unknown("split", options.split, list(data.splits))
+    model = options.model or os.environ.get("MTL_MODEL") or entry.manifest.base["id"]
+    backbone = load_backbone(model)
+    built = load_composition(entry, workspace.zoo, backbone, data)
+    encoded = encode(data, options.split, backbone.tokenizer, cache=workspace.cache)
+    passes = shares.passes_needed(
+        count,
+        shapley=not options.no_shapley,
+        per_layer=options.per_layer,
+        layers=backbone.base.layers,
+        orders=options.orders,
+    )
+    with tqdm(
+        total=passes,
+        desc=f"attribute {entry.manifest.task['id']}",
+        unit="pass",
+        leave=False,
+        disable=True if os.environ.get("MTL_QUIET") == "1" else None,
+        file=sys.stderr,
+    ) as bar:
+        found = shares.attribute(
+            built,
+            EvalSet(data.spec, encoded),
+            open_device("fp32"),
+            batch_size=int(entry.manifest.run_settings.get("eval_batch_size") or 128),
+            shapley=not options.no_shapley,
+            per_layer=options.per_layer,
+            orders=options.orders,
+            seed=options.seed,
+            progress=bar.update,
+        )
+    run, items = shares.as_evidence(found, entry, workspace.command)
+    write_evidence(graph_folder(workspace.zoo.root, options.graph), run, items)
+    if options.json:
+        print(json.dumps({"ref": entry.ref, **shares.to_dict(found, entry)}))
+    else:
+        print(attribution_text(found, entry))
+    return 0

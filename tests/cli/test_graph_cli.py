@@ -162,3 +162,182 @@ def test_suggest_refuses(stocked: Path) -> None:
     refused(mtl("graph", "suggest", "--target", "same", "--scores", "knn,knn"), "knn twice")
     refused(mtl("graph", "suggest", "--target", "same", "--rows", "1"), "--rows 1")
     refused(mtl("graph", "suggest", "--target", "same", "--sources", "moo"), "'moo'", "mini/mood")
+
+
+# --- attribute
+
+
+@pytest.mark.parametrize("method", ["scalearn", "fusion"])
+def test_attribute(method: str, stocked: Path) -> None:
+    line = ["--target", TARGET, "--epochs", "2", "--method", method, "--json"]
+    run = mtl("compose", *line).json["runs"][0]
+    before = digests(stocked)
+    said = mtl("graph", "attribute", run["ref"], "--per-layer", "--json")
+    assert said.code == 0, said
+    found = said.json
+    assert (found["metric"], found["split"], found["n"]) == ("accuracy", "dev", 32)
+    assert found["whole"] == pytest.approx(run["dev"])  # nothing off: the stored composition
+    shapley = found["shapley"]
+    assert (shapley["exact"], shapley["passes"]) == (True, 8)
+    assert set(shapley["values"]) == {"mini/mood", "mini/shared", "mini/same"}
+    assert sum(shapley["values"].values()) == pytest.approx(found["whole"] - found["empty"])
+    assert set(found["layers"]) == {"0", "1"}
+    table = mtl("graph", "attribute", run["ref"], "--split", "test", "--no-shapley")
+    assert "left out" in table.out
+    assert "Shapley" not in table.out
+    assert f"{run['test']:.4f} with all sources" in table.out
+    assert digests(stocked) == before
+    edges = mtl("graph", "show", "--json").json["edges"]
+    kinds = [item["kind"] for edge in edges for item in edge["evidence"]]
+    assert kinds.count("attribution") == 6
+
+
+def test_attribute_refuses(stocked: Path, tiny: Any) -> None:
+    refused(mtl("graph", "attribute"), "entry")
+    (mood,) = [ref for ref in digests(stocked) if "/mood/" in ref]
+    refused(mtl("graph", "attribute", mood), "is an adapter of one task", "mtl.zoo ls")
+    refused(mtl("graph", "attribute", "same/scalern/seed0"), "There is no entry")
+    line = ["--target", TARGET, "--epochs", "1", "--json"]
+    ref = mtl("compose", *line).json["runs"][0]["ref"]
+    refused(mtl("graph", "attribute", ref, "--split", "dve"), "'dve'", "'dev'")
+    refused(mtl("graph", "attribute", ref, "--model", tiny("bert")), "trained on 'tiny-roberta'")
+    refused(mtl("graph", "attribute", ref, "--orders", "1"), "--orders 1")
+    shutil.rmtree(stocked / mood)
+    refused(mtl("graph", "attribute", ref), "needs its source", mood, code=1)
+
+
+# --- auto, graph:k, train-missing
+
+
+def compose(*argv: object) -> Any:
+    said = mtl("compose", "--target", TARGET, "--epochs", "1", *argv, "--json")
+    assert said.code == 0, said
+    return said.json
+
+
+def test_auto_picks_by_logme_where_nobody_calibrated(stocked: Path) -> None:
+    said = compose("--sources", "auto", "--budget", "1")
+    selection = said["selection"]
+    assert selection["ranked_by"] == "logme"
+    assert selection["trust"] == "logme: not calibrated here"
+    values = suggest("--scores", "logme")["values"]
+    best = max(values, key=lambda task: values[task]["logme"])
+    assert [c["source"] for c in selection["choices"] if c["chosen"]] == [best]
+    assert [ref.split("/")[2] for ref in said["sources"]] == [best.split("/")[1], "same"]
+    alone = compose("--sources", "auto", "--budget", "1", "--without-own", "--dry-run")
+    assert len(alone["runs"]) == 1
+    table = mtl("compose", "--target", TARGET, "--sources", "auto", "--dry-run").out
+    assert "why" in table
+    assert "ranked by logme; logme: not calibrated here" in table
+
+
+def test_graph_takes_the_strongest_edges(composed: Path) -> None:
+    said = compose("--sources", "graph:k=1,by=reliance", "--without-own")
+    edges = mtl("graph", "show", "--json").json["edges"]
+    shares = {
+        edge["source"]: item["value"]
+        for edge in edges
+        for item in edge["evidence"]
+        if item["kind"] == "reliance" and edge["source"] != TARGET
+    }
+    best = max(shares, key=lambda task: shares[task])
+    assert [ref.split("/")[2] for ref in said["sources"]] == [best.split("/")[1]]
+    refused(mtl("compose", "--target", "mood", "--sources", "graph:k=2"), "no measured")
+
+
+def test_picking_refuses(stocked: Path) -> None:
+    def wrong(*argv: str) -> Any:
+        return mtl("compose", "--target", TARGET, *argv)
+
+    refused(wrong("--sources", "auto", "mood"), "stands alone")
+    refused(wrong("--budget", "2"), "--budget and --min-gain")
+    refused(wrong("--sources", "auto", "--min-gain", "0.1"), "nobody measured or calibrated")
+    refused(wrong("--sources", "graph:k=2,by=knnn"), "'knnn'", "'knn'")
+
+
+def test_train_missing_trains_what_is_not_there_and_nothing_else(stocked: Path) -> None:
+    for task in ("mood", "same"):
+        (folder,) = [path for path in entries(stocked) if f"/{task}/" in str(path)]
+        shutil.rmtree(folder)
+    before = digests(stocked)
+    line = ["--train-missing", "--max-train-samples", "40"]
+    plan = compose(*line, "--dry-run")
+    assert [(run["task"], run["train"]) for run in plan["runs"]] == [
+        ("mini/mood", 96),
+        ("mini/same", 40),
+    ]
+    assert digests(stocked) == before
+    said = compose(*line)
+    assert [(row["task"], row["status"]) for row in said["trained"]] == [
+        ("mini/mood", "done"),
+        ("mini/same", "done"),
+    ]
+    assert [ref.split("/")[2] for ref in said["sources"]] == ["mood", "shared", "same"]
+    again = compose(*line)
+    assert (again["trained"], again["runs"][0]["status"]) == ([], "skipped")
+
+
+# --- measure, calibrate
+
+
+def test_measure_calibrate_suggest_auto(stocked: Path) -> None:
+    line = ["--targets", "same,mood", "--seeds", "0", "--scores", "all", "--epochs", "1"]
+    plan = mtl("graph", "measure", *line, "--dry-run", "--json").json
+    states = [(run["task"], run["method"], run["state"]) for run in plan["runs"]]
+    assert states == [
+        ("mini/same", "pfeiffer", "done"),  # the recipe's settings, whatever --epochs says
+        ("mini/mood", "pfeiffer", "done"),
+        *[("mini/same", "average", "missing")] * 2,
+        *[("mini/mood", "average", "missing")] * 2,
+    ]
+    said = mtl("graph", "measure", *line, "--json").json
+    assert [row["status"] for row in said["runs"]] == ["skipped"] * 2 + ["done"] * 4
+    matrix = said["matrix"]
+    assert matrix["targets"] == ["mini/mood", "mini/same"]
+    assert matrix["sources"] == ["mini/mood", "mini/same", "mini/shared"]
+    tests = {(row["task"], row["method"]): row["test"] for row in said["runs"][:2]}
+    single = [row["test"] for row in said["runs"][2:4]]  # same ← mood, shared
+    own = tests["mini/same", "pfeiffer"]
+    found = [matrix["values"][1][0], matrix["values"][1][2]]
+    assert found == pytest.approx([value - own for value in single])
+    assert matrix["values"][0][0] is None
+    text = mtl("graph", "measure", *line)
+    assert "target \\ source" in text.out
+    again = mtl("graph", "measure", *line, "--json").json
+    assert {row["status"] for row in again["runs"]} == {"skipped"}
+    refused(mtl("graph", "calibrate"), "no target has 3 sources")
+
+
+def test_calibrate_says_what_to_trust_and_auto_goes_by_it(composed: Path) -> None:
+    refused(mtl("graph", "calibrate", "--graph", composed / "none"), "mtl.graph measure")
+    suggest()  # the base, the rows and the scores of the tiny target
+    folder = composed.with_name("zoo.graph")
+    built = [json.loads(path.read_text()) for path in (folder / "evidence").glob("suggest-*")]
+    sample = built[0]["evidence"][0]
+    truth = [0.3, -0.2, 0.1, 0.0]
+    made = [
+        {
+            **sample, "source": f"toy/{i}", "target": target, "kind": kind, "method": method,
+            "value": value, "seeds": [0] if kind == "measured" else [],
+        }
+        for target in ("toy/a", "toy/b", "toy/c")
+        for i, gain in enumerate(truth)
+        for kind, method, value in (
+            ("measured", "average", gain),
+            ("predicted", "knn", gain),
+            ("predicted", "logme", -gain),
+        )
+    ]  # fmt: skip
+    (folder / "evidence" / "made.json").write_text(json.dumps({**built[0], "evidence": made}))
+    said = mtl("graph", "calibrate")
+    assert said.code == 0, said
+    assert said.out.splitlines()[2].split()[:2] == ["knn", "+1.00"]
+    assert "--sources auto goes by knn." in said.out
+    shown = mtl("graph", "suggest", "--target", "same", "--scores", "knn,logme")
+    assert "trust: knn: rank correlation +1.00 [+1.00, +1.00]" in shown.out
+    chosen = compose("--sources", "auto", "--dry-run", "--min-gain", "-5")
+    assert len(chosen["runs"]) == 1
+    table = mtl("compose", "--target", TARGET, "--sources", "auto", "--dry-run").out
+    assert "ranked by measured or expected transfer (knn)" in table
+    assert "knn lets expect" in table
+    assert "measured" in table
