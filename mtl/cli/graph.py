@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.cli.options import PlainParser
 
+KINDS = ("measured", "attribution", "reliance", "predicted")
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -43,6 +45,13 @@ def main(argv: Sequence[str]) -> int:
     )
     show = _add(commands, "show", "the graph as a table, and as a picture")
     show.add_argument("--target", help="only edges into this task")
+    show.add_argument("--html", metavar="FILE", help="draw it as one HTML file, for any browser")
+    show.add_argument("--png", metavar="FILE", help="draw it as a picture")
+    show.add_argument("--matrix", metavar="FILE", help="draw the transfer matrix as a heat map")
+    show.add_argument(
+        "--kind", choices=KINDS, help="only this evidence [the strongest; matrix: measured]"
+    )
+    show.add_argument("--score", help="the score that stands for predictions [the commonest]")
     check = _add(commands, "calibrate", "every score against measured transfer: what to trust")
     check.add_argument("--method", help="the composition whose transfer counts [most measured]")
     for name, text in RUNS.items():
@@ -166,13 +175,48 @@ def _show(zoo: Zoo, options: Namespace) -> int:
     folder = graph_folder(zoo.root, options.graph)
     graph, problems = open_graph(zoo, folder, options.base)
     target = _target(graph, options.target)
+    drawn = _draw(graph, target, options)
     if options.json:
-        print(json.dumps({**node_link(graph), "problems": problems}))
+        print(json.dumps({**node_link(graph), "problems": problems, "drawn": drawn}))
         return 0
     for text in problems:
         print(f"note: {text}", file=sys.stderr)
     print(render(graph, target))
+    for path in drawn:
+        print(path)
     return 0
+
+
+def _draw(graph: nx.DiGraph, target: str | None, options: Namespace) -> list[str]:
+    """Write the pictures that the options ask for; returns their paths."""
+    from pathlib import Path
+
+    from mtl.errors import RequestError
+    from mtl.graph.matrix import transfer_matrix
+    from mtl.graph.model import ORDER
+    from mtl.graph.page import write_page
+    from mtl.graph.picture import draw_graph, draw_matrix
+    from mtl.graph.scores import SCORES
+
+    if options.score is not None:
+        SCORES.get(options.score)
+        if options.kind not in {None, "predicted"}:
+            raise RequestError(f"--score goes with --kind predicted, not {options.kind}.")
+    chosen: dict[str, Any] = {
+        "kinds": (options.kind,) if options.kind else ORDER,
+        "score": options.score,
+        "target": target,
+    }
+    if options.html:
+        write_page(graph, Path(options.html), **chosen)
+    if options.png:
+        draw_graph(graph, Path(options.png), **chosen)
+    if options.matrix:
+        kind = options.kind or ("predicted" if options.score else "measured")
+        targets = None if target is None else [target]
+        method = options.score if kind == "predicted" else None
+        draw_matrix(transfer_matrix(graph, kind, method, targets=targets), Path(options.matrix))
+    return [path for path in (options.html, options.png, options.matrix) if path]
 
 
 def _calibrate(zoo: Zoo, options: Namespace) -> int:

@@ -341,3 +341,20 @@ def test_calibrate_says_what_to_trust_and_auto_goes_by_it(composed: Path) -> Non
     assert "ranked by measured or expected transfer (knn)" in table
     assert "knn lets expect" in table
     assert "measured" in table
+
+
+def test_show_draws(composed: Path, tmp_path: Path) -> None:
+    files = {name: tmp_path / f"g.{name}" for name in ("html", "png", "matrix")}
+    options = [item for name, path in files.items() for item in (f"--{name}", path)]
+    said = mtl("graph", "show", *options)
+    assert said.code == 0, said
+    assert all(str(path) in said.out and path.stat().st_size > 1000 for path in files.values())
+    assert "mini/mood" in files["html"].read_text()
+    suggest("--scores", "knn")
+    again = mtl("graph", "show", "--matrix", files["matrix"], "--score", "knn", "--json")
+    assert again.json["drawn"] == [str(files["matrix"])]
+    refused(mtl("graph", "show", "--html", files["html"], "--score", "knnn"), "'knnn'", "'knn'")
+    wrong = ["--html", files["html"], "--score", "knn", "--kind", "measured"]
+    refused(mtl("graph", "show", *wrong), "--kind predicted")
+    refused(mtl("graph", "show", "--target", "mood", "--matrix", tmp_path / "no"), "no measured")
+    refused(mtl("graph", "show", "--html", "/proc/nothing/g.html"), "Cannot write", code=1)
