@@ -15,13 +15,31 @@ SCORES = (
 )  # fmt: skip
 
 
+@pytest.fixture(scope="session")
+def compositions(
+    trained: Path, suite_folder: Path, tiny: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A zoo with a composition of all three sources and one of `mood` alone; do not change it."""
+    root = tmp_path_factory.mktemp("composed")
+    shutil.copytree(trained, root / "zoo")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MTL_TASKS", str(suite_folder))
+        patch.setenv("MTL_MODEL", tiny("roberta"))
+        patch.setenv("MTL_CACHE", str(root / "cache"))
+        places = ["--zoo", root / "zoo", "--runs", root / "runs"]
+        line = ["--target", TARGET, "--epochs", "1", "--json", *places]
+        assert mtl("compose", *line, "--seeds", "0", "1").code == 0
+        single = ["--sources", "mood", "--method", "average"]
+        assert mtl("compose", *line, *single).code == 0
+    return root
+
+
 @pytest.fixture
-def composed(stocked: Path) -> Path:
-    """The zoo with a composition of all three sources and one of `mood` alone."""
-    line = ["--target", TARGET, "--epochs", "1", "--json"]
-    assert mtl("compose", *line, "--seeds", "0", "1").code == 0
-    assert mtl("compose", *line, "--sources", "mood", "--method", "average").code == 0
-    return stocked
+def composed(mini: Path, compositions: Path) -> Path:
+    """The zoo of the test, with those compositions in it and their evidence beside it."""
+    shutil.copytree(compositions / "zoo", mini)
+    shutil.copytree(compositions / "zoo.graph", mini.with_name("zoo.graph"))
+    return mini
 
 
 def test_a_finished_composition_adds_its_evidence(composed: Path) -> None:
