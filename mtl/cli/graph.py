@@ -43,6 +43,9 @@ def main(argv: Sequence[str]) -> int:
         metavar="FILE",
         help="also write the graph there: .json (node-link), .graphml or .dot",
     )
+    build.add_argument(
+        "--prune", action="store_true", help="remove evidence of compositions the zoo has no more"
+    )
     show = _add(commands, "show", "the graph as a table, and as a picture")
     show.add_argument("--target", help="only edges into this task")
     show.add_argument("--html", metavar="FILE", help="draw it as one HTML file, for any browser")
@@ -125,6 +128,7 @@ def _build(zoo: Zoo, options: Namespace) -> int:
 
     from mtl.errors import RequestError
     from mtl.graph import graph_folder, record
+    from mtl.graph.collect import stale_files
     from mtl.graph.formats import SUFFIXES, write_graph
 
     for name in options.out:  # before minutes of work
@@ -138,6 +142,9 @@ def _build(zoo: Zoo, options: Namespace) -> int:
             bar.update(done - bar.n)
 
         collected = record(zoo, folder, progress=progress)
+    stale = stale_files(zoo, folder)
+    for path in stale if options.prune else ():
+        path.unlink(missing_ok=True)
     graph, problems = open_graph(zoo, folder, options.base)
     paths = [folder / "graph.json", *(Path(name) for name in options.out)]
     for path in paths:
@@ -150,6 +157,7 @@ def _build(zoo: Zoo, options: Namespace) -> int:
         "findings": sum(len(data["evidence"]) for _, _, data in graph.edges(data=True)),
         "written": collected.written,
         "kept": collected.kept,
+        "stale": [path.name for path in stale],
         "notes": list(collected.notes),
         "problems": problems,
     }
@@ -162,6 +170,9 @@ def _build(zoo: Zoo, options: Namespace) -> int:
         f"{answer['nodes']} tasks, {answer['edges']} edges, {answer['findings']} findings "
         f"({collected.written} runs collected, {collected.kept} already there)"
     )
+    if stale:
+        done = "removed" if options.prune else "kept; --prune removes it"
+        print(f"{len(stale)} files of evidence are of runs this zoo has no more ({done})")
     for path in paths:
         print(path)
     return 1 if problems else 0

@@ -73,6 +73,21 @@ def record(
     return Collected(written, kept, tuple(notes))
 
 
+def stale_files(zoo: Zoo, folder: Path) -> list[Path]:
+    """Evidence files of compositions that are not in the zoo (removed, or of another zoo)."""
+    digests = {entry.digest for entry in zoo.entries(kind="composition")}
+    found = []
+    for path in sorted((folder / "evidence").glob("compose-*.json")):
+        try:
+            items = read_file(path)
+        except ZooError:
+            continue  # read_evidence names it
+        named = {item.provenance.get("entry", {}).get("digest") for item in items}
+        if items and not named & digests:
+            found.append(path)
+    return found
+
+
 def evidence_of(entry: Entry, own: Entry | None) -> list[Evidence]:
     """What a trained composition says about its sources.
 

@@ -100,6 +100,18 @@ def test_a_damaged_evidence_file_is_named(composed: Path) -> None:
     assert (built["written"], built["kept"], built["problems"]) == (1, 2, [])
 
 
+def test_evidence_of_removed_runs_stays_until_it_is_pruned(composed: Path) -> None:
+    (single,) = [ref for ref in digests(composed) if "/average/" in ref]
+    assert mtl("zoo", "rm", single).code == 0
+    built = mtl("graph", "build", "--json").json
+    assert len(built["stale"]) == 1
+    assert built["findings"] == 4
+    assert "--prune removes it" in mtl("graph", "build").out
+    assert "(removed)" in mtl("graph", "build", "--prune").out
+    built = mtl("graph", "build", "--json").json
+    assert (built["stale"], built["findings"]) == ([], 3)
+
+
 def test_an_empty_zoo(mini: Path) -> None:
     assert "no evidence yet" in mtl("graph", "show").out
     assert mtl("graph", "build", "--json").json["nodes"] == 0

@@ -12,6 +12,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from zoo_bench import composition, manifest, predictions, store, task
 
 from mtl.errors import RequestError, ZooError
@@ -143,6 +144,21 @@ def test_reliance_is_the_share_of_the_omega_mass(tmp_path: Path) -> None:
     assert found[0].provenance["entry"]["digest"] == entry.digest
     again = record(zoo, tmp_path / "graph")
     assert (again.written, again.kept) == (0, 1)
+
+
+def test_reliance_on_attention_is_the_attention(tmp_path: Path) -> None:
+    zoo = open_zoo(tmp_path / "zoo")
+    sources = [helper(zoo), store(zoo, manifest())]
+    entry = composition(zoo, sources, np.ones((1, 2, 4), np.float32), runhash="22" * 8)
+    attention = {"attention.1": np.array([0.2, 0.8], np.float32)}
+    attention |= {"attention.0": np.array([0.6, 0.4], np.float32)}
+    save_file(attention, entry.folder / "composition.safetensors")
+    how, layers, shares = reliance(entry)  # type: ignore[misc]
+    assert (how, layers) == ("attention", ["0", "1"])
+    np.testing.assert_allclose(shares, [[0.6, 0.2], [0.4, 0.8]], atol=1e-6)
+    save_file({"attention.0": np.ones(3, np.float32)}, entry.folder / "composition.safetensors")
+    with pytest.raises(ZooError, match="no weights per source"):
+        reliance(entry)
 
 
 def test_softmaxed_omega_counts_as_it_enters_the_sum(tmp_path: Path) -> None:
