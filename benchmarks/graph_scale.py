@@ -25,8 +25,9 @@ from mtl.graph.formats import write_graph
 from mtl.graph.matrix import transfer_matrix
 from mtl.graph.page import write_page
 from mtl.graph.picture import draw_graph, draw_matrix
+from mtl.graph.request import Request
 from mtl.graph.scores import SCORES, Candidate, TaskView, compute
-from mtl.graph.select import Request, choose_from_graph
+from mtl.graph.select import choose_from_graph
 
 BASE = "ab" * 32
 ROWS, WIDTH = 2000, 384

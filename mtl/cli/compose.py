@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
         resolve_target,
     )
     from mtl.compose.sources import wanted_sources
-    from mtl.graph.select import parse_sources
+    from mtl.graph.request import parse_sources
     from mtl.methods import METHODS, find_method
     from mtl.tasks import load_task
     from mtl.train import execute_all

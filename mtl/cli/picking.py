@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from mtl.cli.common import Context
     from mtl.compose import Target
     from mtl.compose.sources import Wanted
-    from mtl.graph.select import Request, Selection
+    from mtl.graph.request import Request
+    from mtl.graph.select import Selection
 
 
 def train_missing(

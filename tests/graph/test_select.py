@@ -9,13 +9,12 @@ import pytest
 from mtl.errors import RequestError
 from mtl.graph import Evidence, build_graph
 from mtl.graph.calibrate import Trust
+from mtl.graph.request import Request, parse_sources
 from mtl.graph.select import (
-    Request,
     Selection,
     choose_auto,
     choose_from_graph,
     measured_for,
-    parse_sources,
     selection_text,
     trusted_score,
 )
