@@ -152,6 +152,10 @@ def fitting_entries(
     if source.task == target.spec.id:
         rows = target.fingerprints["train"]
         fitting = [entry for entry in fitting if entry.manifest.data["splits"]["train"] == rows]
+        if len(fitting) > 1:  # a limit that cuts nothing is another run on the same rows
+            limit = target.max_train_samples
+            alike = [e for e in fitting if e.manifest.run_settings["max_train_samples"] == limit]
+            fitting = alike or fitting
     elif len(fitting) > 1:
         whole = [e for e in fitting if not e.manifest.run_settings["max_train_samples"]]
         fitting = whole or fitting

@@ -200,7 +200,8 @@ def reliance(entry: Entry) -> tuple[str, list[str], np.ndarray] | None:
 def own_adapter(entry: Entry, candidates: Sequence[Entry]) -> tuple[Entry | None, str]:
     """The target's own adapter that a single-source composition is compared with.
 
-    Of the same base, seed, rows of every split and method as the source; only the seed's own.
+    Of the same base, seed and rows of every split, trained by the source's method; of several, the
+    one with the composition's own limit on rows.
 
     Returns:
         The adapter or None, and a remark where the choice would be arbitrary.
@@ -209,6 +210,10 @@ def own_adapter(entry: Entry, candidates: Sequence[Entry]) -> tuple[Entry | None
     if len(parents) != 1 or parents[0]["task"] == entry.manifest.task["id"]:
         return None, ""
     fitting = [item for item in candidates if item.manifest.method == parents[0]["method"]]
+    if len(fitting) > 1:  # a limit that cuts nothing is another run on the same rows
+        limit = entry.manifest.run_settings.get("max_train_samples")
+        alike = [e for e in fitting if e.manifest.run_settings.get("max_train_samples") == limit]
+        fitting = alike or fitting
     if len(fitting) > 1:
         refs = ", ".join(item.ref for item in fitting)
         return None, (

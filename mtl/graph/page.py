@@ -100,8 +100,8 @@ def _svg(
     ]
     for index, colour in enumerate((POSITIVE, NEGATIVE, NEUTRAL)):
         lines.append(
-            f'<marker id="head{index}" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="9" '
-            f'markerHeight="9" markerUnits="userSpaceOnUse" orient="auto">'
+            f'<marker id="head{index}" viewBox="0 0 10 10" refX="8" refY="5" markerWidth="13" '
+            f'markerHeight="13" markerUnits="userSpaceOnUse" orient="auto">'
             f'<path d="M0 0L10 5L0 10z" fill="{colour}"/></marker>'
         )
     lines.append("</defs>")

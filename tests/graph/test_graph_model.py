@@ -202,6 +202,20 @@ def test_measured_transfer_is_composition_minus_own_adapter(tmp_path: Path) -> N
     assert read_evidence(folder)[0] == []
 
 
+def test_of_two_own_adapters_on_the_same_rows_the_one_with_the_same_limit(tmp_path: Path) -> None:
+    zoo = open_zoo(tmp_path / "zoo")
+    source, plain = helper(zoo), store(zoo, manifest())
+    limited = {"lr": 0.001, "max_train_samples": 300}  # there are 4 rows: it cuts nothing
+    cut = store(zoo, manifest(run_settings=limited, runhash="44" * 8))
+    omega = np.ones((1, 1, 4), np.float32)
+    for number, (settings, own) in enumerate(((limited, cut), ({"lr": 0.001}, plain))):
+        mark = f"5{number}" * 8
+        single = composition(zoo, [source], omega, runhash=mark, run_settings=settings)
+        record(zoo, tmp_path / mark, [single])
+        (found,) = read_evidence(tmp_path / mark)[0]
+        assert found.provenance["own"]["digest"] == own.digest
+
+
 def test_a_damaged_composition_is_named_and_the_rest_collected(tmp_path: Path) -> None:
     zoo = open_zoo(tmp_path / "zoo")
     sources = [helper(zoo), store(zoo, manifest())]
