@@ -57,6 +57,12 @@ def main(argv: Sequence[str]) -> int:
     show.add_argument("--score", help="the score that stands for predictions [the commonest]")
     check = _add(commands, "calibrate", "every score against measured transfer: what to trust")
     check.add_argument("--method", help="the composition whose transfer counts [most measured]")
+    check.add_argument(
+        "--split",
+        choices=("dev", "test"),
+        default="dev",
+        help="where transfer was measured: dev, which auto goes by, or test, for a report [dev]",
+    )
     for name, text in RUNS.items():
         commands.add_parser(name, help=text, add_help=False)
     options = parser.parse_args(arguments)
@@ -254,7 +260,7 @@ def _calibrate(zoo: Zoo, options: Namespace) -> int:
             "Nothing to calibrate with: no transfer was measured. Run python -m mtl.graph measure "
             "--targets TASK… --scores all first."
         )
-    found = calibrate(graph, measured.pop(), method=options.method)
+    found = calibrate(graph, measured.pop(), method=options.method, split=options.split)
     path = write_calibration(folder, found)
     if options.json:
         print(json.dumps({**found.to_dict(), "file": str(path)}))

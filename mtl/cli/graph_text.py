@@ -102,11 +102,13 @@ def calibration_text(found: Calibration) -> str:
     over = sorted({trust.over for trust in found.scores.values()})
     parts = [
         tabulate(rows, headers=headers, disable_numparse=True),
-        f"\nagainst measured transfer ({found.method}) on base {found.base[:8]}, targets "
-        f"{', '.join(map(printable, found.targets))}; 95 % bootstrap over {' and '.join(over)}; "
+        f"\nagainst transfer measured on {found.split} ({found.method}), base {found.base[:8]}, "
+        f"targets {', '.join(map(printable, found.targets))}; 95 % bootstrap over {' and '.join(over)}; "
         "trust: the interval of the rank correlation is above zero",
     ]
     parts += [f"skipped: {name}: {printable(why)}" for name, why in found.skipped.items()]
+    if found.split != "dev":
+        return "\n".join([*parts, "For a report: --sources auto goes by the calibration on dev."])
     best = found.best()
     parts.append(
         f"--sources auto goes by {best.score}."

@@ -291,6 +291,7 @@ def as_evidence(found: Attribution, entry: Entry, command: str) -> tuple[str, li
             Evidence(
                 method=f"{manifest.method} leave-one-out",
                 value=float(found.leave_one_out[number]),
+                dev=float(found.leave_one_out[number]) if found.split == "dev" else None,
                 layers={layer: float(values[number]) for layer, values in found.layers.items()},
                 **common,
             )
@@ -304,6 +305,7 @@ def as_evidence(found: Attribution, entry: Entry, command: str) -> tuple[str, li
                     value=value,
                     low=None if half is None else value - half,
                     high=None if half is None else value + half,
+                    dev=value if found.split == "dev" else None,
                     **common,
                 )
             )

@@ -7,6 +7,9 @@ rows):
 - regret@k: the best measured transfer of all sources minus the best among the k that the score puts
   first, in the unit of the metric; ``random`` is its expectation for k sources drawn blindly.
 
+Measured transfer is that on the dev split by default, because ``--sources auto`` goes by the
+calibration; ``test`` is for reports.
+
 Means are over targets; intervals are 95 % percentile bootstraps over targets, or, with fewer than
 three of them, over each target's sources.
 """
@@ -24,6 +27,7 @@ import numpy as np
 
 from mtl.errors import RequestError, ZooError
 from mtl.files import read_json, write_json
+from mtl.graph.model import choice_value
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -80,6 +84,7 @@ class Calibration:
         random: k → mean regret of a blind choice.
         skipped: score → why it has no place here.
         targets: ids of the targets compared on.
+        split: on which transfer was measured.
     """
 
     base: str
@@ -88,6 +93,7 @@ class Calibration:
     random: dict[str, float]
     skipped: dict[str, str] = field(default_factory=dict)
     targets: list[str] = field(default_factory=list)
+    split: str = "dev"
 
     def best(self) -> Trust | None:
         """The score with the highest rank correlation, if any is above zero."""
@@ -105,19 +111,26 @@ class Calibration:
 
 
 def calibrate(
-    graph: nx.DiGraph, base: str, *, method: str | None = None, draws: int = DRAWS, seed: int = 0
+    graph: nx.DiGraph,
+    base: str,
+    *,
+    method: str | None = None,
+    split: str = "dev",
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> Calibration:
     """Compare every score in ``graph`` with the measured transfer on ``base``.
 
     Args:
         base: fingerprint; evidence of other bases is not looked at.
         method: the composition whose transfer counts; None for the one that was measured most.
+        split: ``dev``, or ``test`` for reports.
 
     Raises:
         RequestError: nothing was measured, or no target has three sources with both; says what to
             run.
     """
-    measured, scored = _collect(graph, base)
+    measured, scored = _collect(graph, base, split)
     if not measured:
         raise RequestError(
             f"Nothing to calibrate with: no transfer was measured on base {base[:8]}. Run "
@@ -166,6 +179,7 @@ def calibrate(
         random={str(k): float(np.mean([random_regret(v, k) for v in blind])) for k in KS},
         skipped=skipped,
         targets=sorted(used),
+        split=split,
     )
 
 
@@ -266,7 +280,7 @@ def _line(targets: Sequence[Sequence[Pair]]) -> tuple[float, float, float]:
 
 
 def _collect(
-    graph: nx.DiGraph, base: str
+    graph: nx.DiGraph, base: str, split: str
 ) -> tuple[dict[tuple[str, str, str, str], float], dict[tuple[str, str, str, str], float]]:
     """(method, target, rows, source) → measured, and (score, target, rows, source) → score."""
     found: dict[str, dict[tuple[str, str, str, str], float]] = {"measured": {}, "predicted": {}}
@@ -275,24 +289,26 @@ def _collect(
             continue
         for item in data["evidence"]:
             if item["base"] == base and item["kind"] in found:
-                found[item["kind"]][item["method"], target, item["rows"], source] = item["value"]
+                value = choice_value(item) if split == "dev" else item["value"]
+                if value is not None:
+                    found[item["kind"]][item["method"], target, item["rows"], source] = value
     return found["measured"], found["predicted"]
 
 
-def calibration_file(folder: Path, base: str) -> Path:
-    """Where the calibration of a base lies."""
-    return folder / f"calibration-{base[:16]}.json"
+def calibration_file(folder: Path, base: str, split: str = "dev") -> Path:
+    """Where the calibration of a base on a split lies."""
+    return folder / f"calibration-{split}-{base[:16]}.json"
 
 
 def write_calibration(folder: Path, found: Calibration) -> Path:
-    """Keep a calibration for ``suggest`` and ``--sources auto``. Raises RunError."""
-    path = calibration_file(folder, found.base)
+    """Keep a calibration; ``suggest`` and ``auto`` read the one on dev. Raises RunError."""
+    path = calibration_file(folder, found.base, found.split)
     write_json(path, found.to_dict())
     return path
 
 
 def read_calibration(folder: Path, base: str) -> Calibration | None:
-    """The calibration of ``base``, or None where nobody calibrated.
+    """The calibration of ``base`` on dev, or None where nobody calibrated.
 
     Raises:
         ZooError: the file is damaged.
@@ -304,6 +320,8 @@ def read_calibration(folder: Path, base: str) -> Calibration | None:
     try:
         if stored["schema_version"] != SCHEMA_VERSION or stored["base"] != base:
             raise ValueError(f"schema {stored['schema_version']}, base {stored['base'][:8]}")
+        if stored["split"] != "dev":
+            raise ValueError(f"split {stored['split']!r}")
         scores = {name: _read_trust(value) for name, value in stored["scores"].items()}
         return Calibration(
             base=base,

@@ -94,7 +94,7 @@ def evidence_of(entry: Entry, own: Entry | None) -> list[Evidence]:
     - K > 1 and weights that were learned: ``reliance`` per source (:func:`reliance`).
     - K = 1, another task's source, and an own adapter to compare with: ``measured`` transfer, the
       headline metric of the composition minus that of ``own`` on the test split; the interval is
-      the paired bootstrap over test examples.
+      the paired bootstrap over test examples. ``dev`` is the difference on the dev split.
 
     Raises:
         ZooError: its weights or predictions are damaged.
@@ -143,6 +143,7 @@ def evidence_of(entry: Entry, own: Entry | None) -> list[Evidence]:
                     value=value,
                     low=interval[0] if interval else None,
                     high=interval[1] if interval else None,
+                    dev=_dev_gain(entry, own),
                     n=n,
                     provenance={
                         **provenance,
@@ -261,6 +262,18 @@ def _gain(entry: Entry, own: Entry) -> tuple[float, tuple[float, float] | None, 
         draws=DRAWS,
     )
     return float(ours["value"]) - float(theirs["value"]), interval, ours["n"]
+
+
+def _dev_gain(entry: Entry, own: Entry) -> float | None:
+    """The difference of the headline metric on the dev split."""
+    metric = entry.manifest.task["headline"]
+    found = []
+    for item in (entry, own):
+        value = item.manifest.metrics.get("dev", {}).get(metric, {}).get("value")
+        if value is None:
+            return None
+        found.append(float(value))
+    return found[0] - found[1]
 
 
 def _recorded(path: Path, entry: Entry, own: Entry | None) -> bool:

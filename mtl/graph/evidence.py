@@ -38,6 +38,8 @@ class Evidence:
         method: how it was found: a composition's name, ``omega``, ``attention``, a score's name.
         value: in the unit of its method (a metric's difference, a share, a score).
         low, high: 95 % interval, None where there is none.
+        dev: the same on the dev split, for evidence that came from the test split (or None): what
+            choices may go by, for who picks sources by their test result has seen the test.
         n: examples behind it, None where that says nothing.
         seeds: of the runs behind it.
         base: fingerprint of the base's weights.
@@ -54,6 +56,7 @@ class Evidence:
     value: float
     low: float | None = None
     high: float | None = None
+    dev: float | None = None
     n: int | None = None
     seeds: tuple[int, ...] = ()
     base: str = ""
@@ -70,7 +73,7 @@ class Evidence:
         if self.kind not in KINDS:
             raise ValueError(f"kind {self.kind!r} is none of {', '.join(KINDS)}")
         numbers = {"value": self.value, **{f"layers.{k}": v for k, v in self.layers.items()}}
-        numbers |= {k: v for k, v in (("low", self.low), ("high", self.high)) if v is not None}
+        numbers |= {k: v for k in ("low", "high", "dev") if (v := getattr(self, k)) is not None}
         for name, number in numbers.items():
             if isinstance(number, bool) or not isinstance(number, int | float):
                 raise ValueError(f"{name} is {number!r}, not a number")

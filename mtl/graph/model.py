@@ -74,6 +74,16 @@ def edge_value(
     return None
 
 
+def choice_value(item: Mapping[str, Any]) -> float | None:
+    """What of a finding a choice may go by: never what the test split showed.
+
+    The value on dev of measured transfer and attribution, None where there is none; of learned
+    reliance and of scores the value itself, which comes from training rows.
+    """
+    value = item["dev"] if item["kind"] in {"measured", "attribution"} else item["value"]
+    return None if value is None else float(value)
+
+
 def negative_edges(graph: nx.DiGraph, target: str | None = None) -> list[dict[str, Any]]:
     """Measured transfer below zero, worst first; ``certain`` where the interval is below zero.
 
@@ -142,6 +152,8 @@ def _joined(items: Sequence[Evidence]) -> dict[str, Any]:
     if len(kept) > 1:
         interval = mean_interval([item.value for item in kept])
         value, low, high = interval.mean, interval.low, interval.high
+    devs = [item.dev for item in kept if item.dev is not None]
+    devs = devs if len(devs) == len(kept) else []
     layers = {
         layer: sum(item.layers[layer] for item in kept) / len(kept)
         for layer in first.layers
@@ -153,6 +165,7 @@ def _joined(items: Sequence[Evidence]) -> dict[str, Any]:
         "value": float(value),
         "low": low,
         "high": high,
+        "dev": sum(devs) / len(devs) if devs else None,
         "interval": "over seeds" if len(kept) > 1 else "of one run",
         "n": first.n,
         "seeds": sorted({seed for item in kept for seed in item.seeds}),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mtl.errors import RequestError, unknown
 from mtl.graph.calibrate import Calibration, Trust, expected_gains, trust_text
 from mtl.graph.evidence import KINDS
-from mtl.graph.model import ORDER, edge_value
+from mtl.graph.model import ORDER, choice_value, edge_value
 from mtl.graph.request import Request
 from mtl.zoo.names import printable
 
@@ -27,7 +27,7 @@ class Choice:
     Attributes:
         value: what it was ranked by, None where that is unknown.
         expected: measured transfer that the calibration expects.
-        measured: measured transfer on these rows; low, high: its interval.
+        measured: measured transfer on these rows, on the dev split.
     """
 
     source: str
@@ -36,8 +36,6 @@ class Choice:
     value: float | None = None
     expected: float | None = None
     measured: float | None = None
-    low: float | None = None
-    high: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -64,7 +62,10 @@ class Selection:
 
 
 def measured_for(graph: nx.DiGraph, target: str, base: str, rows: str) -> dict[str, dict[str, Any]]:
-    """Source → the measured transfer to ``target`` on this base and these training rows."""
+    """Source → the measured transfer to ``target`` on this base and these training rows.
+
+    Only what was measured on dev, too: choices go by that.
+    """
     return _findings(graph, target, base, rows, ("measured",), None)
 
 
@@ -100,7 +101,7 @@ def choose_auto(
     expected = expected_gains(values, trust) if trust is not None and values else {}
     sources = sorted({*values, *measured})
     gains = {
-        source: float(measured[source]["value"]) if source in measured else expected.get(source)
+        source: choice_value(measured[source]) if source in measured else expected.get(source)
         for source in sources
     }
     known = all(gain is not None for gain in gains.values())
@@ -195,11 +196,12 @@ def choose_from_graph(
     if not found:
         raise RequestError(_nothing(target, base, named, named in {"measured", "predicted"}))
     measured = measured_for(graph, target, base, rows)
-    order = sorted(found, key=lambda s: (-found[s]["value"], s))
+    values = {source: choice_value(item) or 0.0 for source, item in found.items()}
+    order = sorted(found, key=lambda s: (-values[s], s))
     choices, taken = [], 0
     for source in order:
         item = found[source]
-        gain = measured.get(source, {}).get("value")
+        gain = choice_value(measured[source]) if source in measured else None
         elsewhere = "" if item["rows"] == rows else ", on other training rows"
         if request.min_gain is not None and (gain is None or gain < request.min_gain):
             why = "not measured" if gain is None else "gain"
@@ -208,8 +210,8 @@ def choose_from_graph(
             reason, chosen = f"left out: beyond k={request.budget}", False
         else:
             taken, chosen = taken + 1, True
-            reason = f"{named} {item['value']:+.4f} ({item['method']}{elsewhere})"
-        choices.append(_choice(source, chosen, reason, item["value"], None, measured.get(source)))
+            reason = f"{named} {values[source]:+.4f} ({item['method']}{elsewhere})"
+        choices.append(_choice(source, chosen, reason, values[source], None, measured.get(source)))
     if not taken:
         raise RequestError(
             f"--sources graph:k={request.budget} leaves no source: none has a measured gain of "
@@ -238,24 +240,21 @@ def selection_text(found: Selection, target: str) -> str:
             printable(choice.source),
             text(choice.value, ".4f"),
             text(choice.expected),
-            text(choice.measured)
-            + (f" [{choice.low:+.4f}, {choice.high:+.4f}]" if choice.low is not None else ""),
+            text(choice.measured),
             choice.reason,
         ]
         for choice in found.choices
     ]
-    headers = ["", "source", "score", "expected", "measured", "why"]
+    headers = ["", "source", "score", "expected", "measured (dev)", "why"]
     lines = [
         tabulate(rows, headers=headers, disable_numparse=True),
         f"sources for {printable(target)}, ranked by {found.ranked_by}; {found.trust}",
     ]
     for choice in found.choices:
         if choice.measured is not None and choice.measured < 0:
-            sure = choice.high is not None and choice.high < 0
             lines.append(
-                f"negative transfer{'' if sure else ' (not beyond doubt)'}: "
-                f"{printable(choice.source)} → {printable(target)} {choice.measured:+.4f}"
-                + (", chosen all the same" if choice.chosen else "")
+                f"negative transfer on dev: {printable(choice.source)} → {printable(target)} "
+                f"{choice.measured:+.4f}" + (", chosen all the same" if choice.chosen else "")
             )
     return "\n".join(lines)
 
@@ -276,7 +275,8 @@ def _findings(
             continue
         items = [item for item in data["evidence"] if item["base"] == base]
         same = [item for item in items if rows is None or item["rows"] == rows]
-        item = edge_value({"evidence": same}, kinds, method)
+        usable = [item for item in same if choice_value(item) is not None]
+        item = edge_value({"evidence": usable}, kinds, method)
         if item is not None:
             found[source] = item
     return found
@@ -290,11 +290,8 @@ def _choice(
     expected: float | None,
     measured: Mapping[str, Any] | None,
 ) -> Choice:
-    seen = measured or {}
-    return Choice(
-        source, chosen, reason, value, expected,
-        seen.get("value"), seen.get("low"), seen.get("high"),
-    )  # fmt: skip
+    seen = choice_value(measured) if measured else None
+    return Choice(source, chosen, reason, value, expected, seen)
 
 
 def _why(
@@ -306,7 +303,7 @@ def _why(
     plain: float | None,
 ) -> str:
     if source in measured:
-        return f"measured {measured[source]['value']:+.4f} ({measured[source]['method']})"
+        return f"measured {choice_value(measured[source]):+.4f} ({measured[source]['method']})"
     if source in expected:
         return f"{score} lets expect {expected[source]:+.4f}"
     if plain is not None and value is not None:

@@ -348,7 +348,7 @@ def test_calibrate_says_what_to_trust_and_auto_goes_by_it(composed: Path) -> Non
     made = [
         {
             **sample, "source": f"toy/{i}", "target": target, "kind": kind, "method": method,
-            "value": value, "seeds": [0] if kind == "measured" else [],
+            "value": value, "dev": value, "seeds": [0] if kind == "measured" else [],
         }
         for target in ("toy/a", "toy/b", "toy/c")
         for i, gain in enumerate(truth)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def edges(
     """Target → measured per source; score → target → value per source."""
     common = {"base": BASE, "rows": "r", **changes}
     found = [
-        Evidence(f"s/{i}", target, "measured", "average", value, seeds=(0,), **common)
+        Evidence(f"s/{i}", target, "measured", "average", 9.9, dev=value, seeds=(0,), **common)
         for target, values in truth.items()
         for i, value in enumerate(values)
     ]
@@ -103,6 +104,22 @@ def test_a_good_score_is_trusted_and_a_bad_one_is_not() -> None:
     assert trust_text(None) == "not calibrated here"
 
 
+def test_choices_go_by_dev_and_reports_by_test(tmp_path: Path) -> None:
+    items = edges(TRUTH, {"good": GOOD})
+    turned = [
+        replace(item, value=-item.dev) if item.dev is not None else item for item in items
+    ]  # on test the other way round
+    graph = build_graph([], turned)
+    assert calibrate(graph, BASE).scores["good"].rho == pytest.approx(1.0)
+    report = calibrate(graph, BASE, split="test")
+    assert report.scores["good"].rho == pytest.approx(-1.0)
+    write_calibration(tmp_path, report)
+    assert read_calibration(tmp_path, BASE) is None
+    blind = [replace(item, dev=None) for item in items]
+    with pytest.raises(RequestError, match="no transfer was measured"):
+        calibrate(build_graph([], blind), BASE)
+
+
 def test_expected_gains_are_the_least_squares_line() -> None:
     rng = np.random.default_rng(0)
     noisy = {task: list(np.array(v) + rng.normal(0, 0.05, 4)) for task, v in TRUTH.items()}
@@ -137,7 +154,7 @@ def test_what_is_not_compared() -> None:
     other = edges({"t/a": [0.9] * 4}, {"good": {"t/a": [0.0] * 4}}, base="cd" * 32)
     rows = edges({"t/a": [0.9] * 4}, {"good": {"t/a": [0.0] * 4}}, rows="other rows")
     own = [
-        Evidence("t/a", "t/a", "measured", "average", 9.0, base=BASE, rows="r"),
+        Evidence("t/a", "t/a", "measured", "average", 9.0, dev=9.0, base=BASE, rows="r"),
         Evidence("t/a", "t/a", "predicted", "good", -9.0, base=BASE, rows="r"),
     ]
     alone = {"few": {"t/a": [1.0, 2.0]}}
@@ -152,7 +169,7 @@ def test_what_is_not_compared() -> None:
 
 def test_the_composition_that_was_measured_most_counts() -> None:
     items = edges(TRUTH, {"good": GOOD})
-    extra = [Evidence("s/0", "t/a", "measured", "fusion", 5.0, seeds=(0,), base=BASE, rows="r")]
+    extra = [Evidence("s/0", "t/a", "measured", "fusion", 5.0, dev=5.0, base=BASE, rows="r")]
     graph = build_graph([], [*items, *extra])
     assert calibrate(graph, BASE).method == "average"
     with pytest.raises(RequestError, match="no target has 3 sources"):

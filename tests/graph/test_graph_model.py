@@ -176,6 +176,8 @@ def test_measured_transfer_is_composition_minus_own_adapter(tmp_path: Path) -> N
     zoo = open_zoo(tmp_path / "zoo")
     source = helper(zoo)
     better = {"test": {"accuracy": {"value": 0.75, "stderr": 0.2, "n": 4}}}
+    better |= {"dev": {"accuracy": {"value": 0.9, "stderr": 0.2, "n": 4}}}
+    plain = {**manifest().metrics, "dev": {"accuracy": {"value": 0.7, "stderr": 0.2, "n": 4}}}
     single = composition(
         zoo, [source], np.ones((1, 1, 4), np.float32), runhash="22" * 8, metrics=better
     )
@@ -185,11 +187,12 @@ def test_measured_transfer_is_composition_minus_own_adapter(tmp_path: Path) -> N
     store(zoo, manifest(seed=7, runhash="33" * 8))  # an own adapter of another seed does not count
     record(zoo, folder)
     assert read_evidence(folder)[0] == []
-    own = store(zoo, manifest())
+    own = store(zoo, manifest(metrics=plain))
     record(zoo, folder)
     (found,) = read_evidence(folder)[0]
     assert (found.source, found.target, found.kind) == ("toy/helper", "toy/own", "measured")
     assert found.value == pytest.approx(0.25)
+    assert found.dev == pytest.approx(0.2)
     assert found.n == 4
     assert found.low is not None
     assert found.high is not None
