@@ -103,8 +103,8 @@ def calibration_text(found: Calibration) -> str:
     parts = [
         tabulate(rows, headers=headers, disable_numparse=True),
         f"\nagainst transfer measured on {found.split} ({found.method}), base {found.base[:8]}, "
-        f"targets {', '.join(map(printable, found.targets))}; 95 % bootstrap over {' and '.join(over)}; "
-        "trust: the interval of the rank correlation is above zero",
+        f"targets {', '.join(map(printable, found.targets))}; 95 % bootstrap over "
+        f"{' and '.join(over)}; trust: the interval of the rank correlation is above zero",
     ]
     parts += [f"skipped: {name}: {printable(why)}" for name, why in found.skipped.items()]
     if found.split != "dev":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,9 +65,10 @@ class Selection:
 def measured_for(graph: nx.DiGraph, target: str, base: str, rows: str) -> dict[str, dict[str, Any]]:
     """Source → the measured transfer to ``target`` on this base and these training rows.
 
-    Only what was measured on dev, too: choices go by that.
+    Only what was measured on dev, too: choices go by that. And only by one composition, the one
+    that most sources were measured with: gains of several do not compare.
     """
-    return _findings(graph, target, base, rows, ("measured",), None)
+    return _findings(graph, target, base, rows, "measured", None)
 
 
 def choose_auto(
@@ -172,8 +174,9 @@ def choose_from_graph(
     """
 
     def among(kind: str, method: str | None) -> dict[str, dict[str, Any]]:
-        found = _findings(graph, target, base, None, (kind,), method)
-        found |= _findings(graph, target, base, rows, (kind,), method)
+        found = _findings(graph, target, base, None, kind, method)
+        how = next((item["method"] for item in found.values()), method)
+        found |= _findings(graph, target, base, rows, kind, how)
         return {source: item for source, item in found.items() if source in tasks}
 
     plain_kinds = [kind for kind in KINDS if kind != "predicted"]
@@ -264,19 +267,32 @@ def _findings(
     target: str,
     base: str,
     rows: str | None,
-    kinds: Sequence[str],
+    kind: str,
     method: str | None,
 ) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    if target not in graph:
-        return found
-    for source, _, data in graph.in_edges(target, data=True):
-        if source == target:
-            continue
-        items = [item for item in data["evidence"] if item["base"] == base]
-        same = [item for item in items if rows is None or item["rows"] == rows]
-        usable = [item for item in same if choice_value(item) is not None]
-        item = edge_value({"evidence": usable}, kinds, method)
+    """Source → finding of ``kind`` that a choice may go by, all of one method.
+
+    Args:
+        rows: only findings on these training rows, None for any.
+        method: None for the one that most sources have.
+    """
+    usable: dict[str, list[dict[str, Any]]] = {}
+    if target in graph:
+        for source, _, data in graph.in_edges(target, data=True):
+            usable[source] = [
+                item
+                for item in data["evidence"]
+                if (item["kind"], item["base"]) == (kind, base)
+                and rows in (None, item["rows"])
+                and choice_value(item) is not None
+                and source != target
+            ]
+    counts = Counter(how for items in usable.values() for how in {i["method"] for i in items})
+    if method is None and counts:
+        method = max(sorted(counts), key=lambda how: counts[how])
+    found = {}
+    for source, items in usable.items():
+        item = edge_value({"evidence": items}, (kind,), method)
         if item is not None:
             found[source] = item
     return found

@@ -129,6 +129,7 @@ GRAPH = build_graph(
         finding("s/a", "measured", 0.1),
         finding("s/b", "measured", -0.2),
         finding("s/d", "measured", 0.8, dev=None),
+        finding("s/b", "measured", 0.7, method="fusion"),
         finding("s/c", "measured", 0.3, base="cd" * 32),
         finding("s/a", "reliance", 0.2),
         finding("s/b", "reliance", 0.3),
