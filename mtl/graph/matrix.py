@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ class Matrix:
     """Values of one kind of evidence.
 
     Attributes:
-        kind, method: which evidence; method None where the strongest finding was taken.
+        kind, method: which evidence; method None where there is none at all.
         targets, sources: ids, sorted; of rows and columns.
         values: (targets, sources), NaN where there is no finding.
         low, high: the intervals, NaN where there is none.
@@ -58,11 +59,20 @@ def transfer_matrix(
     *,
     targets: Sequence[str] | None = None,
 ) -> Matrix:
-    """The findings of ``kind`` (and ``method``) of all edges; edges from a task to itself count.
+    """The findings of ``kind`` and ``method`` of all edges; edges from a task to itself count.
 
     Args:
+        method: None for the commonest one: values of several methods do not compare.
         targets: only these rows.
     """
+    if method is None:
+        counts = Counter(
+            item["method"]
+            for _, _, data in graph.edges(data=True)
+            for item in data["evidence"]
+            if item["kind"] == kind
+        )
+        method = max(sorted(counts), key=lambda how: counts[how], default=None)
     found = {}
     for source, target, data in graph.edges(data=True):
         item = edge_value(data, (kind,), method)

@@ -215,6 +215,9 @@ def test_the_transfer_matrix() -> None:
     assert "+0.2000*" in text
     assert "-0.1000*" in text
     assert "+0.0500*" not in text
+    both = [finding("s/good", "measured", 0.9, method="fusion"), finding("s/b", "measured", 0.1)]
+    mixed = transfer_matrix(build_graph([], [*both, finding("s/good", "measured", 0.2)]))
+    assert (mixed.method, mixed.values.tolist()) == ("average", [[0.1, 0.2]])
     predicted = transfer_matrix(sample(), "predicted", "logme")
     assert predicted.to_dict()["values"] == [[-0.5, -1.0]]
     assert transfer_matrix(sample(), "measured", targets=["s/good"]).targets == []
