@@ -17,7 +17,7 @@ from mtl.cli.main import COMMANDS
 
 PACKAGE = Path(__file__).parents[1] / "mtl"
 ROOMS = (
-    *("tasks", "backbone", "zoo", "engine", "methods", "hub", "graph", "report", "train"),
+    *("tasks", "backbone", "zoo", "engine", "methods", "hub", "report", "graph", "train"),
     *("compose", "joint", "export", "bench", "cli"),
 )
 ROOT = {"mtl", "registry", "errors", "files", "lazy", "limits", "untrusted"}

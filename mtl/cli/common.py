@@ -143,7 +143,7 @@ def open_context(
     )
 
 
-def suite_of(options: Namespace, tasks: Sequence[str]) -> Suite:
+def suite_of(options: Any, tasks: Sequence[str]) -> Suite:
     """The suite that ``--suite`` names, else that of the first task."""
     from mtl.tasks import load_suite, load_task, suite_for
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mtl.train import Report
@@ -27,7 +27,8 @@ def main(argv: Sequence[str]) -> int:
         type=str,
         default=["all"],
         metavar="TASK",
-        help="'all', or names of source tasks; task:method for one of another method",
+        help="'all'; names of source tasks (task:method for one of another method); 'auto' to pick "
+        "by transferability; or graph:k=3 for the strongest edges of the graph",
     )
     parser.add_argument("--method", type=str, default="scalearn", help="see mtl.methods ls")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one run per seed")
@@ -47,12 +48,21 @@ def main(argv: Sequence[str]) -> int:
         help="probe instead of compose: one source, or the grid of two, at fixed scales [the "
         "paper's seven]; only a head learns",
     )
+    parser.add_argument(
+        "--train-missing", action="store_true", help="first train the sources that the zoo lacks"
+    )
+    group = parser.add_argument_group("how many sources auto and graph:k=3 pick")
+    group.add_argument("--budget", type=int, help="sources at most, beside the target's own [5]")
+    group.add_argument("--min-gain", type=float, help="least measured or expected transfer")
+    parser.add_argument("--graph", type=str, help="folder of the graph [MTL_GRAPH, ZOO.graph]")
     options = parser.parse_args(list(argv))
     if options.probe is not None:
         options.method = "probe"
 
     from mtl.cli import common
+    from mtl.cli.graph import add_evidence
     from mtl.cli.options import names
+    from mtl.cli.picking import pick, train_missing
     from mtl.compose import (
         COMPOSITIONS,
         plan_compose,
@@ -61,6 +71,7 @@ def main(argv: Sequence[str]) -> int:
         resolve_target,
     )
     from mtl.compose.sources import wanted_sources
+    from mtl.graph.request import parse_sources
     from mtl.methods import METHODS, find_method
     from mtl.tasks import load_task
     from mtl.train import execute_all
@@ -72,8 +83,9 @@ def main(argv: Sequence[str]) -> int:
     find_method(options.source_method)
     suite = common.suite_of(options, [options.target])
     spec = load_task(options.target, suite.name)
+    picking = parse_sources(names(options.sources), options.budget, options.min_gain)
     wanted = wanted_sources(
-        names(options.sources),
+        ["all"] if picking else names(options.sources),
         suite,
         spec.id,
         own=not options.without_own,
@@ -96,6 +108,15 @@ def main(argv: Sequence[str]) -> int:
         overrides=context.overrides,
         workspace=context.workspace,
     )
+    trained: list[dict[str, Any]] = []
+    if options.train_missing:
+        trained, ended = train_missing(wanted, target, context, options)
+        if ended is not None:
+            return ended
+    selection = None
+    if picking is not None:
+        selection = pick(picking, wanted, target, context, options)
+        wanted = [s for s in wanted if s.task in {*selection.chosen, spec.id}]
     sources = resolve_sources(
         wanted,
         target.data,
@@ -129,12 +150,15 @@ def main(argv: Sequence[str]) -> int:
         common.print_dry_run(plans, context.workspace, as_json=options.json)
         return 0
     reports = execute_all(plans, context.workspace)
+    add_evidence([r.entry for r in reports if r.entry], context.workspace.zoo, options.graph)
     if options.json:
         print(
             json.dumps(
                 {
                     "command": "compose",
                     "sources": [entry.ref for entry in sources],
+                    "trained": trained,
+                    "selection": selection.to_dict() if selection else None,
                     "runs": common.report_rows(reports),
                 }
             )

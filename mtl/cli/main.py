@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("mtl.cli.export:main", "one stock adapter out of a composition, with its proof"),
     "bench": ("mtl.cli.bench:main", "what stage two costs for your model"),
     "zoo": ("mtl.cli.zoo:main", "the zoo: list, show, check, remove, push, pull, lock"),
+    "graph": ("mtl.cli.graph:main", "which sources help which target: build, show, suggest, …"),
     "report": ("mtl.cli.report:main", "tables and plots of what is in the zoo"),
 }
 

@@ -45,8 +45,15 @@ def find_parents(entry: Entry, zoo: Zoo) -> list[Entry]:
     """The entries of a composition's sources: by their digests, wherever they lie in the zoo.
 
     Raises:
+        RequestError: it is no composition.
         ZooError: one is not in the zoo, or another entry has taken its place.
     """
+    if entry.manifest.kind != "composition":
+        kind = {"adapter": "an adapter of one task"}.get(entry.manifest.kind, "a joint model")
+        raise RequestError(
+            f"{entry.ref} is {kind}; only compositions have sources. mtl.zoo ls --kind composition "
+            "lists them."
+        )
     by_digest = {found.digest: found for found in zoo.entries()}
     parents = []
     for parent in entry.manifest.parents:
@@ -70,13 +77,11 @@ def load_composition(entry: Entry, zoo: Zoo, backbone: Backbone) -> LoadedCompos
         ZooError: damaged files, a missing source, tensors that do not fit.
     """
     manifest = entry.manifest
-    if manifest.kind != "composition":
-        raise RequestError(f"{entry.ref} is a {manifest.kind}, not a composition.")
+    parents = find_parents(entry, zoo)
     check_base(entry, backbone.base)
     zoo.load_check(entry)
     composition = COMPOSITIONS.get(manifest.method)
     settings = make_settings(manifest.method, composition.settings, dict(manifest.method_settings))
-    parents = find_parents(entry, zoo)
     names = source_names(len(parents))
     encoder: Any = backbone.encoder()
     for name, parent in zip(names, parents, strict=True):

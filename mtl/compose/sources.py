@@ -148,27 +148,14 @@ def resolve_sources(
     elsewhere: list[Entry] = []
     others: list[Entry] = []
     for source in wanted:
-        task, method = source.task, source.method
-        entries = zoo.entries(kind="adapter", task=task, method=method, seed=seed)
-        fitting = [
-            entry
-            for entry in entries
-            if entry.manifest.base["fingerprint"] == base.fingerprint
-            and entry.manifest.data["protocol"]
-            == (target.protocol if task == target.spec.id else source.protocol or protocol)
-        ]
-        if task == target.spec.id:
-            rows = target.fingerprints["train"]
-            others = [e for e in fitting if e.manifest.data["splits"]["train"] != rows]
-            fitting = [e for e in fitting if e.manifest.data["splits"]["train"] == rows]
-        elif len(fitting) > 1:
-            fitting = [entry for entry in fitting if not _cut(entry)] or fitting
+        fitting, entries, other_rows = fitting_entries(source, target, zoo, base, seed, protocol)
+        others += other_rows
         if len(fitting) > 1:
             listed = "\n  ".join(entry.ref for entry in fitting)
             raise RequestError(
-                f"Source {task!r} is ambiguous: {len(fitting)} entries of {method}, seed {seed}, "
-                f"fit:\n  {listed}\nRemove those you do not want (mtl.zoo rm REF), or keep them "
-                "in another zoo (--zoo DIR)."
+                f"Source {source.task!r} is ambiguous: {len(fitting)} entries of {source.method}, "
+                f"seed {seed}, fit:\n  {listed}\nRemove those you do not want (mtl.zoo rm REF), or "
+                "keep them in another zoo (--zoo DIR)."
             )
         if fitting:
             found.append(fitting[0])
@@ -212,6 +199,70 @@ def _leak(others: Sequence[Entry], target: TaskData) -> str:
         "composition trains on; one that saw others would leak them into the result, so these are "
         f"not used: {listed}."
     )
+
+
+def fitting_entries(
+    source: Wanted, target: TaskData, zoo: Zoo, base: Base, seed: int, protocol: str
+) -> tuple[list[Entry], list[Entry], list[Entry]]:
+    """The entries that can be ``source``, and those that cannot.
+
+    See :func:`resolve_sources` for what fits.
+
+    Returns:
+        What fits; all of its task, method and seed, whatever the base; and of the target's own
+        those that fit but for the rows that they saw.
+    """
+    own = source.task == target.spec.id
+    split = target.protocol if own else source.protocol or protocol
+    entries = zoo.entries(kind="adapter", task=source.task, method=source.method, seed=seed)
+    fitting = [
+        entry
+        for entry in entries
+        if entry.manifest.base["fingerprint"] == base.fingerprint
+        and entry.manifest.data["protocol"] == split
+    ]
+    others: list[Entry] = []
+    if own:
+        rows = target.fingerprints["train"]
+        others = [e for e in fitting if e.manifest.data["splits"]["train"] != rows]
+        fitting = [e for e in fitting if e.manifest.data["splits"]["train"] == rows]
+        if len(fitting) > 1:  # a limit that cuts nothing is another run on the same rows
+            limit = target.max_train_samples
+            alike = [e for e in fitting if e.manifest.run_settings["max_train_samples"] == limit]
+            fitting = alike or fitting
+    elif len(fitting) > 1:
+        fitting = [entry for entry in fitting if not _cut(entry)] or fitting
+    return fitting, entries, others
+
+
+def find_candidates(
+    wanted: Sequence[Wanted], target: TaskData, zoo: Zoo, base: Base, seed: int, protocol: str
+) -> tuple[list[Entry], dict[str, str]]:
+    """The entries that could be sources, and for every other wanted task why it has none.
+
+    Unlike :func:`resolve_sources` it refuses nothing: who compares candidates wants to see what is
+    left out, and why.
+    """
+    found: list[Entry] = []
+    left_out: dict[str, str] = {}
+    for source in wanted:
+        fitting, entries, _ = fitting_entries(source, target, zoo, base, seed, protocol)
+        if len(fitting) == 1:
+            found.append(fitting[0])
+        elif fitting:
+            refs = ", ".join(entry.ref for entry in fitting)
+            left_out[source.task] = f"ambiguous: {refs}"
+        else:
+            others = {e.manifest.base["fingerprint"]: e.manifest.base["id"] for e in entries}
+            if others and base.fingerprint not in others:
+                bases = ", ".join(f"{name} ({mark[:8]})" for mark, name in others.items())
+                reason = f"of another base: {bases}, not {base.id} ({base.fingerprint[:8]})"
+            elif others:
+                reason = f"of another protocol than {protocol}, or of other rows"
+            else:
+                reason = f"not in the zoo ({source.method}, seed {seed})"
+            left_out[source.task] = reason
+    return found, left_out
 
 
 def check_placement(entries: Sequence[Entry]) -> None:

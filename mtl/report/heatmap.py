@@ -34,13 +34,14 @@ def source_weights(entry: Entry) -> tuple[np.ndarray, list[str], list[str]]:
             if key.startswith(f"{kind}.")
         }
         if found:
-            layers = sorted(found, key=_layer_order)
+            layers = sorted(found, key=layer_order)
             names = [parent["task"].partition("/")[2] for parent in entry.manifest.parents]
             return np.stack([found[layer] for layer in layers], axis=1), names, layers
     raise RequestError(f"{entry.ref} stores no weights per source; nothing to draw.")
 
 
-def _layer_order(key: str) -> tuple[str, int]:
+def layer_order(key: str) -> tuple[str, int]:
+    """Sort key of layer names: bottom up, one location after the other."""
     number, _, location = key.partition(".")
     first = number.partition("-")[0]  # of a group of layers, 2-3
     return location, int(first) if first.isdigit() else -1

@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.backbone import Network, load_head
 from mtl.backbone.injection import freeze
-from mtl.engine import Attachment
+from mtl.engine import Attachment, RunSettings
 from mtl.errors import RequestError
 from mtl.methods import find_method, load
 from mtl.methods.base import make_settings
+from mtl.tasks import load_task
+from mtl.train.workspace import load_task_data
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone, Base
+    from mtl.tasks import TaskData
+    from mtl.train.workspace import Workspace
     from mtl.zoo import Entry, Zoo
 
 
@@ -32,6 +36,39 @@ def check_base(entry: Entry, base: Base) -> None:
         f"{base.type}, hidden size {base.hidden_size}, {base.layers} layers). List what fits with "
         f"mtl.zoo ls --base {base.fingerprint[:8]}, or pass the model of the entry with --model."
     )
+
+
+def stored_settings(entry: Entry) -> RunSettings:
+    """The run settings that an entry was made with, as its manifest tells them.
+
+    Raises:
+        RequestError: they cannot be used.
+    """
+    values = entry.manifest.run_settings
+    known = {key: values[key] for key in RunSettings.__dataclass_fields__ if key in values}
+    try:
+        return RunSettings(**known)
+    except TypeError as error:
+        raise RequestError(f"{entry.ref}: its run settings cannot be used: {error}.") from error
+
+
+def data_of_entry(entry: Entry, workspace: Workspace) -> TaskData:
+    """The data an entry was trained and tested on, read again.
+
+    Raises:
+        RequestError: the task is not known any more, or its data are others than then.
+    """
+    manifest = entry.manifest
+    spec = load_task(manifest.task["id"], manifest.suite)
+    settings = stored_settings(entry)
+    data = load_task_data(spec, workspace, str(manifest.data["protocol"]), settings)
+    if data.fingerprint != manifest.data["fingerprint"]:
+        raise RequestError(
+            f"The data of {spec.id} are not those that {entry.ref} was made with (fingerprint "
+            f"{data.fingerprint[:12]}…, then {manifest.data['fingerprint'][:12]}…). Restore them, "
+            "or give the place they were read from with --data-root."
+        )
+    return data
 
 
 def load_adapter_entry(encoder: Any, entry: Entry, zoo: Zoo, name: str) -> None:

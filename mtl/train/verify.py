@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mtl.engine import EvalSet, evaluate, open_device
-from mtl.engine.settings import RunSettings
 from mtl.errors import RequestError, RunError
 from mtl.tasks import encode, load_task, score
-from mtl.train.load import check_base
+from mtl.train.load import check_base, stored_settings
 from mtl.train.store import TOLERANCE
 from mtl.train.workspace import load_task_data
 from mtl.zoo import read_predictions
@@ -118,7 +117,7 @@ def verify_entry(
             continue
         tokens = encode(data, split, backbone.tokenizer, cache=workspace.cache)
         again = evaluate(
-            model, EvalSet(data.spec, tokens), device, _settings(entry).eval_batch_size
+            model, EvalSet(data.spec, tokens), device, stored_settings(entry).eval_batch_size
         )
         metrics[split] = _metrics(manifest.metrics[split], again.metrics)
         if split == "test":
@@ -142,7 +141,7 @@ def same_data(entry: Entry, spec: TaskSpec, workspace: Workspace) -> TaskData:
         RequestError: they are others; says both fingerprints.
     """
     manifest = entry.manifest
-    settings = _settings(entry)
+    settings = stored_settings(entry)
     data = load_task_data(spec, workspace, manifest.data["protocol"] or "official", settings)
     splits = manifest.data.get("splits")
     pairs: list[tuple[str, Any, Any]] = [
@@ -162,15 +161,6 @@ def same_data(entry: Entry, spec: TaskSpec, workspace: Workspace) -> TaskData:
                 "MTL_TASKS) at the data that it was trained with."
             )
     return data
-
-
-def _settings(entry: Entry) -> RunSettings:
-    values = entry.manifest.run_settings
-    known = {key: values[key] for key in RunSettings.__dataclass_fields__ if key in values}
-    try:
-        return RunSettings(**known)
-    except TypeError as error:
-        raise RequestError(f"{entry.ref}: its run settings cannot be used: {error}.") from error
 
 
 def _precision(entry: Entry) -> str:

@@ -142,6 +142,17 @@ def test_ambiguous_sources(stocked: Path) -> None:
     assert all(ref in said.err for ref in refs)
 
 
+def test_a_limit_that_cuts_nothing_makes_no_source_ambiguous(stocked: Path) -> None:
+    again = ["--suite", "mini", "--task", "same", "--max-train-samples", "500"]
+    assert mtl("train", *again).code == 0  # on the same 96 rows as the one that is there
+    refs = sorted(ref for ref in digests(stocked) if "/same/" in ref)
+    assert len(refs) == 2
+    line = ["--target", TARGET, "--sources", "same", "--max-steps", "1", "--json"]
+    plain = mtl("compose", *line).json["sources"]
+    limited = mtl("compose", *line, "--max-train-samples", "500").json["sources"]
+    assert sorted([*plain, *limited]) == refs
+
+
 def test_sources_of_another_seed_and_method(stocked: Path) -> None:
     refused(mtl("compose", "--target", TARGET, "--source-seed", "3"), "seed 3", "--seeds 3")
     refused(

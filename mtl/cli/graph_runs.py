@@ -1,0 +1,403 @@
+"""Commands of ``mtl.graph`` that run a model: suggest, measure, attribute."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mtl.cli.graph import RUNS, add_graph_places
+from mtl.cli.options import PlainParser, names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mtl.backbone import Backbone
+    from mtl.compose.features import Extractor
+    from mtl.compose.suggest import Suggestion
+    from mtl.tasks import Suite, TaskData, TaskSpec
+    from mtl.train import Workspace
+    from mtl.zoo import Entry
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A target on a base, with the candidates of a zoo."""
+
+    suite: Suite
+    spec: TaskSpec
+    data: TaskData
+    backbone: Backbone
+    model: str
+    protocol: str
+    workspace: Workspace
+
+
+def add_scene(parser: Any) -> None:
+    """Options that name a base, data and candidates."""
+    parser.add_argument("--suite", help="the suite 'all' means [the target's]")
+    parser.add_argument("--model", help="Hub name, folder, or 'demo' [MTL_MODEL, suite]")
+    parser.add_argument("--protocol", help="how data are split [the suite's]")
+    parser.add_argument("--data-root", help="local mirror of Hub datasets [MTL_DATA_ROOT]")
+    parser.add_argument("--runs", help="folder of run folders [MTL_RUNS, ./runs]")
+    parser.add_argument("--json", action="store_true", help="one line of JSON on standard output")
+    add_graph_places(parser)
+
+
+def suggest(argv: Sequence[str]) -> int:
+    """``mtl.graph suggest``."""
+    parser = PlainParser(prog="mtl.graph suggest", description=f"{RUNS['suggest']}.".capitalize())
+    parser.add_argument("--target", required=True, help="the target task, e.g. entail")
+    parser.add_argument(
+        "--sources", nargs="+", default=["all"], metavar="TASK", help="'all', or names of tasks"
+    )
+    parser.add_argument(
+        "--scores", nargs="+", default=[], metavar="SCORE", help="which scores [all of them]"
+    )
+    parser.add_argument("--source-method", default="pfeiffer", help="how sources were made")
+    parser.add_argument("--source-seed", type=int, default=0, help="seed of the sources")
+    parser.add_argument("--max-train-samples", type=int, default=0, help="as in mtl.compose")
+    parser.add_argument("--rows", type=int, default=2000, help="rows per task to look at, at most")
+    add_scene(parser)
+    options = parser.parse_args(list(argv))
+
+    from mtl.cli.graph_text import suggestion_text
+    from mtl.compose.suggest import chosen_scores, keep_suggestion
+    from mtl.graph import graph_folder
+    from mtl.graph.calibrate import read_calibration
+
+    scores = chosen_scores(names(options.scores))
+    scene = open_scene(options, "suggest", argv)
+    extractor = make_extractor(scene, options.rows)
+    found = look(
+        scene,
+        extractor,
+        names(options.sources),
+        [score.name for score in scores],
+        method=options.source_method,
+        seed=options.source_seed,
+    )
+    folder = graph_folder(scene.workspace.zoo.root, options.graph)
+    keep_suggestion(found, scene.data, extractor, folder)
+    calibration = read_calibration(folder, scene.backbone.base.fingerprint)
+    if options.json:
+        known = calibration.to_dict()["scores"] if calibration else {}
+        trust = {score.name: known.get(score.name) for score in scores}
+        print(json.dumps({**found.to_dict(), "trust": trust}))
+    else:
+        print(suggestion_text(found, calibration))
+    return 0
+
+
+def open_scene(options: Namespace, command: str, argv: Sequence[str]) -> Scene:
+    """Target, base and places that the options name.
+
+    Raises:
+        RequestError: unknown names, unusable data or model.
+    """
+    from mtl.backbone import load_backbone
+    from mtl.cli import common
+    from mtl.engine import RunSettings
+    from mtl.tasks import load_task
+    from mtl.train import open_workspace
+    from mtl.train.workspace import load_task_data
+
+    if options.json:
+        os.environ["MTL_QUIET"] = "1"
+    common.quieten()
+    suite = common.suite_of(options, [options.target])
+    spec = load_task(options.target, suite.name)
+    model = options.model or os.environ.get("MTL_MODEL") or suite.model
+    workspace = open_workspace(
+        zoo=options.zoo,
+        runs=options.runs,
+        data_root=options.data_root,
+        command=shlex.join(["python", "-m", "mtl.graph", command, *argv]),
+    )
+    protocol = options.protocol or suite.protocol
+    limit = check_limit("--max-train-samples", options.max_train_samples, 0)
+    data = load_task_data(spec, workspace, protocol, RunSettings(max_train_samples=limit))
+    return Scene(suite, spec, data, load_backbone(model), model, protocol, workspace)
+
+
+def check_limit(flag: str, value: int, least: int) -> int:
+    """``value``, if it is at least ``least``. Raises RequestError."""
+    from mtl.errors import RequestError
+
+    if value < least:
+        raise RequestError(f"{flag} {value} must be at least {least}.")
+    return value
+
+
+def make_extractor(scene: Scene, rows: int) -> Extractor:
+    """The passes over this scene's base."""
+    from mtl.compose.features import Extractor
+    from mtl.engine import open_device
+
+    limit = check_limit("--rows", rows, 2)
+    return Extractor(scene.backbone, scene.workspace, open_device("fp32"), limit=limit)
+
+
+def look(
+    scene: Scene,
+    extractor: Extractor,
+    sources: Sequence[str],
+    scores: Sequence[str],
+    *,
+    method: str,
+    seed: int,
+) -> Suggestion:
+    """Score the zoo's candidates for the scene's target."""
+    from tqdm import tqdm
+
+    from mtl.compose.sources import Wanted, find_candidates, wanted_sources
+    from mtl.compose.suggest import chosen_scores, score_sources
+
+    wanted = wanted_sources(sources, scene.suite, scene.spec.id, own=False, method=method)
+    base = scene.backbone.base
+    place = (scene.data, scene.workspace.zoo, base, seed, scene.protocol)
+    entries, left_out = find_candidates(wanted, *place)
+    own, _ = find_candidates([Wanted(scene.spec.id, method)], *place)
+    with tqdm(
+        total=len(entries),
+        desc=f"score for {scene.spec.id}",
+        unit="source",
+        leave=False,
+        disable=True if os.environ.get("MTL_QUIET") == "1" else None,
+        file=sys.stderr,
+    ) as bar:
+        return score_sources(
+            scene.data,
+            entries,
+            data_of(scene),
+            chosen_scores(scores),
+            extractor,
+            own=own[0] if own else None,
+            left_out=left_out,
+            progress=lambda task: bar.update(),
+        )
+
+
+def data_of(scene: Scene) -> Callable[[Entry], TaskData]:
+    """Entry → the data its task trained on: the task's spec of today, the entry's limit."""
+    from mtl.engine import RunSettings
+    from mtl.tasks import load_task
+    from mtl.train.load import stored_settings
+    from mtl.train.workspace import load_task_data
+
+    def find(entry: Entry) -> TaskData:
+        spec = load_task(entry.manifest.task["id"], scene.suite.name)
+        cut = stored_settings(entry)
+        rows = RunSettings(
+            max_train_samples=cut.max_train_samples, shots=cut.shots, shot_draw=cut.shot_draw
+        )
+        return load_task_data(spec, scene.workspace, scene.protocol, rows)
+
+    return find
+
+
+def measure(argv: Sequence[str]) -> int:
+    """``mtl.graph measure``."""
+    from mtl.cli.common import make_parser
+
+    parser = make_parser("mtl.graph measure", f"{RUNS['measure']}.".capitalize())
+    parser.add_argument("--targets", nargs="+", type=str, required=True, metavar="TASK")
+    parser.add_argument(
+        "--sources", nargs="+", type=str, default=["all"], metavar="TASK", help="'all', or tasks"
+    )
+    parser.add_argument("--suite", type=str, help="the suite 'all' means [the first target's]")
+    parser.add_argument(
+        "--method", type=str, default="average", help="the composition of one source"
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one run per seed")
+    parser.add_argument(
+        "--source-method", type=str, default="pfeiffer", help="how sources were made"
+    )
+    parser.add_argument("--source-seed", type=int, default=0, help="seed of the sources")
+    parser.add_argument(
+        "--scores",
+        nargs="+",
+        type=str,
+        default=[],
+        metavar="SCORE",
+        help="also compute these scores ('all' for all of them), for mtl.graph calibrate",
+    )
+    parser.add_argument("--graph", type=str, help="folder of the graph [MTL_GRAPH, ZOO.graph]")
+    options = parser.parse_args(list(argv))
+
+    from mtl.cli import common
+    from mtl.cli.graph import add_evidence, open_graph
+    from mtl.compose import COMPOSITIONS, resolve_compose
+    from mtl.compose.measure import plan_measure
+    from mtl.compose.sources import wanted_sources
+    from mtl.compose.suggest import chosen_scores, keep_suggestion
+    from mtl.graph import graph_folder
+    from mtl.graph.matrix import matrix_text, transfer_matrix
+    from mtl.methods import find_method
+    from mtl.train import execute_all
+
+    scores = names(options.scores)
+    chosen = [] if not scores else chosen_scores([] if scores == ["all"] else scores)
+    COMPOSITIONS.get(options.method)
+    find_method(options.source_method)
+    targets = names(options.targets)
+    suite = common.suite_of(options, targets)
+    specs = common.specs_of(suite, targets)
+    # every target is a source of the others; `own` keeps those outside of the suite
+    wanted = wanted_sources(
+        names(options.sources), suite, "", own=False, method=options.source_method
+    )
+    context = common.open_context(
+        options,
+        suite,
+        "graph measure",
+        argv,
+        lambda recipe, overrides: resolve_compose(specs[0], options.method, recipe, overrides),
+    )
+    zoo = context.workspace.zoo
+    plan = plan_measure(
+        specs,
+        wanted,
+        suite=suite.name,
+        seeds=common.check_seeds(options.seeds),
+        method=options.method,
+        source_method=options.source_method,
+        source_seed=options.source_seed,
+        backbone=context.backbone,
+        recipe=context.recipe,
+        protocol=context.protocol,
+        overrides=context.overrides,
+        workspace=context.workspace,
+    )
+    left_out = [f"{s} → {t}: {why}" for (t, s), why in plan.left_out.items()]
+    if options.dry_run:
+        common.print_dry_run([*plan.own, *plan.single], context.workspace, as_json=options.json)
+        return 0
+    reports = execute_all([*plan.own, *plan.single], context.workspace)
+    done = [report.entry for report in reports if report.entry]
+    add_evidence(done, zoo, options.graph)
+    folder = graph_folder(zoo.root, options.graph)
+    for run in plan.own[:: len(options.seeds)] if chosen else []:
+        scene = Scene(
+            suite, run.spec, run.data, context.backbone,
+            context.model, context.protocol, context.workspace,
+        )  # fmt: skip
+        extractor = make_extractor(scene, 2000)
+        found = look(
+            scene,
+            extractor,
+            names(options.sources),
+            [score.name for score in chosen],
+            method=options.source_method,
+            seed=options.source_seed,
+        )
+        keep_suggestion(found, run.data, extractor, folder)
+    graph, _ = open_graph(zoo, folder, context.backbone.base.fingerprint)
+    matrix = transfer_matrix(graph, "measured", options.method, targets=[s.id for s in specs])
+    if options.json:
+        print(
+            json.dumps(
+                {
+                    "command": "graph measure",
+                    "runs": common.report_rows(reports),
+                    "left_out": left_out,
+                    "matrix": matrix.to_dict(),
+                }
+            )
+        )
+    else:
+        for text in left_out:
+            print(f"left out: {text}")
+        print(matrix_text(matrix))
+    return common.exit_code(reports)
+
+
+def attribute(argv: Sequence[str]) -> int:
+    """``mtl.graph attribute``."""
+    parser = PlainParser(
+        prog="mtl.graph attribute",
+        description="What each source of a trained composition contributes: leave one out and "
+        "Shapley values, by zeroing its block; nothing is retrained.",
+    )
+    parser.add_argument("entry", help="reference of a composition, its last parts, or its digest")
+    parser.add_argument("--split", default="dev", help="what it is evaluated on [dev]")
+    parser.add_argument("--per-layer", action="store_true", help="leave out layer by layer, too")
+    parser.add_argument("--no-shapley", action="store_true", help="leave one out only")
+    parser.add_argument(
+        "--orders", type=int, default=32, help="random orders where there are more than 8 sources"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the random orders")
+    add_scene(parser)
+    options = parser.parse_args(list(argv))
+
+    from tqdm import tqdm
+
+    from mtl.backbone import load_backbone
+    from mtl.cli import common
+    from mtl.cli.graph_text import attribution_text
+    from mtl.compose import attribution as shares
+    from mtl.compose.load import find_parents, load_composition
+    from mtl.engine import EvalSet, open_device
+    from mtl.errors import unknown
+    from mtl.graph import graph_folder, write_evidence
+    from mtl.tasks import encode
+    from mtl.train import open_workspace
+    from mtl.train.load import data_of_entry
+
+    if options.json:
+        os.environ["MTL_QUIET"] = "1"
+    common.quieten()
+    check_limit("--orders", options.orders, 2)
+    workspace = open_workspace(
+        zoo=options.zoo,
+        runs=options.runs,
+        data_root=options.data_root,
+        command=shlex.join(["python", "-m", "mtl.graph", "attribute", *argv]),
+    )
+    entry = workspace.zoo.get(options.entry)
+    find_parents(entry, workspace.zoo)  # before a model is loaded
+    data = data_of_entry(entry, workspace)
+    if options.split not in data.splits:
+        raise unknown("split", options.split, list(data.splits))
+    model = options.model or os.environ.get("MTL_MODEL") or entry.manifest.base["id"]
+    backbone = load_backbone(model)
+    built = load_composition(entry, workspace.zoo, backbone)
+    encoded = encode(data, options.split, backbone.tokenizer, cache=workspace.cache)
+    passes = shares.passes_needed(
+        len(built.parents),
+        shapley=not options.no_shapley,
+        per_layer=options.per_layer,
+        layers=backbone.base.layers,
+        orders=options.orders,
+    )
+    with tqdm(
+        total=passes,
+        desc=f"attribute {entry.manifest.task['id']}",
+        unit="pass",
+        leave=False,
+        disable=True if os.environ.get("MTL_QUIET") == "1" else None,
+        file=sys.stderr,
+    ) as bar:
+        found = shares.attribute(
+            built,
+            EvalSet(data.spec, encoded),
+            open_device("fp32"),
+            batch_size=int(entry.manifest.run_settings.get("eval_batch_size") or 128),
+            shapley=not options.no_shapley,
+            per_layer=options.per_layer,
+            orders=options.orders,
+            seed=options.seed,
+            progress=bar.update,
+        )
+    run, items = shares.as_evidence(found, entry, workspace.command)
+    write_evidence(graph_folder(workspace.zoo.root, options.graph), run, items)
+    if options.json:
+        print(json.dumps({"ref": entry.ref, **shares.to_dict(found, entry)}))
+    else:
+        print(attribution_text(found, entry))
+    return 0

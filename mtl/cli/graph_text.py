@@ -1,0 +1,147 @@
+"""Tables of ``mtl.graph``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mtl.zoo.names import printable
+
+if TYPE_CHECKING:
+    from mtl.compose.attribution import Attribution
+    from mtl.compose.suggest import Suggestion
+    from mtl.graph.calibrate import Calibration
+    from mtl.zoo import Entry
+
+
+def suggestion_text(found: Suggestion, calibration: Calibration | None) -> str:
+    """Sources by scores; how far each score may be trusted; what was skipped, and why."""
+    from tabulate import tabulate
+
+    from mtl.graph.calibrate import trust_text
+    from mtl.graph.scores import SCORES
+    from mtl.graph.select import trusted_score
+
+    scores = [
+        name for name in SCORES.names() if any(name in values for values in found.values.values())
+    ]
+    ranks = {score: found.ranked(score) for score in scores}
+    by = next((n for n in (trusted_score(calibration)[0], *scores) if n in scores), None)
+    order = ranks[by] if by else []
+    rows = [
+        [printable(task), *(_cell(found, ranks, task, score) for score in scores)]
+        for task in [*order, *(task for task in found.values if task not in order)]
+    ]
+    if found.base and rows:
+        rows.append(
+            [
+                "(plain base)",
+                *(f"{found.base[s]:.4f}" if s in found.base else "" for s in scores),
+            ]
+        )
+    parts = [
+        tabulate(rows, headers=["source", *scores], disable_numparse=True)
+        if rows
+        else "No candidate could be scored.",
+        f"\nTarget {printable(found.target)}, {found.rows} training rows looked at; in brackets "
+        f"the rank{f', rows in the order of {by}' if by else ''}. No training run was needed.",
+    ]
+    known = calibration.scores if calibration else {}
+    if any(score in known for score in scores):
+        parts += [f"trust: {score}: {trust_text(known.get(score))}" for score in scores]
+    elif scores:
+        parts.append(
+            "trust: not calibrated here (mtl.graph measure, then mtl.graph calibrate, say how far)"
+        )
+    for task, reason in found.left_out.items():
+        parts.append(f"left out: {printable(task)}: {printable(reason)}")
+    # one line per reason: a target without own adapter concerns every source alike
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for task, skipped in found.skipped.items():
+        for score, reason in skipped.items():
+            reasons.setdefault((score, reason), []).append(task)
+    for (score, reason), tasks in reasons.items():
+        whom = "all sources" if len(tasks) == len(found.values) > 1 else ", ".join(tasks)
+        parts.append(f"skipped: {score} for {printable(whom)}: {printable(reason)}")
+    return "\n".join(parts)
+
+
+def _cell(found: Suggestion, ranks: dict[str, list[str]], task: str, score: str) -> str:
+    value = found.values[task].get(score)
+    return "–" if value is None else f"{value:.4f} ({ranks[score].index(task) + 1})"
+
+
+def calibration_text(found: Calibration) -> str:
+    """One row per score, best first, and a blind choice to compare with."""
+    from tabulate import tabulate
+
+    def span(value: float, low: float | None, high: float | None, form: str) -> str:
+        text = format(value, form)
+        return text if low is None or high is None else f"{text} [{low:{form}}, {high:{form}}]"
+
+    ks = sorted(found.random, key=int)
+    rows = [
+        [
+            trust.score,
+            span(trust.rho, trust.low, trust.high, "+.2f"),
+            *(span(*trust.regret[k], ".4f") for k in ks),
+            trust.pairs,
+            trust.targets,
+            "yes" if trust.trusted else "no",
+        ]
+        for trust in found.scores.values()
+    ]
+    rows.append(["(blind choice)", "+0.00", *(f"{found.random[k]:.4f}" for k in ks), "", "", ""])
+    headers = [
+        "score",
+        "rank correlation",
+        *(f"regret@{k}" for k in ks),
+        "pairs",
+        "targets",
+        "trust",
+    ]
+    over = sorted({trust.over for trust in found.scores.values()})
+    parts = [
+        tabulate(rows, headers=headers, disable_numparse=True),
+        f"\nagainst transfer measured on {found.split} ({found.method}), base {found.base[:8]}, "
+        f"targets {', '.join(map(printable, found.targets))}; 95 % bootstrap over "
+        f"{' and '.join(over)}; trust: the interval of the rank correlation is above zero",
+    ]
+    parts += [f"skipped: {name}: {printable(why)}" for name, why in found.skipped.items()]
+    if found.split != "dev":
+        return "\n".join([*parts, "For a report: --sources auto goes by the calibration on dev."])
+    best = found.best()
+    parts.append(
+        f"--sources auto goes by {best.score}."
+        if best
+        else "No score ranks better than chance here: --sources auto goes by logme, uncalibrated."
+    )
+    return "\n".join(parts)
+
+
+def attribution_text(found: Attribution, entry: Entry) -> str:
+    """One row per source, largest contribution first."""
+    import numpy as np
+    from tabulate import tabulate
+
+    shapley = found.shapley
+    order = np.argsort(-(found.leave_one_out if shapley is None else shapley.values), kind="stable")
+    rows = []
+    for number in order:
+        row = [printable(entry.manifest.parents[number]["task"])]
+        if shapley is not None:
+            error = "" if shapley.errors is None else f" ± {shapley.errors[number]:.4f}"
+            row.append(f"{shapley.values[number]:+.4f}{error}")
+        row.append(f"{found.leave_one_out[number]:+.4f}")
+        row += [f"{values[number]:+.4f}" for values in found.layers.values()]
+        rows.append(row)
+    headers = ["source", *(["Shapley"] if shapley else []), "left out"]
+    headers += [f"left out of layer {layer}" for layer in found.layers]
+    how = ""
+    if shapley is not None:
+        how = "exact" if shapley.exact else "sampled, ± standard error"
+        how = f" Shapley values {how}, {shapley.passes} coalitions; they add up to the difference."
+    return (
+        tabulate(rows, headers=headers, disable_numparse=True)
+        + f"\n{entry.ref}: {found.metric} {found.whole:.4f} with all sources, {found.empty:.4f} "
+        f"with none, on {found.n} rows of {found.split}.{how}"
+    )

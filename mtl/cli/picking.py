@@ -1,0 +1,127 @@
+"""What ``mtl.compose`` does before it composes: train missing sources, pick among them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from mtl.cli import common
+
+if TYPE_CHECKING:
+    from mtl.cli.common import Context
+    from mtl.compose import Target
+    from mtl.compose.sources import Wanted
+    from mtl.graph.request import Request
+    from mtl.graph.select import Selection
+
+
+def train_missing(
+    wanted: Sequence[Wanted], target: Target, context: Context, options: Any
+) -> tuple[list[dict[str, Any]], int | None]:
+    """Show and train what the zoo lacks.
+
+    Returns:
+        A row per run, and the exit code where the command ends here: runs that failed, or a dry
+        run (what would be composed depends on what is trained).
+    """
+    from mtl.compose.measure import is_limit
+    from mtl.compose.missing import plan_missing
+    from mtl.train import execute_all
+    from mtl.train.settings import Overrides
+
+    settings = asdict(target.settings)
+    limits = {key: value for key, value in settings.items() if is_limit(key)}
+    plans = plan_missing(
+        wanted,
+        target.data,
+        Overrides(limits),
+        suite=context.suite,
+        seed=options.source_seed,
+        backbone=context.backbone,
+        recipe=context.recipe,
+        protocol=context.protocol,
+        workspace=context.workspace,
+    )
+    if not plans:
+        return [], None
+    if options.dry_run:
+        common.print_dry_run(plans, context.workspace, as_json=options.json)
+        return [], 0
+    if not options.json:
+        names = ", ".join(plan.label for plan in plans)
+        print(f"missing sources, trained first ({len(plans)} runs): {names}", file=sys.stderr)
+    reports = execute_all(plans, context.workspace)
+    if common.exit_code(reports):
+        if not options.json:
+            common.print_reports(reports)
+        return common.report_rows(reports), 1
+    return common.report_rows(reports), None
+
+
+def pick(
+    request: Request, wanted: Sequence[Wanted], target: Target, context: Context, options: Any
+) -> Selection:
+    """Pick among the wanted sources, and say why in one table."""
+    from mtl.cli.graph import open_graph
+    from mtl.cli.graph_runs import Scene, look, make_extractor
+    from mtl.compose.suggest import keep_suggestion
+    from mtl.graph import graph_folder
+    from mtl.graph.calibrate import read_calibration
+    from mtl.graph.select import (
+        choose_auto,
+        choose_from_graph,
+        measured_for,
+        selection_text,
+        trusted_score,
+    )
+
+    zoo, base = context.workspace.zoo, context.backbone.base.fingerprint
+    folder = graph_folder(zoo.root, options.graph)
+    graph, problems = open_graph(zoo, folder, base if _known(zoo, base) else None)
+    for text in problems:
+        print(f"note: {text}", file=sys.stderr)
+    spec, rows = target.data.spec, target.data.fingerprints["train"]
+    tasks = {source.task for source in wanted} - {spec.id}
+    left_out: dict[str, str] = {}
+    if request.how == "graph":
+        found = choose_from_graph(graph, spec.id, base, rows, request, tasks)
+    else:
+        score, trust = trusted_score(read_calibration(folder, base))
+        scene = Scene(
+            context.suite, spec, target.data, context.backbone,
+            context.model, context.protocol, context.workspace,
+        )  # fmt: skip
+        extractor = make_extractor(scene, 2000)
+        seen = look(
+            scene,
+            extractor,
+            ["all"],
+            [score],
+            method=options.source_method,
+            seed=options.source_seed,
+        )
+        if not options.dry_run:
+            keep_suggestion(seen, target.data, extractor, folder)
+        values = {task: v[score] for task, v in seen.values.items() if score in v}
+        left_out = {
+            **seen.left_out,
+            **{task: f"{score}: {why[score]}" for task, why in seen.skipped.items() if why},
+        }
+        measured = {
+            task: item
+            for task, item in measured_for(graph, spec.id, base, rows).items()
+            if task in seen.entries
+        }
+        found = choose_auto(values, seen.base.get(score), measured, trust, score, request)
+    if not options.json:
+        print(selection_text(found, spec.id))
+        for task, reason in left_out.items():
+            print(f"no candidate: {task}: {reason}")
+        print()
+    return found
+
+
+def _known(zoo: Any, base: str) -> bool:
+    return any(entry.manifest.base["fingerprint"] == base for entry in zoo.entries())

@@ -1,0 +1,357 @@
+"""What scores look at: features of at most 2,000 rows per task, one frozen pass each, cached.
+
+Four passes exist: the plain base over a task's rows (vectors of the first token and their mean),
+the base with a source's adapter over the target's rows, the same over the source's own rows (for
+its embedding-space map), and the plain base with gradients (TaskEmb). Each is kept in a file whose
+name is a hash of everything that decides its content: weights, tokenizer, rows, limit, version.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from mtl.engine.feed import to_device
+from mtl.errors import MtlError, RunError, ZooError
+from mtl.files import read_safetensors, sha256_json, write_safetensors
+from mtl.graph.scores import Candidate, TaskView, Unscorable
+from mtl.tasks import encode, eval_order
+from mtl.train.load import load_adapter_entry, load_network
+
+if TYPE_CHECKING:
+    from mtl.backbone import Backbone
+    from mtl.engine import Device
+    from mtl.tasks import Encoded, TaskData
+    from mtl.train import Workspace
+    from mtl.zoo import Entry
+
+VERSION = 1
+"""Raised when the same inputs would give other features."""
+LIMIT = 2000
+SEED = 0
+_LOG = logging.getLogger("mtl.graph")
+
+Arrays = dict[str, Any]
+
+
+def pick_rows(count: int, limit: int = LIMIT) -> np.ndarray:
+    """The rows that are looked at: all, or ``limit`` of them drawn once, in their order."""
+    if count <= limit:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(SEED).permutation(count)[:limit])
+
+
+def subset(data: TaskData, limit: int = LIMIT) -> TaskData:
+    """The task with nothing but the chosen rows of its training split."""
+    split = data.splits["train"]
+    rows = pick_rows(len(split), limit)
+    few = type(split)(
+        tuple([texts[row] for row in rows] for texts in split.texts), split.labels[rows]
+    )
+    mark = data.fingerprints["train"]
+    if len(rows) < len(split):
+        mark = sha256_json({"rows of": mark, "limit": limit, "seed": SEED})
+    return replace(
+        data, splits={"train": few}, fingerprints={"train": mark}, sizes={"train": len(rows)}
+    )
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """Runs and caches the passes.
+
+    Attributes:
+        backbone: the base that all candidates must share.
+        workspace: whose zoo holds the sources and whose cache keeps the features.
+        device: where passes run.
+        batch_size: rows per forward pass.
+        limit: rows per task at most.
+    """
+
+    backbone: Backbone
+    workspace: Workspace
+    device: Device
+    batch_size: int = 128
+    limit: int = LIMIT
+
+    def view(self, data: TaskData, needs: set[str]) -> TaskView:
+        """What is known of a task; of what costs a pass, only the fields in ``needs``.
+
+        ``maps`` belong to an adapter, not to the task alone: see :meth:`maps`.
+        """
+        few = subset(data, self.limit)
+        split = few.splits["train"]
+        values: dict[str, Any] = {}
+        if needs & {"first", "mean"}:
+            values |= self.base_vectors(few)
+        if "fisher" in needs:
+            values["fisher"] = {
+                layer: value.astype(np.float64) for layer, value in self.fisher(few).items()
+            }
+        return TaskView(
+            task=data.spec.id,
+            kind=data.spec.kind,
+            texts=[" ".join(parts) for parts in zip(*split.texts, strict=True)],
+            labels=split.labels,
+            **{name: value for name, value in values.items() if name in needs},
+        )
+
+    def candidate(
+        self,
+        target: TaskView,
+        target_data: TaskData,
+        entry: Entry,
+        source_data: Callable[[], TaskData],
+        needs: set[str],
+        missing: Mapping[str, str],
+    ) -> Candidate:
+        """A source beside the target; what cannot be had is named in ``missing``.
+
+        Args:
+            source_data: gives the source task's data; called only where something needs them.
+            needs: as :attr:`Score.needs`.
+            missing: what of the target could not be had.
+        """
+        missing = dict(missing)
+        fields: dict[str, Any] = {}
+
+        def attempt(need: str, make: Callable[[], Any]) -> Any:
+            try:
+                return make()
+            except (MtlError, Unscorable) as error:
+                missing[need] = str(error).partition("\n")[0]
+                return None
+
+        of_source = {need.partition(".")[2] for need in needs if need.startswith("source.")}
+        task = entry.manifest.task
+        source = TaskView(task["id"], task["kind"])
+        if of_source - {"maps"}:
+            found = attempt("source.texts", lambda: self.view(source_data(), of_source))
+            if found is None:
+                reason = missing["source.texts"]
+                missing |= {f"source.{name}": reason for name in of_source - {"maps"}}
+            source = found or source
+        if "maps" in of_source:
+            source = replace(source, maps=attempt("source.maps", lambda: self.maps(entry)))
+        if "features" in needs:
+            few = subset(target_data, self.limit)
+            fields["features"] = attempt(
+                "features", lambda: self.source_vectors(entry, few)["first"]
+            )
+        if "esm" in needs:
+            fields["esm"] = attempt("esm", lambda: self.embedding_map(entry, source_data))
+        return Candidate(target, source, missing=missing, **fields)
+
+    # --- passes
+
+    def base_vectors(self, few: TaskData) -> Arrays:
+        """``first`` and ``mean``, (n,D) each, in the plain base."""
+        return self._cached(
+            {"what": "base", "rows": few.fingerprints["train"], "length": few.spec.max_length},
+            lambda: self._vectors(self.backbone.encoder(), few),
+        )
+
+    def source_vectors(self, entry: Entry, few: TaskData) -> Arrays:
+        """``first`` and ``mean``, (n,D) each, with the adapter of ``entry`` active."""
+        return self._cached(
+            {
+                "what": "source",
+                "entry": entry.digest,
+                "rows": few.fingerprints["train"],
+                "length": few.spec.max_length,
+            },
+            lambda: self._with_adapter(entry, few),
+        )
+
+    def embedding_map(self, entry: Entry, source_data: Callable[[], TaskData]) -> np.ndarray:
+        """The embedding-space map (D+1,D) of a source, from its own rows.
+
+        Made once per entry: later targets need neither the source's data nor its pass.
+        """
+        from mtl.graph.scores.esm import fit_map
+
+        def make() -> Arrays:
+            few = subset(source_data(), self.limit)
+            return {
+                "esm": fit_map(
+                    self.base_vectors(few)["first"], self.source_vectors(entry, few)["first"]
+                )
+            }
+
+        return np.asarray(self._cached({"what": "esm", "entry": entry.digest}, make)["esm"])
+
+    def fisher(self, few: TaskData) -> Arrays:
+        """Layer → (D,): the task's Fisher diagonal at the first token (see ``taskemb``)."""
+        return self._cached(
+            {"what": "fisher", "rows": few.fingerprints["train"], "length": few.spec.max_length},
+            lambda: self._fisher(few),
+        )
+
+    def maps(self, entry: Entry) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Site → (U (D,R), V (R,D)) of a stored adapter.
+
+        Raises:
+            Unscorable: its method has no linear down-projection, or changes the base itself.
+        """
+        from mtl.backbone.injection import bottleneck_layers
+        from mtl.methods.source import PlainSource, as_source
+
+        encoder = self.backbone.encoder()
+        load_adapter_entry(encoder, entry, self.workspace.zoo, "looked_at")
+        found = {}
+        for index, location, layer in bottleneck_layers(encoder):
+            if "looked_at" in layer.adapters:
+                source = as_source(
+                    layer.adapters["looked_at"], layer.adapters_config.get("looked_at")
+                )
+                if not isinstance(source, PlainSource):
+                    raise Unscorable(
+                        f"adapters of {entry.manifest.method} have no linear down-projection"
+                    )
+                up, down = source.up_weight.double().numpy(), source.down.double().numpy()
+                found[f"{index}.{location}"] = (up, down)
+        if not found:
+            raise Unscorable(f"{entry.manifest.method} has no bottleneck sites")
+        return found
+
+    # --- how
+
+    def _with_adapter(self, entry: Entry, few: TaskData) -> Arrays:
+        attached = load_network(entry, self.workspace.zoo, self.backbone)
+        with attached.evaluating():
+            return self._vectors(attached.network.encoder, few)
+
+    def _encoded(self, few: TaskData) -> Encoded:
+        return encode(few, "train", self.backbone.tokenizer, cache=self.workspace.cache)
+
+    def _vectors(self, encoder: Any, few: TaskData) -> Arrays:
+        encoded = self._encoded(few)
+        encoder = encoder.to(self.device.torch_device).eval()
+        first = np.zeros((len(encoded), self.backbone.base.hidden_size), np.float32)
+        mean = np.zeros_like(first)
+        with torch.no_grad():
+            for rows in eval_order(encoded, self.batch_size):
+                batch = to_device(encoded.collate(rows), self.device.torch_device)
+                states = encoder(**_inputs(batch)).last_hidden_state.float()
+                mask = batch["attention_mask"].unsqueeze(-1).to(states.dtype)
+                first[rows] = states[:, 0].cpu().numpy()
+                mean[rows] = ((states * mask).sum(1) / mask.sum(1)).cpu().numpy()
+        return {"first": first, "mean": mean}
+
+    def _fisher(self, few: TaskData) -> Arrays:
+        labels = few.splits["train"].labels
+        weight, bias = fit_head(self.base_vectors(few)["first"], labels, few.spec.kind)
+        encoder = self.backbone.encoder().to(self.device.torch_device).eval()
+        # The base is frozen: gradients start at the embeddings' output, which nothing else needs.
+        hook = encoder.get_input_embeddings().register_forward_hook(
+            lambda module, args, output: output.detach().requires_grad_()
+        )
+        encoded = self._encoded(few)
+        totals: dict[str, torch.Tensor] = {}
+        try:
+            for rows in eval_order(encoded, self.batch_size):
+                batch = to_device(encoded.collate(rows), self.device.torch_device)
+                with torch.enable_grad():
+                    output = encoder(**_inputs(batch), output_hidden_states=True)
+                    states = output.hidden_states[1:]
+                    for state in states:
+                        state.retain_grad()
+                    logits = states[-1][:, 0].float() @ weight.to(states[-1].device) + bias.to(
+                        states[-1].device
+                    )
+                    # a sum, so that every row's gradient is its own
+                    row_losses(few.spec.kind, logits, batch["labels"]).sum().backward()
+                for index, state in enumerate(states):
+                    assert state.grad is not None
+                    squared = state.grad[:, 0].double().square().sum(0).cpu()
+                    totals[str(index)] = totals.get(str(index), torch.zeros(())) + squared
+        finally:
+            hook.remove()
+        return {name: (total / len(encoded)).numpy() for name, total in totals.items()}
+
+    def _cached(self, key: Mapping[str, Any], make: Callable[[], Arrays]) -> Arrays:
+        base = self.backbone.base
+        mark = sha256_json(
+            {
+                **key,
+                "version": VERSION,
+                "limit": self.limit,
+                "base": base.fingerprint,
+                "tokenizer": base.tokenizer,
+            }
+        )
+        path = self.workspace.cache.parent / "features" / mark[:2] / f"{mark}.safetensors"
+        if path.is_file():
+            try:
+                stored, _ = read_safetensors(path)
+                return {name: value.numpy() for name, value in stored.items()}
+            except ZooError as error:  # a damaged cache costs only time
+                _LOG.warning("%s; it is made again", error)
+        found = make()
+        _keep(path, found)
+        return found
+
+
+def fit_head(
+    features: np.ndarray, labels: np.ndarray, kind: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A linear head (D,C) and its bias (C,) on fixed features, for TaskEmb.
+
+    Raises:
+        Unscorable: one class only, or a kind without a head.
+    """
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    scale = features.std(0) + 1e-6
+    centre = features.mean(0)
+    ready = (features - centre) / scale
+    if kind == "classification":
+        if len(np.unique(labels)) < 2:
+            raise Unscorable("all rows have one class")
+        model = LogisticRegression(C=0.1, max_iter=500).fit(ready, labels)
+        columns = np.zeros((int(labels.max()) + 1, features.shape[1]))
+        offset = np.full(len(columns), -30.0)  # a class without rows gets no probability
+        if len(model.classes_) == 2:  # one row of coefficients: those of the second class
+            columns[model.classes_[1]] = model.coef_[0]
+            offset[model.classes_] = [0.0, model.intercept_[0]]
+        else:
+            columns[model.classes_] = model.coef_
+            offset[model.classes_] = model.intercept_
+    elif kind == "regression":
+        model = Ridge(alpha=float(features.shape[1])).fit(ready, labels)
+        columns, offset = model.coef_[None], np.array([model.intercept_])
+    else:
+        raise Unscorable(f"TaskEmb has no head for {kind} tasks")
+    weight = columns / scale
+    return (
+        torch.tensor(weight.T, dtype=torch.float32),
+        torch.tensor(offset - weight @ centre, dtype=torch.float32),
+    )
+
+
+def row_losses(kind: str, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """(n,) the loss of every row: cross-entropy, or the squared error of a regression."""
+    if kind == "classification":
+        return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    return (logits[:, 0] - labels.to(logits.dtype)).square()
+
+
+def _inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
+    from mtl.backbone.network import INPUTS
+
+    return {name: batch[name] for name in INPUTS if name in batch}
+
+
+def _keep(path: Path, arrays: Arrays) -> None:
+    try:
+        write_safetensors(
+            path, {name: torch.from_numpy(np.asarray(value)) for name, value in arrays.items()}
+        )
+    except RunError as error:
+        _LOG.warning("features are not cached: %s", error)

@@ -1,0 +1,112 @@
+"""Measure transfer: every source alone for every target, beside the target's own adapter.
+
+For each target and seed two kinds of runs, on the same base, rows and split: the target's own
+adapter, and per source a composition of that source alone (its frozen adapter and a new head). The
+difference of their headline metric on the test split is the measured transfer of the edge. All runs
+are ordinary ones: what the zoo has is skipped, what was killed goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mtl.compose.sources import Wanted, find_candidates
+from mtl.compose.stage_two import plan_compose, resolve_target
+from mtl.train.settings import Overrides
+from mtl.train.stage_one import plan_train
+from mtl.train.workspace import LIMITS
+
+if TYPE_CHECKING:
+    from mtl.backbone import Backbone
+    from mtl.tasks import Recipe, TaskSpec
+    from mtl.train import RunPlan, Workspace
+
+
+@dataclass(frozen=True)
+class MeasurePlan:
+    """The runs of a measurement.
+
+    Attributes:
+        own: the targets' own adapters.
+        single: compositions of one source each.
+        left_out: (target, source) → why there is no run.
+    """
+
+    own: list[RunPlan]
+    single: list[RunPlan]
+    left_out: dict[tuple[str, str], str]
+
+
+def plan_measure(
+    targets: Sequence[TaskSpec],
+    sources: Sequence[Wanted],
+    *,
+    suite: str,
+    seeds: Sequence[int],
+    method: str,
+    source_method: str,
+    source_seed: int,
+    backbone: Backbone,
+    recipe: Recipe,
+    protocol: str,
+    overrides: Overrides,
+    workspace: Workspace,
+) -> MeasurePlan:
+    """Plan own adapters and single-source compositions.
+
+    Args:
+        method: the composition; ``average`` takes the source as it is, and only the head learns.
+        overrides: settings of the compositions; of the own adapters only the limits on rows apply,
+            for both must see the same data.
+
+    Raises:
+        RequestError: unknown method or setting, unusable data.
+    """
+    limits = Overrides({k: v for k, v in overrides.values.items() if is_limit(k)})
+    found = MeasurePlan([], [], {})
+    for spec in targets:
+        target = resolve_target(
+            spec,
+            method=method,
+            recipe=recipe,
+            protocol=protocol,
+            overrides=overrides,
+            workspace=workspace,
+        )
+        found.own.extend(
+            plan_train(
+                [spec],
+                suite=suite,
+                method=source_method,
+                seeds=seeds,
+                backbone=backbone,
+                recipe=recipe,
+                protocol=protocol,
+                overrides=limits,
+                workspace=workspace,
+            )
+        )
+        wanted = [source for source in sources if source.task != spec.id]
+        entries, left_out = find_candidates(
+            wanted, target.data, workspace.zoo, backbone.base, source_seed, protocol
+        )
+        found.left_out.update({(spec.id, task): why for task, why in left_out.items()})
+        for entry in entries:
+            found.single.extend(
+                plan_compose(
+                    target,
+                    suite=suite,
+                    sources=[entry],
+                    seeds=seeds,
+                    backbone=backbone,
+                    workspace=workspace,
+                )
+            )
+    return found
+
+
+def is_limit(key: str) -> bool:
+    """Whether a setting says how many rows are used."""
+    return key.rpartition(".")[2] in {*LIMITS, "shots", "shot_draw"}

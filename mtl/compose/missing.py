@@ -1,0 +1,54 @@
+"""Train what the zoo lacks before composing: plans of stage one for missing sources."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mtl.compose.sources import Wanted, fitting_entries
+from mtl.tasks import load_task
+from mtl.train.settings import Overrides
+from mtl.train.stage_one import plan_train
+
+if TYPE_CHECKING:
+    from mtl.backbone import Backbone
+    from mtl.tasks import Recipe, Suite, TaskData
+    from mtl.train import RunPlan, Workspace
+
+
+def plan_missing(
+    wanted: Sequence[Wanted],
+    target: TaskData,
+    limits: Overrides,
+    *,
+    suite: Suite,
+    seed: int,
+    backbone: Backbone,
+    recipe: Recipe,
+    protocol: str,
+    workspace: Workspace,
+) -> list[RunPlan]:
+    """Stage-one runs for every wanted source without an entry, in the order they are wanted.
+
+    Settings are the recipe's. The target's own adapter sees the target's rows: ``limits`` holds how
+    many.
+
+    Raises:
+        RequestError: unknown method, unusable data.
+    """
+    plans: list[RunPlan] = []
+    for source in wanted:
+        zoo, base = workspace.zoo, backbone.base
+        if not fitting_entries(source, target, zoo, base, seed, protocol)[0]:
+            plans += plan_train(
+                [load_task(source.task, suite.name)],
+                suite=suite.name,
+                method=source.method,
+                seeds=[seed],
+                backbone=backbone,
+                recipe=recipe,
+                protocol=protocol,
+                overrides=limits if source.task == target.spec.id else Overrides({}),
+                workspace=workspace,
+            )
+    return plans

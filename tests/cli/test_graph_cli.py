@@ -1,0 +1,390 @@
+"""``mtl.graph`` end to end on the tiny suite."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_bench import TARGET, digests, entries, mtl, refused
+
+SCORES = (
+    "tfidf", "textemb", "logme", "probe", "weights", "esm", "hscore", "knn", "taskemb",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def compositions(
+    trained: Path, suite_folder: Path, tiny: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A zoo with a composition of all three sources and one of `mood` alone; do not change it."""
+    root = tmp_path_factory.mktemp("composed")
+    shutil.copytree(trained, root / "zoo")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MTL_TASKS", str(suite_folder))
+        patch.setenv("MTL_MODEL", tiny("roberta"))
+        patch.setenv("MTL_CACHE", str(root / "cache"))
+        places = ["--zoo", root / "zoo", "--runs", root / "runs"]
+        line = ["--target", TARGET, "--epochs", "1", "--json", *places]
+        assert mtl("compose", *line, "--seeds", "0", "1").code == 0
+        single = ["--sources", "mood", "--method", "average"]
+        assert mtl("compose", *line, *single).code == 0
+    return root
+
+
+@pytest.fixture
+def composed(mini: Path, compositions: Path) -> Path:
+    """The zoo of the test, with those compositions in it and their evidence beside it."""
+    shutil.copytree(compositions / "zoo", mini)
+    shutil.copytree(compositions / "zoo.graph", mini.with_name("zoo.graph"))
+    return mini
+
+
+def test_a_finished_composition_adds_its_evidence(composed: Path) -> None:
+    folder = composed.with_name("zoo.graph") / "evidence"
+    assert len(list(folder.glob("compose-*.json"))) == 3
+    built = mtl("graph", "build", "--json").json
+    assert (built["written"], built["kept"], built["problems"]) == (0, 3, [])
+    assert (built["nodes"], built["edges"], built["findings"]) == (3, 3, 4)
+    shown = mtl("graph", "show", "--json").json
+    edges = {(edge["source"], edge["target"]): edge["evidence"] for edge in shown["edges"]}
+    assert set(edges) == {(name, "mini/same") for name in ("mini/mood", "mini/shared", "mini/same")}
+    kinds = {item["kind"]: item for item in edges["mini/mood", "mini/same"]}
+    assert set(kinds) == {"reliance", "measured"}
+    assert kinds["reliance"]["seeds"] == [0, 1]
+    assert set(kinds["reliance"]["layers"]) == {"0", "1"}
+    shares = [
+        item["value"] for found in edges.values() for item in found if item["kind"] == "reliance"
+    ]
+    assert sum(shares) == pytest.approx(1.0)
+    zoo = mtl("zoo", "ls", "--json").json["entries"]
+    tests = {row["ref"]: row["test"] for row in zoo}
+    run = kinds["measured"]["runs"][0]
+    assert kinds["measured"]["value"] == pytest.approx(
+        tests[run["entry"]["ref"]] - tests[run["own"]["ref"]]
+    )
+    assert mtl("zoo", "fsck", "--json").json["problems"] == []
+
+
+def test_build_collects_everything_again(composed: Path, tmp_path: Path) -> None:
+    before = mtl("graph", "show", "--json").json
+    out = [tmp_path / "g.graphml", tmp_path / "g.dot", tmp_path / "g.json"]
+    said = mtl("graph", "build", "--graph", tmp_path / "new", "--out", *out)
+    assert said.code == 0, said
+    assert "3 runs collected" in said.out
+    assert all(path.is_file() for path in out)
+    again = mtl("graph", "show", "--graph", tmp_path / "new", "--json").json
+    assert again == before
+    assert json.loads(out[2].read_text())["edges"] == before["edges"]
+
+
+def test_the_table(composed: Path) -> None:
+    said = mtl("graph", "show", "--target", "same")
+    assert said.code == 0
+    assert "mini/mood" in said.out
+    assert "reliance" in said.out
+    assert "3 tasks, 3 edges, 4 findings." in said.out
+    empty = mtl("graph", "show", "--target", "mood")
+    assert "There is no evidence yet" in empty.out
+
+
+def test_a_damaged_evidence_file_is_named(composed: Path) -> None:
+    path = sorted((composed.with_name("zoo.graph") / "evidence").glob("*.json"))[0]
+    path.write_text("{")
+    said = mtl("graph", "show")
+    assert said.code == 0
+    assert str(path) in said.err
+    built = mtl("graph", "build", "--json").json  # made again, nothing is lost
+    assert (built["written"], built["kept"], built["problems"]) == (1, 2, [])
+
+
+def test_evidence_of_removed_runs_stays_until_it_is_pruned(composed: Path) -> None:
+    (single,) = [ref for ref in digests(composed) if "/average/" in ref]
+    assert mtl("zoo", "rm", single).code == 0
+    built = mtl("graph", "build", "--json").json
+    assert len(built["stale"]) == 1
+    assert built["findings"] == 4
+    assert "--prune removes it" in mtl("graph", "build").out
+    assert "(removed)" in mtl("graph", "build", "--prune").out
+    built = mtl("graph", "build", "--json").json
+    assert (built["stale"], built["findings"]) == ([], 3)
+
+
+def test_an_empty_zoo(mini: Path) -> None:
+    assert "no evidence yet" in mtl("graph", "show").out
+    assert mtl("graph", "build", "--json").json["nodes"] == 0
+
+
+def test_wrong_requests(stocked: Path) -> None:
+    refused(mtl("graph"), "mtl graph --help")
+    refused(mtl("graph", "shwo"), "shwo")
+    refused(mtl("graph", "show", "--target", "sam"), "'sam'", "mini/same")
+    refused(mtl("graph", "show", "--base", "tiny-rob"), "'tiny-rob'", "tiny-roberta")
+    refused(mtl("graph", "build", "--out", "x.gexf"), "x.gexf", ".graphml")
+    assert mtl("graph", "show", "--base", "tiny-roberta").code == 0
+
+
+# --- suggest
+
+
+def suggest(*argv: object) -> Any:
+    said = mtl("graph", "suggest", "--target", "same", *argv, "--json")
+    assert said.code == 0, said
+    return said.json
+
+
+def test_suggest_scores_every_candidate_and_keeps_the_evidence(stocked: Path) -> None:
+    before = digests(stocked)
+    found = suggest()
+    assert set(found["values"]) == {"mini/mood", "mini/shared"}
+    assert set(found["values"]["mini/mood"]) == set(SCORES)
+    assert set(found["base"]) == {"logme", "probe", "esm", "hscore", "knn"}
+    assert (found["rows"], found["left_out"]) == (96, {})
+    assert all(skipped == {} for skipped in found["skipped"].values())
+    again = suggest()
+    assert again == found  # from the cache, to the last digit
+    files = list((stocked.with_name("zoo.graph") / "evidence").glob("suggest-*.json"))
+    assert len(files) == 1
+    edges = mtl("graph", "show", "--json").json["edges"]
+    assert {edge["source"] for edge in edges} == {"mini/mood", "mini/shared"}
+    assert {item["kind"] for edge in edges for item in edge["evidence"]} == {"predicted"}
+    values = {i["method"]: i["value"] for e in edges[:1] for i in e["evidence"]}
+    assert values == found["values"][edges[0]["source"]]
+    assert digests(stocked) == before
+    table = mtl("graph", "suggest", "--target", "same", "--scores", "logme,tfidf").out
+    assert "(plain base)" in table
+    assert "No training run was needed" in table
+    assert not list((stocked.parent / "runs").glob("*"))
+
+
+def test_what_suggest_cannot_score_is_named(stocked: Path, tiny: Any) -> None:
+    found = suggest("--max-train-samples", "40", "--scores", "weights", "logme")
+    for skipped in found["skipped"].values():
+        assert skipped == {"weights": "the zoo has no adapter of the target on these rows"}
+    (mood,) = [path for path in entries(stocked) if "/mood/" in str(path)]
+    shutil.rmtree(mood)
+    found = suggest("--scores", "logme")
+    assert found["left_out"] == {"mini/mood": "not in the zoo (pfeiffer, seed 0)"}
+    other = suggest("--scores", "logme", "--model", tiny("bert"))
+    assert other["values"] == {}
+    assert "of another base: tiny-roberta" in other["left_out"]["mini/shared"]
+    table = mtl("graph", "suggest", "--target", "same", "--model", tiny("bert"))
+    assert "No candidate could be scored." in table.out
+    assert "left out: mini/shared: of another base" in table.out
+    (shared,) = [path for path in entries(stocked) if "/shared/" in str(path)]
+    (shared / "adapter.safetensors").write_bytes(b"no")
+    found = suggest("--scores", "tfidf", "knn", "--rows", "50")
+    assert "is damaged" in found["skipped"]["mini/shared"]["knn"]
+    assert set(found["values"]["mini/shared"]) == {"tfidf"}
+
+
+def test_a_regression_target(stocked: Path) -> None:
+    said = mtl("graph", "suggest", "--target", "shared", "--json").json
+    assert said["skipped"]["mini/mood"] == {"hscore": "not defined for regression targets"}
+    assert set(said["values"]["mini/mood"]) == set(SCORES) - {"hscore"}
+
+
+def test_suggest_refuses(stocked: Path) -> None:
+    refused(mtl("graph", "suggest"), "--target")
+    refused(mtl("graph", "suggest", "--target", "same", "--scores", "logm"), "'logm'", "'logme'")
+    refused(mtl("graph", "suggest", "--target", "same", "--scores", "knn,knn"), "knn twice")
+    refused(mtl("graph", "suggest", "--target", "same", "--rows", "1"), "--rows 1")
+    refused(mtl("graph", "suggest", "--target", "same", "--sources", "moo"), "'moo'", "mini/mood")
+
+
+# --- attribute
+
+
+@pytest.mark.parametrize("method", ["scalearn", "fusion"])
+def test_attribute(method: str, stocked: Path) -> None:
+    line = ["--target", TARGET, "--epochs", "2", "--method", method, "--json"]
+    run = mtl("compose", *line).json["runs"][0]
+    before = digests(stocked)
+    said = mtl("graph", "attribute", run["ref"], "--per-layer", "--json")
+    assert said.code == 0, said
+    found = said.json
+    assert (found["metric"], found["split"], found["n"]) == ("accuracy", "dev", 32)
+    assert found["whole"] == pytest.approx(run["dev"])  # nothing off: the stored composition
+    shapley = found["shapley"]
+    assert (shapley["exact"], shapley["passes"]) == (True, 8)
+    assert set(shapley["values"]) == {"mini/mood", "mini/shared", "mini/same"}
+    assert sum(shapley["values"].values()) == pytest.approx(found["whole"] - found["empty"])
+    assert set(found["layers"]) == {"0", "1"}
+    table = mtl("graph", "attribute", run["ref"], "--split", "test", "--no-shapley")
+    assert "left out" in table.out
+    assert "Shapley" not in table.out
+    assert f"{run['test']:.4f} with all sources" in table.out
+    assert digests(stocked) == before
+    edges = mtl("graph", "show", "--json").json["edges"]
+    kinds = [item["kind"] for edge in edges for item in edge["evidence"]]
+    assert kinds.count("attribution") == 6
+
+
+def test_attribute_refuses(stocked: Path, tiny: Any) -> None:
+    refused(mtl("graph", "attribute"), "entry")
+    (mood,) = [ref for ref in digests(stocked) if "/mood/" in ref]
+    refused(mtl("graph", "attribute", mood), "is an adapter of one task", "mtl.zoo ls")
+    refused(mtl("graph", "attribute", "same/scalern/seed0"), "There is no entry")
+    line = ["--target", TARGET, "--epochs", "1", "--json"]
+    ref = mtl("compose", *line).json["runs"][0]["ref"]
+    refused(mtl("graph", "attribute", ref, "--split", "dve"), "'dve'", "'dev'")
+    refused(mtl("graph", "attribute", ref, "--model", tiny("bert")), "trained on 'tiny-roberta'")
+    refused(mtl("graph", "attribute", ref, "--orders", "1"), "--orders 1")
+    shutil.rmtree(stocked / mood)
+    refused(mtl("graph", "attribute", ref), "needs its source", mood, code=1)
+
+
+# --- auto, graph:k, train-missing
+
+
+def compose(*argv: object) -> Any:
+    said = mtl("compose", "--target", TARGET, "--epochs", "1", *argv, "--json")
+    assert said.code == 0, said
+    return said.json
+
+
+def test_auto_picks_by_logme_where_nobody_calibrated(stocked: Path) -> None:
+    said = compose("--sources", "auto", "--budget", "1")
+    selection = said["selection"]
+    assert selection["ranked_by"] == "logme"
+    assert selection["trust"] == "logme: not calibrated here"
+    values = suggest("--scores", "logme")["values"]
+    best = max(values, key=lambda task: values[task]["logme"])
+    assert [c["source"] for c in selection["choices"] if c["chosen"]] == [best]
+    assert [ref.split("/")[2] for ref in said["sources"]] == [best.split("/")[1], "same"]
+    alone = compose("--sources", "auto", "--budget", "1", "--without-own", "--dry-run")
+    assert len(alone["runs"]) == 1
+    table = mtl("compose", "--target", TARGET, "--sources", "auto", "--dry-run").out
+    assert "why" in table
+    assert "ranked by logme; logme: not calibrated here" in table
+
+
+def test_graph_takes_the_strongest_edges(composed: Path) -> None:
+    said = compose("--sources", "graph:k=1,by=reliance", "--without-own")
+    edges = mtl("graph", "show", "--json").json["edges"]
+    shares = {
+        edge["source"]: item["value"]
+        for edge in edges
+        for item in edge["evidence"]
+        if item["kind"] == "reliance" and edge["source"] != TARGET
+    }
+    best = max(shares, key=lambda task: shares[task])
+    assert [ref.split("/")[2] for ref in said["sources"]] == [best.split("/")[1]]
+    refused(mtl("compose", "--target", "mood", "--sources", "graph:k=2"), "no measured")
+
+
+def test_picking_refuses(stocked: Path) -> None:
+    def wrong(*argv: str) -> Any:
+        return mtl("compose", "--target", TARGET, *argv)
+
+    refused(wrong("--sources", "auto", "mood"), "stands alone")
+    refused(wrong("--budget", "2"), "--budget and --min-gain")
+    refused(wrong("--sources", "auto", "--min-gain", "0.1"), "nobody measured or calibrated")
+    refused(wrong("--sources", "graph:k=2,by=knnn"), "'knnn'", "'knn'")
+
+
+def test_train_missing_trains_what_is_not_there_and_nothing_else(stocked: Path) -> None:
+    for task in ("mood", "same"):
+        (folder,) = [path for path in entries(stocked) if f"/{task}/" in str(path)]
+        shutil.rmtree(folder)
+    before = digests(stocked)
+    line = ["--train-missing", "--max-train-samples", "40"]
+    plan = compose(*line, "--dry-run")
+    assert [(run["task"], run["train"]) for run in plan["runs"]] == [
+        ("mini/mood", 96),
+        ("mini/same", 40),
+    ]
+    assert digests(stocked) == before
+    said = compose(*line)
+    assert [(row["task"], row["status"]) for row in said["trained"]] == [
+        ("mini/mood", "done"),
+        ("mini/same", "done"),
+    ]
+    assert [ref.split("/")[2] for ref in said["sources"]] == ["mood", "shared", "same"]
+    again = compose(*line)
+    assert (again["trained"], again["runs"][0]["status"]) == ([], "skipped")
+
+
+# --- measure, calibrate
+
+
+def test_measure_calibrate_suggest_auto(stocked: Path) -> None:
+    line = ["--targets", "same,mood", "--seeds", "0", "--scores", "all", "--epochs", "1"]
+    plan = mtl("graph", "measure", *line, "--dry-run", "--json").json
+    states = [(run["task"], run["method"], run["state"]) for run in plan["runs"]]
+    assert states == [
+        ("mini/same", "pfeiffer", "done"),  # the recipe's settings, whatever --epochs says
+        ("mini/mood", "pfeiffer", "done"),
+        *[("mini/same", "average", "missing")] * 2,
+        *[("mini/mood", "average", "missing")] * 2,
+    ]
+    said = mtl("graph", "measure", *line, "--json").json
+    assert [row["status"] for row in said["runs"]] == ["skipped"] * 2 + ["done"] * 4
+    matrix = said["matrix"]
+    assert matrix["targets"] == ["mini/mood", "mini/same"]
+    assert matrix["sources"] == ["mini/mood", "mini/same", "mini/shared"]
+    tests = {(row["task"], row["method"]): row["test"] for row in said["runs"][:2]}
+    single = [row["test"] for row in said["runs"][2:4]]  # same ← mood, shared
+    own = tests["mini/same", "pfeiffer"]
+    found = [matrix["values"][1][0], matrix["values"][1][2]]
+    assert found == pytest.approx([value - own for value in single])
+    assert matrix["values"][0][0] is None
+    text = mtl("graph", "measure", *line)
+    assert "target \\ source" in text.out
+    again = mtl("graph", "measure", *line, "--json").json
+    assert {row["status"] for row in again["runs"]} == {"skipped"}
+    refused(mtl("graph", "calibrate"), "no target has 3 sources")
+
+
+def test_calibrate_says_what_to_trust_and_auto_goes_by_it(composed: Path) -> None:
+    refused(mtl("graph", "calibrate", "--graph", composed / "none"), "mtl.graph measure")
+    suggest()  # the base, the rows and the scores of the tiny target
+    folder = composed.with_name("zoo.graph")
+    built = [json.loads(path.read_text()) for path in (folder / "evidence").glob("suggest-*")]
+    sample = built[0]["evidence"][0]
+    truth = [0.3, -0.2, 0.1, 0.0]
+    made = [
+        {
+            **sample, "source": f"toy/{i}", "target": target, "kind": kind, "method": method,
+            "value": value, "dev": value, "seeds": [0] if kind == "measured" else [],
+        }
+        for target in ("toy/a", "toy/b", "toy/c")
+        for i, gain in enumerate(truth)
+        for kind, method, value in (
+            ("measured", "average", gain),
+            ("predicted", "knn", gain),
+            ("predicted", "logme", -gain),
+        )
+    ]  # fmt: skip
+    (folder / "evidence" / "made.json").write_text(json.dumps({**built[0], "evidence": made}))
+    said = mtl("graph", "calibrate")
+    assert said.code == 0, said
+    assert said.out.splitlines()[2].split()[:2] == ["knn", "+1.00"]
+    assert "--sources auto goes by knn." in said.out
+    shown = mtl("graph", "suggest", "--target", "same", "--scores", "knn,logme")
+    assert "trust: knn: rank correlation +1.00 [+1.00, +1.00]" in shown.out
+    chosen = compose("--sources", "auto", "--dry-run", "--min-gain", "-5")
+    assert len(chosen["runs"]) == 1
+    table = mtl("compose", "--target", TARGET, "--sources", "auto", "--dry-run").out
+    assert "ranked by measured or expected transfer (knn)" in table
+    assert "knn lets expect" in table
+    assert "measured" in table
+
+
+def test_show_draws(composed: Path, tmp_path: Path) -> None:
+    files = {name: tmp_path / f"g.{name}" for name in ("html", "png", "matrix")}
+    options = [item for name, path in files.items() for item in (f"--{name}", path)]
+    said = mtl("graph", "show", *options)
+    assert said.code == 0, said
+    assert all(str(path) in said.out and path.stat().st_size > 1000 for path in files.values())
+    assert "mini/mood" in files["html"].read_text()
+    suggest("--scores", "knn")
+    again = mtl("graph", "show", "--matrix", files["matrix"], "--score", "knn", "--json")
+    assert again.json["drawn"] == [str(files["matrix"])]
+    refused(mtl("graph", "show", "--html", files["html"], "--score", "knnn"), "'knnn'", "'knn'")
+    wrong = ["--html", files["html"], "--score", "knn", "--kind", "measured"]
+    refused(mtl("graph", "show", *wrong), "--kind predicted")
+    refused(mtl("graph", "show", "--target", "mood", "--matrix", tmp_path / "no"), "no measured")
+    refused(mtl("graph", "show", "--html", "/proc/nothing/g.html"), "Cannot write", code=1)

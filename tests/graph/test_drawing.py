@@ -1,0 +1,249 @@
+"""Drawings of the graph: what stands in the page, that nothing in it can run, and the pictures."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import struct
+import subprocess
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import pytest
+
+from mtl.errors import RequestError
+from mtl.graph import Evidence, build_graph
+from mtl.graph.layout import NEGATIVE, NEUTRAL, POSITIVE, positions, strokes
+from mtl.graph.matrix import matrix_text, transfer_matrix
+from mtl.graph.page import write_page
+from mtl.graph.picture import draw_graph, draw_matrix
+from mtl.zoo.names import printable
+
+BASE = "ab" * 32
+EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>&@data@\u202e'
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def finding(source: str, kind: str, value: float, **changes: Any) -> Evidence:
+    common: dict[str, Any] = {"target": "t/own", "method": "average", "base": BASE, "rows": "r"}
+    return Evidence(source, kind=kind, value=value, **{**common, **changes})
+
+
+def sample() -> nx.DiGraph:
+    run = {
+        "entry": {"ref": f"base/toy/{EVIL}", "digest": "1"},
+        "own": {"ref": "base/toy/own/seed0"},
+        "command": "python -m mtl.compose --target own",
+    }
+    return build_graph(
+        [],
+        [
+            finding("s/good", "measured", 0.2, low=0.1, high=0.3, n=400, provenance=run),
+            finding("s/bad", "measured", -0.1, low=-0.15, high=-0.05, seeds=(0,)),
+            finding("s/seen", "reliance", 0.4, method="omega", layers={"0": 0.3, "1": 0.5}),
+            finding("s/told", "predicted", -1.0, method="logme"),
+            finding("s/good", "predicted", -0.5, method="logme"),
+            finding("t/own", "reliance", 0.6, method="omega"),
+            finding(f"s/{EVIL}", "measured", 0.05, provenance={"command": EVIL}),
+        ],
+    )
+
+
+class Reader(HTMLParser):
+    """Elements and attributes as a browser would see them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def read(path: Path) -> tuple[str, Reader, ElementTree.Element]:
+    text = path.read_text(encoding="utf-8")
+    reader = Reader()
+    reader.feed(text)
+    svg = re.search(r"<svg.*?</svg>", text, re.DOTALL)
+    assert svg is not None
+    return text, reader, ElementTree.fromstring(svg.group(0))
+
+
+def test_nodes_edges_colours_and_widths(tmp_path: Path) -> None:
+    graph = sample()
+    said = write_page(graph, tmp_path / "graph.html")
+    assert said == {"nodes": 6, "edges": 6}
+    _, _, svg = read(tmp_path / "graph.html")
+    edges = [e for e in svg.iter(f"{SVG}path") if e.get("class") == "edge"]
+    nodes = [e for e in svg.iter(f"{SVG}g") if e.get("class") == "node"]
+    assert (len(edges), len(nodes)) == (6, 6)
+    names = {node.find(f"{SVG}text").text for node in nodes}  # type: ignore[union-attr]
+    assert {"s/good", "s/bad", "s/seen", "s/told", "t/own"} < names
+    by = {s.source: (s, edges[i]) for i, s in enumerate(strokes(graph))}
+    assert by["s/good"][1].get("stroke") == POSITIVE
+    assert by["s/bad"][1].get("stroke") == NEGATIVE
+    assert by["s/seen"][1].get("stroke") == NEUTRAL
+    assert by["s/told"][1].get("stroke-dasharray")
+    width = {source: float(edge.get("stroke-width", "0")) for source, (_, edge) in by.items()}
+    assert width["s/good"] > width["s/bad"] > width[f"s/{EVIL}"]
+    for edge in edges:  # every number of every path is a number
+        places = [float(x) for x in re.findall(r"-?\d+\.?\d*|nan|inf", edge.get("d", ""))]
+        assert np.isfinite(places).all()
+
+
+def test_hover_shows_numbers_and_provenance(tmp_path: Path) -> None:
+    write_page(sample(), tmp_path / "graph.html")
+    text, _, _ = read(tmp_path / "graph.html")
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert found is not None
+    data = json.loads(found.group(1))
+    names = [node["id"] for node in data["nodes"]]
+    texts = {names[edge["source"]]: edge["text"] for edge in data["edges"]}
+    assert texts["s/good"].startswith("s/good → t/own\n")
+    assert "measured (average): +0.2000 [+0.1000, +0.3000] of one run, n = 400" in texts["s/good"]
+    assert "predicted (logme): -0.5000" in texts["s/good"]
+    assert "own base/toy/own/seed0" in texts["s/good"]
+    assert "python -m mtl.compose --target own" in texts["s/good"]
+    assert "by layer: 0 0.300, 1 0.500" in texts["s/seen"]
+    assert "its own adapter" in data["nodes"][names.index("t/own")]["text"]
+
+
+def test_nothing_from_a_zoo_can_run_or_call_out(tmp_path: Path) -> None:
+    write_page(sample(), tmp_path / "graph.html", target="t/own")
+    text, reader, _ = read(tmp_path / "graph.html")
+    tags = [tag for tag, _ in reader.tags]
+    assert tags.count("script") == 2
+    assert "img" not in tags
+    for tag, attributes in reader.tags:
+        assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
+        assert not {"src", "href", "action"} & set(attributes)
+    assert "<script>alert" not in text
+    assert "\u202e" not in text  # turns what follows round on a screen
+    assert text.count("@data@") == text.count("&amp;@data@") + text.count("\\u0026@data@")
+    (policy,) = [a["content"] for t, a in reader.tags if t == "meta" and "http-equiv" in a]
+    assert policy is not None
+    assert "default-src 'none'" in policy
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text)
+    assert text.count("<svg") == 1
+
+
+def test_kinds_scores_and_targets(tmp_path: Path) -> None:
+    graph = sample()
+    assert {s.finding["kind"] for s in strokes(graph, kinds=("predicted",))} == {"predicted"}
+    two = strokes(graph, kinds=("predicted",))
+    assert [s.strength for s in two] == [0.0, 1.0]  # ranked within the target, best strongest
+    assert two[1].source == "s/good"
+    assert strokes(graph, kinds=("predicted",), score="knn") == []
+    assert strokes(graph, target="s/good") == []
+    assert write_page(build_graph([], []), tmp_path / "empty.html") == {"nodes": 0, "edges": 0}
+    assert "0 tasks" in (tmp_path / "empty.html").read_text()
+
+
+def test_the_layout_is_the_same_every_time_and_keeps_nodes_apart() -> None:
+    graph = sample()
+    one, two = (positions(graph, strokes(graph)) for _ in range(2))
+    assert one == two
+    points = np.array(list(one.values()))
+    gaps = np.linalg.norm(points[:, None] - points[None], axis=-1) + np.eye(len(points))
+    assert gaps.min() > 0.05
+    assert points.min() >= 0
+    assert points.max() <= 1
+    lonely = build_graph([], [finding("t/own", "reliance", 1.0)])
+    assert positions(lonely, strokes(lonely)) == {"t/own": (0.5, 0.5)}
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_the_script_runs(tmp_path: Path) -> None:
+    graph = sample()
+    write_page(graph, tmp_path / "graph.html")
+    done = subprocess.run(
+        ["node", str(Path(__file__).with_name("page_dom.js")), str(tmp_path / "graph.html")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["ready"] == "nodes 6 edges 6"
+    first = strokes(graph)[0]
+    assert said["hovered"].startswith(f"{printable(first.source)} → {first.target}")
+    assert said["node"].splitlines()[0] == printable(min(graph))
+    strongest = sum(stroke.strength == 1.0 for stroke in strokes(graph))
+    assert said["filtered"] == f"{strongest} of 6 edges"
+    assert said["faint"] == 6 - strongest
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "headless_shell")
+
+
+@pytest.mark.slow
+def test_a_browser_opens_it(tmp_path: Path) -> None:
+    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if browser is None:
+        pytest.skip(f"no browser is installed ({', '.join(BROWSERS)})")
+    write_page(sample(), tmp_path / "graph.html")
+    done = subprocess.run(
+        [
+            browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+            f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--dump-dom",
+            (tmp_path / "graph.html").as_uri(),
+        ],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-1000:]
+    assert 'data-ready="nodes 6 edges 6"' in done.stdout
+    assert done.stdout.count('class="edge') == 6
+    assert "CONSOLE" not in done.stderr or "Uncaught" not in done.stderr
+
+
+# --- matrix and pictures
+
+
+def test_the_transfer_matrix() -> None:
+    matrix = transfer_matrix(sample(), "measured")
+    assert matrix.targets == ["t/own"]
+    assert matrix.sources == sorted(["s/good", "s/bad", f"s/{EVIL}"])
+    row = dict(zip(matrix.sources, matrix.values[0], strict=True))
+    assert (row["s/good"], row["s/bad"]) == (0.2, -0.1)
+    text = matrix_text(matrix)
+    assert "+0.2000*" in text
+    assert "-0.1000*" in text
+    assert "+0.0500*" not in text
+    both = [finding("s/good", "measured", 0.9, method="fusion"), finding("s/b", "measured", 0.1)]
+    mixed = transfer_matrix(build_graph([], [*both, finding("s/good", "measured", 0.2)]))
+    assert (mixed.method, mixed.values.tolist()) == ("average", [[0.1, 0.2]])
+    predicted = transfer_matrix(sample(), "predicted", "logme")
+    assert predicted.to_dict()["values"] == [[-0.5, -1.0]]
+    assert transfer_matrix(sample(), "measured", targets=["s/good"]).targets == []
+    assert "no attribution evidence" in matrix_text(transfer_matrix(sample(), "attribution"))
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    data = path.read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", data[16:24])  # type: ignore[return-value]
+
+
+def test_pictures(tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    draw_graph(sample(), tmp_path / "graph.png")
+    assert min(size_of(tmp_path / "graph.png")) > 400
+    pixels = imread(tmp_path / "graph.png")[..., :3].reshape(-1, 3)
+    for colour in (POSITIVE, NEGATIVE):  # both signs are there
+        wanted = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+        wanted = 0.8 * wanted + 0.2  # over white
+        assert (np.abs(pixels - wanted).max(1) < 0.02).sum() > 20
+    draw_matrix(transfer_matrix(sample(), "measured"), tmp_path / "matrix.png")
+    assert min(size_of(tmp_path / "matrix.png")) > 150
+    draw_matrix(transfer_matrix(sample(), "predicted", "logme"), tmp_path / "scores.png")
+    draw_graph(build_graph([], []), tmp_path / "empty.png")
+    with pytest.raises(RequestError, match="no attribution evidence"):
+        draw_matrix(transfer_matrix(sample(), "attribution"), tmp_path / "no.png")
+    assert not (tmp_path / "no.png").exists()
