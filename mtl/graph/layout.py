@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,7 +103,10 @@ def positions(
         start = nx.circular_layout(plain)
         placed = nx.spring_layout(plain, pos=start, seed=seed, iterations=100, k=2 / count**0.5)
     else:
-        placed = nx.spring_layout(plain, seed=seed, iterations=30, method="force")
+        # newer versions take another, slower method for large graphs unless they are told
+        known = signature(nx.spring_layout).parameters
+        force = {"method": "force"} if "method" in known else {}
+        placed = nx.spring_layout(plain, seed=seed, iterations=30, **force)
     points = np.array([placed[task] for task in plain], dtype=np.float64)
     low, high = points.min(0), points.max(0)
     points = (points - low) / np.where(high > low, high - low, 1.0)

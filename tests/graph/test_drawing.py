@@ -247,3 +247,16 @@ def test_pictures(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="no attribution evidence"):
         draw_matrix(transfer_matrix(sample(), "attribution"), tmp_path / "no.png")
     assert not (tmp_path / "no.png").exists()
+
+
+def test_a_crowd_is_drawn_with_names_on_hover_only(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pairs = [(int(a), int(b)) for a, b in rng.integers(0, 250, (600, 2)) if a != b]
+    items = [finding(f"s/{a}", "measured", float(rng.normal()), target=f"s/{b}") for a, b in pairs]
+    graph = build_graph([], items)
+    said = write_page(graph, tmp_path / "crowd.html")
+    assert said["nodes"] == len({node for pair in pairs for node in pair})
+    assert said["edges"] == len(set(pairs))
+    _, _, svg = read(tmp_path / "crowd.html")
+    assert svg.get("class") == "crowd"
+    assert positions(graph, strokes(graph)) == positions(graph, strokes(graph))
