@@ -130,17 +130,19 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
+    """Read a JSON file, within the limits for files of strangers (:mod:`mtl.untrusted`).
 
     Raises:
         ZooError: missing, unreadable or no JSON; the message names the file and the place.
     """
+    from mtl.untrusted import load_json
+
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return load_json(path, path.name, follow=True)
     except FileNotFoundError as error:
         raise ZooError(f"{path} is missing.") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ZooError(f"{path} is damaged and cannot be read as JSON: {error}.") from error
+    except ZooError as error:
+        raise ZooError(f"{path} is damaged and cannot be read as JSON: {error}") from error
 
 
 def write_safetensors(
@@ -165,21 +167,24 @@ def write_safetensors(
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Read all tensors of a file and its metadata.
+    """Read all tensors of a file and its metadata; its header is checked by ourselves first.
 
     Raises:
         ZooError: missing, truncated or no safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 
+    from mtl.untrusted import read_header
+
     if not path.is_file():
         raise ZooError(f"{path} is missing.")
     try:
+        read_header(path, path.name, follow=True)
         with safe_open(path, framework="pt") as stream:
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
             return tensors, dict(stream.metadata() or {})
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ZooError(f"{path} is damaged and cannot be read as safetensors: {error}.") from error
+    except (SafetensorError, OSError, ValueError, ZooError) as error:
+        raise ZooError(f"{path} is damaged and cannot be read as safetensors: {error}") from error
 
 
 def finite(value: Any) -> Any:

@@ -17,9 +17,10 @@ from mtl.cli.main import COMMANDS
 
 PACKAGE = Path(__file__).parents[1] / "mtl"
 ROOMS = (
-    "tasks backbone zoo engine methods graph report train compose joint export bench cli".split()  # noqa: SIM905
+    *("tasks", "backbone", "zoo", "engine", "methods", "hub", "graph", "report", "train"),
+    *("compose", "joint", "export", "bench", "cli"),
 )
-ROOT = {"mtl", "registry", "errors", "files", "lazy"}
+ROOT = {"mtl", "registry", "errors", "files", "lazy", "limits", "untrusted"}
 HEAVY = ("torch", "transformers", "datasets", "matplotlib", "pandas", "adapters", "sklearn")
 
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from mtl.zoo import Entry, Manifest, Zoo, open_zoo, write_predictions
+from mtl.zoo import SCHEMA_VERSION, Entry, Manifest, Zoo, open_zoo, write_predictions
 
 RUNHASH = "0123456789abcdef"
 
 
 def manifest(**changes: Any) -> Manifest:
     values: dict[str, Any] = {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "kind": "adapter",
         "weights": "adapters",
         "base": {

@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from mtl.engine.settings import RunSettings
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from mtl.backbone import Backbone
     from mtl.tasks import Recipe, Suite, TaskSpec
-    from mtl.train import Overrides, Report, RunPlan, Workspace
+    from mtl.train import Overrides, Plan, Report, Workspace
 
 
 def make_parser(prog: str, description: str) -> ArgumentParser:
@@ -116,6 +117,9 @@ def open_context(
 
     if options.json:
         os.environ["MTL_QUIET"] = "1"
+    if int(os.environ.get("RANK") or 0):
+        # of the processes that `accelerate launch` starts, the first one speaks
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
     quieten()
     overrides = overrides_of(options)
     recipe = load_recipe(options.recipe or suite.recipe)
@@ -186,18 +190,18 @@ def quieten() -> None:
         transformers.logging.disable_progress_bar()
 
 
-def print_dry_run(plans: Sequence[RunPlan], workspace: Workspace, *, as_json: bool) -> None:
+def print_dry_run(plans: Sequence[Plan], workspace: Workspace, *, as_json: bool) -> None:
     """What would run, what is there, what was interrupted."""
     from mtl.train.run import state_of
 
     rows = [
         {
-            "task": plan.spec.id,
+            "task": plan.task_id,
             "method": plan.method,
             "seed": plan.seed,
             "state": state_of(plan, workspace),
             "runhash": plan.runhash[:8],
-            "train": plan.data.sizes["train"],
+            "train": sum(data.sizes["train"] for data in plan.datas.values()),
             "ref": plan.ref(workspace.zoo),
         }
         for plan in plans
@@ -221,17 +225,18 @@ def report_rows(reports: Sequence[Report]) -> list[dict[str, Any]]:
     for report in reports:
         plan = report.plan
         row: dict[str, Any] = {
-            "task": plan.spec.id,
+            "task": plan.task_id,
             "method": plan.method,
             "seed": plan.seed,
             "status": report.status,
         }
         if report.entry is not None:
             manifest = report.entry.manifest
-            test = manifest.metrics["test"][plan.spec.headline]
+            headline = manifest.task["headline"]
+            test = manifest.metrics["test"][headline]
             row |= {
-                "metric": plan.spec.headline,
-                "dev": manifest.metrics["dev"][plan.spec.headline]["value"],
+                "metric": headline,
+                "dev": manifest.metrics["dev"][headline]["value"],
                 "test": test["value"],
                 "stderr": test["stderr"],
                 "n": test["n"],
@@ -256,8 +261,8 @@ def print_reports(reports: Sequence[Report]) -> None:
             row["seed"],
             row["status"],
             row.get("metric", ""),
-            _number(row.get("dev")),
-            f"{_number(row.get('test'))} ± {_number(row.get('stderr'))}" if "test" in row else "",
+            number(row.get("dev")),
+            f"{number(row.get('test'))} ± {number(row.get('stderr'))}" if "test" in row else "",
             row.get("n", ""),
             row.get("steps", ""),
             f"{row['seconds']:.0f}" if "seconds" in row else "",
@@ -274,7 +279,8 @@ def exit_code(reports: Sequence[Report]) -> int:
     return 1 if any(report.status == "failed" for report in reports) else 0
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """A metric in a table; ``–`` where it is undefined."""
     return "–" if value is None else f"{value:.4f}"
 
 

@@ -21,11 +21,14 @@ def main(argv: Sequence[str]) -> int:
     count = commands.add_parser(
         "count", help="exact trainable parameters, from the real modules; downloads nothing"
     )
-    count.add_argument("--method", required=True, help="a method, a composition, or 'all' methods")
+    count.add_argument(
+        "--method", required=True, help="a method of any stage, or 'all' of stage one"
+    )
     count.add_argument("--recipe", help="settings and head of a paper")
     count.add_argument("--model", default="roberta-base", help="known name, folder, or 'demo'")
     count.add_argument("--sources", type=int, default=8, help="K, for compositions")
     count.add_argument("--source-method", default="pfeiffer", help="method of the sources")
+    count.add_argument("--tasks", type=int, default=8, help="T, for joint methods")
     count.add_argument("--head", help="count a head, too: two_layer, linear, pooler_linear, …")
     count.add_argument("--labels", type=int, default=2, help="outputs of the head")
     count.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings")
@@ -36,10 +39,12 @@ def main(argv: Sequence[str]) -> int:
 
 def _ls(options: Namespace) -> int:
     from mtl.compose import COMPOSITIONS
+    from mtl.joint import JOINT
     from mtl.methods import METHODS, UNAVAILABLE
 
     rows: list[dict[str, Any]] = []
-    for stage, registry in ((1, METHODS), (2, COMPOSITIONS)):
+    stages: tuple[tuple[int | str, Any], ...] = ((1, METHODS), (2, COMPOSITIONS), ("joint", JOINT))
+    for stage, registry in stages:
         for name in registry.names():
             item: Any = registry.get(name)
             defaults = {field.name: field.default for field in fields(item.settings)}
@@ -60,7 +65,8 @@ def _ls(options: Namespace) -> int:
         return 0
     for row in rows:
         settings = " ".join(f"{key}={value}" for key, value in row["settings"].items())
-        print(f"{row['method']}  (stage {row['stage']}): {row['summary']}")
+        stage = f"stage {row['stage']}" if row["stage"] != "joint" else "joint"
+        print(f"{row['method']}  ({stage}): {row['summary']}")
         print(f"    --set {settings}" if settings else "    no settings")
         if row.get("package"):
             print(f"    needs {row['package']}: pip install 'mtl[{row['package']}]'")
@@ -76,12 +82,13 @@ def _ls(options: Namespace) -> int:
 def _count(options: Namespace) -> int:
     from mtl.compose import COMPOSITIONS
     from mtl.errors import RequestError, unknown
+    from mtl.joint import JOINT
     from mtl.methods import METHODS, find_method
     from mtl.tasks import load_recipe
     from mtl.train.settings import parse_set
 
-    if options.sources < 1 or options.labels < 1:
-        raise RequestError("--sources and --labels must be at least 1.")
+    if min(options.sources, options.labels, options.tasks) < 1:
+        raise RequestError("--sources, --labels and --tasks must be at least 1.")
     values = parse_set(options.set)
     recipe = load_recipe(options.recipe) if options.recipe else None
     if options.method == "all":
@@ -93,11 +100,13 @@ def _count(options: Namespace) -> int:
         found = {name: _count_one(name, options, recipe, values) for name in names}
     elif options.method in COMPOSITIONS:
         found = {options.method: _count_composition(options, values)}
+    elif options.method in JOINT:
+        found = {options.method: _count_joint(options, recipe, values)}
     elif options.method in METHODS:
         found = {options.method: _count_one(options.method, options, recipe, values)}
     else:
         find_method(options.method)  # says why a method that papers name is not there
-        raise unknown("method", options.method, [*METHODS, *COMPOSITIONS])
+        raise unknown("method", options.method, [*METHODS, *COMPOSITIONS, *JOINT])
     if options.json:
         rows = [{"name": name, **count.to_dict()} for name, count in found.items()]
         print(
@@ -149,6 +158,24 @@ def _count_composition(options: Namespace, values: dict[str, Any]) -> Any:
         values=values,
         source_method=options.source_method,
         head=options.head,
+        labels=options.labels,
+    )
+
+
+def _count_joint(options: Namespace, recipe: Any, values: dict[str, Any]) -> Any:
+    from mtl.joint import JOINT, count_joint, resolve_joint
+    from mtl.tasks import Recipe
+    from mtl.train.settings import Overrides
+
+    method = JOINT.get(options.method)
+    settings, run = resolve_joint(method, recipe or Recipe(""), Overrides(values))
+    head = options.head or (run.head if recipe else None)
+    return count_joint(
+        method.name,
+        settings,
+        options.model,
+        tasks=options.tasks,
+        head=head,
         labels=options.labels,
     )
 

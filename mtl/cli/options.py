@@ -1,37 +1,16 @@
-"""Option parsers whose complaints are one message, like every other error of a command line."""
+"""The option parser of commands that read YAML; its complaints are one message."""
 
 from __future__ import annotations
 
-import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import jsonargparse
 
+from mtl.cli.plain import PlainParser as PlainParser
+from mtl.cli.plain import complaint
 from mtl.errors import RequestError
-
-_SPOKEN = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
-
-
-def complaint(prog: str, message: str) -> RequestError:
-    """What a parser has to say, in one sentence."""
-    text = " ".join(message.split()).rstrip(".")
-    wrong = re.match(
-        r'Parser key "(\w+)"(?: element \d+)?: Expected a <class \'(\w+)\'>\. Got value: (.*)', text
-    )
-    if wrong:
-        name, kind, value = wrong.groups()
-        text = f"--{name.replace('_', '-')} takes {_SPOKEN.get(kind, kind)}, not {value!r}"
-    return RequestError(f"{prog}: {text}. See {prog.replace('mtl.', 'mtl ')} --help.")
-
-
-class PlainParser(argparse.ArgumentParser):
-    """For commands with flags only."""
-
-    def error(self, message: str) -> NoReturn:
-        raise complaint(self.prog, message)
 
 
 class Parser(jsonargparse.ArgumentParser):

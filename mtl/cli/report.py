@@ -1,4 +1,4 @@
-"""``mtl.report``: own adapters and compositions side by side, with intervals; the heat map."""
+"""``mtl.report``: own adapters, compositions and joint models side by side; the heat map."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def main(argv: Sequence[str]) -> int:
     from pathlib import Path
 
     from mtl.errors import RequestError
-    from mtl.report import draw_heatmap, render, results
+    from mtl.report import draw_heatmap, render, render_suite, results, suite_tables
     from mtl.report.tables import group_of
     from mtl.zoo import open_zoo
 
@@ -42,6 +42,12 @@ def main(argv: Sequence[str]) -> int:
             "lists what it has, mtl.train makes entries."
         )
     rows = results(entries)
+    tables = []
+    if not options.target:
+        # a table per suite where one is asked for, or where something covers several tasks at once
+        joint = {entry.manifest.suite for entry in entries if entry.manifest.kind == "joint"}
+        chosen = [e for e in entries if options.suite or e.manifest.suite in joint]
+        tables = [t for t in suite_tables(chosen, zoo.entries()) if len(t.tasks) > 1]
     drawn = None
     if options.heatmap:
         runs = [e for e in entries if e.manifest.kind == "composition"]
@@ -55,9 +61,11 @@ def main(argv: Sequence[str]) -> int:
         draw_heatmap(runs, Path(options.heatmap))
         drawn = options.heatmap
     if options.json:
-        print(json.dumps({"rows": [row.to_dict() for row in rows], "heatmap": drawn}))
+        found = [table.to_dict() for table in tables]
+        lines = [row.to_dict() for row in rows]
+        print(json.dumps({"rows": lines, "suites": found, "heatmap": drawn}))
         return 0
-    print(render(rows))
+    print("\n\n".join([*([render(rows)] if rows else []), *map(render_suite, tables)]))
     if drawn:
         print(f"heat map: {drawn}")
     return 0

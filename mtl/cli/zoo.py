@@ -1,4 +1,4 @@
-"""``mtl.zoo``: list, show, check and remove entries of the zoo."""
+"""``mtl.zoo``: list, show, compare, check, verify, remove, push and pull entries of the zoo."""
 
 from __future__ import annotations
 
@@ -6,38 +6,51 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mtl.cli.options import PlainParser
+from mtl.cli import hub, zoo_care, zoo_list, zoo_verify
+from mtl.cli.plain import PlainParser
+from mtl.errors import RequestError
+from mtl.zoo.migration import SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from mtl.zoo import Entry, Zoo
-
-SORTS = ("ref", "metric", "created")
+    from mtl.zoo import Zoo
 
 
 def main(argv: Sequence[str]) -> int:
     parser = PlainParser(prog="mtl.zoo", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    ls = _add(commands, "ls", "list entries")
-    ls.add_argument("--task", help="task id or name")
-    ls.add_argument("--method", help="method or composition")
-    ls.add_argument("--base", help="id of the base, or 8 digits or more of its fingerprint")
-    ls.add_argument("--kind", choices=("adapter", "composition", "joint"))
-    ls.add_argument("--sort", choices=SORTS, default="ref", help="metric: best first, by task")
-    show = _add(commands, "show", "everything about one entry")
+    add = partial(_add, commands)
+    zoo_list.add_ls(add)
+    show = add("show", "everything about one entry")
     show.add_argument("ref", help="reference, its last parts, or the start of its digest")
-    fsck = _add(commands, "fsck", "check every file of every entry")
+    fsck = add("fsck", "check every file of every entry")
+    fsck.add_argument("--jobs", type=int, help="entries checked at once [processors, at most 8]")
     fsck.add_argument("--fix", action="store_true", help="remove what killed writers left behind")
-    rm = _add(commands, "rm", "remove entries; refused while a composition needs one")
+    rm = add("rm", "remove entries; refused while a composition needs one")
     rm.add_argument("ref", nargs="+", help="reference, its last parts, or the start of its digest")
     rm.add_argument("--force", action="store_true", help="even if a composition needs it")
-    options = parser.parse_args(list(argv))
+    zoo_care.add_commands(add)
+    zoo_verify.add_verify(add)
+    remote = hub.add_commands(add)
+    options, rest = parser.parse_known_args(list(argv))
+    hub.take(parser, options, rest)
 
     from mtl.zoo import open_zoo
 
     zoo = open_zoo(options.zoo)
-    run = {"ls": _ls, "show": _show, "fsck": _fsck, "rm": _rm}[options.command]
+    run = {
+        "ls": zoo_list.ls,
+        "show": _show,
+        "fsck": _fsck,
+        "rm": _rm,
+        "gc": zoo_care.gc,
+        "diff": zoo_care.diff,
+        "migrate": zoo_care.migrate,
+        "verify": zoo_verify.verify,
+        **remote,
+    }[options.command]
     return run(zoo, options)
 
 
@@ -48,82 +61,17 @@ def _add(commands: Any, name: str, text: str) -> Any:
     return parser
 
 
-def _ls(zoo: Zoo, options: Namespace) -> int:
-    entries = zoo.entries(
-        kind=options.kind, task=options.task, method=options.method, base=options.base
-    )
-    if options.sort == "created":
-        entries.sort(key=lambda entry: entry.manifest.created)
-    elif options.sort == "metric":
-        entries.sort(key=lambda entry: (entry.manifest.task["id"], -_value(entry)))
-    rows = [_row(entry) for entry in entries]
-    if options.json:
-        print(json.dumps({"zoo": str(zoo.root), "entries": rows}))
-        return 0
-    from tabulate import tabulate
-
-    table = [
-        [
-            row["ref"],
-            row["task"],
-            row["method"],
-            row["seed"],
-            row["metric"],
-            f"{_text(row['test'])} ± {_text(row['stderr'])}",
-            f"{row['parameters']:,}",
-            "yes" if row["verified"] else "no",
-            row["created"][:16].replace("T", " "),
-        ]
-        for row in rows
-    ]
-    headers = [
-        "entry", "task", "method", "seed", "metric", "test ± se", "trained", "verified", "created",
-    ]  # fmt: skip
-    if table:
-        print(tabulate(table, headers=headers, disable_numparse=True))
-    print(f"{len(rows)} entries in {zoo.root}")
-    return 0
-
-
-def _row(entry: Entry) -> dict[str, Any]:
-    manifest = entry.manifest
-    test = manifest.headline() or {"value": None, "stderr": None, "n": None}
-    return {
-        "ref": entry.ref,
-        "digest": entry.digest,
-        "kind": manifest.kind,
-        "task": manifest.task["id"],
-        "method": manifest.method,
-        "seed": manifest.seed,
-        "base": manifest.base["id"],
-        "metric": manifest.task["headline"],
-        "test": test["value"],
-        "stderr": test["stderr"],
-        "n": test["n"],
-        "parameters": manifest.training["trainable_parameters"],
-        "verified": manifest.verified is not None,
-        "created": manifest.created,
-    }
-
-
-def _value(entry: Entry) -> float:
-    found = entry.manifest.headline()
-    value = found["value"] if found else None
-    return float("-inf") if value is None else float(value)
-
-
-def _text(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
-
-
 def _show(zoo: Zoo, options: Namespace) -> int:
+    from mtl.zoo.names import printable
+
     entry = zoo.get(options.ref)
     manifest = entry.manifest.to_dict()
     if options.json:
         print(json.dumps({"ref": entry.ref, "digest": entry.digest, "manifest": manifest}))
         return 0
     print(f"{entry.ref}\ndigest {entry.digest}\n")
-    print(json.dumps(manifest, indent=2, ensure_ascii=False))
+    for line in json.dumps(manifest, indent=2, ensure_ascii=False).splitlines():
+        print(printable(line))
     used = [user.ref for user in zoo.users(entry.digest)]
     if used:
         print("\nneeded by " + ", ".join(used))
@@ -133,15 +81,21 @@ def _show(zoo: Zoo, options: Namespace) -> int:
 def _fsck(zoo: Zoo, options: Namespace) -> int:
     from tqdm import tqdm
 
+    from mtl.zoo.names import printable
+
+    if options.jobs is not None and not 1 <= options.jobs <= 64:
+        raise RequestError(f"--jobs {options.jobs} must be from 1 to 64.")
     removed = zoo.clean() if options.fix else []
+    count = 0
     with tqdm(desc="check", unit="entry", leave=False, disable=None, file=sys.stderr) as bar:
 
         def progress(done: int, total: int) -> None:
-            bar.total = total
+            nonlocal count
+            bar.total = count = total
             bar.update(done - bar.n)
 
-        problems = zoo.fsck(progress)
-    count = len(zoo.entries())
+        problems = zoo.fsck(progress, options.jobs)
+    old = sum(summary.schema_version < SCHEMA_VERSION for summary in zoo.summaries())
     if options.json:
         print(
             json.dumps(
@@ -149,6 +103,7 @@ def _fsck(zoo: Zoo, options: Namespace) -> int:
                     "zoo": str(zoo.root),
                     "entries": count,
                     "removed": removed,
+                    "old_schema": old,
                     "problems": [problem.to_dict() for problem in problems],
                 }
             )
@@ -157,7 +112,9 @@ def _fsck(zoo: Zoo, options: Namespace) -> int:
         for path in removed:
             print(f"removed {path}")
         for problem in problems:
-            print(problem)
+            print(printable(problem))
+        if old:
+            print(f"{old} entries are of an older schema version; 'mtl zoo migrate' rewrites them.")
         print(f"{count} entries in {zoo.root}: {len(problems)} problems")
     return 1 if problems else 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,10 +20,16 @@ class Device:
     Attributes:
         accelerator: the ``accelerate.Accelerator`` behind it.
         precision: ``fp32`` or ``bf16``; ``auto`` is resolved here, once.
+        solo: this process works by itself, whatever the others do: see :meth:`alone`.
     """
 
     accelerator: Any
     precision: str
+    solo: bool = False
+
+    def alone(self) -> Device:
+        """The same device for work that only this process does: nothing is dealt or gathered."""
+        return replace(self, solo=True)
 
     @property
     def torch_device(self) -> torch.device:
@@ -31,11 +37,11 @@ class Device:
 
     @property
     def rank(self) -> int:
-        return self.accelerator.process_index
+        return 0 if self.solo else self.accelerator.process_index
 
     @property
     def world(self) -> int:
-        return self.accelerator.num_processes
+        return 1 if self.solo else self.accelerator.num_processes
 
     @property
     def main(self) -> bool:

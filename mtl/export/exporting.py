@@ -31,8 +31,9 @@ from mtl.export.low_rank import (
     write_stock_lora,
 )
 from mtl.export.omega import NEAR_ZERO, near_zero, omega_sizes
-from mtl.export.stock import StockNetwork, install, load_stock, write_adapter, write_pickled
+from mtl.export.stock import StockNetwork, install, load_stock, write_adapter
 from mtl.files import read_json
+from mtl.hub import write_stock_copies
 from mtl.methods import find_method
 from mtl.methods.low_rank import Factors
 from mtl.methods.low_rank import install as install_low_rank
@@ -164,7 +165,7 @@ def write_form(
         write_stock_lora(folder, folded, backbone, name)
     else:
         write_adapter(folder, folded, backbone, name)
-    write_pickled(folder)
+    write_stock_copies(folder, folder)
     return StockNetwork(load_stock(backbone, folder))
 
 

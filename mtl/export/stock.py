@@ -12,7 +12,6 @@ The ``.bin`` files hold the same tensors and nothing else (``torch.load(…, wei
 from __future__ import annotations
 
 import copy
-import io
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,21 +20,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from mtl.backbone.adapter_files import WEIGHTS_FILE, alone, save_adapter
-from mtl.backbone.heads import WEIGHTS_FILE as HEAD_WEIGHTS
+from mtl.backbone.adapter_files import alone, save_adapter
 from mtl.backbone.injection import bottleneck_layers
 from mtl.backbone.network import INPUTS
 from mtl.errors import RunError
-from mtl.files import read_safetensors, write_bytes
 from mtl.methods.pfeiffer import exact_reduction_factor
 from mtl.tasks.spans import MASKED
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
     from mtl.export.folding import Folded
-
-PICKLED = {WEIGHTS_FILE: "pytorch_adapter.bin", HEAD_WEIGHTS: "pytorch_model_head.bin"}
-"""Each safetensors file and its tensor-only twin."""
 
 
 def stock_config(folded: Folded, hidden_size: int) -> Any:
@@ -88,16 +82,6 @@ def write_adapter(
     encoder = backbone.encoder().to(dtype)
     install(encoder, folded, name)
     save_adapter(encoder, name, folder, backbone.base.id)
-
-
-def write_pickled(folder: Path) -> None:
-    """Write the ``.bin`` twin of every safetensors file that is there. Raises RunError."""
-    for name, twin in PICKLED.items():
-        if (folder / name).is_file():
-            tensors: dict[str, Tensor] = read_safetensors(folder / name)[0]
-            stream = io.BytesIO()
-            torch.save(tensors, stream)
-            write_bytes(folder / twin, stream.getvalue())
 
 
 def load_stock(backbone: Backbone, folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:

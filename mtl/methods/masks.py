@@ -15,10 +15,16 @@ def keep_mask(scores: Tensor, keep: float) -> Tensor:
     ``int((1 − keep)·n)`` entries of smallest |score| are 0, in Python floats as in the reference.
     The gradient of the mask is taken for that of |score| (specs/composition_methods §4.1).
     """
+    return keep_masks(scores[None], keep)[0]
+
+
+def keep_masks(scores: Tensor, keep: float) -> Tensor:
+    """M masks at once: each of the M tensors in ``scores`` (M,…) as :func:`keep_mask` does it."""
     size = scores.abs()
-    kept = size.numel() - int((1 - keep) * size.numel())
-    index = size.detach().reshape(-1).topk(kept, sorted=False).indices  # a quarter of sorted's time
-    hard = torch.zeros_like(size).reshape(-1).index_fill_(0, index, 1.0).view_as(size)
+    flat = size.detach().reshape(len(size), -1)
+    kept = flat.shape[1] - int((1 - keep) * flat.shape[1])
+    index = flat.topk(kept, dim=1, sorted=False).indices  # a quarter of sorted's time
+    hard = torch.zeros_like(flat).scatter_(1, index, 1.0).view_as(size)
     return hard + (size - size.detach())
 
 

@@ -7,6 +7,7 @@ from mtl.lazy import exports
 if TYPE_CHECKING:
     from mtl.report.heatmap import draw_heatmap, source_weights
     from mtl.report.stats import Interval, mean_interval, paired_bootstrap, paired_gain
+    from mtl.report.suite import SuiteTable, render_suite, suite_tables
     from mtl.report.tables import Row, render, results
 
 __all__, __getattr__, __dir__ = exports(
@@ -14,6 +15,7 @@ __all__, __getattr__, __dir__ = exports(
     {
         "heatmap": ["draw_heatmap", "source_weights"],
         "stats": ["Interval", "mean_interval", "paired_bootstrap", "paired_gain"],
+        "suite": ["SuiteTable", "render_suite", "suite_tables"],
         "tables": ["Row", "render", "results"],
     },
 )

@@ -58,10 +58,13 @@ def results(entries: Sequence[Entry]) -> list[Row]:
     """One row per (task, base, training rows, method, settings, sources), own adapters first.
 
     Runs belong together when everything but the seed is the same. A composition is compared with
-    adapters of the method of its sources that trained on the same rows of its task.
+    adapters of the method of its sources that trained on the same rows of its task. Joint models
+    have no one task and are left out: see :func:`mtl.report.suite_tables`.
     """
     groups: dict[tuple[Any, ...], list[Entry]] = {}
     for entry in entries:
+        if entry.manifest.kind == "joint":
+            continue
         groups.setdefault(group_of(entry), []).append(entry)
     apart = _apart([found[0].manifest for found in groups.values()])
     rows = []

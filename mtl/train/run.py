@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mtl.engine import (
     Device,
@@ -13,7 +13,6 @@ from mtl.engine import (
     Evaluation,
     Job,
     RunFolder,
-    TaskFeed,
     evaluate,
     open_device,
     train,
@@ -24,7 +23,7 @@ from mtl.tasks import encode
 from mtl.train.store import store_run
 
 if TYPE_CHECKING:
-    from mtl.train.plan import RunPlan
+    from mtl.train.plan import Built, Plan
     from mtl.train.workspace import Workspace
     from mtl.zoo import Entry
 
@@ -39,19 +38,19 @@ class Report:
         error: why it failed.
     """
 
-    plan: RunPlan
+    plan: Plan
     status: str
     entry: Entry | None
     error: MtlError | None = None
 
 
-def find_done(plan: RunPlan, workspace: Workspace) -> Entry | None:
+def find_done(plan: Plan, workspace: Workspace) -> Entry | None:
     """The zoo's entry of this very run, or None."""
     found = workspace.zoo.entries(runhash=plan.runhash)
     return found[0] if found else None
 
 
-def state_of(plan: RunPlan, workspace: Workspace) -> str:
+def state_of(plan: Plan, workspace: Workspace) -> str:
     """``done``, ``interrupted`` (there is a resume point) or ``missing``: for ``--dry-run``."""
     if find_done(plan, workspace) is not None:
         return "done"
@@ -59,7 +58,7 @@ def state_of(plan: RunPlan, workspace: Workspace) -> str:
     return "interrupted" if folder.point.is_file() else "missing"
 
 
-def execute(plan: RunPlan, workspace: Workspace) -> Report:
+def execute(plan: Plan, workspace: Workspace) -> Report:
     """Run ``plan`` to its entry in the zoo.
 
     Finished already: skipped. Interrupted: resumed. Training done but not stored: stored.
@@ -82,7 +81,7 @@ def execute(plan: RunPlan, workspace: Workspace) -> Report:
         return _execute(plan, workspace, device, folder)
 
 
-def _execute(plan: RunPlan, workspace: Workspace, device: Device, folder: RunFolder) -> Report:
+def _execute(plan: Plan, workspace: Workspace, device: Device, folder: RunFolder) -> Report:
     if device.main:
         folder.write_config(
             {"runhash": plan.runhash, "command": workspace.command, **plan.identity()}
@@ -91,8 +90,8 @@ def _execute(plan: RunPlan, workspace: Workspace, device: Device, folder: RunFol
     built = plan.build(plan, None)
     job = Job(
         attached=built.attached,
-        feed=TaskFeed(plan.spec.id, sets["train"].encoded, plan.settings.batch_size, plan.seed),
-        dev={plan.spec.id: sets["dev"]},
+        feed=plan.feed({task: splits["train"].encoded for task, splits in sets.items()}),
+        dev={task: sets[task]["dev"] for task in plan.selected},
         settings=plan.settings,
         seed=plan.seed,
         identity=plan.runhash,
@@ -109,32 +108,37 @@ def _execute(plan: RunPlan, workspace: Workspace, device: Device, folder: RunFol
         )
         folder.clear_state()
     device.accelerator.wait_for_everyone()
-    return Report(plan, "done", entry)
+    return Report(plan, "done", entry or find_done(plan, workspace))
 
 
-def encode_splits(plan: RunPlan, workspace: Workspace) -> dict[str, EvalSet]:
-    """All splits of the task, tokenised (from the cache where they are there)."""
+def encode_splits(plan: Plan, workspace: Workspace) -> dict[str, dict[str, EvalSet]]:
+    """All splits of every task, tokenised (from the cache where they are there)."""
     return {
-        split: EvalSet(
-            plan.spec,
-            encode(plan.data, split, plan.backbone.tokenizer, cache=workspace.cache),
-        )
-        for split in plan.data.splits
+        task: {
+            split: EvalSet(
+                data.spec, encode(data, split, plan.backbone.tokenizer, cache=workspace.cache)
+            )
+            for split in data.splits
+        }
+        for task, data in plan.datas.items()
     }
 
 
 def evaluate_splits(
-    plan: RunPlan, built: Any, sets: dict[str, EvalSet], device: Device
-) -> dict[str, Evaluation]:
-    """Evaluations of dev and of every test split."""
+    plan: Plan, built: Built, sets: Mapping[str, Mapping[str, EvalSet]], device: Device
+) -> dict[str, dict[str, Evaluation]]:
+    """Evaluations of dev and of every test split of every task."""
     return {
-        split: evaluate(built.attached, data, device, plan.settings.eval_batch_size)
-        for split, data in sets.items()
-        if split != "train"
+        task: {
+            split: evaluate(built.attached, data, device, plan.settings.eval_batch_size)
+            for split, data in splits.items()
+            if split != "train"
+        }
+        for task, splits in sets.items()
     }
 
 
-def execute_all(plans: Sequence[RunPlan], workspace: Workspace) -> list[Report]:
+def execute_all(plans: Sequence[Plan], workspace: Workspace) -> list[Report]:
     """Execute runs one after the other; one that fails does not stop the others.
 
     A request that is wrong (exit code 2) stops everything: the others would fail alike. So does a
@@ -154,7 +158,7 @@ def execute_all(plans: Sequence[RunPlan], workspace: Workspace) -> list[Report]:
     return reports
 
 
-def _try_zoo(plans: Sequence[RunPlan], workspace: Workspace) -> None:
+def _try_zoo(plans: Sequence[Plan], workspace: Workspace) -> None:
     """Make and remove a temporary where the first missing entry will stand."""
     missing = next((plan for plan in plans if find_done(plan, workspace) is None), None)
     if missing is not None:

@@ -20,8 +20,7 @@ from mtl.zoo import Manifest, write_predictions
 
 if TYPE_CHECKING:
     from mtl.engine import Device, EvalSet, Evaluation, Outcome
-    from mtl.tasks import TaskData
-    from mtl.train.plan import Built, RunPlan
+    from mtl.train.plan import Built, Plan
     from mtl.train.workspace import Workspace
     from mtl.zoo import Entry
 
@@ -31,15 +30,18 @@ TOLERANCE = 1e-3
 
 
 def store_run(
-    plan: RunPlan,
+    plan: Plan,
     workspace: Workspace,
     device: Device,
     built: Built,
     outcome: Outcome,
-    evaluations: Mapping[str, Evaluation],
-    sets: Mapping[str, EvalSet],
+    evaluations: Mapping[str, Mapping[str, Evaluation]],
+    sets: Mapping[str, Mapping[str, EvalSet]],
 ) -> Entry:
     """Put the trained run into the zoo and return its entry.
+
+    Args:
+        evaluations, sets: task → split → what it gave, and what it was.
 
     Raises:
         RunError: the reloaded entry does not answer as the trained model did; the disk is full.
@@ -49,70 +51,80 @@ def store_run(
     ref = plan.ref(zoo)
     with zoo.stage(ref) as folder:
         built.save(folder)
-        test = evaluations["test"]
-        write_predictions(
-            folder, "predictions.safetensors", test.row, test.label, test.prediction, test.scores
-        )
-        verified = verify(plan, folder, sets["test"], test, device)
+        tests = {task: found["test"] for task, found in evaluations.items()}
+        for task, test in tests.items():
+            file = plan.predictions_file(task)
+            write_predictions(folder, file, test.row, test.label, test.prediction, test.scores)
+        data = {task: splits["test"] for task, splits in sets.items()}
+        verified = verify(plan, folder, data, tests, device)
         manifest = make_manifest(plan, workspace, device, outcome, evaluations, verified)
         return zoo.commit(folder, ref, manifest)
 
 
 def verify(
-    plan: RunPlan, folder: Path, data: EvalSet, trained: Evaluation, device: Device
+    plan: Plan,
+    folder: Path,
+    data: Mapping[str, EvalSet],
+    trained: Mapping[str, Evaluation],
+    device: Device,
 ) -> dict[str, Any]:
-    """Load the entry in ``folder`` into a fresh encoder, repeat the test split, and compare.
+    """Load the entry in ``folder`` into a fresh encoder, repeat the test splits, and compare.
+
+    Args:
+        data, trained: task → its test split, and what the trained model answered there.
 
     Raises:
         RunError: predictions or logits differ.
     """
     again = plan.build(plan, folder)
     again.network.to(device.torch_device)
-    repeated = evaluate(again.attached, data, device, plan.settings.eval_batch_size)
-    difference = float(np.max(np.abs(repeated.logits - trained.logits)))
-    same = float(np.mean(repeated.prediction == trained.prediction))
-    if not difference <= TOLERANCE:
-        raise RunError(
-            f"{plan.label}: the stored entry does not answer as the trained model did: largest "
-            f"logit difference {difference:.3g}, {same:.2%} of {len(trained.prediction)} test "
-            "predictions equal. Nothing was stored. This is a defect; please report it with the "
-            "run folder's config.json."
-        )
+    device = device.alone()  # only the first process stores; the others do not come here
+    repeated = {
+        task: evaluate(again.attached, item, device, plan.settings.eval_batch_size)
+        for task, item in data.items()
+    }
+    n = sum(len(found.prediction) for found in trained.values())
+    equal = 0.0
+    largest = 0.0
+    for task, found in trained.items():
+        difference = float(np.max(np.abs(repeated[task].logits - found.logits)))
+        same = float(np.mean(repeated[task].prediction == found.prediction))
+        if not difference <= TOLERANCE:
+            raise RunError(
+                f"{plan.label}: the stored entry does not answer as the trained model did: largest "
+                f"logit difference {difference:.3g} on {task}, {same:.2%} of "
+                f"{len(found.prediction)} test predictions equal. Nothing was stored. This is a "
+                "defect; please report it with the run folder's config.json."
+            )
+        largest = max(largest, difference)
+        equal += same * len(found.prediction)
     return {
         "split": "test",
-        "n": len(trained.prediction),
-        "max_logit_difference": difference,
-        "equal_predictions": same,
-        "metrics": {name: float(value) for name, value in repeated.metrics.items()},
+        "n": n,
+        "max_logit_difference": largest,
+        "equal_predictions": equal / n,
+        "metrics": {
+            plan.metric_name(task, name): float(value)
+            for task, found in repeated.items()
+            for name, value in found.metrics.items()
+        },
     }
 
 
 def make_manifest(
-    plan: RunPlan,
+    plan: Plan,
     workspace: Workspace,
     device: Device,
     outcome: Outcome,
-    evaluations: Mapping[str, Evaluation],
+    evaluations: Mapping[str, Mapping[str, Evaluation]],
     verified: dict[str, Any],
 ) -> Manifest:
     """The manifest of a finished run."""
     described = device.describe()
-    spec = plan.spec
     return Manifest(
         kind=plan.kind,
         weights=plan.weights,
         base=plan.backbone.base.to_dict(),
-        task={
-            "id": spec.id,
-            "suite": spec.suite,
-            "name": spec.name,
-            "kind": spec.kind,
-            "labels": list(spec.labels),
-            "metrics": list(spec.metrics),
-            "headline": spec.headline,
-            "num_outputs": spec.num_outputs,
-            "spec": spec.to_dict(),
-        },
         suite=plan.suite,
         method=plan.method,
         method_settings=dataclasses.asdict(plan.method_settings),
@@ -121,17 +133,8 @@ def make_manifest(
             "precision": resolve_precision(plan.settings.precision),
         },
         seed=plan.seed,
-        data={
-            "fingerprint": plan.data.fingerprint,
-            "splits": dict(plan.data.fingerprints),
-            "protocol": plan.data.protocol,
-            "sizes": {key: int(value) for key, value in plan.data.sizes.items()},
-            "notes": list(plan.data.notes),
-            **_few_shot(plan.data),
-        },
-        head={"design": plan.settings.head, "name": plan.adapter_name},
         placement=plan.placement,
-        metrics=finite({split: found.summary() for split, found in evaluations.items()}),
+        metrics=finite(plan.metrics(evaluations)),
         training={
             "steps": outcome.steps,
             "epochs": outcome.epochs,
@@ -152,16 +155,8 @@ def make_manifest(
         command=workspace.command,
         verified=verified,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        **plan.sections(),
     )
-
-
-def _few_shot(data: TaskData) -> dict[str, Any]:
-    """How the training rows were drawn, and which they are: rows of an official split, from 0."""
-    if not data.shots:
-        return {}
-    train = data.splits["train"]
-    drawn = {"shots": data.shots, "draw": data.shot_draw, "split": train.source}
-    return {"few_shot": {**drawn, "rows": [int(row) for row in train.rows]}}
 
 
 def versions() -> dict[str, str]:

@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING
 from mtl.lazy import exports
 
 if TYPE_CHECKING:
+    from mtl.zoo.entry import Entry
+    from mtl.zoo.intake import admit, check_foreign, check_listing
     from mtl.zoo.manifest import IDENTITY_KEYS, SCHEMA_VERSION, Manifest, digest
     from mtl.zoo.predictions import Predictions, read_predictions, write_predictions
     from mtl.zoo.problem import Problem
-    from mtl.zoo.store import Entry, Zoo, base_slug, open_zoo
+    from mtl.zoo.store import Zoo, base_slug, open_zoo
 
 __all__, __getattr__, __dir__ = exports(
     __name__,
     {
+        "entry": ["Entry"],
+        "intake": ["admit", "check_foreign", "check_listing"],
         "manifest": ["IDENTITY_KEYS", "SCHEMA_VERSION", "Manifest", "digest"],
         "predictions": ["Predictions", "read_predictions", "write_predictions"],
         "problem": ["Problem"],
-        "store": ["Entry", "Zoo", "base_slug", "open_zoo"],
+        "store": ["Zoo", "base_slug", "open_zoo"],
     },
 )

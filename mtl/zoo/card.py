@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from mtl.zoo.manifest import Manifest
 from mtl.zoo.names import printable
 
+LICENSE = re.compile(r"[a-z0-9][a-z0-9.\-]{0,60}")
+"""Identifiers of licences, as the Hub spells them."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
 _PIPELINES = {
     "classification": "text-classification",
@@ -22,19 +25,32 @@ _PIPELINES = {
     "multiple_choice": "multiple-choice",
     "span_extraction": "question-answering",
 }
+_Z = 1.959963984540054  # the standard normal quantile at 0.975
 _TITLES = {"adapter": "Adapter", "composition": "Composition", "joint": "Joint model"}
 
 
-def card(manifest: Manifest, license: str | None = None) -> str:
+def card(
+    manifest: Manifest,
+    license: str | None = None,
+    *,
+    use: str | None = None,
+    library: str | None = None,
+) -> str:
     """The card in Markdown, with the metadata header of the Hugging Face Hub.
 
     ``base_model`` is given where the base came from the Hub (it has a revision), ``datasets``
-    where the data section names a ``repo``; undefined metrics are left out of ``model-index``.
+    where the task's data do; undefined metrics are left out of ``model-index``.
+
+    Args:
+        license: as the Hub spells it (``apache-2.0``), where whoever publishes the entry gave one.
+        use: Markdown that says how to load it from where the card stands.
+        library: the package that reads the weights.
     """
     sections = [
         f"# {_TITLES[manifest.kind]}: {text(manifest.task['id'])}, {text(manifest.method)}, "
         f"seed {manifest.seed}",
         _summary(manifest),
+        *([f"## Use\n\n{use}"] if use else []),
         "## Results\n\n" + _results(manifest),
         "## Training\n\n" + _training(manifest),
         "## Settings\n\n" + _settings(manifest),
@@ -44,9 +60,10 @@ def card(manifest: Manifest, license: str | None = None) -> str:
     sections += [
         "## Made by\n\n" + fenced(manifest.command, "sh"),
         "## Limits\n\n" + _limits(manifest),
+        "## Licence\n\n" + _licence(license),
     ]
     body = "\n\n".join(sections)
-    return f"---\n{header(manifest, manifest.metrics, license)}\n---\n\n{body}\n"
+    return f"---\n{header(manifest, manifest.metrics, license, library)}\n---\n\n{body}\n"
 
 
 def text(value: Any) -> str:
@@ -63,12 +80,17 @@ def fenced(value: str, language: str = "") -> str:
     return f"{fence}{language}\n{lines}\n{fence}"
 
 
-def measured(item: Mapping[str, Any]) -> str:
-    """``0.912 ± 0.008``: a value with its standard error where there is one; ``–`` for none."""
-    if item["value"] is None:
+def number(value: float | None) -> str:
+    """Four decimals; ``–`` for what is undefined."""
+    return "–" if value is None else f"{value:.4f}"
+
+
+def interval(item: Mapping[str, Any]) -> str:
+    """``0.8963 to 0.9277``: value ± 1.96 standard errors (95 %); ``–`` where one is undefined."""
+    value, stderr = item["value"], item["stderr"]
+    if value is None or stderr is None:
         return "–"
-    value = f"{item['value']:.4f}"
-    return value if item["stderr"] is None else f"{value} ± {item['stderr']:.4f}"
+    return f"{value - _Z * stderr:.4f} to {value + _Z * stderr:.4f}"
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
@@ -90,25 +112,46 @@ def _summary(manifest: Manifest) -> str:
     return (
         f"{what}, on the frozen encoder {text(base['id'])}{revision} ({text(base['type'])}, "
         f"{base['layers']} layers, width {base['hidden_size']}, weights "
-        f"`{base['fingerprint'][:16]}`). Task: {text(manifest.task['id'])} of the suite "
-        f"{text(manifest.suite)} ({text(manifest.task['kind'])}). Weights format: "
+        f"`{base['fingerprint'][:16]}`). Task: {_task(manifest)}. Weights format: "
         f"{text(manifest.weights)}, in safetensors."
+    )
+
+
+def _task(manifest: Manifest) -> str:
+    tasks = manifest.task.get("tasks")
+    if manifest.kind == "joint" and isinstance(tasks, list):
+        names = [text(task["id"]) for task in tasks if isinstance(task, dict) and "id" in task]
+        return f"{', '.join(names)} (one head each, in `heads/`)"
+    return (
+        f"{text(manifest.task['id'])} of the suite {text(manifest.suite)} "
+        f"({text(manifest.task['kind'])})"
     )
 
 
 def _results(manifest: Manifest) -> str:
     rows = [
-        [split, metric, measured(item), "–" if item["n"] is None else item["n"]]
+        [
+            split,
+            metric,
+            number(item["value"]),
+            interval(item),
+            number(item["stderr"]),
+            "–" if item["n"] is None else item["n"],
+        ]
         for split, metrics in manifest.metrics.items()
         for metric, item in metrics.items()
     ]
     if not rows:
         return "None recorded."
     headline = manifest.task["headline"]
-    note = f"Value ± standard error over n examples; the headline metric is {text(headline)}."
+    note = (
+        "Intervals: value ± 1.96 standard errors over n examples; the headline metric is "
+        f"{text(headline)}."
+    )
     verified = manifest.verified
     state = "verified by a second evaluation from disk" if verified else "not verified"
-    return table(["split", "metric", "value", "n"], rows) + f"\n\n{note} Stored result: {state}."
+    head = ["split", "metric", "value", "95 % interval", "standard error", "n"]
+    return table(head, rows) + f"\n\n{note} Stored result: {state}."
 
 
 def _training(manifest: Manifest) -> str:
@@ -170,12 +213,30 @@ def _limits(manifest: Manifest) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def header(manifest: Manifest, splits: Mapping[str, Any], license: str | None = None) -> str:
+def _licence(license: str | None) -> str:
+    if license:
+        return f"{text(license)}, as given by whoever published this entry."
+    return "None was given. The licences of the encoder and of the data apply to what is theirs."
+
+
+def _dataset(manifest: Manifest) -> Mapping[str, Any]:
+    """Where the task's data come from, as its specification says."""
+    spec = manifest.task.get("spec")
+    data = spec.get("data") if isinstance(spec, Mapping) else None
+    return data if isinstance(data, Mapping) else manifest.data
+
+
+def header(
+    manifest: Manifest,
+    splits: Mapping[str, Any],
+    license: str | None = None,
+    library: str | None = None,
+) -> str:
     """The metadata of the Hub as YAML; ``splits`` are metrics in the form of a manifest's."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    repo = manifest.data.get("repo")
-    config = manifest.data.get("config")
+    repo = _dataset(manifest).get("repo")
+    config = _dataset(manifest).get("config")
     dataset = repo if isinstance(repo, str) and _HUB_ID.fullmatch(repo) else None
     base = manifest.base["id"] if manifest.base["revision"] else ""
     pipeline = _PIPELINES.get(manifest.task["kind"], "text-classification")
@@ -195,11 +256,15 @@ def header(manifest: Manifest, splits: Mapping[str, Any], license: str | None = 
         if item["value"] is not None
     ]
     name = f"{manifest.task['id']} {manifest.method} seed {manifest.seed}"
+    stock = manifest.weights == "adapters"
+    more: dict[str, Any] = {"base_model_relation": "adapter"} if _HUB_ID.fullmatch(base) else {}
     data = ModelCardData(
         base_model=base if _HUB_ID.fullmatch(base) else None,
         datasets=[dataset] if dataset else None,
         eval_results=results or None,
+        library_name=library,
         license=license,
+        metrics=sorted({item.metric_type for item in results}) or None,
         model_name=printable(name) if results else None,
         pipeline_tag=pipeline,
         tags=[
@@ -207,8 +272,22 @@ def header(manifest: Manifest, splits: Mapping[str, Any], license: str | None = 
             manifest.kind,
             printable(manifest.method),
             printable(f"task:{manifest.task['id']}"),
-            *(["adapter-transformers"] if manifest.weights == "adapters" else []),
+            *(["adapter-transformers"] if library in {None, "adapters"} and stock else []),
             *(["peft"] if manifest.weights == "peft" else []),
         ],
+        **more,
     )
     return data.to_yaml(line_break="\n")
+
+
+def license_of(path: Path) -> str | None:
+    """The licence in the metadata of a card, if it has one that can be one."""
+    import yaml
+
+    try:
+        found = re.match(r"---\n(.*?)\n---\n", path.read_text(encoding="utf-8"), re.DOTALL)
+        data = yaml.safe_load(found[1]) if found else None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return None
+    name = data.get("license") if isinstance(data, dict) else None
+    return name if isinstance(name, str) and LICENSE.fullmatch(name) else None

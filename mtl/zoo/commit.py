@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RunError, ZooError
 from mtl.files import TEMPORARY, canonical_json, pretty_json
-from mtl.zoo.card import card
-from mtl.zoo.check import file_table
+from mtl.zoo.card import card, license_of
+from mtl.zoo.check import file_table, with_headers
 from mtl.zoo.manifest import Manifest, read_manifest, record
 from mtl.zoo.names import CARD, MANIFEST
 from mtl.zoo.staging import cannot, sync_parents, sync_tree
 
 if TYPE_CHECKING:
-    from mtl.zoo.store import Entry
+    from mtl.zoo.entry import Entry
 
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR}
 
@@ -42,12 +42,10 @@ def store(folder: Path, target: Path, root: Path, ref: str, manifest: Manifest) 
         value = record(manifest, file_table(folder, ref))
         _write(folder, value)
         sync_tree(folder)
-        os.rename(folder, target)
+        while not _move(folder, target):
+            if _is_there(target, ref, value["digest"]):
+                return True
     except OSError as error:
-        # An entry is never empty, so a rename onto it fails; every system has a code for that.
-        if error.errno in _TAKEN and target.exists():
-            _compare(target, ref, value["digest"])
-            return True
         raise cannot(f"store {ref} in the zoo {root}", error) from error
     try:
         sync_parents(target.parent, root)
@@ -59,12 +57,16 @@ def store(folder: Path, target: Path, root: Path, ref: str, manifest: Manifest) 
     return False
 
 
-def rewrite(staged: Path, target: Path, entry: Entry, verified: dict[str, Any]) -> None:
-    """Replace manifest and card of a stored entry by ones with this ``verified`` record."""
+def rewrite(staged: Path, target: Path, entry: Entry, verified: dict[str, Any] | None) -> None:
+    """Replace manifest and card of a stored entry by ones with this ``verified`` record.
+
+    They are of the current schema version, whatever the old ones were.
+    """
     value = {**entry.manifest.to_dict(), "verified": verified}
     manifest = _plain(Manifest.from_dict(value, entry.ref), entry.ref)
     try:
-        _write(staged, record(manifest, entry.files))
+        value = record(manifest, with_headers(target, entry.files))
+        _write(staged, value, license_of(target / CARD))
         sync_tree(staged)
         for name in (MANIFEST, CARD):
             os.replace(staged / name, target / name)
@@ -87,17 +89,38 @@ def _plain(manifest: Manifest, ref: str) -> Manifest:
     return Manifest.from_dict(value, f"Cannot store {ref}: manifest")
 
 
-def _write(folder: Path, value: dict[str, Any]) -> None:
+def _write(folder: Path, value: dict[str, Any], license: str | None = None) -> None:
     manifest = Manifest.from_dict({k: v for k, v in value.items() if k not in {"digest", "files"}})
     # Nobody reads a staged folder, so plain writes do; sync_tree flushes them.
     (folder / MANIFEST).write_text(pretty_json(value), encoding="utf-8")
-    (folder / CARD).write_text(card(manifest), encoding="utf-8")
+    (folder / CARD).write_text(card(manifest, license), encoding="utf-8")
 
 
-def _compare(target: Path, ref: str, digest: str) -> None:
+def _move(folder: Path, target: Path) -> bool:
+    """Rename ``folder`` to ``target``; False if something is there."""
+    try:
+        os.rename(folder, target)
+        return True
+    except OSError as error:
+        # An entry is never empty, so a rename onto it fails; every system has a code for that.
+        if error.errno not in _TAKEN:
+            raise
+        return False
+
+
+def _is_there(target: Path, ref: str, digest: str) -> bool:
+    """Whether the entry at ``target`` has this digest; False if it was removed meanwhile.
+
+    Raises:
+        ZooError: something else is there.
+    """
     try:
         found = read_manifest(target / MANIFEST, ref).digest
     except (FileNotFoundError, NotADirectoryError, ZooError) as error:
+        if not os.path.lexists(target):
+            return False
+        if (target / MANIFEST).is_file() and isinstance(error, FileNotFoundError):
+            return False  # removed, and stored again by somebody else, while we looked
         raise ZooError(
             f"Cannot store {ref}: something that is no readable entry is at {target} ({error}). "
             f"Remove it (mtl zoo rm {ref}), then run the same command again."
@@ -108,3 +131,4 @@ def _compare(target: Path, ref: str, digest: str) -> None:
             f"{found}; new: digest {digest}. Entries are never overwritten: keep the stored one, "
             f"or remove it (mtl zoo rm {ref}) and run the same command again."
         )
+    return True

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl.zoo import check
+from mtl.zoo.entry import again_text
+from mtl.zoo.intake import check_content
 from mtl.zoo.names import MANIFEST, is_pickle, is_safe_name
+from mtl.zoo.places import name_problem
 from mtl.zoo.problem import Problem
 from mtl.zoo.staging import LOCK_SUFFIX, clear, is_dead, is_temporary
-from mtl.zoo.store import name_problem
 
 if TYPE_CHECKING:
-    from mtl.zoo.store import Entry, Zoo
+    from mtl.zoo.entry import Entry
+    from mtl.zoo.store import Zoo
 
 Progress = Callable[[int, int], None]
 """Called as ``progress(done, total)`` after each entry."""
@@ -23,22 +27,32 @@ Progress = Callable[[int, int], None]
 _AT_ROOT = {"README.md", ".gitignore", ".gitattributes", "mtl.lock"}
 
 
-def fsck(zoo: Zoo, progress: Progress | None = None) -> list[Problem]:
+def fsck(zoo: Zoo, progress: Progress | None = None, jobs: int | None = None) -> list[Problem]:
     """Problems of the whole zoo, by place.
 
     Of every entry: manifest (readable, schema, digest), file table (there, size, sha256), tensor
-    headers, files that it does not name, parents (there, with the pinned digest). Of the zoo:
-    leftovers of killed writers, files outside entries, formats that can carry code, symbolic
-    links, names that cannot travel.
+    headers, what configs ask for, whether tensors fit base and task, NaN or infinite weights, files
+    that it does not name, parents (there, with the pinned digest). Of the zoo: leftovers of killed
+    writers, files outside entries, formats that can carry code, symbolic links, names that cannot
+    travel.
+
+    Args:
+        jobs: entries that are checked at once, in threads (hashing does not hold Python's lock);
+            None for one per processor, at most 8.
     """
     outside = list(_outside(zoo))
     entries = zoo.entries()
     problems = [*outside, *zoo.problems]
     digests = {entry.digest: entry.ref for entry in entries}
-    for done, entry in enumerate(entries, start=1):
-        problems += _entry(entry, digests)
-        if progress is not None:
-            progress(done, len(entries))
+    pool = ThreadPoolExecutor(jobs or min(8, os.cpu_count() or 1))
+    try:
+        checks = pool.map(lambda entry: _settled(zoo, entry, digests), entries)
+        for done, found in enumerate(checks, start=1):
+            problems += found
+            if progress is not None:
+                progress(done, len(entries))
+    finally:
+        pool.shutdown(cancel_futures=True)
     unique = dict.fromkeys(problems)
     return sorted(unique, key=lambda problem: (problem.path, problem.kind))
 
@@ -49,11 +63,31 @@ def clean(zoo: Zoo) -> list[str]:
     Raises:
         RunError: the system refuses.
     """
-    return [zoo.ref(path) for path in _temporaries(zoo) if clear(path, zoo.root)]
+    return [zoo.ref(path) for path in temporaries(zoo) if clear(path, zoo.root)]
+
+
+def _settled(zoo: Zoo, entry: Entry, digests: dict[str, str]) -> list[Problem]:
+    """Problems of an entry that is still the one that was listed.
+
+    Where another process removed it, or removed it and stored it again, while it was looked at,
+    what was found is not a problem, and what is there now is looked at instead.
+    """
+    while True:
+        try:
+            before = os.stat(entry.folder).st_ino
+            found = list(_entry(entry, digests))
+            if not found:
+                return []
+            (now,) = zoo.read([entry])
+            if os.stat(entry.folder).st_ino == before and now.digest == entry.digest:
+                return found
+        except (FileNotFoundError, ValueError):  # ValueError: there is none any more
+            return []
+        entry = now
 
 
 def _entry(entry: Entry, digests: dict[str, str]) -> Iterator[Problem]:
-    again = f"Remove the entry (mtl zoo rm {entry.ref}), then train again: {entry.manifest.command}"
+    again = f"Remove the entry (mtl zoo rm {entry.ref}), then {again_text(entry)}"
 
     def placed(problem: Problem, fallback: str = "") -> Problem:
         return replace(
@@ -63,7 +97,7 @@ def _entry(entry: Entry, digests: dict[str, str]) -> Iterator[Problem]:
     try:
         for problem in check.check_files(entry.folder, entry.files):
             yield placed(problem, again)
-        for problem in check.check_tensors(entry.folder, entry.files):
+        for problem in check_content(entry.folder, entry):
             yield placed(problem)
         for problem in check.check_strays(entry.folder, entry.files):
             yield placed(problem)
@@ -80,12 +114,11 @@ def _entry(entry: Entry, digests: dict[str, str]) -> Iterator[Problem]:
             "parent",
             entry.ref,
             f"needs {parent['ref']} with digest {parent['digest'][:12]}…: {what}.",
-            "Restore that source, or remove this entry and compose again: "
-            f"{entry.manifest.command}",
+            f"Restore that source, or remove this entry and {again_text(entry)}",
         )
 
 
-def _temporaries(zoo: Zoo) -> Iterator[Path]:
+def temporaries(zoo: Zoo) -> Iterator[Path]:
     """Temporary folders and files, and lock files without one, outside of entries."""
     for path, _ in _walk(zoo):
         if not is_temporary(path.name):
@@ -118,7 +151,7 @@ def _walk(zoo: Zoo) -> Iterator[tuple[Path, os.DirEntry[str]]]:
 
 
 def _outside(zoo: Zoo) -> Iterator[Problem]:
-    for path in _temporaries(zoo):
+    for path in temporaries(zoo):
         if is_dead(path):
             yield Problem(
                 "leftover",

@@ -8,6 +8,8 @@ path built from them leaves the folder it is joined to, on any system.
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 from mtl.errors import RequestError
@@ -60,6 +62,29 @@ def safe_path(path: str, what: str) -> str:
     return path
 
 
+def clash(paths: Iterable[str]) -> tuple[str, str] | None:
+    """Two of ``paths`` that cannot stand beside each other on every system, or None.
+
+    They differ only in case (in any of their parts), or one is a folder in the other.
+    """
+    whole: dict[str, str] = {}
+    for path in paths:
+        folded = path.casefold()
+        if folded in whole and whole[folded] != path:
+            return whole[folded], path
+        whole[folded] = path
+    folders: dict[str, tuple[str, str]] = {}  # folded prefix → as it is spelt, and by which path
+    for path in whole.values():
+        for end in (index for index, letter in enumerate(path) if letter == "/"):
+            spelt, folded = path[:end], path[:end].casefold()
+            if folded in whole:
+                return whole[folded], path
+            first = folders.setdefault(folded, (spelt, path))
+            if first[0] != spelt:
+                return first[1], path
+    return None
+
+
 def is_safe_name(name: str) -> bool:
     """Whether :func:`safe_name` would let ``name`` pass."""
     try:
@@ -77,3 +102,18 @@ def is_pickle(name: str) -> bool:
 def printable(text: object) -> str:
     """``text`` on one line without control characters: a stranger's string on a terminal."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
+
+
+def shown_command(command: str) -> str | None:
+    """``command`` if a message may offer it for typing: one of ours, and nothing for a shell in it.
+
+    A manifest's command is a stranger's text. It is offered only where quoting its words again
+    gives the same line, so that no ``;``, ``$(…)`` or newline of it would do anything.
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return None
+    ours = words[:2] == ["python", "-m"] and len(words) > 2 and words[2].startswith("mtl.")
+    plain = shlex.join(words) == command and printable(command) == command
+    return command if ours and plain and len(command) < 4000 else None

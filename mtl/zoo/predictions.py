@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mtl.errors import ZooError
 from mtl.files import write_bytes
+from mtl.untrusted import read_header
 
 FILE = "predictions.safetensors"
 _NAMES = ("row", "label", "prediction", "scores")
@@ -72,9 +73,13 @@ def read_predictions(folder: Path, name: str = FILE) -> Predictions:
     if not path.is_file():
         raise ZooError(f"{path} is missing: the entry stores no predictions under this name.")
     try:
+        declared = read_header(path, name).tensors
+        strange = sorted({info.dtype for info in declared.values()} - {"I64", "F32"})
+        if strange:  # numpy has no bfloat16, for one
+            raise ZooError(f"predictions are I64 and F32, not {', '.join(strange)}.")
         arrays = load_file(path)
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise ZooError(f"{path} is damaged and cannot be read as safetensors: {error}.") from error
+    except (SafetensorError, OSError, ValueError, KeyError, ZooError) as error:
+        raise ZooError(f"{path} is damaged and cannot be read as safetensors: {error}") from error
     if set(arrays) != set(_NAMES):
         raise ZooError(f"{path} holds {sorted(arrays)}; predictions have {sorted(_NAMES)}.")
     values = Predictions(**arrays)

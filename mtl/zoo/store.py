@@ -6,41 +6,26 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import stat
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtl.errors import RequestError, RunError, ZooError, did_you_mean
+from mtl.errors import RequestError, ZooError
 from mtl.files import slug
 from mtl.zoo import check, commit, removal
+from mtl.zoo.entry import Entry, again_text, remedy
+from mtl.zoo.find import find
 from mtl.zoo.manifest import Manifest, Recorded, read_manifest
-from mtl.zoo.names import MANIFEST, is_safe_name, printable, safe_name, safe_path
+from mtl.zoo.names import MANIFEST, printable, safe_name, safe_path
+from mtl.zoo.places import natural, places
 from mtl.zoo.problem import Problem
-from mtl.zoo.staging import is_temporary, staging
+from mtl.zoo.staging import staging
+from mtl.zoo.summary import Index, Mark, Summary, mark_of, summarise
 
 DEFAULT_ROOT = "adapters_zoo"
 _LOG = logging.getLogger("mtl.zoo")
 _HEX = re.compile(r"[0-9a-f]{6,64}")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One stored adapter, composition or joint model.
-
-    Attributes:
-        folder: where it lies.
-        ref: its posix path relative to the root of the zoo.
-        manifest: what it is.
-        digest: recomputed from the manifest and its file table (and equal to the stored one).
-        files: relative posix name → ``{"sha256", "bytes"}`` (manifest and card are not in it).
-    """
-
-    folder: Path
-    ref: str
-    manifest: Manifest
-    digest: str
-    files: dict[str, dict[str, Any]]
 
 
 def base_slug(base_id: str, fingerprint: str) -> str:
@@ -71,10 +56,34 @@ class Zoo:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.problems: list[Problem] = []
-        self._read: dict[Path, tuple[tuple[int, ...], Recorded]] = {}
+        self._read: dict[Path, tuple[Mark, Recorded]] = {}
+        self._index = Index(self.root)
         self._named: set[Problem] = set()
 
-    def entries(
+    def entries(self, **wanted: Any) -> list[Entry]:
+        """All readable entries with these manifest fields, sorted by reference.
+
+        Temporaries are skipped; a damaged manifest is put into :attr:`problems` and logged once.
+        The files of an entry are not looked at: see :meth:`load_check`.
+
+        Args:
+            wanted: as for :meth:`summaries`.
+        """
+        return self.read(self.summaries(**wanted))
+
+    def read(self, listed: Iterable[Summary | Entry]) -> list[Entry]:
+        """The entries of ``listed``, without those that are gone or damaged since."""
+        found = []
+        for summary in listed:
+            try:
+                found.append(self._entry(self.root / summary.ref))
+            except FileNotFoundError:
+                continue
+            except ZooError as error:
+                self._problem(_damaged(summary.ref, error))
+        return found
+
+    def summaries(
         self,
         *,
         kind: str | None = None,
@@ -84,40 +93,39 @@ class Zoo:
         base: str | None = None,
         seed: int | None = None,
         runhash: str | None = None,
-    ) -> list[Entry]:
-        """All readable entries with these manifest fields, sorted by reference.
+        below: str = "",
+    ) -> list[Summary]:
+        """What a listing shows of the entries with these fields, sorted by reference.
 
-        Temporaries are skipped; a damaged manifest is put into :attr:`problems` and logged once.
-        The files of an entry are not looked at: see :meth:`load_check`.
+        Of ten thousand entries this takes a fraction of a second, since manifests that were not
+        touched since they were last read are not read again (:mod:`mtl.zoo.summary`).
 
         Args:
             task: id (``glue/rte``) or name (``rte``).
             base: fingerprint of the base (or at least 8 of its first digits), or its id.
             runhash: the run's hash, or at least 8 of its first digits.
+            below: only what lies in this folder of the zoo.
         """
         self.problems = []
-        found = []
-        for folder in self._folders():
-            try:
-                entry = self._entry(folder)
-            except FileNotFoundError:
-                continue  # removed since it was listed
-            except ZooError as error:
-                ref = self.ref(folder)
-                self._problem(Problem("manifest", ref, str(error), remedy(ref)))
+        there, found = [], []
+        for ref, mark in places(self.root, below, self._problem):
+            summary = self._summary(ref, mark)
+            if summary is None:
                 continue
-            fields = entry.manifest
+            there.append(ref)
             if (
-                kind in (None, fields.kind)
-                and task in (None, fields.task["id"], fields.task["name"])
-                and suite in (None, fields.suite)
-                and method in (None, fields.method)
-                and (base in (None, fields.base["id"]) or _is(fields.base["fingerprint"], base))
-                and seed in (None, fields.seed)
-                and (runhash is None or _is(fields.runhash, runhash))
+                kind in (None, summary.kind)
+                and task in (None, summary.task, summary.name)
+                and suite in (None, summary.suite)
+                and method in (None, summary.method)
+                and (base in (None, summary.base) or _is(summary.fingerprint, base))
+                and seed in (None, summary.seed)
+                and (runhash is None or _is(summary.runhash, runhash))
             ):
-                found.append(entry)
-        return sorted(found, key=lambda entry: natural(entry.ref))
+                found.append(summary)
+        if not below:
+            self._index.keep(there)
+        return sorted(found, key=lambda summary: natural(summary.ref))
 
     def get(self, key: str) -> Entry:
         """The entry called ``key``: a reference, its last parts, or the start of digest or runhash.
@@ -128,39 +136,13 @@ class Zoo:
             RequestError: none or several; names the closest one, or all that match.
             ZooError: it is there, but its manifest is damaged.
         """
-        direct = self._direct(key)
-        if direct is not None:
-            try:
-                return self._entry(direct)
-            except ZooError as error:
-                raise ZooError(f"{error} {remedy(self.ref(direct))}") from error
-        entries = self.entries()
-        end = f"/{key.strip('/')}"
-        matches = [
-            entry
-            for entry in entries
-            # the run's hash may be left out: entail/scalearn/seed0
-            if f"/{entry.ref}".endswith(end) or f"/{entry.ref.rpartition('-')[0]}".endswith(end)
-        ]
-        if not matches and _HEX.fullmatch(key):
-            matches = [
-                entry
-                for entry in entries
-                if entry.digest.startswith(key) or entry.manifest.runhash.startswith(key)
-            ]
-        if len(matches) == 1:
-            return matches[0]
-        if matches:
-            listed = "\n  ".join(f"{entry.ref}  {entry.digest[:12]}" for entry in matches)
-            raise RequestError(f"{key!r} is ambiguous; say which one:\n  {listed}")
-        if not entries:
-            raise RequestError(f"There is no entry {key!r}: the zoo {self.root} is empty.")
-        guess = did_you_mean(key, [entry.ref for entry in entries])
-        raise RequestError(
-            f"There is no entry {printable(key)!r} among the {len(entries)} of the zoo "
-            f"{self.root}.{guess} 'mtl zoo ls' lists them; give a reference, its last parts, or "
-            "at least 6 digits of a digest or runhash."
-        )
+        folder = find(self, key)
+        try:
+            return self._entry(folder)
+        except FileNotFoundError as error:
+            raise RequestError(f"{self.ref(folder)} was removed just now.") from error
+        except ZooError as error:
+            raise ZooError(f"{error} {remedy(self.ref(folder))}") from error
 
     def location(
         self, base_slug: str, suite: str, task: str, method: str, seed: int, runhash: str
@@ -194,20 +176,39 @@ class Zoo:
         """Store the staged ``folder`` as ``ref``: write manifest and card, sync, rename.
 
         Any number of processes may do so at once. The same digest at the same place is success:
-        the entry that is there is returned, and ``folder`` goes when its block ends.
+        the entry that is there is returned, and ``folder`` goes when its block ends. A warning is
+        logged where another entry of the task is nearly the same (:mod:`mtl.zoo.twins`).
 
         Raises:
-            ZooError: another digest is there already, the manifest or a file cannot be stored.
+            ZooError: another digest is there already, the manifest or a file cannot be stored, or
+            another process removed the entry at once.
             RunError: the system refuses (full disk, read-only); nothing was stored.
         """
         target = self.path(ref)
         existing = commit.store(folder, target, self.root, ref, manifest)
-        entry = self._entry(target)
-        if existing:
-            self.load_check(entry)
+        while True:
+            try:
+                entry = self._entry(target)
+                if existing:
+                    self.load_check(entry)
+                break
+            except (FileNotFoundError, ZooError) as error:
+                if os.path.lexists(target):
+                    if isinstance(error, FileNotFoundError):
+                        continue  # removed and stored again by other processes
+                    raise
+                if not existing:
+                    raise ZooError(
+                        f"{ref} was stored, and at once removed by another process."
+                    ) from error
+                existing = commit.store(folder, target, self.root, ref, manifest)
+        if not existing:
+            from mtl.zoo.twins import warn_of_twin
+
+            warn_of_twin(self, entry)
         return entry
 
-    def record_verified(self, entry: Entry, verified: dict[str, Any]) -> Entry:
+    def record_verified(self, entry: Entry, verified: dict[str, Any] | None) -> Entry:
         """Replace the ``verified`` record of a stored entry (and its card); its digest stays.
 
         Raises:
@@ -218,6 +219,19 @@ class Zoo:
             commit.rewrite(folder, entry.folder, self._entry(entry.folder), verified)
         return self._entry(entry.folder)
 
+    def migrate(self, entry: Entry) -> Entry:
+        """Write an entry's manifest (and card) in the current schema version; its digest stays.
+
+        Raises:
+            ZooError: the entry is gone or damaged.
+            RunError: the system refuses; the entry is as it was.
+        """
+        self.load_check(entry)
+        found = self.record_verified(entry, entry.manifest.verified)
+        if found.digest != entry.digest:
+            raise AssertionError("a migration changed a digest")
+        return found
+
     def load_check(self, entry: Entry) -> None:
         """Check every file of the entry's table (there, size, sha256) before something loads it.
 
@@ -227,16 +241,16 @@ class Zoo:
         for problem in check.check_files(entry.folder, entry.files):
             raise ZooError(
                 f"The entry {entry.ref} is damaged: {problem.path} {problem.message} Remove it "
-                f"(mtl zoo rm {entry.ref}), then train again: {printable(entry.manifest.command)}"
+                f"(mtl zoo rm {entry.ref}), then {again_text(entry)}"
             )
 
     def users(self, digest: str, ref: str | None = None) -> list[Entry]:
         """Entries that have the entry of this digest (or, if given, at ``ref``) as a parent."""
-        return [
-            entry
-            for entry in self.entries()
-            if any(p["digest"] == digest or p["ref"] == ref for p in entry.manifest.parents)
-        ]
+        return self.read(
+            summary
+            for summary in self.summaries()
+            if any(known == digest or place == ref for known, place in summary.parents)
+        )
 
     def remove(self, ref: str, force: bool = False) -> str:
         """Remove one entry; see :meth:`remove_all`."""
@@ -256,11 +270,11 @@ class Zoo:
         """
         return removal.remove_all(self, keys, force)
 
-    def fsck(self, progress: Any = None) -> list[Problem]:
+    def fsck(self, progress: Any = None, jobs: int | None = None) -> list[Problem]:
         """Check everything below the root; see :func:`mtl.zoo.fsck.fsck`."""
         from mtl.zoo.fsck import fsck
 
-        return fsck(self, progress)
+        return fsck(self, progress, jobs)
 
     def clean(self) -> list[str]:
         """Remove what killed writers left; return the paths. Live temporaries stay."""
@@ -291,57 +305,41 @@ class Zoo:
         return folder.relative_to(self.root).as_posix()
 
     def _entry(self, folder: Path) -> Entry:
-        path = folder / MANIFEST
-        found = path.lstat()
-        mark = (found.st_mtime_ns, found.st_size, found.st_ino)
         ref = self.ref(folder)
+        recorded = self._recorded(folder, mark_of((folder / MANIFEST).lstat()))
+        return Entry(
+            folder,
+            ref,
+            recorded.manifest,
+            recorded.digest,
+            recorded.files,
+            recorded.schema_version,
+        )
+
+    def _recorded(self, folder: Path, mark: Mark) -> Recorded:
+        path = folder / MANIFEST
         known = self._read.get(folder)
         if known is None or known[0] != mark:
-            if path.is_symlink() or not path.is_file():
+            ref = self.ref(folder)
+            if not stat.S_ISREG(path.lstat().st_mode):
                 raise ZooError(f"{ref}: {MANIFEST} is not a regular file.")
             known = (mark, read_manifest(path, ref))
             self._read[folder] = known
-        recorded = known[1]
-        return Entry(folder, ref, recorded.manifest, recorded.digest, recorded.files)
+        return known[1]
 
-    def _folders(self) -> Iterator[Path]:
-        """Folders with a manifest; nothing inside an entry, no temporaries, no links."""
-        todo = [self.root]
-        while todo:
-            folder = todo.pop()
+    def _summary(self, ref: str, mark: Mark) -> Summary | None:
+        """The summary of an entry, from the index or its manifest; None if that cannot be read."""
+        summary = self._index.get(ref, mark)
+        if summary is None:
             try:
-                with os.scandir(folder) as listing:
-                    items = list(listing)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except OSError as error:
-                if folder == self.root:
-                    raise RunError(
-                        f"Cannot read the zoo {self.root}: {error.strerror or error}."
-                    ) from error
-                message = f"cannot be read: {error.strerror or error}."
-                self._problem(Problem("unreadable", self.ref(folder), message, ""))
-                continue
-            if folder != self.root and any(item.name == MANIFEST for item in items):
-                yield folder
-                continue
-            for item in items:
-                if item.is_dir(follow_symlinks=False) and not item.name.startswith("."):
-                    if is_safe_name(item.name):
-                        todo.append(folder / item.name)
-                    else:
-                        self._problem(name_problem(self.ref(folder / item.name)))
-
-    def _direct(self, key: str) -> Path | None:
-        """The folder of an entry that ``key`` names by reference, or by a path that leads there."""
-        candidates = [self.root / key.strip("/"), Path(key).absolute()]
-        for candidate in candidates:
-            with contextlib.suppress(ValueError, RequestError, OSError):
-                ref = Path(os.path.normpath(candidate)).relative_to(self.root).as_posix()
-                folder = self.path(ref)
-                if (folder / MANIFEST).is_file() and not is_temporary(folder.name):
-                    return folder
-        return None
+                summary = summarise(ref, self._recorded(self.root / ref, mark))
+            except FileNotFoundError:
+                return None  # removed since it was listed
+            except ZooError as error:
+                self._problem(_damaged(ref, error))
+                return None
+            self._index.put(ref, mark, summary)
+        return summary
 
     def _problem(self, problem: Problem) -> None:
         self.problems.append(problem)
@@ -350,25 +348,8 @@ class Zoo:
             _LOG.warning("skipped %s", printable(problem))
 
 
-def remedy(ref: str) -> str:
-    """What to do about an entry that cannot be read."""
-    return f"Remove it (mtl zoo rm {ref}), then run again what made it."
-
-
-def name_problem(path: str) -> Problem:
-    """The finding for a folder or file whose name cannot travel."""
-    return Problem(
-        "name",
-        printable(path),
-        "has a name that cannot be used in a zoo; nothing in it is read.",
-        "Rename it: letters, digits, '_', '-', '.' and '+'.",
-    )
-
-
-def natural(text: str) -> list[Any]:
-    """Sort key that puts seed2 before seed10."""
-    parts = re.split(r"(\d+)", text)
-    return [int(part) if index % 2 else part for index, part in enumerate(parts)]
+def _damaged(ref: str, error: ZooError) -> Problem:
+    return Problem("manifest", ref, str(error), remedy(ref))
 
 
 def _is(value: str, wanted: str | None) -> bool:

@@ -14,6 +14,7 @@ from cli_bench import ROOT, digests, leftovers, mtl, refused
 
 from mtl.compose import COMPOSITIONS
 from mtl.methods import METHODS, UNAVAILABLE
+from mtl.zoo import open_zoo
 
 TYPES = ["roberta", "bert", "xlm-roberta", "deberta-v2"]
 SETTINGS: dict[str, list[str]] = {
@@ -81,6 +82,7 @@ def test_trains_is_stored_and_loads_in_a_new_process(
     assert sorted(found) == sorted(METHODS.names())
     assert {method: value for method, value in found.items() if value > 1e-5} == {}
     assert not leftovers(mini)
+    assert open_zoo(mini).fsck() == []
 
 
 @pytest.mark.parametrize("name", [item.name for item in UNAVAILABLE])
@@ -114,6 +116,7 @@ def test_every_source_method_with_every_composition(sort: str, mini: Path) -> No
                 wrong[f"{source} × {method}"] = said.err
     assert not wrong
     assert not leftovers(mini)
+    assert open_zoo(mini).fsck() == []
 
 
 @pytest.mark.parametrize("name", composing(""))

@@ -124,14 +124,14 @@ def test_a_difference_above_the_limit_leaves_nothing(
     from mtl.export import exporting
     from mtl.files import read_safetensors, write_safetensors
 
-    def spoil(folder: Path) -> None:
+    def spoil(folder: Path, _: Path) -> None:
         tensors, _ = read_safetensors(folder / "adapter.safetensors")
         name = next(name for name in sorted(tensors) if name.endswith("adapter_up.bias"))
         write_safetensors(
             folder / "adapter.safetensors", {**tensors, name: tensors[name] + torch.randn(48)}
         )
 
-    monkeypatch.setattr(exporting, "write_pickled", spoil)
+    monkeypatch.setattr(exporting, "write_stock_copies", spoil)
     said = mtl("export", composition, tmp_path / "deep" / "out", "--to", "adapters")
     refused(said, "does not answer as the entry does", "Nothing was written", code=1)
     assert not (tmp_path / "deep").exists()
@@ -179,7 +179,7 @@ def test_pruning_names_and_drops_what_is_near_zero(
     stored = read(folder, "manifest.json")
     files, _ = stored.pop("files"), stored.pop("digest")
     file = folder / "composition.safetensors"
-    files[file.name] = {"sha256": sha256_file(file), "bytes": file.stat().st_size}
+    files[file.name] |= {"sha256": sha256_file(file), "bytes": file.stat().st_size}
     found = digest(Manifest.from_dict(stored), {k: v["sha256"] for k, v in files.items()})
     write_json(folder / "manifest.json", {**stored, "digest": found, "files": files})
 

@@ -18,7 +18,8 @@ from mtl.backbone import build_head, save_head
 from mtl.errors import RequestError
 from mtl.export.folding import fold
 from mtl.export.load import Loaded
-from mtl.export.stock import install, write_adapter, write_pickled
+from mtl.export.stock import install, write_adapter
+from mtl.hub import write_stock_copies
 
 LIMIT = 1e-12
 PLACEMENTS = ["pfeiffer", "houlsby", "parallel"]
@@ -274,7 +275,7 @@ def test_stock_adapters_loads_it_in_a_process_without_mtl(
         save_head(
             head, folder, name, encoder.config, kind="classification", labels=(), model_id="x"
         )
-        write_pickled(folder)
+        write_stock_copies(folder, folder)
         with torch.no_grad():
             expected[str(folder)] = Network(encoder, head)(tokens)
         jobs.append((tiny(kind), str(folder)))

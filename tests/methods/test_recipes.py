@@ -7,11 +7,12 @@ from fnmatch import fnmatchcase
 import pytest
 
 from mtl.compose import COMPOSITIONS
+from mtl.joint import JOINT
 from mtl.methods import METHODS
 from mtl.tasks import list_recipes, list_tasks, load_recipe, load_task
 from mtl.train.settings import Overrides, resolve_settings
 
-ALL = dict.fromkeys(METHODS.names(), METHODS) | dict.fromkeys(COMPOSITIONS.names(), COMPOSITIONS)
+ALL = {name: registry for registry in (METHODS, COMPOSITIONS, JOINT) for name in registry.names()}
 
 
 @pytest.mark.parametrize("name", list_recipes())

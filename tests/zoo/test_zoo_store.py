@@ -18,7 +18,7 @@ from zoo_bench import composition, fill, manifest, store, task
 
 from mtl.cli.main import dispatch
 from mtl.errors import MtlError, RequestError, RunError, ZooError
-from mtl.zoo import Manifest, Zoo, open_zoo, read_predictions
+from mtl.zoo import SCHEMA_VERSION, Manifest, Zoo, commit, open_zoo, read_predictions
 from mtl.zoo import digest as digest_of
 
 
@@ -253,7 +253,7 @@ def test_manifest_round_trip_and_its_errors() -> None:
         with pytest.raises(ZooError, match=key):
             manifest(**{key: value})
     with pytest.raises(ZooError, match="Update mtl"):
-        manifest(schema_version=2)
+        manifest(schema_version=SCHEMA_VERSION + 1)
 
 
 def run(*arguments: str) -> int:
@@ -285,3 +285,51 @@ def test_command_lines(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
     assert any("composition.safetensors" in problem["path"] for problem in problems)
     assert run("rm", made.ref, sources[0].ref, *at, "--json") == 0
     assert len(json.loads(capsys.readouterr().out)["removed"]) == 2
+
+
+def test_stored_although_another_process_removes(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same entry is there when the rename is tried, and gone when it is looked at."""
+    first = store(zoo, manifest())
+    real = commit._is_there
+    turns = []
+
+    def removed_just_now(target: Path, ref: str, digest: str) -> bool:
+        turns.append(ref)
+        shutil.rmtree(target)
+        return real(target, ref, digest)
+
+    monkeypatch.setattr(commit, "_is_there", removed_just_now)
+    assert store(zoo, manifest()) == first
+    assert turns == [first.ref]
+    assert zoo.entries() == [first]
+
+
+def test_stored_and_removed_at_once(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = commit.store
+
+    def removed_just_now(*arguments: Any) -> bool:
+        existing = real(*arguments)
+        shutil.rmtree(arguments[1])
+        return existing
+
+    monkeypatch.setattr(commit, "store", removed_just_now)
+    with pytest.raises(ZooError, match="at once removed by another process"):
+        store(zoo, manifest())
+
+
+def test_an_entry_that_vanishes_while_it_is_checked(
+    zoo: Zoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = [store(zoo, manifest(seed=n), float(n + 1)) for n in range(3)]
+    from mtl.zoo import check
+
+    real = check.check_files
+
+    def vanishing(folder: Path, table: Any) -> Any:
+        if folder == entries[1].folder:
+            shutil.rmtree(folder, ignore_errors=True)
+        return real(folder, table)
+
+    monkeypatch.setattr(check, "check_files", vanishing)
+    assert zoo.fsck() == []
+    assert [entry.manifest.seed for entry in zoo.entries()] == [0, 2]

@@ -1,0 +1,120 @@
+"""``mtl.joint``: joint baselines, one model trained on all tasks of a suite."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mtl.train import Report
+
+
+def main(argv: Sequence[str]) -> int:
+    from mtl.cli.common import make_parser
+
+    parser = make_parser(
+        "mtl.joint",
+        "Joint multi-task baselines: train one model on several tasks, one task per batch, and put "
+        "it with a head per task into the zoo. Finished runs are skipped, interrupted ones go on.",
+    )
+    parser.add_argument("--suite", type=str, help="train on all tasks of a suite, e.g. demo")
+    parser.add_argument(
+        "--task", nargs="+", type=str, default=[], metavar="TASK", help="only on these tasks"
+    )
+    parser.add_argument(
+        "--method",
+        type=str,
+        required=True,
+        help="hyperformer, hyperformer++, propetl-m, adapter-m or full-ft-m",
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one run per seed")
+    options = parser.parse_args(list(argv))
+
+    from mtl.cli import common
+    from mtl.cli.options import names
+    from mtl.compose.base import COMPOSITIONS
+    from mtl.joint import JOINT, plan_joint, resolve_joint
+    from mtl.methods import METHODS
+    from mtl.train import execute_all
+
+    hint = ""
+    if options.method in METHODS:
+        hint = f"That is stage one: python -m mtl.train --method {options.method} --suite SUITE."
+    elif options.method in COMPOSITIONS:
+        hint = f"That is stage two: python -m mtl.compose --method {options.method} --target TASK."
+    method = JOINT.get(options.method, hint)
+    tasks = names(options.task)
+    suite = common.suite_of(options, tasks)
+    specs = common.specs_of(suite, tasks)
+    context = common.open_context(
+        options,
+        suite,
+        "joint",
+        argv,
+        lambda recipe, overrides: resolve_joint(
+            method, recipe, overrides, [spec.id for spec in specs]
+        ),
+    )
+    plans = plan_joint(
+        specs,
+        suite=suite.name,
+        method=options.method,
+        seeds=common.check_seeds(options.seeds),
+        backbone=context.backbone,
+        recipe=context.recipe,
+        protocol=context.protocol,
+        overrides=context.overrides,
+        workspace=context.workspace,
+    )
+    if options.dry_run:
+        common.print_dry_run(plans, context.workspace, as_json=options.json)
+        return 0
+    reports = execute_all(plans, context.workspace)
+    if options.json:
+        rows = common.report_rows(reports)
+        for row, report in zip(rows, reports, strict=True):
+            row["tasks"] = task_rows(report)
+        print(json.dumps({"command": "joint", "runs": rows}))
+    else:
+        print_tasks(reports)
+        common.print_reports(reports)
+    return common.exit_code(reports)
+
+
+def task_rows(report: Report) -> list[dict[str, Any]]:
+    """What a finished run reached on each of its tasks."""
+    if report.entry is None:
+        return []
+    manifest = report.entry.manifest
+    rows = []
+    for task in manifest.task["tasks"]:
+        name = f"{task['id']}/{task['headline']}"
+        test = manifest.metrics["test"][name]
+        dev = manifest.metrics["dev"][name]["value"]
+        own = {"task": task["id"], "metric": task["headline"], "dev": dev}
+        rows.append(own | {"test": test["value"], "stderr": test["stderr"], "n": test["n"]})
+    return rows
+
+
+def print_tasks(reports: Sequence[Report]) -> None:
+    """A table of tasks and seeds."""
+    from tabulate import tabulate
+
+    from mtl.cli.common import number
+
+    table = [
+        [
+            row["task"],
+            report.plan.seed,
+            row["metric"],
+            number(row["dev"]),
+            f"{number(row['test'])} ± {number(row['stderr'])}",
+            row["n"],
+        ]
+        for report in reports
+        for row in task_rows(report)
+    ]
+    if table:
+        headers = ["task", "seed", "metric", "dev", "test ± se", "n"]
+        print(tabulate(table, headers=headers, disable_numparse=True), end="\n\n")

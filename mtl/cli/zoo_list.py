@@ -1,0 +1,165 @@
+"""``mtl.zoo ls``: the entries of the zoo, filtered and sorted."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mtl.errors import RequestError, did_you_mean
+
+if TYPE_CHECKING:
+    from mtl.zoo import Zoo
+    from mtl.zoo.summary import Summary
+
+SORTS = ("ref", "metric", "created", "parameters")
+ALIGNED = 500
+"""Longer tables are printed column by column by ourselves: tabulate takes a second for 10,000."""
+
+
+def add_ls(add: Callable[[str, str], Any]) -> None:
+    """Add the subcommand to the parser of ``mtl.zoo``."""
+    ls = add("ls", "list entries")
+    ls.add_argument("--task", help="task id or name")
+    ls.add_argument("--suite", help="suite of the runs")
+    ls.add_argument("--method", help="method or composition")
+    ls.add_argument("--base", help="id of the base, or 8 digits or more of its fingerprint")
+    ls.add_argument("--seed", type=int)
+    ls.add_argument("--kind", choices=("adapter", "composition", "joint"))
+    ls.add_argument("--sort", choices=SORTS, default="ref", help="metric: best first, by task")
+    ls.add_argument("--limit", type=int, help="only the first N")
+
+
+def ls(zoo: Zoo, options: Namespace) -> int:
+    """List what the options choose; near-duplicates are named below the table."""
+    from mtl.zoo.twins import twins
+
+    if options.limit is not None and options.limit < 1:
+        raise RequestError(f"--limit {options.limit} must be at least 1.")
+    listed = zoo.summaries()
+    chosen = [summary for summary in listed if _wanted(summary, options)]
+    _sort(chosen, options.sort)
+    chosen = chosen[: options.limit]
+    shown = {summary.ref for summary in chosen}
+    near = [twin for twin in twins(listed) if twin.ref in shown]
+    if options.json:
+        print(json.dumps(_json(zoo, chosen, {twin.ref: twin for twin in near})))
+        return 0
+    rows = [_row(summary) for summary in chosen]
+    if rows:
+        print(_table(rows))
+    for twin in near[:10]:
+        print(f"note: {twin}")
+    if len(near) > 10:
+        print(f"note: {len(near) - 10} more near-duplicates; --json names all")
+    if zoo.problems:
+        print(f"{len(zoo.problems)} places were skipped; 'mtl zoo fsck' names them")
+    print(f"{len(chosen)} entries in {zoo.root}{_hint(listed, chosen, options)}")
+    return 0
+
+
+def _wanted(summary: Summary, options: Namespace) -> bool:
+    base = options.base
+    return (
+        options.task in (None, summary.task, summary.name)
+        and options.suite in (None, summary.suite)
+        and options.method in (None, summary.method)
+        and options.seed in (None, summary.seed)
+        and options.kind in (None, summary.kind)
+        and (
+            base in (None, summary.base)
+            or (len(base) >= 8 and summary.fingerprint.startswith(base))
+        )
+    )
+
+
+def _sort(chosen: list[Summary], by: str) -> None:
+    if by == "created":
+        chosen.sort(key=lambda summary: summary.created)
+    elif by == "parameters":
+        chosen.sort(key=lambda summary: summary.parameters)
+    elif by == "metric":
+        chosen.sort(
+            key=lambda summary: (
+                summary.task,
+                float("inf") if summary.value is None else -float(summary.value),
+            )
+        )
+
+
+def _json(zoo: Zoo, chosen: list[Summary], near: dict[str, Any]) -> dict[str, Any]:
+    rows = []
+    for summary in chosen:
+        twin = near.get(summary.ref)
+        rows.append(
+            {
+                "ref": summary.ref,
+                "digest": summary.digest,
+                "kind": summary.kind,
+                "task": summary.task,
+                "suite": summary.suite,
+                "method": summary.method,
+                "seed": summary.seed,
+                "base": summary.base,
+                "metric": summary.metric,
+                "test": summary.value,
+                "stderr": summary.stderr,
+                "n": summary.n,
+                "parameters": summary.parameters,
+                "verified": summary.verified,
+                "created": summary.created,
+                "same_as": {"ref": twin.other, "how": twin.how} if twin else None,
+            }
+        )
+    return {"zoo": str(zoo.root), "entries": rows, "skipped": len(zoo.problems)}
+
+
+HEADERS = [
+    "entry", "task", "method", "seed", "metric", "test ± se", "trained", "verified", "created",
+]  # fmt: skip
+
+
+def _row(summary: Summary) -> list[str]:
+    from mtl.zoo.names import printable
+
+    cells = [
+        summary.ref,
+        summary.task,
+        summary.method,
+        summary.seed,
+        summary.metric or "–",
+        f"{_text(summary.value)} ± {_text(summary.stderr)}",
+        f"{summary.parameters:,}",
+        "yes" if summary.verified else "no",
+        summary.created[:16].replace("T", " "),
+    ]
+    return [printable(cell) for cell in cells]
+
+
+def _table(rows: list[list[str]]) -> str:
+    if len(rows) <= ALIGNED:
+        from tabulate import tabulate
+
+        return tabulate(rows, headers=HEADERS, disable_numparse=True)
+    widths = [max(map(len, column)) for column in zip(HEADERS, *rows, strict=True)]
+    lines = [HEADERS, ["-" * width for width in widths], *rows]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+
+def _hint(listed: list[Summary], chosen: list[Summary], options: Namespace) -> str:
+    """A guess at a filter that matches nothing although there are entries."""
+    if chosen or not listed:
+        return ""
+    for name in ("task", "method", "suite", "base"):
+        value = getattr(options, name)
+        known = {getattr(summary, name) for summary in listed}
+        if name == "task":
+            known |= {summary.name for summary in listed}
+        if value is not None and value not in known:
+            return f" of {len(listed)}: none has --{name} {value}.{did_you_mean(value, known)}"
+    return f" of {len(listed)}"
+
+
+def _text(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

@@ -1,0 +1,140 @@
+"""``mtl.zoo verify``: evaluate stored entries again."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mtl.errors import MtlError, RequestError
+
+if TYPE_CHECKING:
+    from mtl.backbone import Backbone
+    from mtl.train.verify import Loader, Verification
+    from mtl.zoo import Entry, Zoo
+
+
+def add_verify(add: Callable[[str, str], Any]) -> None:
+    """Add the subcommand to the parser of ``mtl.zoo``."""
+    verify = add("verify", "evaluate entries again; compare with stored predictions and metrics")
+    verify.add_argument("ref", nargs="+", help="reference, its last parts, or start of its digest")
+    verify.add_argument("--model", help="the base [MTL_MODEL, what the entry names]")
+    verify.add_argument("--data-root", help="local mirror of Hub datasets [MTL_DATA_ROOT]")
+    verify.add_argument(
+        "--tolerance", type=float, help="largest difference of a score [0.001]; another device adds"
+    )
+    verify.add_argument(
+        "--no-record", action="store_true", help="leave the entry's 'verified' record as it is"
+    )
+
+
+def verify(zoo: Zoo, options: Namespace) -> int:
+    """Verify every entry named; 1 if one of them is not what it says."""
+    entries = [zoo.get(ref) for ref in options.ref]
+    if options.tolerance is not None and not 0 <= options.tolerance < float("inf"):
+        raise RequestError(f"--tolerance {options.tolerance} must be a number from 0 up.")
+
+    from mtl.cli.common import quieten
+    from mtl.train import open_workspace
+    from mtl.train.store import TOLERANCE
+    from mtl.train.verify import verify_entry
+
+    if options.json:
+        os.environ["MTL_QUIET"] = "1"
+    quieten()
+    workspace = open_workspace(
+        zoo=zoo.root, data_root=options.data_root, command="python -m mtl.zoo verify"
+    )
+    found: list[Verification | dict[str, Any]] = []
+    for entry in entries:
+        try:
+            found.append(
+                verify_entry(
+                    entry,
+                    workspace,
+                    _backbone(entry, options.model),
+                    _loader(entry),
+                    tolerance=TOLERANCE if options.tolerance is None else options.tolerance,
+                    record=not options.no_record,
+                )
+            )
+        except MtlError as error:
+            if len(entries) == 1:
+                raise
+            # The others are looked at all the same; the message is in the answer.
+            print(f"error: {error}", file=sys.stderr)
+            found.append({"ref": entry.ref, "good": False, "problems": [str(error)]})
+    rows = [item if isinstance(item, dict) else item.to_dict() for item in found]
+    if options.json:
+        print(json.dumps({"zoo": str(zoo.root), "verified": rows}))
+    else:
+        _print(rows)
+    return 0 if all(row["good"] for row in rows) else 1
+
+
+def _backbone(entry: Entry, model: str | None) -> Backbone:
+    from mtl.backbone import load_backbone
+
+    chosen = model or os.environ.get("MTL_MODEL")
+    base = entry.manifest.base
+    if not chosen and base["id"] == "demo":
+        chosen = "demo"
+    elif not chosen and base["revision"]:
+        chosen = f"{base['id']}@{base['revision']}"
+    if not chosen:
+        raise RequestError(
+            f"{entry.ref} was trained on the local model {base['id']!r}; say where it is: --model "
+            "FOLDER."
+        )
+    return load_backbone(chosen)
+
+
+def _loader(entry: Entry) -> Loader:
+    kind = entry.manifest.kind
+    if kind == "adapter":
+        from mtl.train import load_network
+
+        return load_network
+    if kind == "composition":
+        from mtl.compose.load import load_composition
+
+        return lambda *args: load_composition(*args).attached
+    raise RequestError(
+        f"{entry.ref} is a {kind} model; mtl.zoo verify evaluates adapters and compositions."
+    )
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    from tabulate import tabulate
+
+    from mtl.zoo.names import printable
+
+    table = [
+        [
+            row["ref"],
+            row["n"],
+            f"{row['max_logit_difference']:.3g}",
+            f"{row['equal_predictions']:.2%}",
+            ", ".join(
+                f"{name} {_number(pair['stored'])} → {_number(pair['again'])}"
+                for name, pair in row["metrics"]["test"].items()
+            ),
+            "yes" if row["good"] else "no",
+        ]
+        for row in rows
+        if "n" in row
+    ]
+    if table:
+        headers = ["entry", "n", "max |Δ score|", "equal", "stored → again", "agrees"]
+        print(tabulate(table, headers=headers, disable_numparse=True))
+    for row in rows:
+        for problem in row["problems"] if "n" in row else ():
+            print(printable(f"{row['ref']}: {problem}."))
+    print(f"{sum(row['good'] for row in rows)} of {len(rows)} entries are what they say.")
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

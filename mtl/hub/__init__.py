@@ -1,0 +1,29 @@
+"""The zoo on the Hugging Face Hub: push, pull, lock. All networked code of the zoo is here.
+
+A pushed entry is its folder as the zoo holds it, a copy of its weights for stock ``adapters``, and
+a line in the repository's index. What is pulled is checked file by file before it enters a zoo.
+"""
+
+from typing import TYPE_CHECKING
+
+from mtl.lazy import exports
+
+if TYPE_CHECKING:
+    from mtl.hub.client import RepoName, UnreachableError, parse_repo
+    from mtl.hub.foreign import Claims
+    from mtl.hub.lockfile import Locked, read_lock, write_lock
+    from mtl.hub.pulling import Pulled, pull, restore
+    from mtl.hub.pushing import Pushed, push
+    from mtl.hub.stock import write_stock_copies
+
+__all__, __getattr__, __dir__ = exports(
+    __name__,
+    {
+        "client": ["RepoName", "UnreachableError", "parse_repo"],
+        "foreign": ["Claims"],
+        "lockfile": ["Locked", "read_lock", "write_lock"],
+        "pulling": ["Pulled", "pull", "restore"],
+        "pushing": ["Pushed", "push"],
+        "stock": ["write_stock_copies"],
+    },
+)

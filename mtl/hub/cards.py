@@ -1,0 +1,119 @@
+"""Cards of what is pushed: an entry's own, with how to load it, and the one of a whole zoo."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mtl.errors import RequestError
+from mtl.hub.client import RepoName
+from mtl.hub.index import ROOT, Listed
+from mtl.hub.stock import reader
+from mtl.zoo import Entry
+from mtl.zoo.card import LICENSE, card, fenced, interval, number, table, text
+from mtl.zoo.names import printable
+
+_MAX_ROWS = 500
+
+
+def check_license(name: str | None) -> None:
+    """Refuse what is no identifier of a licence, as the Hub spells them.
+
+    Raises:
+        RequestError: names what it should look like.
+    """
+    if name is not None and not LICENSE.fullmatch(name):
+        raise RequestError(
+            f"{printable(name)!r} is no licence as the Hub spells them: apache-2.0, mit, "
+            "cc-by-4.0, other, …"
+        )
+
+
+def entry_card(entry: Entry, repo: RepoName, place: Listed, license: str | None) -> str:
+    """The card of ``entry`` at ``place`` of ``repo``."""
+    library = reader(entry.folder, entry.manifest)
+    use = _use(entry, repo, place, library)
+    return card(entry.manifest, license, use=use, library=library)
+
+
+def _use(entry: Entry, repo: RepoName, place: Listed, library: str) -> str:
+    source = f"{repo.id}@{repo.revision}" if repo.revision else repo.id
+    pull = fenced(f"python -m mtl.zoo pull {source} {entry.ref}", "sh")
+    base = entry.manifest.base["id"]
+    revision = f', revision="{repo.revision}"' if repo.revision else ""
+    folder = (
+        f'"{repo.id}"'
+        if place.path == ROOT
+        else f'snapshot_download("{repo.id}"{revision}) + "/{place.path}"'
+    )
+    download = "" if place.path == ROOT else "from huggingface_hub import snapshot_download\n"
+    if library == "adapters":
+        version = f', version="{repo.revision}"' if repo.revision and place.path == ROOT else ""
+        code = (
+            f"from adapters import AutoAdapterModel\n{download}\n"
+            f'model = AutoAdapterModel.from_pretrained("{base}")\n'
+            f"name = model.load_adapter({folder}{version}, set_active=True)\n"
+        )
+        return (
+            f"Stock `adapters` reads it, prediction head included:\n\n{fenced(code, 'python')}"
+            + (f"\n\nInto a zoo of `mtl`, checked against its hashes:\n\n{pull}")
+        )
+    if library == "peft":
+        at = revision if place.path == ROOT else ""
+        code = (
+            f"from peft import PeftModel\nfrom transformers import AutoModel\n{download}\n"
+            f'encoder = AutoModel.from_pretrained("{base}")\n'
+            f"model = PeftModel.from_pretrained(encoder, {folder}{at})\n"
+        )
+        return (
+            f"`peft` reads the adapter (the prediction head is in the format of `adapters`):\n\n"
+            f"{fenced(code, 'python')}\n\nInto a zoo of `mtl`, with its head, checked against its "
+            f"hashes:\n\n{pull}"
+        )
+    what = "composition" if entry.manifest.kind == "composition" else "method"
+    return (
+        f"The package `mtl` reads it; this {what} ({text(entry.manifest.method)}) is not one that "
+        f"stock `adapters` or `peft` knows, and they stop with an error.\n\n{pull}"
+    )
+
+
+def zoo_card(entries: Iterable[Listed], repo: RepoName, license: str | None) -> str:
+    """The card of a repository that holds several entries, from its index."""
+    from huggingface_hub import ModelCardData
+
+    rows = sorted(entries, key=lambda item: item.ref)
+    bases = sorted({str(item.summary.get("base")) for item in rows})
+    data = ModelCardData(license=license, library_name="mtl", tags=["mtl", "zoo"])
+    shown = [_row(item.summary, item) for item in rows[:_MAX_ROWS]]
+    more = len(rows) - len(shown)
+    source = f"{repo.id}@{repo.revision}" if repo.revision else repo.id
+    first = rows[0].ref if rows else "ENTRY"
+    head = ["entry", "kind", "task", "method", "seed", "metric", "test", "95 % interval", "n"]
+    parts = [
+        f"# Zoo: {len(rows)} entries",
+        f"Adapters and compositions of `mtl` on {text(', '.join(bases))}. Each folder has a card "
+        "of its own, and a manifest that says what made it.",
+        "## Use\n\nAll of it, or single entries with what they need, into a local zoo, checked "
+        "against their hashes:\n\n"
+        + fenced(f"python -m mtl.zoo pull {source}\npython -m mtl.zoo pull {source} {first}", "sh"),
+        "## Entries\n\n" + table(head, shown) + (f"\n\n… and {more} more." if more else ""),
+    ]
+    return f"---\n{data.to_yaml(line_break=chr(10))}\n---\n\n" + "\n\n".join(parts) + "\n"
+
+
+def _row(summary: Mapping[str, Any], item: Listed) -> list[Any]:
+    # What is in an index of somebody else may be of any type.
+    values = {"value": _float(summary.get("value")), "stderr": _float(summary.get("stderr"))}
+    plain = [summary.get(key) for key in ("kind", "task", "method", "seed", "metric")]
+    n = summary.get("n")
+    return [
+        item.ref,
+        *("–" if value is None else value for value in plain),
+        number(values["value"]),
+        interval(values),
+        "–" if n is None else n,
+    ]
+
+
+def _float(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None

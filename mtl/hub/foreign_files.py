@@ -1,0 +1,149 @@
+"""The files of an adapter that stock ``adapters`` wrote: read as tensors and plain values."""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mtl.backbone import heads
+from mtl.errors import RequestError, ZooError
+from mtl.files import read_safetensors, sha256_file, write_json, write_safetensors
+from mtl.hub.boundary import file_bytes, json_bytes, json_file
+from mtl.hub.remote import Remote, fetch
+from mtl.hub.stock import COPIES
+from mtl.untrusted import read_header
+from mtl.zoo import admit
+from mtl.zoo.names import printable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mtl.backbone import Backbone
+
+_KINDS = {"classification": "classification", "multilabel_classification": "multilabel"}
+
+
+@dataclass(frozen=True)
+class FoundHead:
+    """A head that is one of our designs, or why there is none.
+
+    Attributes:
+        head: the module, or None.
+        kind: of the task that it answers.
+        labels: in the order of its logits.
+        note: why there is no head.
+    """
+
+    head: Any
+    kind: str
+    labels: tuple[str, ...]
+    note: str
+    layers: int = 0
+
+    @property
+    def design(self) -> str | None:
+        """Its name among our heads."""
+        return None if self.head is None else _design(self.layers, self.head.use_pooler)
+
+
+def _design(layers: Any, use_pooler: Any) -> str | None:
+    wanted = heads.HeadDesign(layers, use_pooler)
+    return next((name for name in heads.HEADS.names() if heads.HEADS.get(name) == wanted), None)
+
+
+def at(folder: str, name: str) -> str:
+    """Path of a file in ``folder`` of a repository, "" for its root."""
+    return f"{folder}/{name}" if folder else name
+
+
+def read_weights(
+    remote: Remote, folder: str, name: str, allow_bin: bool
+) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a safetensors file or its ``.bin`` copy, and the hash of what was read.
+
+    Raises:
+        RequestError: only a ``.bin`` is there, and it may not be read.
+        ZooError: there is none, or it holds something else than tensors.
+    """
+    safe, pickled = at(folder, name), at(folder, COPIES[name])
+    if safe in remote.files:
+        path = fetch(remote, safe, file_bytes())
+        read_header(path, name)  # bounded, before a library takes memory for what it declares
+        tensors = read_safetensors(path)[0]
+    elif pickled not in remote.files:
+        raise ZooError(f"it has neither {name} nor {COPIES[name]}")
+    elif not allow_bin:
+        raise RequestError(
+            f"it has its weights only as {COPIES[name]}, a format that can carry code. Pass "
+            "--allow-bin to read it as tensors only (nothing in it is executed), or ask its owner "
+            "for safetensors"
+        )
+    else:
+        path = fetch(remote, pickled, file_bytes())
+        tensors = _read_bin(path, COPIES[name])
+    return tensors, sha256_file(path)
+
+
+def _read_bin(path: Path, name: str) -> dict[str, Tensor]:
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about protocols that its reader knows in part
+            value = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise ZooError(
+            f"its {name} is no file of tensors: {' '.join(str(error).split())[:200]}"
+        ) from error
+    if not isinstance(value, dict) or not all(
+        isinstance(key, str) and type(item) is torch.Tensor for key, item in value.items()
+    ):
+        raise ZooError(f"its {name} holds something else than tensors by name")
+    return {key: item.contiguous() for key, item in value.items()}
+
+
+def read_head(remote: Remote, folder: str, allow_bin: bool, backbone: Backbone) -> FoundHead:
+    """The stored head if it is one of our designs; else the reason why the entry has none."""
+    place = at(folder, heads.CONFIG_FILE)
+    if place not in remote.files:
+        return FoundHead(None, "classification", (), "The repository holds no prediction head.")
+    stored = json_file(fetch(remote, place, json_bytes()), "its head")
+    config = stored.get("config") if isinstance(stored, dict) else None
+    config = config if isinstance(config, dict) else {}
+    kind = _KINDS.get(str(config.get("head_type")))
+    fits = (
+        kind is not None
+        and config.get("bias", True) is True
+        and _design(config.get("layers"), config.get("use_pooler")) is not None
+        and (config.get("layers") == 1 or config.get("activation_function") == "tanh")
+    )
+    if kind is None or not fits or isinstance(config.get("num_labels"), bool):
+        said = printable(config.get("head_type"))[:40]
+        return FoundHead(None, "classification", (), f"Its head ({said}) is of no design of mtl.")
+    try:
+        tensors, _ = read_weights(remote, folder, heads.WEIGHTS_FILE, allow_bin)
+        with tempfile.TemporaryDirectory(prefix="mtl-foreign-") as scratch:
+            write_json(Path(scratch) / heads.CONFIG_FILE, stored)
+            write_safetensors(Path(scratch) / heads.WEIGHTS_FILE, tensors)
+            admit(Path(scratch), "the head")
+            encoder = backbone.pristine
+            head = heads.load_head(Path(scratch), encoder.config, pooler=backbone.pooler)
+    except (ZooError, RequestError) as error:
+        return FoundHead(None, "classification", (), f"Its head was left out: {error}")
+    outputs = int(config["num_labels"])
+    labels = _labels(config.get("label2id"), outputs)
+    if kind == "classification" and outputs == 1:
+        kind, labels = "regression", ()
+    return FoundHead(head, kind, labels, "", int(config["layers"]))
+
+
+def _labels(value: Any, outputs: int) -> tuple[str, ...]:
+    """Names in the order of the logits, if that is what ``value`` says."""
+    indices = set(map(repr, value.values())) if isinstance(value, dict) else set()
+    if not isinstance(value, dict) or indices != set(map(repr, range(outputs))):
+        return tuple(f"LABEL_{index}" for index in range(outputs))
+    return tuple(printable(name)[:200] for name, _ in sorted(value.items(), key=lambda p: p[1]))

@@ -1,0 +1,153 @@
+"""``mtl.lock``: which entries, with which digests, from which commit of which repository.
+
+::
+
+    {"schema_version": 1,
+     "entries": [{"ref": …, "digest": …, "repository": "user/name", "revision": "<40 hex>"}, …]}
+
+``repository`` and ``revision`` are null for an entry that no repository was named for: such a lock
+can be compared with a zoo, and restored only where the zoo has the entry.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mtl.errors import MtlError, RequestError, ZooError
+from mtl.files import write_json
+from mtl.hub.boundary import json_file
+from mtl.hub.client import RepoName, parse_repo
+from mtl.hub.remote import Remote, read_remote
+from mtl.zoo.names import MANIFEST, printable, safe_path
+
+if TYPE_CHECKING:
+    from mtl.zoo import Entry, Zoo
+
+FILE = "mtl.lock"
+VERSION = 1
+_KEYS = {"ref", "digest", "repository", "revision"}
+
+
+@dataclass(frozen=True)
+class Locked:
+    """One entry of a lock."""
+
+    ref: str
+    digest: str
+    repo: str | None = None
+    revision: str | None = None
+
+
+def lock(zoo: Zoo, keys: Sequence[str], repos: Sequence[RepoName]) -> list[Locked]:
+    """What the zoo holds now: the entries of ``keys`` (all for none) with all their sources.
+
+    Args:
+        repos: where each is looked for, in this order; the commit that holds it is recorded.
+
+    Raises:
+        RequestError: unknown entries, or one that none of the repositories holds.
+        ZooError: an entry is damaged.
+    """
+    from mtl.hub.pushing import with_sources
+
+    entries = with_sources(zoo, keys)
+    if not entries:
+        raise RequestError(f"The zoo {zoo.root} is empty: there is nothing to lock.")
+    for entry in entries:
+        zoo.load_check(entry)
+    remotes = [read_remote(repo) for repo in repos]
+    missing = [e.ref for e in entries if repos and not any(_holds(r, e) for r in remotes)]
+    if missing:
+        lines = "\n  ".join(missing)
+        raise RequestError(
+            f"{len(missing)} of {len(entries)} entries are in none of "
+            f"{', '.join(remote.where for remote in remotes)}:\n  {lines}\nPush them first "
+            f"(mtl zoo push {missing[0]} --repo {repos[0].id}), or name a further --repo."
+        )
+    found = []
+    for entry in entries:
+        remote = next((r for r in remotes if _holds(r, entry)), None)
+        found.append(
+            Locked(
+                entry.ref,
+                entry.digest,
+                remote.repo.id if remote else None,
+                remote.revision if remote else None,
+            )
+        )
+    return found
+
+
+def _holds(remote: Remote, entry: Entry) -> bool:
+    """Whether the repository lists the entry, with files of the right names and sizes."""
+    item = remote.entries.get(entry.ref)
+    return (
+        item is not None
+        and item.digest == entry.digest
+        and item.at(MANIFEST) in remote.files
+        and all(
+            (file := remote.files.get(item.at(name))) is not None
+            and file.size == expected["bytes"]
+            and file.sha256 in {None, expected["sha256"]}
+            for name, expected in entry.files.items()
+        )
+    )
+
+
+def write_lock(path: Path, locked: Sequence[Locked]) -> None:
+    """Write a lock, sorted by reference, atomically. Raises RunError."""
+    rows = [
+        {"ref": i.ref, "digest": i.digest, "repository": i.repo, "revision": i.revision}
+        for i in sorted(locked, key=lambda item: item.ref)
+    ]
+    write_json(path, {"schema_version": VERSION, "entries": rows})
+
+
+def read_lock(path: Path) -> list[Locked]:
+    """Read a lock.
+
+    Raises:
+        RequestError: there is none.
+        ZooError: it is no lock, or of another version.
+    """
+    if not path.is_file():
+        raise RequestError(
+            f"There is no lock file {path}. 'mtl zoo lock' writes one; --lock FILE names another."
+        )
+    value = json_file(path, str(path))
+    version = value.get("schema_version") if isinstance(value, dict) else None
+    rows = value.get("entries") if isinstance(value, dict) else None
+    if version != VERSION or not isinstance(rows, list):
+        raise ZooError(
+            f"{path} is no lock of version {VERSION} (it says {printable(version)!r:.60}). Update "
+            "mtl (pip install -U mtl), or write it again with 'mtl zoo lock'."
+        )
+    found = [_locked(row, f"{path}: entry {number}") for number, row in enumerate(rows, start=1)]
+    if len({item.ref.lower() for item in found}) != len(found):
+        raise ZooError(f"{path} names an entry twice.")
+    return found
+
+
+def _locked(row: Any, where: str) -> Locked:
+    if not isinstance(row, dict) or row.keys() != _KEYS:
+        raise ZooError(f"{where}: expected the keys {', '.join(sorted(_KEYS))}.")
+    for key, value in row.items():
+        if not (isinstance(value, str) or (value is None and key in {"repository", "revision"})):
+            raise ZooError(f"{where}.{key}: {printable(value)!r:.60} is no text.")
+    try:
+        safe_path(row["ref"], "reference")
+        repo = parse_repo(row["repository"]) if row["repository"] is not None else None
+    except MtlError as error:
+        raise ZooError(f"{where}: {error}") from error
+    revision = row["revision"]
+    if not re.fullmatch(r"[0-9a-f]{64}", row["digest"]):
+        raise ZooError(f"{where}.digest: {printable(row['digest'])!r:.80} is no sha256.")
+    if (repo is None) != (revision is None) or (repo and repo.revision):
+        raise ZooError(f"{where}: a repository and its commit are both there, or neither is.")
+    if revision is not None and not re.fullmatch(r"[0-9a-f]{40}", revision):
+        raise ZooError(f"{where}.revision: {printable(revision)!r:.60} is no commit (40 hex).")
+    return Locked(row["ref"], row["digest"], repo.id if repo else None, revision)

@@ -1,0 +1,246 @@
+"""A repository at one commit: its files as the Hub lists them, its entries, and single files.
+
+Names, sizes and contents come from strangers. A name is used only after ``safe_path``, a file only
+after its size and hash were compared with the listing (and, by :mod:`mtl.hub.pulling`, with the
+manifest).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from mtl.errors import MtlError, RequestError, RunError, ZooError
+from mtl.files import sha256_file, write_text
+from mtl.hub.boundary import json_bytes
+from mtl.hub.client import RepoName, UnreachableError, api, offline, patiently, speaking
+from mtl.hub.index import INDEX, ROOT, Listed, read_index
+from mtl.hub.stock import CONFIG_FILE
+from mtl.zoo.names import MANIFEST, printable, safe_path
+
+WORKERS = 8
+"""Files that are downloaded at the same time."""
+MAX_FILES = 500_000
+"""Files of a repository beyond which it is not read."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file as the Hub lists it: its size, and the sha256 (large files) or git blob id."""
+
+    size: int
+    sha256: str | None = None
+    blob: str | None = None
+
+    def is_file(self, path: Path) -> bool:
+        """Whether the local file at ``path`` is this one."""
+        if path.stat().st_size != self.size:
+            return False
+        if self.sha256:
+            return sha256_file(path) == self.sha256
+        return self.blob is None or blob_id(path) == self.blob
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A repository at one commit.
+
+    Attributes:
+        repo: as the user named it.
+        revision: the commit, 40 hex digits.
+        private: whether others cannot see it; None where unknown (offline).
+        files: path → file, of all paths that can be used on a disk.
+        entries: reference → entry of ours.
+        folder: the snapshot in the local cache, when offline.
+    """
+
+    repo: RepoName
+    revision: str
+    private: bool | None
+    files: Mapping[str, RemoteFile]
+    entries: Mapping[str, Listed]
+    folder: Path | None = None
+
+    @property
+    def where(self) -> str:
+        """How messages name it."""
+        return f"{self.repo.id}@{self.revision[:12]}"
+
+
+def blob_id(path: Path) -> str:
+    """The id that git gives the content of a file: sha1 over a header with its size, and it."""
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def read_remote(repo: RepoName) -> Remote:
+    """List ``repo``; from the local cache where ``HF_HUB_OFFLINE`` is set.
+
+    Raises:
+        RequestError, RunError, ZooError: see :func:`mtl.hub.client.speaking`; a broken index.
+    """
+    doing = f"read {repo}"
+    if offline():
+        return _cached(repo, doing)
+
+    def read() -> tuple[str, bool, dict[str, RemoteFile]]:
+        with speaking(doing, repo):
+            info = api().repo_info(repo.id, revision=repo.revision)
+            return str(info.sha), bool(info.private), _tree(repo, str(info.sha))
+
+    revision, private, files = patiently(read)
+    bare = Remote(repo, revision, private, files, {})
+    return Remote(repo, revision, private, files, _entries(bare))
+
+
+def _tree(repo: RepoName, revision: str) -> dict[str, RemoteFile]:
+    files: dict[str, RemoteFile] = {}
+    for item in api().list_repo_tree(repo.id, revision=revision, recursive=True):
+        if not hasattr(item, "size"):
+            continue
+        if len(files) >= MAX_FILES:
+            raise RunError(f"{repo} holds more than {MAX_FILES} files; it is not read.")
+        size = item.lfs.size if item.lfs else item.size
+        if not isinstance(item.path, str) or not isinstance(size, int) or size < 0:
+            raise RunError(f"Cannot read {repo}: the Hub lists a file without a name or a size.")
+        if _usable(item.path):
+            sha = item.lfs.sha256 if item.lfs else None
+            files[item.path] = RemoteFile(size, sha, None if item.lfs else item.blob_id)
+    return files
+
+
+def _usable(path: str) -> bool:
+    try:
+        safe_path(path, "file name")
+    except MtlError:
+        return False  # .gitattributes, and what nobody could store
+    return True
+
+
+def _cached(repo: RepoName, doing: str) -> Remote:
+    with speaking(doing, repo):
+        found = api().snapshot_download(repo.id, revision=repo.revision, local_files_only=True)
+    folder = Path(found)
+    files = {}
+    for current, _, names in os.walk(folder):
+        for name in names:
+            path = (Path(current) / name).relative_to(folder).as_posix()
+            if _usable(path):
+                files[path] = RemoteFile((folder / path).stat().st_size)
+    bare = Remote(repo, folder.name, None, files, {}, folder)
+    return Remote(repo, folder.name, None, files, _entries(bare), folder)
+
+
+def _entries(remote: Remote) -> dict[str, Listed]:
+    """What the index lists and is there; else every folder with a manifest."""
+    if INDEX in remote.files:
+        path = fetch(remote, INDEX, json_bytes())
+        listed = read_index(path, remote.where)
+        return {ref: item for ref, item in listed.items() if item.at(MANIFEST) in remote.files}
+    found = {}
+    for file in remote.files:
+        folder, _, name = file.rpartition("/")
+        if name == MANIFEST:
+            # Its manifest says its reference if it lies at the root.
+            found[folder or ROOT] = Listed(folder or ROOT, folder or ROOT, "", {})
+    return found
+
+
+def adapter_folders(remote: Remote, keys: Sequence[str]) -> list[str]:
+    """Folders of the repository with an adapter of stock ``adapters``; "" is its root.
+
+    Raises:
+        RequestError: there is none, or none of a name in ``keys``.
+    """
+    end = CONFIG_FILE
+    found = [
+        path.removesuffix(end).rstrip("/") for path in remote.files if path.split("/")[-1] == end
+    ]
+    if not found:
+        raise RequestError(
+            f"{remote.where} holds neither entries of mtl nor an adapter ({end}): there is nothing "
+            "that a zoo could hold."
+        )
+    for key in keys:
+        if key.strip("/") not in found:
+            raise RequestError(
+                f"{remote.where} holds no adapter {printable(key)!r}. It holds: "
+                f"{', '.join(name or '(its root)' for name in found[:20])}."
+            )
+    return [key.strip("/") for key in keys] or found
+
+
+def fetch(remote: Remote, path: str, limit: int) -> Path:
+    """A file of the repository in the local cache, equal in size and hash to its listing.
+
+    The cache keeps a wrong body under the right name, so a file that differs is loaded again.
+
+    Raises:
+        ZooError: the repository has no such file, it is larger than ``limit``, or what arrives is
+            not what is listed.
+        RequestError, RunError: see :func:`mtl.hub.client.speaking`.
+    """
+    expected = remote.files.get(path)
+    if expected is None:
+        raise ZooError(f"{remote.where} holds no {printable(path)}: it is incomplete.")
+    if expected.size > limit:
+        raise ZooError(
+            f"{remote.where}: {path} has {expected.size} bytes; at most {limit} are allowed here. "
+            "Nothing was stored."
+        )
+    if remote.folder is not None:
+        return (remote.folder / path).resolve()
+    for again in (False, True):
+        found = patiently(lambda force=again: _download(remote, path, force))  # type: ignore[misc]
+        if expected.is_file(found):
+            return found.resolve()  # the cache holds links
+    raise UnreachableError(
+        f"Cannot pull {path} from {remote.where}: what arrives is not what the Hub lists (size or "
+        "hash). Nothing was stored; run the same command again, and if it stays so, tell the "
+        "owner of the repository."
+    )
+
+
+def remember(remote: Remote) -> None:
+    """Note in the client's cache which commit the named revision is, so that it is found offline.
+
+    Files are downloaded by commit; the client notes a branch only where it is asked for one.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = repo_folder_name(repo_id=remote.repo.id, repo_type="model")
+    name = remote.repo.revision or "main"
+    if remote.folder is None and name != remote.revision:
+        write_text(Path(constants.HF_HUB_CACHE) / folder / "refs" / name, remote.revision)
+
+
+def _download(remote: Remote, path: str, force: bool) -> Path:
+    with speaking(f"pull {path} from {remote.where}", remote.repo):
+        try:
+            found = api().hf_hub_download(
+                remote.repo.id, path, revision=remote.revision, force_download=force
+            )
+        except ValueError as error:
+            if force and error.__cause__ is not None:  # how the client wraps any failure then
+                raise error.__cause__ from None
+            raise
+    return Path(found)
+
+
+def fetch_all(remote: Remote, paths: Iterable[str], limit: int) -> dict[str, Path]:
+    """:func:`fetch` of several files, some at a time; the first failure ends it."""
+    with ThreadPoolExecutor(max_workers=WORKERS) as pool:
+        waiting = {path: pool.submit(fetch, remote, path, limit) for path in paths}
+        try:
+            return {path: future.result() for path, future in waiting.items()}
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise

@@ -1,0 +1,39 @@
+"""Exact parameter counts of joint methods, from the real modules on the meta device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mtl.backbone import skeleton
+from mtl.joint.base import JOINT
+from mtl.methods import Count, Request
+from mtl.methods.count import count_head, numel
+
+
+def count_joint(
+    name: str,
+    settings: Any,
+    model: str,
+    *,
+    tasks: int,
+    head: str | None = None,
+    labels: int = 2,
+) -> Count:
+    """Count joint method ``name`` over T ``tasks`` on ``model``, with T heads where one is named.
+
+    Raises:
+        RequestError: unknown method, setting or model shape.
+    """
+    import torch
+
+    method = JOINT.get(name)
+    encoder = skeleton(model)
+    base = numel(encoder.parameters())
+    with torch.device("meta"):
+        ids = [f"task/{number}" for number in range(tasks)]
+        shared = method.attach(encoder, ids, settings, "counted", Request(head=head or ""))
+    groups = {group.name: numel(group.parameters.values()) for group in shared.tuned.groups}
+    own = sum(size for part, size in groups.items() if part != "masks")
+    heads = tasks * count_head(head, encoder.config, labels)
+    everything = base + (own if method.adds else 0) + heads
+    return Count(own, 0, heads, own, shared.tuned.mask_entries, everything)

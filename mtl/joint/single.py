@@ -1,0 +1,77 @@
+"""Joint methods that train a stage-one method once, on all tasks: Adapter-m, full-ft-m."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mtl.joint.base import JointMethod, Shared
+from mtl.joint.sampler import Sampling
+from mtl.methods import METHODS, Request
+from mtl.methods import load as load_method
+from mtl.methods.full_ft import FullFineTuningSettings
+from mtl.methods.pfeiffer import PfeifferSettings
+
+
+@dataclass(frozen=True)
+class AdapterMSettings(Sampling, PfeifferSettings):
+    """One bottleneck adapter for all tasks: ``u = U·act(D·z + c) + b`` at every site.
+
+    With D hidden and R bottleneck: D is (R,D), c (R,), U (D,R), b (D,);
+    L·(2·D·R + R + D) parameters, whatever the number of tasks (specs/composition_methods §6.2).
+    The attributes are those of ``pfeiffer`` and of :class:`Sampling`.
+    """
+
+    def __post_init__(self) -> None:
+        Sampling.__post_init__(self)
+        PfeifferSettings.__post_init__(self)
+
+
+@dataclass(frozen=True)
+class FullFTMSettings(Sampling, FullFineTuningSettings):
+    """All weights of the base, shared by all tasks (specs/composition_methods §6.2).
+
+    The attributes are those of ``full-ft`` and of :class:`Sampling`.
+    """
+
+
+def _method(name: str, single: str, settings: type, summary: str, citation: str) -> JointMethod:
+    method = METHODS.get(single)
+
+    def attach(
+        encoder: Any, tasks: Sequence[str], settings: Any, name: str, request: Request
+    ) -> Shared:
+        return Shared(method.attach(encoder, settings, name, request))
+
+    def load(encoder: Any, tasks: Sequence[str], settings: Any, name: str, folder: Path) -> Shared:
+        return Shared(load_method(encoder, method, settings, name, folder, active=True))
+
+    return JointMethod(
+        name=name,
+        settings=settings,
+        summary=summary,
+        citation=citation,
+        attach=attach,
+        load=load,
+        placement=method.placement,
+        weights=method.weights(settings()),
+        adds=method.adds,
+    )
+
+
+ADAPTER_M = _method(
+    "adapter-m",
+    "pfeiffer",
+    AdapterMSettings,
+    "one bottleneck adapter shared by all tasks, a head per task",
+    "Frohmann et al. 2024, ScaLearn, arXiv:2310.01217; spec composition §6.2",
+)
+FULL_FT_M = _method(
+    "full-ft-m",
+    "full-ft",
+    FullFTMSettings,
+    "all weights of the base trained on all tasks, a head per task",
+    "Frohmann et al. 2024, ScaLearn, arXiv:2310.01217; spec composition §6.2",
+)

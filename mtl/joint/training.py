@@ -1,0 +1,261 @@
+"""Joint runs: settings, plans, and the model with its heads, new or from an entry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mtl.backbone import build_head, load_head, save_head
+from mtl.backbone.injection import freeze
+from mtl.engine import Attachment, Group
+from mtl.engine.device import seed_everything
+from mtl.errors import RequestError, did_you_mean
+from mtl.joint.base import JOINT, JointMethod, Shared
+from mtl.joint.network import JointNetwork
+from mtl.joint.plan import JointPlan, head_folder
+from mtl.methods import Request
+from mtl.methods.base import make_settings
+from mtl.train.load import check_base
+from mtl.train.plan import Built, file_name
+from mtl.train.settings import Overrides, resolve_settings
+from mtl.train.workspace import Workspace, load_task_data
+
+if TYPE_CHECKING:
+    from mtl.backbone import Backbone
+    from mtl.backbone.heads import Head
+    from mtl.engine import RunSettings
+    from mtl.tasks import Recipe, TaskSpec
+    from mtl.zoo import Entry, Zoo
+
+ADAPTER = "joint"
+"""Name of the adapter inside the encoder and in files."""
+
+_PER_TASK = ("max_train_samples", "max_eval_samples")
+
+
+def resolve_joint(
+    method: JointMethod,
+    recipe: Recipe,
+    overrides: Overrides,
+    tasks: Sequence[str] = (),
+    task: str = "",
+) -> tuple[Any, RunSettings]:
+    """The settings of ``method`` and of a joint run over ``tasks``.
+
+    A joint run has one schedule and one model for all, so the recipe must want the same for all of
+    them; only limits on the data may differ: with ``task``, its own are in the settings returned.
+
+    Raises:
+        RequestError: as ``resolve_settings``; or the recipe wants something else of one task.
+    """
+    wanted = {name: recipe.settings(method.name, name) for name in tasks or ("",)}
+    first, values = next(iter(wanted.items()))
+    for name, other in wanted.items():
+        for key in sorted({*values, *other}):
+            plain = key.removeprefix("run.")
+            if values.get(key) != other.get(key) and plain not in {*_PER_TASK, *overrides.values}:
+                raise RequestError(
+                    f"Recipe {recipe.name!r} sets {key} of {method.name} to {values.get(key)} for "
+                    f"{first} and to {other.get(key)} for {name}. The tasks of a joint run share "
+                    f"everything but {' and '.join(_PER_TASK)}: choose one with --set {plain}=…, "
+                    "or leave the task out."
+                )
+    alike = wanted.values()
+    shared = {k: v for k, v in values.items() if all(other.get(k) == v for other in alike)}
+    return resolve_settings(
+        method.name,
+        method.settings,
+        method.defaults,
+        wanted[task] if task else shared,
+        recipe.name,
+        overrides,
+    )
+
+
+def plan_joint(
+    specs: Sequence[TaskSpec],
+    *,
+    suite: str,
+    method: str,
+    seeds: Sequence[int],
+    backbone: Backbone,
+    recipe: Recipe,
+    protocol: str,
+    overrides: Overrides,
+    workspace: Workspace,
+) -> list[JointPlan]:
+    """Plan a joint run over ``specs`` per seed.
+
+    Raises:
+        RequestError: unknown method or setting, fewer than two tasks, unusable data.
+    """
+    if len(specs) < 2:
+        raise RequestError(
+            f"A joint run needs at least two tasks, not {len(specs)}; mtl.train trains one."
+        )
+    chosen = JOINT.get(method)
+    ids = [spec.id for spec in specs]
+    method_settings, settings = resolve_joint(chosen, recipe, overrides, ids)
+    datas = {}
+    for spec in specs:
+        _, own = resolve_joint(chosen, recipe, overrides, ids, spec.id)
+        datas[spec.id] = load_task_data(spec, workspace, protocol, own)
+    width = backbone.base.hidden_size
+    return [
+        JointPlan(
+            suite=suite,
+            datas=datas,
+            selected=selected_tasks(method_settings.unselected, list(datas)),
+            backbone=backbone,
+            method=method,
+            method_settings=method_settings,
+            settings=settings,
+            seed=seed,
+            build=build_joint,
+            weights=chosen.weights,
+            placement=chosen.placement and chosen.placement(method_settings, width),
+        )
+        for seed in seeds
+    ]
+
+
+def selected_tasks(unselected: str, tasks: Sequence[str]) -> tuple[str, ...]:
+    """The tasks whose dev splits select: all but those that ``unselected`` names.
+
+    Raises:
+        RequestError: a name that is no task's id, or nothing is left.
+    """
+    from mtl.tasks import list_tasks
+
+    names = [name.strip() for name in unselected.split(",") if name.strip()]
+    known = {*tasks, *list_tasks()}
+    for name in names:
+        if name not in known:
+            guess = did_you_mean(name, known)
+            raise RequestError(
+                f"unselected={unselected!r} names {name!r}, which is no task.{guess}"
+            )
+    left = tuple(task for task in tasks if task not in names)
+    if not left:
+        raise RequestError(f"unselected={unselected!r} leaves no task that picks the best state.")
+    return left
+
+
+def build_joint(plan: JointPlan, folder: Path | None) -> Built:
+    """A fresh encoder with the plan's method and a head per task: new, or from ``folder``.
+
+    Each task starts from the head that it would start from alone with this seed.
+    """
+    method, backbone = JOINT.get(plan.method), plan.backbone
+    encoder = backbone.encoder()
+    tasks = list(plan.datas)
+    if folder is None:
+        seed_everything(plan.seed, "init")
+        request = Request(planned_steps(plan), plan.settings.head)
+        shared = method.attach(encoder, tasks, plan.method_settings, ADAPTER, request)
+        heads: dict[str, Head] = {}
+        for task, data in plan.datas.items():
+            seed_everything(plan.seed, "head")
+            outputs = data.spec.num_outputs
+            heads[task] = build_head(
+                plan.settings.head, encoder.config, outputs, pooler=backbone.pooler
+            )
+    else:
+        shared = method.load(encoder, tasks, plan.method_settings, ADAPTER, folder)
+        heads = load_heads(folder, tasks, encoder.config, backbone)
+    specs = {task: data.spec for task, data in plan.datas.items()}
+
+    def save(target: Path) -> None:
+        shared.tuned.save(target, backbone.base.id)
+        for task, head in heads.items():
+            save_head(
+                head,
+                target / head_folder(task),
+                file_name(task),
+                encoder.config,
+                kind=specs[task].kind,
+                labels=specs[task].labels,
+                model_id=backbone.base.id,
+            )
+
+    attached = attach_all(encoder, shared, heads, specs)
+    return Built(attached.network, attached, save)
+
+
+def attach_all(
+    encoder: Any, shared: Shared, heads: Mapping[str, Head], specs: Mapping[str, TaskSpec]
+) -> Attachment:
+    """Encoder, method and heads as the engine trains them."""
+    tuned = shared.tuned
+    groups = [
+        replace(group, parameters={f"{group.name}.{k}": v for k, v in group.parameters.items()})
+        for group in tuned.groups
+    ]
+    own = {
+        f"head.{task}.{key}": value
+        for task, head in heads.items()
+        for key, value in head.named_parameters()
+    }
+    groups.append(Group("head", own))
+    return Attachment(
+        JointNetwork(encoder, heads, shared.use),
+        specs,
+        groups,
+        penalties=tuned.penalties,
+        after=tuned.after,
+        plan=tuned.plan,
+        caches=tuned.caches,
+        own_loss=tuned.loss,
+        kept=(tuned.state, tuned.load_state) if tuned.state and tuned.load_state else None,
+        finishing=tuned.finish,
+    )
+
+
+def load_heads(
+    folder: Path, tasks: Sequence[str], config: Any, backbone: Backbone
+) -> dict[str, Head]:
+    """The stored heads, frozen.
+
+    Raises:
+        ZooError: a head is missing, damaged, or does not fit.
+    """
+    heads = {}
+    for task in tasks:
+        heads[task] = load_head(folder / head_folder(task), config, pooler=backbone.pooler)
+        freeze(heads[task])
+    return heads
+
+
+def load_joint(entry: Entry, zoo: Zoo, backbone: Backbone) -> Attachment:
+    """A joint entry as a frozen model: ``.logits(batch)`` answers for the batch's ``task``.
+
+    The entry's files are checked against their hashes first.
+
+    Raises:
+        RequestError: an entry of another base or kind, or an unknown method.
+        ZooError: damaged files, or weights that do not fit.
+    """
+    manifest = entry.manifest
+    if manifest.kind != "joint":
+        raise RequestError(f"{entry.ref} is of kind {manifest.kind!r}, not a joint model.")
+    check_base(entry, backbone.base)
+    zoo.load_check(entry)
+    method = JOINT.get(manifest.method)
+    settings = make_settings(manifest.method, method.settings, dict(manifest.method_settings))
+    encoder = backbone.encoder()
+    tasks = [task["id"] for task in manifest.task["tasks"]]
+    shared = method.load(encoder, tasks, settings, ADAPTER, entry.folder)
+    heads = load_heads(entry.folder, tasks, encoder.config, backbone)
+    network = JointNetwork(encoder, heads, shared.use)
+    return Attachment(network.eval(), {}, [], caches=shared.tuned.caches)
+
+
+def planned_steps(plan: JointPlan) -> int:
+    """Optimiser steps of the run's (first) stage."""
+    settings = plan.settings
+    if settings.max_steps:
+        return settings.max_steps
+    rows = sum(data.sizes["train"] for data in plan.datas.values())
+    return settings.epochs * -(-rows // settings.batch_size)

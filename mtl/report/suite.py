@@ -1,0 +1,308 @@
+"""Methods side by side on a whole suite: single adapters, two-stage compositions, joint models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from mtl.report.stats import Interval, mean_interval
+
+if TYPE_CHECKING:
+    from mtl.zoo import Entry
+
+KINDS = {"adapter": "one adapter per task", "composition": "two-stage", "joint": "joint"}
+_BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F16": 16, "BF16": 16, "I16": 16, "I32": 32, "F32": 32}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a method reached on one task: its mean over ``seeds``, trained on ``data``."""
+
+    mean: float
+    seeds: tuple[int, ...]
+    data: str
+
+
+@dataclass(frozen=True)
+class SuiteRow:
+    """One method on a suite.
+
+    Attributes:
+        scores: task id → cell; tasks without a run, or without a defined score, are not in it.
+        average: unweighted mean over all tasks of the table, None unless all are there. An interval
+            over seeds where all tasks have the same ones.
+        trainable: parameters trained per task: by a run of its own, or a joint run's share.
+        stored: 32-bit numbers kept per task, heads included (a mask's bit is 1/32). Sources that
+            several compositions share count once over all tasks.
+        steps: optimiser steps behind the row, all tasks together, mean over seeds; those of a
+            composition's sources stand in ``source_steps``, None where a source is not in the zoo.
+    """
+
+    kind: str
+    method: str
+    scores: Mapping[str, Cell]
+    average: Interval | None
+    trainable: float
+    stored: float | None
+    steps: float
+    source_steps: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **self.__dict__,
+            "scores": {task: cell.__dict__ for task, cell in self.scores.items()},
+            "average": self.average.to_dict() if self.average else None,
+        }
+
+
+@dataclass(frozen=True)
+class SuiteTable:
+    """The rows of one suite and base; ``notes`` say what is not comparable in them."""
+
+    suite: str
+    base: str
+    tasks: tuple[str, ...]
+    rows: tuple[SuiteRow, ...]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**self.__dict__, "rows": [row.to_dict() for row in self.rows]}
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One entry's answer for one task."""
+
+    entry: Entry
+    task: str
+    score: float | None
+    data: str
+
+
+def suite_tables(entries: Sequence[Entry], zoo: Sequence[Entry] = ()) -> list[SuiteTable]:
+    """A table per suite and base of ``entries``.
+
+    Runs belong to one row when kind, method and the method's settings agree (and how many sources
+    of which methods, or which tasks, where there are such). Recipes may set the run itself for each
+    task, so of several run settings or data of one task, the one with most seeds is shown, and a
+    note says so.
+
+    Args:
+        zoo: where sources are looked up by digest, beside ``entries``.
+    """
+    places: dict[tuple[str, str], list[Entry]] = {}
+    for entry in entries:
+        manifest = entry.manifest
+        base = f"{manifest.base['id']} {manifest.base['fingerprint'][:8]}"
+        places.setdefault((manifest.suite, base), []).append(entry)
+    known = {entry.digest: entry for entry in [*zoo, *entries]}
+    return [_table(suite, base, found, known) for (suite, base), found in sorted(places.items())]
+
+
+def _table(
+    suite: str, base: str, entries: Sequence[Entry], known: Mapping[str, Entry]
+) -> SuiteTable:
+    groups: dict[tuple[str, ...], list[_Run]] = {}
+    for entry in entries:
+        groups.setdefault(_row_of(entry), []).extend(_runs(entry))
+    tasks = sorted({run.task for runs in groups.values() for run in runs})
+    notes: list[str] = []
+    rows = [_row(runs, tasks, known, notes) for _, runs in sorted(groups.items())]
+    rows.sort(key=lambda row: list(KINDS).index(row.kind))
+    for task in tasks:
+        if len({row.scores[task].data for row in rows if task in row.scores}) > 1:
+            notes.append(f"{task}: the rows trained or were tested on different data")
+    return SuiteTable(suite, base, tuple(tasks), tuple(rows), tuple(notes))
+
+
+def _row_of(entry: Entry) -> tuple[str, ...]:
+    """What the runs of one row have in common."""
+    from mtl.files import canonical_json
+
+    manifest = entry.manifest
+    found = [manifest.kind, manifest.method, canonical_json(manifest.method_settings)]
+    if manifest.kind == "composition":
+        found += [str(len(manifest.parents)), *sorted({p["method"] for p in manifest.parents})]
+    if manifest.kind == "joint":
+        found += [task["id"] for task in manifest.task["tasks"]]
+        found.append(canonical_json(manifest.run_settings))
+    return tuple(found)
+
+
+def _runs(entry: Entry) -> list[_Run]:
+    manifest = entry.manifest
+    if manifest.kind != "joint":
+        test = manifest.headline() or {"value": None}
+        data = manifest.data["fingerprint"]
+        return [_Run(entry, manifest.task["id"], test["value"], data)]
+    runs = []
+    for task in manifest.task["tasks"]:
+        test = manifest.metrics["test"].get(f"{task['id']}/{task['headline']}", {"value": None})
+        data = manifest.data["tasks"][task["id"]]["fingerprint"]
+        runs.append(_Run(entry, task["id"], test["value"], data))
+    return runs
+
+
+def _row(
+    runs: Sequence[_Run], tasks: Sequence[str], known: Mapping[str, Entry], notes: list[str]
+) -> SuiteRow:
+    manifest = runs[0].entry.manifest
+    shown = {}
+    for task in tasks:
+        found = [run for run in runs if run.task == task]
+        if found:
+            shown[task] = _shown(task, found, manifest.method, notes)
+    scores = {}
+    for task, found in shown.items():
+        values = {run.entry.manifest.seed: run.score for run in found if run.score is not None}
+        if values:
+            mean = sum(values.values()) / len(values)
+            scores[task] = Cell(mean, tuple(sorted(values)), found[0].data)
+    chosen = {run.entry.digest: run.entry for found in shown.values() for run in found}
+    joint = manifest.kind == "joint"
+    share = len(shown) if joint else 1
+    per_task = [_mean([_trainable(run.entry) for run in found]) for found in shown.values()]
+    steps = [_mean([run.entry.manifest.training["steps"] for run in f]) for f in shown.values()]
+    sources = {p["digest"]: known.get(p["digest"]) for e in chosen.values() for p in _parents(e)}
+    return SuiteRow(
+        kind=manifest.kind,
+        method=manifest.method + (f" (K={len(manifest.parents)})" if manifest.parents else ""),
+        scores=scores,
+        average=_average(scores, shown, tasks),
+        trainable=_mean(per_task) / share,
+        stored=_stored(shown, sources, joint=joint),
+        steps=steps[0] if joint else sum(steps),
+        source_steps=_source_steps(sources),
+    )
+
+
+def _shown(task: str, runs: Sequence[_Run], method: str, notes: list[str]) -> list[_Run]:
+    """Of several settings or data of one task, the one with most seeds, then the newest."""
+    from mtl.files import canonical_json
+
+    variants: dict[tuple[str, ...], list[_Run]] = {}
+    for run in runs:
+        manifest = run.entry.manifest
+        sources = [parent["digest"] for parent in manifest.parents]
+        key = (run.data, canonical_json(manifest.run_settings), *sources)
+        variants.setdefault(key, []).append(run)
+    if len(variants) > 1:
+        notes.append(
+            f"{task}, {method}: {len(variants)} variants (run settings, data or sources); the one "
+            "with most seeds is shown"
+        )
+    return max(
+        variants.values(), key=lambda found: (len(found), max(_created(run) for run in found))
+    )
+
+
+def _average(
+    scores: Mapping[str, Cell], shown: Mapping[str, Sequence[_Run]], tasks: Sequence[str]
+) -> Interval | None:
+    if len(scores) != len(tasks):
+        return None
+    seeds = {cell.seeds for cell in scores.values()}
+    if len(seeds) > 1:
+        mean = _mean([cell.mean for cell in scores.values()])
+        return Interval(mean, None, None, min(len(found) for found in seeds))
+    by_seed: dict[int, list[float]] = {}
+    for found in shown.values():
+        for run in found:
+            if run.score is not None:
+                by_seed.setdefault(run.entry.manifest.seed, []).append(run.score)
+    return mean_interval([_mean(values) for _, values in sorted(by_seed.items())])
+
+
+def _stored(
+    shown: Mapping[str, Sequence[_Run]], sources: Mapping[str, Entry | None], *, joint: bool
+) -> float | None:
+    own = [stored_numbers(found[0].entry) for found in shown.values()]
+    shared = [None if entry is None else stored_numbers(entry) for entry in sources.values()]
+    everything = own[:1] if joint else [*own, *shared]
+    if any(size is None for size in everything):
+        return None
+    return sum(size for size in everything if size is not None) / len(shown)
+
+
+def stored_numbers(entry: Entry) -> float | None:
+    """32-bit numbers in an entry's weights, head included; None where a file cannot be read.
+
+    Predictions and the attention maps that a fusion keeps for its heat map are no weights.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    bits = 0
+    for name in entry.files:
+        if not name.endswith(".safetensors") or name.startswith("predictions"):
+            continue
+        try:
+            with safe_open(entry.folder / name, framework="np") as stream:
+                for key in stream.keys():  # noqa: SIM118
+                    if not key.startswith("attention."):
+                        part = stream.get_slice(key)
+                        bits += prod(part.get_shape()) * _BITS.get(part.get_dtype(), 64)
+        except (OSError, SafetensorError, ValueError):
+            return None
+    return bits / 32
+
+
+def _source_steps(sources: Mapping[str, Entry | None]) -> float | None:
+    found = list(sources.values())
+    if any(entry is None for entry in found):
+        return None
+    return float(sum(e.manifest.training["steps"] for e in found if e is not None))
+
+
+def _parents(entry: Entry) -> Sequence[Mapping[str, Any]]:
+    return entry.manifest.parents
+
+
+def _trainable(entry: Entry) -> int:
+    return int(entry.manifest.training["trainable_parameters"])
+
+
+def _created(run: _Run) -> str:
+    return run.entry.manifest.created
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def render_suite(table: SuiteTable) -> str:
+    """The table as plain text, one method a row."""
+    from tabulate import tabulate
+
+    names = [task.rpartition("/")[2] for task in table.tasks]
+    headers = names if len(set(names)) == len(names) else list(table.tasks)
+    lines = []
+    for row in table.rows:
+        seeds = {len(cell.seeds) for cell in row.scores.values()}
+        sources = "" if not row.source_steps else f" + {row.source_steps:,.0f} of sources"
+        lines.append(
+            [
+                row.method,
+                KINDS[row.kind],
+                *(f"{row.scores[t].mean:.4f}" if t in row.scores else "–" for t in table.tasks),
+                "–" if row.average is None else _interval(row.average),
+                f"{row.trainable:,.0f}",
+                "–" if row.stored is None else f"{row.stored:,.0f}",
+                f"{row.steps:,.0f}" + ("" if row.source_steps is not None else " + ?") + sources,
+                " to ".join(str(n) for n in sorted({min(seeds), max(seeds)})) if seeds else "–",
+            ]
+        )
+    head = ["method", "", *headers, "average", "trained/task", "stored/task", "steps", "seeds"]
+    text = tabulate(lines, headers=head, disable_numparse=True)
+    notes = "".join(f"\nnote: {note}" for note in table.notes)
+    return (
+        f"Suite {table.suite}, base {table.base}: test score per task, mean over seeds\n\n"
+        f"{text}\n\n"
+        "trained/task: parameters trained, a joint run's shared by its tasks; stored/task: 32-bit "
+        "numbers kept, sources\nonce for all tasks; steps: of all tasks together." + notes
+    )
+
+
+def _interval(value: Interval) -> str:
+    return f"{value.mean:.4f}" + ("" if value.half is None else f" ± {value.half:.4f}")

@@ -1,0 +1,316 @@
+"""Reading files that a stranger may have written: JSON and the headers of safetensors.
+
+Nothing here trusts a size, a name, a number or a nesting depth that a file declares. Whatever is
+wrong with a file ends in one :class:`ZooError` that names the file and what is wrong, before memory
+is taken for what it declares.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import stat
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mtl.errors import ZooError
+from mtl.limits import Limits, current
+
+WIDTHS = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1,
+    "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
+    "U32": 4, "I32": 4, "F32": 4,
+    "U64": 8, "I64": 8, "F64": 8,
+}  # fmt: skip
+"""Bytes per element of the types that a safetensors file of ours, or of ``adapters``, can hold."""
+
+_DIGITS = 40
+"""Longest integer in JSON: beyond every count, and still a number for float arithmetic."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class _RefusedError(ValueError):
+    """Well-formed JSON that is not taken all the same."""
+
+
+def open_regular(path: Path, where: str, *, follow: bool = False) -> BinaryIO:
+    """Open a regular file for reading: no link, no pipe that would block, no device.
+
+    Args:
+        where: how messages name the file.
+        follow: allow ``path`` itself to be a symbolic link (a cache of the Hub has such).
+
+    Raises:
+        FileNotFoundError: there is none.
+        ZooError: it is something else, or the system refuses.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    if not follow:
+        flags |= getattr(os, "O_NOFOLLOW", 0)
+    try:
+        if not follow and path.is_symlink():
+            raise ZooError(f"{where} is a symbolic link; it is not followed.")
+        handle = os.open(path, flags)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        raise ZooError(f"{where} cannot be read: {_reason(error)}.") from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise ZooError(f"{where} is not a regular file.")
+    return os.fdopen(handle, "rb")
+
+
+def load_json(path: Path, where: str, limits: Limits | None = None, *, follow: bool = False) -> Any:
+    """The value in the JSON file ``path``, read within ``limits``; see :func:`parse_json`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ZooError: anything else that is wrong with it.
+    """
+    limits = limits or current()
+    with open_regular(path, where, follow=follow) as stream:
+        try:
+            data = stream.read(limits.json_bytes + 1)
+        except OSError as error:
+            raise ZooError(f"{where} cannot be read: {_reason(error)}.") from error
+    return parse_json(data, where, limits)
+
+
+def parse_json(data: bytes, where: str, limits: Limits | None = None) -> Any:
+    """The value of ``data``: UTF-8, one JSON text, bounded in size, depth and number of values.
+
+    Refused although Python would take them: a key that an object has twice, NaN and infinite
+    numbers, integers of more than 40 digits, and halves of surrogate pairs, which no file can hold.
+
+    Raises:
+        ZooError: says what is wrong.
+    """
+    limits = limits or current()
+    if len(data) > limits.json_bytes:
+        raise ZooError(f"{where} has more than {limits.json_bytes} bytes (limit json_bytes).")
+    if sum(map(data.count, (b",", b"[", b"{"))) > limits.json_values:
+        raise ZooError(f"{where} holds more than {limits.json_values} values (limit json_values).")
+    try:
+        value = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_constant=_constant,
+            parse_float=_float,
+            parse_int=_int,
+        )
+        if b"\\u" in data and _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
+            raise _RefusedError("it holds half of a surrogate pair, which is no text")
+        deep = _depth_beyond(value, limits.json_depth)
+    except RecursionError:
+        deep = True
+    except ValueError as error:  # no UTF-8, no JSON, or one of the refusals
+        raise ZooError(f"{where} cannot be read as JSON: {error}.") from error
+    if deep:
+        raise ZooError(f"{where} is nested deeper than {limits.json_depth} (limit json_depth).")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise _RefusedError(f"the key {twice[:60]!r} is there twice")
+    return value
+
+
+def _constant(name: str) -> Any:
+    raise _RefusedError(f"{name} is not JSON")
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise _RefusedError(f"{text[:40]} is beyond every floating-point number")
+    return value
+
+
+def _int(text: str) -> int:
+    if len(text) > _DIGITS:
+        raise _RefusedError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def _depth_beyond(value: Any, depth: int) -> bool:
+    """Whether containers lie deeper inside each other than ``depth``; level by level."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(depth):
+        level = [
+            item
+            for container in level
+            for item in (container.values() if isinstance(container, dict) else container)
+            if isinstance(item, dict | list)
+        ]
+        if not level:
+            return False
+    return bool(level)
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor of a header: type, shape, and where its bytes lie after the header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of a safetensors file, checked.
+
+    Attributes:
+        tensors: by name, in the order of the file's bytes.
+        metadata: text by text.
+        start: where the bytes of the tensors begin in the file.
+    """
+
+    tensors: dict[str, TensorInfo]
+    metadata: dict[str, str]
+    start: int
+
+
+def read_header(
+    path: Path, where: str, limits: Limits | None = None, *, follow: bool = False
+) -> Header:
+    """The header of the safetensors file ``path``; none of its tensors is read.
+
+    Every byte after the header belongs to exactly one tensor, of the size that its type and shape
+    need: nothing overlaps, nothing is left over, nothing lies outside the file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ZooError: anything else that is wrong with it.
+    """
+    limits = limits or current()
+    with open_regular(path, where, follow=follow) as stream:
+        try:
+            size = os.fstat(stream.fileno()).st_size
+            head = stream.read(8)
+            if len(head) < 8:
+                raise ZooError(f"{where} has {size} bytes; a safetensors file has 8 or more.")
+            (length,) = struct.unpack("<Q", head)
+            if length > limits.header_bytes:
+                raise ZooError(
+                    f"{where} declares a header of {length} bytes, at most {limits.header_bytes} "
+                    "are read (limit header_bytes)."
+                )
+            if length > size - 8:
+                raise ZooError(
+                    f"{where} declares a header of {length} bytes and has {size - 8} after the "
+                    "first 8: it was cut, or it is no safetensors file."
+                )
+            text = stream.read(length)
+        except OSError as error:
+            raise ZooError(f"{where} cannot be read: {_reason(error)}.") from error
+    return parse_header(text, size - 8 - length, where, limits)
+
+
+def parse_header(text: bytes, rest: int, where: str, limits: Limits | None = None) -> Header:
+    """The header ``text`` of a file with ``rest`` bytes after it. Raises as :func:`read_header`.
+
+    A client can fetch the first bytes of a remote file and look at them here before the others.
+    """
+    limits = limits or current()
+    bounds = Limits(
+        **{**vars(limits), "json_bytes": limits.header_bytes, "json_values": 16 * limits.tensors}
+    )
+    value = parse_json(text.rstrip(b" "), f"the header of {where}", bounds)
+    if not isinstance(value, dict):
+        raise ZooError(f"{where}: its header is {_show(value)}, not an object.")
+    metadata = value.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(
+        isinstance(item, str) and len(key) <= limits.name_length for key, item in metadata.items()
+    ):
+        raise ZooError(f"{where}: its __metadata__ is no object of texts.")
+    if len(value) > limits.tensors:
+        raise ZooError(f"{where} has {len(value)} tensors, at most {limits.tensors} are read.")
+    tensors = {name: _tensor(name, item, where, limits) for name, item in value.items()}
+    ordered = dict(sorted(tensors.items(), key=lambda pair: (pair[1].begin, pair[1].end)))
+    _check_places(ordered, rest, where)
+    return Header(ordered, metadata, 8 + len(text))
+
+
+def _tensor(name: str, value: Any, where: str, limits: Limits) -> TensorInfo:
+    place = f"{where}: tensor {_show(name)}"
+    if not name or len(name) > limits.name_length or not name.isprintable():
+        raise ZooError(f"{place}: no name of a tensor (empty, too long, or unprintable).")
+    if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
+        raise ZooError(f"{place}: expected dtype, shape and data_offsets, found {_show(value)}.")
+    dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in WIDTHS:
+        raise ZooError(f"{place}: unknown dtype {_show(dtype)}.")
+    if not _counts(shape) or len(shape) > limits.rank:
+        raise ZooError(f"{place}: {_show(shape)} is no shape of at most {limits.rank} axes.")
+    if not _counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise ZooError(f"{place}: {_show(offsets)} are no offsets.")
+    needed, declared = math.prod(shape) * WIDTHS[dtype], offsets[1] - offsets[0]
+    if needed != declared:
+        raise ZooError(
+            f"{place}: {dtype} of shape {_show(tuple(shape))} needs {_show(needed)} bytes, its "
+            f"offsets give {_show(declared)}."
+        )
+    return TensorInfo(dtype, tuple(shape), *offsets)
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+
+
+def _check_places(tensors: dict[str, TensorInfo], rest: int, where: str) -> None:
+    """Side by side from 0 to the end of the file."""
+    first = next(iter(tensors.values()), None)
+    if first is not None and first.begin != 0:
+        raise ZooError(f"{where}: the first {_show(first.begin)} bytes belong to no tensor.")
+    for (name, one), (other, two) in pairwise(tensors.items()):
+        if one.end != two.begin:
+            what = "overlap" if two.begin < one.end else "leave bytes between them"
+            raise ZooError(f"{where}: the tensors {_show(name)} and {_show(other)} {what}.")
+    end = max((info.end for info in tensors.values()), default=0)
+    if end != rest:
+        raise ZooError(
+            f"{where}: its tensors need {_show(end)} bytes, the file has {rest} for them: it was "
+            "cut, or something is hidden behind them."
+        )
+
+
+def pieces(
+    path: Path, header: Header, where: str, size: int = 1 << 22
+) -> Iterator[tuple[str, bytes]]:
+    """The bytes of the tensors as (name, up to ``size`` bytes), in the order of the file.
+
+    Raises:
+        ZooError: the file became shorter, or the system refuses.
+    """
+    with open_regular(path, where) as stream:
+        stream.seek(header.start)
+        for name, info in header.tensors.items():
+            left = info.end - info.begin
+            while left:
+                data = stream.read(min(size, left))
+                if not data:
+                    raise ZooError(f"{where} was cut while it was read.")
+                left -= len(data)
+                yield name, data
+
+
+def _show(value: Any) -> str:
+    text = repr(value) if not isinstance(value, dict | list) else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

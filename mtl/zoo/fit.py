@@ -1,0 +1,158 @@
+"""Whether the files of an entry fit what its manifest says about base, task and parents.
+
+Hashes say that a file is the one that was stored; a stranger writes manifest *and* files. So the
+shapes that a loader will meet are compared with the manifest before any module is built for them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mtl.zoo.manifest import Manifest
+from mtl.zoo.problem import Problem
+from mtl.zoo.schema import show
+
+Shapes = Mapping[str, tuple[str, tuple[int, ...]]]
+"""Tensor → dtype and shape."""
+
+ADAPTER, HEAD = "adapter_config.json", "head_config.json"
+FLOATS = {"F16", "BF16", "F32", "F64"}
+WEIGHTS = (
+    "adapter.safetensors", "adapter_model.safetensors", "delta.safetensors",
+    "composition.safetensors",
+)  # fmt: skip
+LAYER = re.compile(r"(?:^|\.)(?:layers?|h|block)\.([0-9]+)\.")
+_OMEGA = re.compile(r"omega\.[A-Za-z0-9_.]+")
+_OWN = re.compile(r"mtl_[a-z0-9_]{1,60}")
+STOCK = {"lora", "prefix_tuning", "prompt_tuning", "reft", "union"}
+"""Architectures that ``adapters`` knows, beside None, its bottleneck. Ours begin with ``mtl_``."""
+
+_CODE_KEYS = {
+    "auto_map", "custom_pipelines", "custom_pipeline", "trust_remote_code", "custom_code",
+    "code_revision", "_target_", "class_path", "__reduce__", "__class__", "_partial_", "py_file",
+}  # fmt: skip
+
+
+def is_predictions(name: str) -> bool:
+    """Whether the file ``name`` of an entry holds predictions, not weights."""
+    return name == "predictions.safetensors" or name.startswith("predictions/")
+
+
+def asks_for_code(value: Any) -> str | None:
+    """The first key anywhere in a config that some loader takes as an order to import, or None."""
+    todo = [value]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, dict):
+            for key, inner in item.items():
+                # "trust_remote_code": false orders nothing
+                if key in _CODE_KEYS and inner not in (None, False, {}, []):
+                    return str(key)
+                # peft names the library that its automatic classes import
+                if key == "parent_library" and not str(inner).startswith("transformers."):
+                    return str(key)
+            todo += item.values()
+        elif isinstance(item, list):
+            todo += item
+    return None
+
+
+def config_problems(name: str, value: Any, manifest: Manifest | None) -> Iterator[Problem]:
+    """Problems of a config file: what it asks for, and how it fits the manifest."""
+    key = asks_for_code(value)
+    if key:
+        yield Problem("config", name, f"asks for code ({key!r}); nothing is ever executed.", "")
+    base = name.rpartition("/")[2]
+    if base not in {ADAPTER, HEAD}:
+        return
+    if not isinstance(value, dict) or not isinstance(value.get("config", {}), dict):
+        yield Problem("config", name, f"is {show(value)}, not a config.", "")
+        return
+    config = value.get("config", {})
+    if base == ADAPTER:
+        architecture = config.get("architecture")
+        known = architecture is None or (
+            isinstance(architecture, str)
+            and (architecture in STOCK or _OWN.fullmatch(architecture) is not None)
+        )
+        if not known:
+            yield Problem(
+                "config", name, f"is of the unknown architecture {show(architecture)}.", ""
+            )
+    if manifest is None:
+        return
+    wanted = {"hidden_size": manifest.base["hidden_size"], "model_type": manifest.base["type"]}
+    for what, expected in wanted.items():
+        if value.get(what, expected) != expected:
+            yield Problem(
+                "fit",
+                name,
+                f"says {what} {show(value[what])}, the manifest's base has {show(expected)}.",
+                "",
+            )
+
+
+def tensor_problems(
+    name: str, shapes: Shapes, manifest: Manifest, configs: Mapping[str, Any]
+) -> Iterator[Problem]:
+    """Problems of one safetensors file of an entry against its manifest and head config."""
+    base = name.rpartition("/")[2]
+    if is_predictions(name):
+        yield from _predictions(name, shapes)
+        return
+    for tensor, (dtype, shape) in shapes.items():
+        index = tensor.endswith("#index")
+        if base in {*WEIGHTS, "model_head.safetensors"} and (
+            dtype != "I64" if index else dtype not in FLOATS | {"BOOL", "U8"}
+        ):
+            yield Problem("fit", name, f"{show(tensor)} is {dtype}: weights are floats.", "")
+        found = LAYER.search(tensor)
+        if found and (len(found[1]) > 6 or int(found[1]) >= manifest.base["layers"]):
+            yield Problem(
+                "fit",
+                name,
+                f"{show(tensor)} is of layer {found[1][:20]}; the base has "
+                f"{manifest.base['layers']} layers.",
+                "",
+            )
+        if base == "composition.safetensors" and _OMEGA.fullmatch(tensor):
+            sources = len(manifest.parents)
+            if shape[:1] != (sources,):
+                message = f"{show(tensor)} has the shape {shape}; there are {sources} parents."
+                yield Problem("fit", name, message, "")
+    if base == "model_head.safetensors":
+        yield from _head(name, shapes, manifest, configs.get(name.replace(base, HEAD)))
+
+
+def _head(name: str, shapes: Shapes, manifest: Manifest, config: Any) -> Iterator[Problem]:
+    matrices = {key: shape for key, (_, shape) in shapes.items() if len(shape) == 2}
+    hidden = manifest.base["hidden_size"]
+    for key, shape in matrices.items():
+        if shape[1] != hidden:
+            message = f"{show(key)} has the shape {shape}; its input is {hidden} wide."
+            yield Problem("fit", name, message, "")
+    outputs = manifest.task["num_outputs"]
+    widths = {shape[0] for shape in matrices.values()}
+    if outputs is not None and matrices and outputs not in widths:
+        message = f"no layer gives the {show(outputs)} outputs that the manifest's task has."
+        yield Problem("fit", name, message, "")
+    declared = config.get("config", {}).get("num_labels") if isinstance(config, dict) else None
+    if declared is not None and matrices and (type(declared) is not int or declared not in widths):
+        message = f"{HEAD} declares {show(declared)} outputs, no layer of the head has them."
+        yield Problem("fit", name, message, "")
+
+
+def _predictions(name: str, shapes: Shapes) -> Iterator[Problem]:
+    wanted = {"row", "label", "prediction", "scores"}
+    if set(shapes) != wanted:
+        message = f"holds {show(sorted(shapes))}; predictions have {sorted(wanted)}."
+        yield Problem("fit", name, message, "")
+        return
+    rows = shapes["row"][1][:1]
+    for key, (dtype, shape) in shapes.items():
+        allowed = {"row": {"I64"}, "scores": {"F32"}}.get(key, {"I64", "F32"})
+        if dtype not in allowed or shape[:1] != rows or len(shape) > 2:
+            message = f"{key} is {dtype} of shape {shape}; the rows are {rows}."
+            yield Problem("fit", name, message, "")

@@ -1,0 +1,200 @@
+"""What a listing needs of an entry, and the index that remembers it between commands.
+
+Reading and checking ten thousand manifests takes seconds. What a listing needs of them is kept in
+the cache folder, one file per zoo, and holds as long as the ``manifest.json`` was not touched (its
+times, size and inode). The index is never in the zoo: a zoo from a stranger brings none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from mtl.errors import MtlError
+from mtl.files import sha256_bytes, sha256_json, write_bytes
+from mtl.zoo.fit import is_predictions
+from mtl.zoo.manifest import Recorded
+from mtl.zoo.names import TENSOR_SUFFIX
+
+Mark = tuple[int, int, int, int]
+"""Times, size and inode of a ``manifest.json``: equal as long as nobody wrote it."""
+
+VERSION = 1
+WORTH_WRITING = 64
+"""The index is written when so many summaries are new: fewer are read again in no time."""
+
+_LOG = logging.getLogger("mtl.zoo")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One line of a listing.
+
+    Attributes:
+        task, name, suite: as the manifest's task section says.
+        base, fingerprint: id of the base, and the fingerprint of its weights.
+        metric, value, stderr, n: the headline on the test split.
+        weights: sha256 over the hashes of all tensor files but the predictions.
+        settings: sha256 over what was asked for: base, task, data, method, settings, seed, sources.
+        parents: (digest, reference) of every source.
+        schema_version: that of the file.
+    """
+
+    ref: str
+    digest: str
+    kind: str
+    task: str
+    name: str
+    suite: str
+    method: str
+    seed: int
+    base: str
+    fingerprint: str
+    runhash: str
+    metric: str | None
+    value: float | None
+    stderr: float | None
+    n: int | None
+    parameters: int
+    verified: bool
+    created: str
+    weights: str
+    settings: str
+    parents: tuple[tuple[str, str], ...]
+    schema_version: int
+
+
+def summarise(ref: str, recorded: Recorded) -> Summary:
+    """The summary of a manifest as read."""
+    manifest = recorded.manifest
+    test = manifest.headline() or {"value": None, "stderr": None, "n": None}
+    tensors = {
+        name: item["sha256"]
+        for name, item in recorded.files.items()
+        if name.endswith(TENSOR_SUFFIX) and not is_predictions(name)
+    }
+    asked = {
+        key: getattr(manifest, key)
+        for key in ("kind", "method", "method_settings", "run_settings", "seed", "placement")
+    }
+    parents = tuple((parent["digest"], parent["ref"]) for parent in manifest.parents)
+    return Summary(
+        ref=ref,
+        digest=recorded.digest,
+        kind=manifest.kind,
+        task=manifest.task["id"],
+        name=manifest.task["name"],
+        suite=manifest.suite,
+        method=manifest.method,
+        seed=manifest.seed,
+        base=manifest.base["id"],
+        fingerprint=manifest.base["fingerprint"],
+        runhash=manifest.runhash,
+        metric=manifest.task["headline"],
+        value=test["value"],
+        stderr=test["stderr"],
+        n=test["n"],
+        parameters=manifest.training["trainable_parameters"],
+        verified=manifest.verified is not None,
+        created=manifest.created,
+        weights=sha256_json(tensors),
+        settings=sha256_json(
+            {
+                **asked,
+                "base": manifest.base["fingerprint"],
+                "task": manifest.task["id"],
+                "data": manifest.data["fingerprint"],
+                "parents": [digest for digest, _ in parents],
+            }
+        ),
+        parents=parents,
+        schema_version=recorded.schema_version,
+    )
+
+
+def mark_of(found: os.stat_result) -> Mark:
+    """What changes when a file is written."""
+    return (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
+
+
+def index_folder() -> Path | None:
+    """``$MTL_CACHE/zoo``, or None where there is no home for it."""
+    try:
+        cache = os.environ.get("MTL_CACHE") or Path.home() / ".cache" / "mtl"
+    except RuntimeError:  # a user without a home
+        return None
+    return Path(cache) / "zoo"
+
+
+class Index:
+    """Summaries of one zoo by reference, each with the mark of the manifest it was made from."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = str(root)
+        self._rows: dict[str, tuple[Mark, Summary]] | None = None
+        self._new = 0
+
+    def get(self, ref: str, mark: Mark) -> Summary | None:
+        """The summary of ``ref`` if its manifest is still the one it was made from."""
+        known = self._load().get(ref)
+        return known[1] if known is not None and known[0] == mark else None
+
+    def put(self, ref: str, mark: Mark, summary: Summary) -> None:
+        self._load()[ref] = (mark, summary)
+        self._new += 1
+
+    def keep(self, refs: Iterable[str]) -> None:
+        """Forget all but ``refs``, and write the index if enough is new."""
+        rows = self._load()
+        there = set(refs)
+        gone = [ref for ref in rows if ref not in there]
+        for ref in gone:
+            del rows[ref]
+        if self._new + len(gone) >= WORTH_WRITING:
+            self._write()
+            self._new = 0
+
+    def _path(self) -> Path | None:
+        folder = index_folder()
+        return folder / f"{sha256_bytes(self._root.encode())[:16]}.json" if folder else None
+
+    def _load(self) -> dict[str, tuple[Mark, Summary]]:
+        if self._rows is None:
+            self._rows = {}
+            path = self._path()
+            if path is not None:
+                # Our own file in the user's cache. Damaged, of another version, or not there: the
+                # manifests are read, which costs only time.
+                with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+                    value = json.loads(path.read_bytes())
+                    if value["version"] == VERSION and value["fields"] == _FIELDS:
+                        self._rows = {
+                            row[1][0]: (tuple(row[0]), _row(row[1])) for row in value["rows"]
+                        }
+        return self._rows
+
+    def _write(self) -> None:
+        path = self._path()
+        if path is None:
+            return
+        rows: list[Any] = [[mark, astuple(summary)] for mark, summary in self._load().values()]
+        value = {"version": VERSION, "root": self._root, "fields": _FIELDS, "rows": rows}
+        try:
+            write_bytes(path, json.dumps(value, separators=(",", ":")).encode())
+        except MtlError as error:
+            _LOG.info("The zoo's index is not kept: %s", error)
+
+
+_FIELDS = [item.name for item in fields(Summary)]
+_PARENTS = _FIELDS.index("parents")
+
+
+def _row(values: list[Any]) -> Summary:
+    values[_PARENTS] = tuple((digest, ref) for digest, ref in values[_PARENTS])
+    return Summary(*values)

@@ -1,0 +1,105 @@
+"""``mtl.zoo verify``: an entry answers today as it says it did, or the difference is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cli_bench import TARGET, entries, mtl, refused
+from safetensors.numpy import load_file, save_file
+
+from mtl.zoo import Manifest, open_zoo
+from mtl.zoo.check import file_table
+from mtl.zoo.manifest import record
+
+
+def reseal(folder: Path, **changes: Any) -> None:
+    """What somebody who wants to look better would do: change, and make all hashes right."""
+    value = {**json.loads((folder / "manifest.json").read_text()), **changes}
+    described = Manifest.from_dict({k: v for k, v in value.items() if k not in {"digest", "files"}})
+    (folder / "manifest.json").write_text(json.dumps(record(described, file_table(folder, "x"))))
+
+
+def test_adapters_and_compositions_are_what_they_say(stocked: Path) -> None:
+    assert mtl("compose", "--target", TARGET, "--max-steps", "3").code == 0
+    refs = [path.relative_to(stocked).as_posix() for path in entries(stocked)]
+    before = {entry.ref: entry.digest for entry in open_zoo(stocked).entries()}
+    said = mtl("zoo", "verify", *refs, "--tolerance", "0", "--json")
+    assert said.code == 0, said
+    rows = said.json["verified"]
+    assert len(rows) == 4
+    for row in rows:
+        assert row["good"]
+        assert row["max_logit_difference"] == 0
+        assert row["equal_predictions"] == 1
+        assert row["n"] == 40
+        assert all(pair["stored"] == pair["again"] for pair in row["metrics"]["test"].values())
+    after = open_zoo(stocked).entries()
+    assert {entry.ref: entry.digest for entry in after} == before
+    assert all("created" in entry.manifest.verified for entry in after)
+    assert open_zoo(stocked).fsck() == []
+    said = mtl("zoo", "verify", refs[0])
+    assert "1 of 1 entries are what they say" in said.out
+
+
+def test_better_metrics_than_the_predictions_give(stocked: Path) -> None:
+    folder = next(path for path in entries(stocked) if "mood" in str(path))
+    metrics = json.loads((folder / "manifest.json").read_text())["metrics"]
+    metrics["test"]["accuracy"]["value"] = 0.123
+    reseal(folder, metrics=metrics)
+    said = mtl("zoo", "verify", "mood/pfeiffer/seed0")
+    assert said.code == 1
+    assert "its manifest says 0.123000" in said.out
+    assert "0 of 1 entries" in said.out
+
+
+def test_other_weights_under_the_same_predictions(stocked: Path) -> None:
+    folder = next(path for path in entries(stocked) if "mood" in str(path))
+    path = folder / "model_head.safetensors"
+    tensors = {name: value + 1 for name, value in load_file(path).items()}
+    save_file(tensors, path)
+    verified = json.loads((folder / "manifest.json").read_text())["verified"]
+    reseal(folder)
+    said = mtl("zoo", "verify", "mood/pfeiffer/seed0", "--json")
+    assert said.code == 1
+    (row,) = said.json["verified"]
+    assert row["max_logit_difference"] > 0.1
+    assert "scores differ" in row["problems"][0]
+    assert json.loads((folder / "manifest.json").read_text())["verified"] == verified
+
+
+def test_predictions_of_other_examples(stocked: Path) -> None:
+    folder = next(path for path in entries(stocked) if "mood" in str(path))
+    values = load_file(folder / "predictions.safetensors")
+    save_file({**values, "row": values["row"] + np.int64(1)}, folder / "predictions.safetensors")
+    reseal(folder)
+    said = mtl("zoo", "verify", "mood/pfeiffer/seed0")
+    assert said.code == 1
+    assert "rows, or others" in said.out
+
+
+def test_what_cannot_be_verified_says_why(stocked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused(mtl("zoo", "verify", "mood/pfeiffer/seed0", "--model", "demo"), "was trained on")
+    refused(mtl("zoo", "verify", "no/such/entry"), "There is no entry")
+    refused(mtl("zoo", "verify", "mood/pfeiffer/seed0", "--tolerance", "-1"), "--tolerance")
+    monkeypatch.delenv("MTL_MODEL")
+    refused(mtl("zoo", "verify", "mood/pfeiffer/seed0"), "--model FOLDER")
+
+
+def test_data_that_have_changed_are_named(
+    stocked: Path, suite_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mtl.train import workspace
+
+    other = shutil.copytree(suite_folder, tmp_path / "other" / "mini")
+    path = other / "mood_test.jsonl"
+    path.write_text(path.read_text().replace("happy", "good", 1))
+    monkeypatch.setenv("MTL_TASKS", str(other))
+    workspace._load.cache_clear()
+    said = mtl("zoo", "verify", "mood/pfeiffer/seed0")
+    workspace._load.cache_clear()
+    refused(said, "mini/mood (test)", "fingerprint", "--data-root")

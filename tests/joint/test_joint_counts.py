@@ -1,0 +1,64 @@
+"""Counts of joint methods on the real modules, through the command line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mtl.cli.main import dispatch
+from mtl.errors import RequestError
+from mtl.joint import JOINT, resolve_joint
+from mtl.tasks import load_recipe
+from mtl.train.settings import Overrides
+
+HEAD = 592_130  # two_layer at width 768 with two labels
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["hyperformer", "roberta-base"], {"method": 59_420_544, "mask_entries": 0}),
+        (["hyperformer", "roberta-large"], {"method": 209_442_624}),
+        (["hyperformer++", "roberta-base"], {"method": 5_095_024, "head": 0}),
+        (["hyperformer++", "roberta-large"], {"method": 8_879_488}),
+        (["propetl-m", "roberta-base"], {"method": 74_544, "mask_entries": 20 * 73_728}),
+        (
+            ["propetl-m", "roberta-base", "--set", "tie_layer_scores=true"],
+            {"method": 74_544, "mask_entries": 1_400_832},
+        ),
+        (["adapter-m", "roberta-base"], {"method": 894_528, "total": 894_528}),
+        (["adapter-m", "roberta-base", "--head", "two_layer"], {"head": 8 * HEAD}),
+        (["adapter-m", "roberta-base", "--recipe", "scalearn"], {"head": 8 * HEAD}),
+    ],
+)
+def test_counts(
+    argv: list[str], expected: dict[str, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, model, *rest = argv
+    line = ["count", "--method", name, "--model", model, "--tasks", "8", *rest, "--json"]
+    assert dispatch("methods", line) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found.items() >= expected.items()
+
+
+def test_the_list_of_methods(capsys: pytest.CaptureFixture[str]) -> None:
+    assert dispatch("methods", ["ls", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["methods"]
+    joint = {row["method"]: row["settings"] for row in rows if row["stage"] == "joint"}
+    assert list(joint) == ["hyperformer", "hyperformer++", "propetl-m", "adapter-m", "full-ft-m"]
+    assert joint["hyperformer++"]["shared_generators"] is True
+    assert joint["propetl-m"]["keep"] == 0.3
+    assert dispatch("methods", ["ls"]) == 0
+    assert "propetl-m  (joint): " in capsys.readouterr().out
+    assert dispatch("methods", ["count", "--method", "adapter-m", "--tasks", "0"]) == 2
+
+
+def test_tasks_share_what_the_recipe_wants_of_all() -> None:
+    method, recipe = JOINT.get("adapter-m"), load_recipe("scalearn")
+    humset = ["humset/sectors", "humset/pillars_1d"]
+    assert resolve_joint(method, recipe, Overrides({}), humset)[1].select == "metric"
+    with pytest.raises(RequestError, match=r"sets select .* for glue/rte .* humset/sectors"):
+        resolve_joint(method, recipe, Overrides({}), ["glue/rte", "humset/sectors"])
+    chosen = Overrides({"select": "loss"})
+    assert resolve_joint(method, recipe, chosen, ["glue/rte", *humset])[1].select == "loss"
