@@ -21,7 +21,7 @@ from mtl.engine.feed import to_device
 from mtl.errors import MtlError, RunError, ZooError
 from mtl.files import read_safetensors, sha256_json, write_safetensors
 from mtl.graph.scores import Candidate, TaskView, Unscorable
-from mtl.tasks import encode, eval_order
+from mtl.tasks import KINDS, encode, eval_order
 from mtl.train.load import load_adapter_entry, load_network
 
 if TYPE_CHECKING:
@@ -48,11 +48,22 @@ def pick_rows(count: int, limit: int = LIMIT) -> np.ndarray:
 
 
 def subset(data: TaskData, limit: int = LIMIT) -> TaskData:
-    """The task with nothing but the chosen rows of its training split."""
+    """The task with nothing but the chosen rows of its training split.
+
+    Raises:
+        Unscorable: its rows are cut into windows, so no row has a vector of its own.
+    """
+    if KINDS.get(data.spec.kind).windows:
+        raise Unscorable(f"rows of {data.spec.kind} tasks are cut into windows")
     split = data.splits["train"]
     rows = pick_rows(len(split), limit)
     few = type(split)(
-        tuple([texts[row] for row in rows] for texts in split.texts), split.labels[rows]
+        tuple([texts[row] for row in rows] for texts in split.texts),
+        split.labels[rows],
+        {
+            name: column[rows] if isinstance(column, np.ndarray) else [column[r] for r in rows]
+            for name, column in split.table.items()
+        },
     )
     mark = data.fingerprints["train"]
     if len(rows) < len(split):
@@ -240,8 +251,8 @@ class Extractor:
                 batch = to_device(encoded.collate(rows), self.device.torch_device)
                 states = encoder(**_inputs(batch)).last_hidden_state.float()
                 mask = batch["attention_mask"].unsqueeze(-1).to(states.dtype)
-                first[rows] = states[:, 0].cpu().numpy()
-                mean[rows] = ((states * mask).sum(1) / mask.sum(1)).cpu().numpy()
+                first[rows] = per_row(states[:, 0], len(rows))
+                mean[rows] = per_row((states * mask).sum(1) / mask.sum(1), len(rows))
         return {"first": first, "mean": mean}
 
     def _fisher(self, few: TaskData) -> Arrays:
@@ -296,6 +307,11 @@ class Extractor:
         found = make()
         _keep(path, found)
         return found
+
+
+def per_row(vectors: torch.Tensor, rows: int) -> np.ndarray:
+    """(N,D) vectors of encodings as (rows,D): of a multiple choice the mean over its choices."""
+    return vectors.reshape(rows, -1, vectors.shape[-1]).mean(1).cpu().numpy()
 
 
 def fit_head(

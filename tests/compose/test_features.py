@@ -14,6 +14,7 @@ import torch
 from mtl.compose import features as module
 from mtl.compose.features import Extractor, pick_rows, subset
 from mtl.engine import open_device
+from mtl.graph.scores import Unscorable
 from mtl.tasks import TaskData, TaskSpec
 from mtl.tasks.data import Split
 from mtl.train import open_workspace
@@ -69,6 +70,41 @@ def test_vectors_are_those_of_the_plain_encoder(extractor: Extractor, backbone: 
             states = backbone.pristine(**inputs).last_hidden_state[0].numpy()
         np.testing.assert_allclose(view.first[row], states[0], atol=1e-5)  # type: ignore[index]
         np.testing.assert_allclose(view.mean[row], states.mean(0), atol=1e-5)  # type: ignore[index]
+
+
+def test_a_multiple_choice_has_the_mean_of_its_choices(extractor: Extractor, backbone: Any) -> None:
+    spec = TaskSpec(
+        id="toy/choose",
+        data={"files": {"train": "x.csv"}},
+        kind="multiple_choice",
+        inputs=("{a}", "{b}", "{c}"),
+        labels=("first", "second"),
+        metrics=("accuracy",),
+        max_length=16,
+    )
+    texts = (TEXTS[:3], ["a cat", "the old tree", "no"], ["some dog", "a bird", "every river"])
+    split = Split(tuple(map(list, texts)), np.array([0, 1, 1]))
+    data = TaskData(spec, {"train": split}, "official", "m", {"train": "m"}, {"train": 3})
+    found = extractor.base_vectors(subset(data))
+    assert found["first"].shape == (3, backbone.base.hidden_size)
+    alone = []
+    for choice in (1, 2):
+        batch = backbone.tokenizer(texts[0][1], texts[choice][1], return_tensors="pt")
+        with torch.no_grad():
+            states = backbone.pristine(**batch).last_hidden_state[0]
+        alone.append(states[0].numpy())
+    np.testing.assert_allclose(found["first"][1], np.mean(alone, 0), atol=1e-5)
+    with pytest.raises(Unscorable, match="no head for multiple_choice"):
+        extractor.fisher(subset(data))
+
+
+def test_a_cut_keeps_the_columns_of_its_rows() -> None:
+    data = task([0, 1] * 4)
+    table = {"order": np.arange(8), "name": list("abcdefgh")}
+    data = replace(data, splits={"train": replace(data.splits["train"], table=table)})
+    cut, rows = subset(data, 3).splits["train"], pick_rows(8, 3)
+    np.testing.assert_array_equal(cut.table["order"], rows)
+    assert cut.table["name"] == ["abcdefgh"[row] for row in rows]
 
 
 def test_passes_are_kept_and_a_damaged_file_is_made_again(
