@@ -8,6 +8,7 @@ import pytest
 from cli_bench import mtl, refused
 
 from mtl.compose import COMPOSITIONS
+from mtl.joint import JOINT
 from mtl.methods import METHODS
 
 TABLE: list[tuple[str, str, str, int]] = [
@@ -98,7 +99,7 @@ def test_without_an_optional_package_the_others_are_counted(
 def test_listing() -> None:
     said = mtl("methods", "ls", "--json").json
     names = [row["method"] for row in said["methods"]]
-    assert names == [*METHODS.names(), *COMPOSITIONS.names()]
+    assert names == [*METHODS.names(), *COMPOSITIONS.names(), *JOINT.names()]
     for row in said["methods"]:
         assert row["summary"]
         assert row["citation"]
