@@ -182,7 +182,7 @@ class _Found:
     n: int
     difference: float
     equal: float
-    metrics: Mapping[str, Mapping[str, Mapping[str, float | None]]]
+    metrics: Mapping[str, dict[str, dict[str, float | None]]]
     again: Mapping[str, Mapping[str, float]]
     problems: Sequence[str]
 

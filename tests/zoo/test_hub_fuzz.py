@@ -1,4 +1,4 @@
-"""Any JSON as index or config: a value, or one of our errors; nothing else (locks: attacks/)."""
+"""Any JSON as index or config: a value, or one of our errors (locks: attacks)."""
 
 from __future__ import annotations
 
