@@ -21,7 +21,7 @@ ALIGNED = 500
 def add_ls(add: Callable[[str, str], Any]) -> None:
     """Add the subcommand to the parser of ``mtl.zoo``."""
     ls = add("ls", "list entries")
-    ls.add_argument("--task", help="task id or name")
+    ls.add_argument("--task", help="task id or name; also joint entries with it")
     ls.add_argument("--suite", help="suite of the runs")
     ls.add_argument("--method", help="method or composition")
     ls.add_argument("--base", help="id of the base, or 8 digits or more of its fingerprint")
@@ -62,7 +62,7 @@ def ls(zoo: Zoo, options: Namespace) -> int:
 def _wanted(summary: Summary, options: Namespace) -> bool:
     base = options.base
     return (
-        options.task in (None, summary.task, summary.name)
+        (options.task is None or summary.covers(options.task))
         and options.suite in (None, summary.suite)
         and options.method in (None, summary.method)
         and options.seed in (None, summary.seed)
@@ -156,6 +156,7 @@ def _hint(listed: list[Summary], chosen: list[Summary], options: Namespace) -> s
         known = {getattr(summary, name) for summary in listed}
         if name == "task":
             known |= {summary.name for summary in listed}
+            known |= {task for summary in listed for task in summary.tasks}
         if value is not None and value not in known:
             return f" of {len(listed)}: none has --{name} {value}.{did_you_mean(value, known)}"
     return f" of {len(listed)}"

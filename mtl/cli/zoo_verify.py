@@ -57,6 +57,7 @@ def verify(zoo: Zoo, options: Namespace) -> int:
                     workspace,
                     _backbone(entry, options.model),
                     _loader(entry),
+                    **_parts(entry),
                     tolerance=TOLERANCE if options.tolerance is None else options.tolerance,
                     record=not options.no_record,
                 )
@@ -102,9 +103,18 @@ def _loader(entry: Entry) -> Loader:
         from mtl.compose.load import load_composition
 
         return lambda *args: load_composition(*args).attached
-    raise RequestError(
-        f"{entry.ref} is a {kind} model; mtl.zoo verify evaluates adapters and compositions."
-    )
+    from mtl.joint import load_joint
+
+    return load_joint
+
+
+def _parts(entry: Entry) -> dict[str, Any]:
+    """The tasks of an entry of several, and what is said over all of them."""
+    if entry.manifest.kind != "joint":
+        return {}
+    from mtl.joint.checking import joint_average, joint_parts
+
+    return {"parts": joint_parts(entry), "overall": joint_average}
 
 
 def _print(rows: list[dict[str, Any]]) -> None:

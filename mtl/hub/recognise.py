@@ -112,6 +112,10 @@ def _function(config: Config, hidden_size: int) -> dict[str, Any]:
     if found.get("architecture") == "prefix_tuning" and found.get("flat"):
         found.pop("bottleneck_size", None)
         found.pop("non_linearity", None)
+    if found.get("architecture") == "lora":
+        matrices = found.get("attn_matrices") if found.get("selfattn_lora") else []
+        if isinstance(matrices, list | tuple):  # a set: each is a module of its own
+            found["attn_matrices"] = sorted({str(item) for item in matrices})
     return {key: value for key, value in found.items() if key not in _LORA_SCALE_ONLY or value}
 
 
@@ -150,6 +154,15 @@ def _prefix(config: Config, _: int) -> dict[str, Any]:
     }
 
 
+def _lora(config: Config, _: int) -> dict[str, Any]:
+    known = _function(config, 0)
+    modules = [name for name in ("q", "k", "v") if name in known["attn_matrices"]]
+    modules += [name for name in ("intermediate", "output") if known[f"{name}_lora"]]
+    names = {"rank": "r", "alpha": "alpha", "dropout": "dropout"}
+    values = {ours: known[theirs] for ours, theirs in names.items()}
+    return {**values, "modules": ",".join(modules)}
+
+
 def _loreft(config: Config, _: int) -> dict[str, Any]:
     names = {"rank": "r", "prefix_positions": "prefix_positions"}
     more = {"suffix_positions": "suffix_positions", "dropout": "dropout"}
@@ -174,6 +187,7 @@ _GUESSES: dict[str, Callable[[Config, int], dict[str, Any]]] = {
     "prefix": _prefix,
     "ia3": lambda config, hidden_size: {},
     "loreft": _loreft,
+    "lora": _lora,
     "unipelt-ap": _unipelt,
     "unipelt-apl": _unipelt,
 }

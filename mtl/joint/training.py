@@ -13,6 +13,7 @@ from mtl.engine import Attachment, Group
 from mtl.engine.device import seed_everything
 from mtl.errors import RequestError, did_you_mean
 from mtl.joint.base import JOINT, JointMethod, Shared
+from mtl.joint.checking import joint_tasks
 from mtl.joint.network import JointNetwork
 from mtl.joint.plan import JointPlan, head_folder
 from mtl.methods import Request
@@ -245,7 +246,7 @@ def load_joint(entry: Entry, zoo: Zoo, backbone: Backbone) -> Attachment:
     method = JOINT.get(manifest.method)
     settings = make_settings(manifest.method, method.settings, dict(manifest.method_settings))
     encoder = backbone.encoder()
-    tasks = [task["id"] for task in manifest.task["tasks"]]
+    tasks = joint_tasks(entry)
     shared = method.load(encoder, tasks, settings, ADAPTER, entry.folder)
     heads = load_heads(entry.folder, tasks, encoder.config, backbone)
     network = JointNetwork(encoder, heads, shared.use)

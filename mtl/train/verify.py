@@ -6,9 +6,10 @@ data of today with the data of then, and what the loaded entry answers now with 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from mtl.train.load import check_base, stored_settings
 from mtl.train.store import TOLERANCE
 from mtl.train.workspace import load_task_data
 from mtl.zoo import read_predictions
+from mtl.zoo.predictions import FILE
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
@@ -32,6 +34,31 @@ Loader = Callable[["Entry", "Zoo", "Backbone"], "Attached"]
 """An entry of some kind as a frozen model that answers ``logits(batch)``."""
 
 METRIC_TOLERANCE = 1e-6
+
+Overall = Callable[[Mapping[str, Mapping[str, float]]], Mapping[str, float]]
+"""Task id → its metrics on a split, to the metrics over all tasks, by their names."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What an entry says about one of the tasks that it answers.
+
+    Attributes:
+        task: id of the task.
+        data: its section of the manifest's ``data``.
+        file: where the entry stores its predictions.
+        prefix: what its metrics begin with in the manifest.
+    """
+
+    task: str
+    data: Mapping[str, Any]
+    file: str
+    prefix: str = ""
+
+
+def whole(entry: Entry) -> tuple[Part, ...]:
+    """The one part of an entry of one task."""
+    return (Part(entry.manifest.task["id"], entry.manifest.data, FILE),)
 
 
 @dataclass(frozen=True)
@@ -81,6 +108,8 @@ def verify_entry(
     backbone: Backbone,
     load: Loader,
     *,
+    parts: Sequence[Part] | None = None,
+    overall: Overall | None = None,
     tolerance: float = TOLERANCE,
     record: bool = True,
 ) -> Verification:
@@ -91,6 +120,8 @@ def verify_entry(
 
     Args:
         load: makes the model of this kind of entry.
+        parts: the tasks that the entry answers; None for its one.
+        overall: metrics over all parts, of each split that every part has.
         tolerance: largest difference of a score; 0 holds on the machine that trained the entry.
         record: write the ``verified`` record of the entry if everything agrees.
 
@@ -99,68 +130,177 @@ def verify_entry(
         ZooError: files of the entry are damaged.
         RunError: the data cannot be read, or the zoo cannot be written.
     """
-    zoo, manifest = workspace.zoo, entry.manifest
+    zoo = workspace.zoo
+    parts = whole(entry) if parts is None else parts
     check_base(entry, backbone.base)
     zoo.load_check(entry)
-    stored = read_predictions(entry.folder)
-    spec = load_task(manifest.task["id"])
-    data = same_data(entry, spec, workspace)
-    problems: list[str] = []
+    stored = {part.task: read_predictions(entry.folder, part.file) for part in parts}
+    datas = {part.task: same_data(entry, load_task(part.task), workspace, part) for part in parts}
     device = open_device(_precision(entry))
     model = load(entry, zoo, backbone)
     model.network.to(device.torch_device)
+    found = [
+        _verify_part(
+            entry,
+            part,
+            stored[part.task],
+            partial(_evaluate, entry, model, datas[part.task], workspace, backbone, device),
+            datas[part.task],
+            tolerance,
+        )
+        for part in parts
+    ]
+    problems = [problem for item in found for problem in item.problems]
+    metrics: dict[str, dict[str, dict[str, float | None]]] = {"test": {}}
+    for item in found:
+        for split, values in item.metrics.items():
+            metrics.setdefault(split, {}).update(values)
+    if overall is not None:
+        problems += _over_all(entry, found, overall, metrics, tolerance)
+    checked = {name for values in metrics.values() for name in values}
+    told = {name for split in metrics for name in entry.manifest.metrics.get(split, {})}
+    problems += [f"its metric {name} is none of its tasks" for name in sorted(told - checked)]
+    n = sum(item.n for item in found)
+    result = Verification(
+        entry.ref,
+        n,
+        max((item.difference for item in found), default=float("inf")),
+        sum(item.equal * item.n for item in found) / n if n else 0.0,
+        metrics,
+        tuple(problems),
+    )
+    if result.good and record:
+        zoo.record_verified(entry, result.record(device))
+    return result
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the repeated evaluation of one part gave; ``again``: split → the task's metrics."""
+
+    task: str
+    n: int
+    difference: float
+    equal: float
+    metrics: Mapping[str, dict[str, dict[str, float | None]]]
+    again: Mapping[str, Mapping[str, float]]
+    problems: Sequence[str]
+
+
+def _evaluate(
+    entry: Entry,
+    model: Attached,
+    data: TaskData,
+    workspace: Workspace,
+    backbone: Backbone,
+    device: Device,
+    split: str,
+) -> Evaluation:
+    tokens = encode(data, split, backbone.tokenizer, cache=workspace.cache)
+    size = stored_settings(entry).eval_batch_size
+    return evaluate(model, EvalSet(data.spec, tokens), device, size)
+
+
+def _verify_part(
+    entry: Entry,
+    part: Part,
+    stored: Predictions,
+    answer: Callable[[str], Evaluation],
+    data: TaskData,
+    tolerance: float,
+) -> _Found:
+    problems: list[str] = []
     metrics: dict[str, dict[str, dict[str, float | None]]] = {}
+    answers: dict[str, Mapping[str, float]] = {}
     difference, equal = float("inf"), 0.0
-    for split in (name for name in manifest.metrics if name.startswith("test")):
+    for split, values in entry.manifest.metrics.items():
+        told = {
+            name.removeprefix(part.prefix): item
+            for name, item in values.items()
+            if name.startswith(part.prefix)
+        }
+        if not split.startswith("test") or not told:
+            continue
         if split not in data.splits:
             problems.append(f"the split {split} of its metrics is not in the data")
             continue
-        tokens = encode(data, split, backbone.tokenizer, cache=workspace.cache)
-        again = evaluate(
-            model, EvalSet(data.spec, tokens), device, stored_settings(entry).eval_batch_size
-        )
-        metrics[split] = _metrics(manifest.metrics[split], again.metrics)
+        again = answer(split)
+        answers[split] = again.metrics
+        found = _metrics(told, again.metrics)
+        metrics[split] = {f"{part.prefix}{name}": pair for name, pair in found.items()}
         if split == "test":
             wrong, difference, equal = _compare(stored, again, tolerance)
-            problems += wrong or _own_metrics(entry, stored, again)
+            wrong = wrong or _own_metrics(told, stored, again)
+            problems += [f"{part.task}: {text}" if part.prefix else text for text in wrong]
         else:
             problems += _far(split, metrics[split], tolerance)
     if "test" not in metrics:
-        problems.append("it has no metrics of the test split")
-        metrics.setdefault("test", {})
-    found = Verification(entry.ref, len(stored.row), difference, equal, metrics, tuple(problems))
-    if found.good and record:
-        zoo.record_verified(entry, found.record(device))
-    return found
+        name = f" of {part.task}" if part.prefix else ""
+        problems.append(f"it has no metrics of the test split{name}")
+    n = len(stored.row)
+    return _Found(part.task, n, difference, equal, metrics, answers, problems)
 
 
-def same_data(entry: Entry, spec: TaskSpec, workspace: Workspace) -> TaskData:
-    """The data of the entry's task, if its test splits are those that the entry was tested on.
+def _over_all(
+    entry: Entry,
+    found: Sequence[_Found],
+    overall: Overall,
+    metrics: dict[str, dict[str, dict[str, float | None]]],
+    tolerance: float,
+) -> list[str]:
+    """Compare the metrics over all parts, and put them into ``metrics``."""
+    problems: list[str] = []
+    for split in metrics:
+        if not all(split in item.again for item in found):
+            continue
+        again = overall({item.task: item.again[split] for item in found})
+        told = entry.manifest.metrics.get(split, {})
+        pairs = _metrics({name: told[name] for name in again if name in told}, again)
+        problems += _far(split, pairs, tolerance)
+        metrics[split].update(pairs)
+    return problems
+
+
+def same_data(entry: Entry, spec: TaskSpec, workspace: Workspace, part: Part) -> TaskData:
+    """The data of one of the entry's tasks, if its test splits are those it was tested on.
+
+    A recipe may cut the tasks of a joint run each to a size of its own, of which the entry tells
+    only the size: where the data differ, they are cut to that, and compared again.
 
     Raises:
         RequestError: they are others; says both fingerprints.
     """
-    manifest = entry.manifest
     settings = stored_settings(entry)
-    data = load_task_data(spec, workspace, manifest.data["protocol"] or "official", settings)
-    splits = manifest.data.get("splits")
+    protocol = part.data.get("protocol") or "official"
+    data = load_task_data(spec, workspace, protocol, settings)
+    different = _different(part, data)
+    size = (part.data.get("sizes") or {}).get("test")
+    if different and part.prefix and type(size) is int and 0 < size < data.sizes.get("test", 0):
+        data = load_task_data(spec, workspace, protocol, replace(settings, max_eval_samples=size))
+        different = _different(part, data)
+    if different:
+        split, then, now = different
+        raise RequestError(
+            f"Cannot verify {entry.ref}: the data of {spec.id} ({split}) have the fingerprint "
+            f"{str(now)[:12]}, those of the entry had {str(then)[:12]}. Point --data-root (or "
+            "MTL_TASKS) at the data that it was trained with."
+        )
+    return data
+
+
+def _different(part: Part, data: TaskData) -> tuple[str, Any, Any] | None:
+    """The first split whose fingerprint is another one: its name, then, now."""
     pairs: list[tuple[str, Any, Any]] = [
-        ("all splits", manifest.data["fingerprint"], data.fingerprint)
+        ("all splits", part.data.get("fingerprint"), data.fingerprint)
     ]
+    splits = part.data.get("splits")
     if isinstance(splits, dict):
         pairs = [
             (split, value, data.fingerprints.get(split))
             for split, value in splits.items()
             if split.startswith("test")
         ]
-    for split, then, now in pairs:
-        if then != now:
-            raise RequestError(
-                f"Cannot verify {entry.ref}: the data of {spec.id} ({split}) have the fingerprint "
-                f"{str(now)[:12]}, those of the entry had {str(then)[:12]}. Point --data-root (or "
-                "MTL_TASKS) at the data that it was trained with."
-            )
-    return data
+    return next((pair for pair in pairs if pair[1] != pair[2]), None)
 
 
 def _precision(entry: Entry) -> str:
@@ -168,13 +308,12 @@ def _precision(entry: Entry) -> str:
     return precision if precision in {"fp32", "bf16"} else "fp32"
 
 
-def _own_metrics(entry: Entry, stored: Predictions, again: Evaluation) -> list[str]:
+def _own_metrics(told: Mapping[str, Any], stored: Predictions, again: Evaluation) -> list[str]:
     """Whether the stored predictions give the stored metrics, on the rows they are of."""
     try:
         found = score(again.spec, stored.prediction, stored.label, again.table)
     except (RunError, ValueError) as error:
         return [f"its stored predictions cannot be scored: {error}"]
-    told = entry.manifest.metrics.get("test", {})
     return [
         f"its stored predictions give {name} {value:.6f}, its manifest says {_text(told[name])}"
         for name, value in found.items()

@@ -16,7 +16,7 @@ from mtl.errors import ZooError
 from mtl.untrusted import pieces, read_header
 from mtl.zoo.fit import LAYER, is_predictions
 from mtl.zoo.names import TENSOR_SUFFIX
-from mtl.zoo.predictions import FILE, read_predictions
+from mtl.zoo.predictions import read_predictions
 
 if TYPE_CHECKING:
     from mtl.zoo.entry import Entry
@@ -140,18 +140,29 @@ def metrics(one: Entry, other: Entry) -> dict[str, dict[str, float | None]]:
 
 
 def predictions(one: Entry, other: Entry) -> dict[str, Any] | None:
-    """How many answers are equal, where both answered the same examples with the same labels."""
-    if FILE not in one.files or FILE not in other.files:
+    """How many answers are equal, where both answered the same examples with the same labels.
+
+    Of joint entries: over all tasks that both answered so.
+    """
+    n, equal = 0, 0
+    found = False
+    for name in sorted(set(one.files) & set(other.files)):
+        if not (is_predictions(name) and name.endswith(TENSOR_SUFFIX)):
+            continue
+        a, b = read_predictions(one.folder, name), read_predictions(other.folder, name)
+        if (
+            a.label.shape != b.label.shape
+            or not np.array_equal(a.row, b.row)
+            or not np.allclose(a.label, b.label)
+        ):
+            continue
+        same = a.prediction == b.prediction
+        if same.ndim > 1:
+            same = same.all(axis=1)
+        found, n, equal = True, n + len(a.row), equal + int(same.sum())
+    if not found:
         return None
-    a, b = read_predictions(one.folder), read_predictions(other.folder)
-    if (
-        a.label.shape != b.label.shape
-        or not np.array_equal(a.row, b.row)
-        or not np.allclose(a.label, b.label)
-    ):
-        return None
-    same = (a.prediction == b.prediction).reshape(len(a.row), -1).all(1)
-    return {"n": len(a.row), "equal": float(same.mean()) if same.size else 1.0}
+    return {"n": n, "equal": equal / n if n else 1.0}
 
 
 def weight_bytes(entry: Entry) -> int:

@@ -101,7 +101,8 @@ class Zoo:
         touched since they were last read are not read again (:mod:`mtl.zoo.summary`).
 
         Args:
-            task: id (``glue/rte``) or name (``rte``).
+            task: id (``glue/rte``) or name (``rte``); joint entries that contain it are listed,
+                too (``kind="adapter"`` leaves them out).
             base: fingerprint of the base (or at least 8 of its first digits), or its id.
             runhash: the run's hash, or at least 8 of its first digits.
             below: only what lies in this folder of the zoo.
@@ -115,7 +116,7 @@ class Zoo:
             there.append(ref)
             if (
                 kind in (None, summary.kind)
-                and task in (None, summary.task, summary.name)
+                and (task is None or summary.covers(task))
                 and suite in (None, summary.suite)
                 and method in (None, summary.method)
                 and (base in (None, summary.base) or _is(summary.fingerprint, base))

@@ -19,7 +19,7 @@ from typing import Any
 from mtl.errors import MtlError
 from mtl.files import sha256_bytes, sha256_json, write_bytes
 from mtl.zoo.fit import is_predictions
-from mtl.zoo.manifest import Recorded
+from mtl.zoo.manifest import Manifest, Recorded
 from mtl.zoo.names import TENSOR_SUFFIX
 
 Mark = tuple[int, int, int, int]
@@ -38,6 +38,7 @@ class Summary:
 
     Attributes:
         task, name, suite: as the manifest's task section says.
+        tasks: id and name of every task that a joint entry answers; empty for other kinds.
         base, fingerprint: id of the base, and the fingerprint of its weights.
         metric, value, stderr, n: the headline on the test split.
         weights: sha256 over the hashes of all tensor files but the predictions.
@@ -68,6 +69,11 @@ class Summary:
     settings: str
     parents: tuple[tuple[str, str], ...]
     schema_version: int
+    tasks: tuple[str, ...] = ()
+
+    def covers(self, task: str) -> bool:
+        """Whether ``task`` is the id or name of the entry's task, or of one of a joint entry."""
+        return task in (self.task, self.name) or task in self.tasks
 
 
 def summarise(ref: str, recorded: Recorded) -> Summary:
@@ -115,7 +121,16 @@ def summarise(ref: str, recorded: Recorded) -> Summary:
         ),
         parents=parents,
         schema_version=recorded.schema_version,
+        tasks=_tasks(manifest),
     )
+
+
+def _tasks(manifest: Manifest) -> tuple[str, ...]:
+    """Ids and names of a joint manifest's tasks; what a stranger wrote otherwise is no task."""
+    listed = manifest.task.get("tasks") if manifest.kind == "joint" else None
+    sections = [item for item in listed if isinstance(item, dict)] if type(listed) is list else []
+    found = [section.get(key) for section in sections for key in ("id", "name")]
+    return tuple(dict.fromkeys(item for item in found if isinstance(item, str)))
 
 
 def mark_of(found: os.stat_result) -> Mark:
@@ -192,9 +207,10 @@ class Index:
 
 
 _FIELDS = [item.name for item in fields(Summary)]
-_PARENTS = _FIELDS.index("parents")
+_PARENTS, _TASKS = _FIELDS.index("parents"), _FIELDS.index("tasks")
 
 
 def _row(values: list[Any]) -> Summary:
     values[_PARENTS] = tuple((digest, ref) for digest, ref in values[_PARENTS])
+    values[_TASKS] = tuple(values[_TASKS])
     return Summary(*values)

@@ -35,6 +35,7 @@ CONFIGS: dict[str, Any] = {
     "compacter++": adapters.CompacterPlusPlusConfig(reduction_factor=4),
     "prefix": adapters.PrefixTuningConfig(flat=False, prefix_length=3, bottleneck_size=8),
     "ia3": adapters.IA3Config(),
+    "lora": adapters.LoRAConfig(r=3, alpha=5, attn_matrices=["v", "k"], output_lora=True),
     "unipelt-apl": adapters.UniPELTConfig(
         adapters.PrefixTuningConfig(flat=True, prefix_length=4, use_gating=True),
         adapters.SeqBnConfig(reduction_factor=4, use_gating=True),

@@ -103,3 +103,79 @@ def test_data_that_have_changed_are_named(
     said = mtl("zoo", "verify", "mood/pfeiffer/seed0")
     workspace._load.cache_clear()
     refused(said, "mini/mood (test)", "fingerprint", "--data-root")
+
+
+def joint(zoo: Path, method: str = "adapter-m") -> Path:
+    """The folder of a joint entry of the three tasks."""
+    said = mtl("joint", "--suite", "mini", "--epochs", "1", "--method", method, "--json")
+    assert said.code == 0, said
+    return zoo / said.json["runs"][0]["ref"]
+
+
+def test_joint_entries_are_what_they_say(mini: Path) -> None:
+    refs = [
+        joint(mini, method).relative_to(mini).as_posix()
+        for method in ("adapter-m", "hyperformer++")
+    ]
+    said = mtl("zoo", "verify", *refs, "--tolerance", "0", "--json")
+    assert said.code == 0, said
+    for row, ref in zip(said.json["verified"], refs, strict=True):
+        assert (row["ref"], row["good"], row["n"]) == (ref, True, 3 * 40)
+        assert (row["max_logit_difference"], row["equal_predictions"]) == (0, 1)
+        told = open_zoo(mini).get(ref).manifest
+        assert set(row["metrics"]["test"]) == set(told.metrics["test"])
+        assert {"average", "mini/same/f1", "mini/mood/accuracy"} < set(row["metrics"]["test"])
+        assert "created" in told.verified
+        assert told.verified["metrics"]["average"] == pytest.approx(
+            told.metrics["test"]["average"]["value"]
+        )
+    assert open_zoo(mini).fsck() == []
+
+
+def test_one_wrong_head_metric_or_average_of_a_joint_entry_is_found(mini: Path) -> None:
+    folder = joint(mini)
+    original = json.loads((folder / "manifest.json").read_text())["metrics"]
+    for name, message in (
+        ("mini/mood/accuracy", "mini/mood: its stored predictions give accuracy"),
+        ("average", "average on test is"),
+        ("mini/other/accuracy", "mini/other/accuracy is none of its tasks"),
+    ):
+        metrics = json.loads(json.dumps(original))
+        metrics["test"][name] = {"value": 0.123, "stderr": None, "n": 40}
+        reseal(folder, metrics=metrics)
+        said = mtl("zoo", "verify", "_joint/adapter-m/seed0", "--json")
+        assert said.code == 1
+        (problem,) = said.json["verified"][0]["problems"]
+        assert message in problem
+    reseal(folder, metrics=original)
+    path = folder / "heads" / "mini" / "shared" / "model_head.safetensors"
+    save_file({name: value + 1 for name, value in load_file(path).items()}, path)
+    reseal(folder)
+    (row,) = mtl("zoo", "verify", "_joint/adapter-m/seed0", "--json").json["verified"]
+    assert "mini/shared: its scores differ" in row["problems"][0]
+
+
+def test_a_joint_manifest_without_its_tasks_is_one_message(mini: Path) -> None:
+    folder = joint(mini)
+    value = json.loads((folder / "manifest.json").read_text())
+    for task, data, message in (
+        ({"tasks": None}, {}, "task.tasks"),
+        ({"tasks": [{"id": "../../x"}]}, {}, "../../x"),
+        ({}, {"tasks": {}}, "data.tasks"),
+    ):
+        reseal(folder, task={**value["task"], **task}, data={**value["data"], **data})
+        said = mtl("zoo", "verify", "_joint/adapter-m/seed0")
+        refused(said, message, code=said.code)
+        assert said.code in {1, 2}
+
+
+def test_joint_entries_are_listed_under_each_of_their_tasks(stocked: Path) -> None:
+    ref = joint(stocked).relative_to(stocked).as_posix()
+    zoo = open_zoo(stocked)
+    for task in ("mini/mood", "mood"):
+        kinds = [entry.manifest.kind for entry in zoo.entries(task=task)]
+        assert sorted(kinds) == ["adapter", "joint"]
+        assert ref not in [entry.ref for entry in zoo.entries(task=task, kind="adapter")]
+        rows = mtl("zoo", "ls", "--task", task, "--json").json["entries"]
+        assert ref in [row["ref"] for row in rows]
+    assert zoo.entries(task="mini/none") == []

@@ -1,4 +1,4 @@
-"""Lock files and indexes of repositories as nobody should write them: read, or one clear error."""
+"""Lock files as nobody should write them: read, or one clear error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from mtl.cli.main import dispatch
 from mtl.errors import MtlError
-from mtl.hub.index import INDEX, read_index
 from mtl.hub.lockfile import Locked, read_lock, write_lock
 from mtl.zoo.names import is_safe_name
 
@@ -80,17 +79,6 @@ def test_any_lock(data: bytes, tmp_path: Path) -> None:
         assert len(item.digest) == 64
     write_lock(path, found)
     assert read_lock(path) == sorted(found, key=lambda item: item.ref)
-
-
-@EVERY
-@given(data=content)
-def test_any_index(data: bytes, tmp_path: Path) -> None:
-    path = tmp_path / INDEX
-    path.write_bytes(data)
-    found = outcome(lambda: read_index(path, "a repository"))
-    for place in (found or {}).values():
-        assert ".." not in place.path.split("/")
-        assert not place.path.startswith("/")
 
 
 @settings(EVERY, max_examples=50)

@@ -1,0 +1,79 @@
+"""Joint, low-rank and composed low-rank entries through everything that a zoo does with entries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cli_bench import digests, mtl, refused
+from hub_bench import hub
+from loopback_hub import Hub
+
+from mtl.zoo import open_zoo
+
+__all__ = ["hub"]  # the fixture
+RUN = ["--epochs", "1", "--max-steps", "4", "--json"]
+LOW_RANK = {
+    "lora": [],
+    "adalora": ["modules=q,v", "rank=3", "target_rank=1", "interval=1", "initial_warmup=1"],
+    "sora": ["xi=100"],  # every gate closes: all ranks are 0
+    "vera": [],
+}
+
+
+@pytest.fixture
+def kinds(mini: Path) -> Path:
+    """A zoo with a joint entry, one of every low-rank method, and a composition of three."""
+    for method, settings in LOW_RANK.items():
+        task = {"lora": "same", "vera": "shared"}.get(method, "mood")
+        line = ["--suite", "mini", "--task", task, "--method", method, *RUN]
+        said = mtl("train", *line, *(["--set", *settings] if settings else []))
+        assert said.code == 0, said
+    sources = ["mood:adalora", "shared:vera", "same:lora"]
+    said = mtl("compose", "--target", "same", "--sources", *sources, *RUN)
+    assert said.code == 0, said
+    for seed in (0, 1):
+        line = ["--suite", "mini", "--method", "adapter-m", "--seeds", seed]
+        said = mtl("joint", *line, *RUN)
+        assert said.code == 0, said
+    return mini
+
+
+def test_every_kind_is_checked_compared_shared_and_restored(
+    kinds: Path, hub: Hub, tmp_path: Path
+) -> None:
+    before = digests(kinds)
+    assert len(before) == len(LOW_RANK) + 1 + 2
+    assert mtl("zoo", "fsck", "--json").json["problems"] == []
+    said = mtl("zoo", "verify", *before, "--json")
+    assert said.code == 0, said
+    for ref in before:
+        assert mtl("zoo", "show", ref).code == 0
+    one, other = (ref for ref in before if "/_joint/" in ref)
+    found = mtl("zoo", "diff", one, other, "--json").json
+    assert found["predictions"]["n"] == 3 * 40
+    assert "test.average" in found["metrics"]
+    assert found["weights"]["only"] == {}
+    sora = next(ref for ref in before if "/sora/" in ref)
+    for ref in before:
+        assert mtl("zoo", "diff", sora, ref).code == 0
+
+    said = mtl("zoo", "push", *before, "--repo", "ada/kinds", "--json")
+    assert said.code == 0, said
+    copy = tmp_path / "copy"
+    said = mtl("zoo", "pull", "ada/kinds", "--zoo", copy, "--json")
+    assert said.code == 0, said
+    assert digests(copy) == before
+    assert open_zoo(copy).fsck() == []
+    lock = tmp_path / "mtl.lock"
+    said = mtl("zoo", "lock", "--repo", "ada/kinds", "--file", lock, "--zoo", copy)
+    assert said.code == 0, said
+    again = tmp_path / "again"
+    assert mtl("zoo", "pull", "--lock", lock, "--zoo", again).code == 0
+    assert digests(again) == before
+
+    source = next(ref for ref in before if "/vera/" in ref)
+    refused(mtl("zoo", "rm", source), "--force", code=2)
+    assert mtl("zoo", "rm", one, sora).code == 0
+    assert set(digests(kinds)) == set(before) - {one, sora}
+    assert mtl("zoo", "fsck").code == 0
