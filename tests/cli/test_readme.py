@@ -135,6 +135,23 @@ def test_scripts_and_pages_that_the_documents_name_are_there(document: str) -> N
     assert missing == []
 
 
+def test_one_line_of_the_readme_makes_the_entry_that_others_name() -> None:
+    """A reader who types every line is never told that ``entail/scalearn/seed0`` is ambiguous."""
+    lines = command_lines((ROOT / "README.md").read_text(encoding="utf-8"))
+    named = {found for line in lines for found in re.findall(r"\b(\w+)/([a-z+-]+)/seed\d", line)}
+    assert ("entail", "scalearn") in named
+    for target, method in named:
+        makers = [
+            line
+            for line in lines
+            if line.startswith("python -m mtl.compose")
+            and "--probe" not in line
+            and f"--target {target}" in line
+            and (re.findall(r"--method (\S+)", line) or ["scalearn"]) == [method]
+        ]
+        assert len(makers) == 1, makers
+
+
 def method_rows() -> dict[str, str]:
     """Method → the number that the README's tables give for it."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
