@@ -22,7 +22,7 @@ import time
 from typing import Any
 
 import torch
-from measuring import CountCalls, Step, interleaved, peak_bytes
+from measuring import Step, interleaved, measured_row, random_batch
 from method_step import make_encoder
 from torch import Tensor, nn
 
@@ -125,13 +125,7 @@ def make_step(attached: Attachment, batch: dict[str, Any], tasks: int) -> Step:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     pristine = make_encoder(options)
     device = torch.device(options.device)
-    shape = (options.batch, options.tokens)
-    batch: dict[str, Any] = {
-        "input_ids": torch.randint(5, 1000, shape, device=device),
-        "attention_mask": torch.ones(shape, dtype=torch.long, device=device),
-        "labels": torch.randint(0, 2, shape[:1], device=device),
-        "row": torch.arange(options.batch, device=device),
-    }
+    batch = random_batch(options)
     names = ["adapter-m", *(name for name in options.methods if name != "adapter-m")]
     steps: dict[str, Step] = {}
     trainable = {}
@@ -142,15 +136,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     seconds = interleaved(steps, options.rounds, device, clock)
     rows = {}
     for name in names:
-        with CountCalls() as counter:
-            steps[name]()
-        rows[name] = {
-            "ratio": round(seconds[name] / seconds["adapter-m"], 3),
-            "seconds": round(seconds[name], 5),
-            "peak_mb": round(peak_bytes(steps[name], device) / 2**20, 1),
-            "aten_calls": counter.calls,
-            "trainable": trainable[name],
-        }
+        rows[name] = measured_row(
+            steps[name], seconds[name], seconds["adapter-m"], trainable[name], device
+        )
     return {
         "ratios": {name: row["ratio"] for name, row in rows.items()},
         "methods": rows,

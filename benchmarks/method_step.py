@@ -26,13 +26,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as functional
-from measuring import CountCalls, Step, interleaved, peak_bytes
+from measuring import Step, interleaved, measured_row, random_batch
 from torch import Tensor, nn
 
 from mtl.backbone import Network, build_head
 from mtl.backbone.injection import freeze, init
 from mtl.compose.low_rank import LinearBank
-from mtl.engine import Attachment, Group
+from mtl.engine import Attachment
 from mtl.methods import METHODS, Request, attach
 from mtl.methods.low_rank import Factors
 from mtl.methods.sora import proximal
@@ -65,16 +65,9 @@ def build(name: str, pristine: Any, options: argparse.Namespace) -> tuple[Attach
     tuned = attach(encoder, method, settings, "measured", Request(options.steps, "two_layer"))
     network = Network(encoder, build_head("two_layer", encoder.config, 2, pooler=False))
     spec = load_task("demo/entail")
-    groups = [*tuned.groups, Group("head", dict(network.head.named_parameters()))]
-    attached = Attachment(
-        network.to(options.device).train(),
-        {spec.id: spec},
-        groups,
-        penalties=tuned.penalties,
-        after=tuned.after,
-        own_loss=tuned.loss,
-    )
-    return attached, tuned
+    head = {f"head.{key}": value for key, value in network.head.trained().items()}
+    network.to(options.device).train()
+    return tuned.attachment(network, {spec.id: spec}, head), tuned
 
 
 def make_step(attached: Attachment, batch: dict[str, Any]) -> Step:
@@ -98,14 +91,7 @@ def make_step(attached: Attachment, batch: dict[str, Any]) -> Step:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     pristine = make_encoder(options)
     device = torch.device(options.device)
-    shape = (options.batch, options.tokens)
-    batch: dict[str, Any] = {
-        "input_ids": torch.randint(5, 1000, shape, device=device),
-        "attention_mask": torch.ones(shape, dtype=torch.long, device=device),
-        "labels": torch.randint(0, 2, shape[:1], device=device),
-        "row": torch.arange(options.batch, device=device),
-        "task": "demo/entail",
-    }
+    batch = {**random_batch(options), "task": "demo/entail"}
     names = options.methods or METHODS.names()
     names = ["pfeiffer", *(name for name in names if name != "pfeiffer")]
     rows: dict[str, dict[str, Any]] = {}
@@ -122,15 +108,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         for name in chosen:
             if name in rows:
                 continue
-            with CountCalls() as counter:
-                steps[name]()
-            rows[name] = {
-                "ratio": round(seconds[name] / seconds["pfeiffer"], 3),
-                "seconds": round(seconds[name], 5),
-                "peak_mb": round(peak_bytes(steps[name], device) / 2**20, 1),
-                "aten_calls": counter.calls,
-                "trainable": trainable[name],
-            }
+            rows[name] = measured_row(
+                steps[name], seconds[name], seconds["pfeiffer"], trainable[name], device
+            )
     return {
         "ratios": {name: row["ratio"] for name, row in rows.items()},
         "methods": rows,

@@ -152,6 +152,7 @@ def test_python_m_and_the_console_script_are_the_same_door() -> None:
     outputs = []
     for argv in (
         ["-m", f"mtl.{command}"],
+        ["-m", "mtl", command],
         ["-c", "from mtl.cli.main import entry; entry()", command],
     ):
         done = subprocess.run(

@@ -24,15 +24,16 @@ RUNS = {
     "measure": "measure transfer: compose each source alone and compare with the own adapter",
     "attribute": "what each source of a trained composition contributes",
 }
-"""Commands that run a model; they are in ``mtl/cli/graph_runs.py``."""
+"""Commands that run a model; they parse for themselves."""
 
 
 def main(argv: Sequence[str]) -> int:
     arguments = list(argv)
     if arguments and arguments[0] in RUNS:
-        from mtl.cli import graph_runs
+        from mtl.cli import graph_attribute, graph_runs
 
-        return int(getattr(graph_runs, arguments[0])(arguments[1:]))
+        module = graph_attribute if arguments[0] == "attribute" else graph_runs
+        return int(getattr(module, arguments[0])(arguments[1:]))
     parser = PlainParser(prog="mtl.graph", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     build = _add(commands, "build", "collect the evidence of all compositions, write graph.json")

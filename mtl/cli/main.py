@@ -66,8 +66,7 @@ def entry() -> NoReturn:
     """The console script: ``mtl <command> …``."""
     argv = sys.argv[1:]
     if not argv or argv[0] in {"-h", "--help"}:
-        print(_usage())
-        sys.exit(0)
+        sys.exit(run_main(_help, argv))
     if argv[0] == "--version":
         from mtl import __version__
 
@@ -77,6 +76,11 @@ def entry() -> NoReturn:
         print(f"error: {unknown('command', argv[0], COMMANDS)}", file=sys.stderr)
         sys.exit(2)
     sys.exit(dispatch(argv[0], argv[1:]))
+
+
+def _help(_: Sequence[str]) -> int:
+    print(_usage(), flush=True)
+    return 0
 
 
 def _usage() -> str:

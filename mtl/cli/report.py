@@ -48,6 +48,12 @@ def main(argv: Sequence[str]) -> int:
         joint = {entry.manifest.suite for entry in entries if entry.manifest.kind == "joint"}
         chosen = [e for e in entries if options.suite or e.manifest.suite in joint]
         tables = [t for t in suite_tables(chosen, zoo.entries()) if len(t.tasks) > 1]
+    if not rows and not tables:
+        suites = sorted({entry.manifest.suite for entry in entries})
+        raise RequestError(
+            f"Only joint models of the zoo {zoo.root} were trained on {options.target}; a suite's "
+            f"table shows them: mtl.report --suite {' or '.join(suites)}."
+        )
     drawn = None
     if options.heatmap:
         runs = [e for e in entries if e.manifest.kind == "composition"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mtl.compose.base import COMPOSITIONS
 from mtl.compose.low_rank import MIXED
-from mtl.errors import RequestError
+from mtl.errors import RequestError, did_you_mean
 from mtl.methods import METHODS, find_method
 from mtl.tasks import default_protocol, list_tasks, load_task
 from mtl.train.load import check_base
@@ -64,7 +64,7 @@ def wanted_sources(
     else:
         pairs = [name.partition(":") for name in names]
         found = [
-            _wanted(load_task(task, suite.name), other or method, suite, protocol)
+            _wanted(_source_task(task, suite), other or method, suite, protocol)
             for task, _, other in pairs
         ]
         ids = [source.task for source in found]
@@ -107,6 +107,17 @@ def check_kinds(composition: Composition, methods: Sequence[str]) -> None:
     if len(by_kind) > 1:
         one, other = list(by_kind.values())[:2]
         raise RequestError(f"Cannot compose sources of {one!r} with those of {other!r}: {MIXED}.")
+
+
+def _source_task(name: str, suite: Suite) -> TaskSpec:
+    """The task of a source. Raises RequestError, which also says what else --sources takes."""
+    try:
+        return load_task(name, suite.name)
+    except RequestError as error:
+        guess = did_you_mean(name, ("all", "auto", "graph:k=3"))
+        raise RequestError(
+            f"--sources: {error} Beside names of tasks it takes all, auto or graph:k=3.{guess}"
+        ) from error
 
 
 def _wanted(spec: TaskSpec, method: str, suite: Suite, protocol: str | None) -> Wanted:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.backbone import build_head, load_head, save_head
 from mtl.backbone.injection import freeze
-from mtl.engine import Attachment, Group
+from mtl.engine import Attachment
 from mtl.engine.device import seed_everything
 from mtl.errors import RequestError, did_you_mean
 from mtl.joint.base import JOINT, JointMethod, Shared
@@ -189,29 +188,12 @@ def attach_all(
     encoder: Any, shared: Shared, heads: Mapping[str, Head], specs: Mapping[str, TaskSpec]
 ) -> Attachment:
     """Encoder, method and heads as the engine trains them."""
-    tuned = shared.tuned
-    groups = [
-        replace(group, parameters={f"{group.name}.{k}": v for k, v in group.parameters.items()})
-        for group in tuned.groups
-    ]
-    own = {
+    trained = {
         f"head.{task}.{key}": value
         for task, head in heads.items()
-        for key, value in head.named_parameters()
+        for key, value in head.trained().items()
     }
-    groups.append(Group("head", own))
-    return Attachment(
-        JointNetwork(encoder, heads, shared.use),
-        specs,
-        groups,
-        penalties=tuned.penalties,
-        after=tuned.after,
-        plan=tuned.plan,
-        caches=tuned.caches,
-        own_loss=tuned.loss,
-        kept=(tuned.state, tuned.load_state) if tuned.state and tuned.load_state else None,
-        finishing=tuned.finish,
-    )
+    return shared.tuned.attachment(JointNetwork(encoder, heads, shared.use), specs, trained)
 
 
 def load_heads(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,6 @@ from mtl.methods.low_rank import (
     Factors,
     canonical,
     check_rank,
-    check_shapes,
-    install,
     placement,
     source_loader,
 )
@@ -27,6 +26,8 @@ from mtl.methods.peft_files import (
     NAME,
     PREFIX,
     config_dict,
+    load_peft,
+    read_factors,
     read_peft,
     require_peft,
     save_peft,
@@ -284,27 +285,7 @@ def _read(
                 f"{tuple(values.shape)}; expected ({down.shape[0]}, 1)."
             )
         found[site] = Factors(down * values, up * settings.scale)
-    return config, stored, check_shapes(encoder, settings.modules, folder, found)
-
-
-def read(encoder: Any, settings: AdaLoRASettings, folder: Path) -> dict[str, Factors]:
-    """The stored factors by site.
-
-    Raises:
-        ZooError: the files are damaged or do not fit.
-    """
-    return _read(encoder, settings, folder)[2]
-
-
-def load(encoder: Any, settings: AdaLoRASettings, name: str, folder: Path) -> Tuned:
-    """Add the stored factors, frozen and active; ``peft`` is not needed.
-
-    Raises:
-        ZooError: the files are damaged or do not fit.
-    """
-    config, stored, factors = _read(encoder, settings, folder)
-    install(encoder, name, factors)
-    return Tuned([], lambda target, base: save_peft(target, config, stored, base))
+    return config, stored, found
 
 
 METHOD = Method(
@@ -313,10 +294,10 @@ METHOD = Method(
     summary="low-rank triplets whose number per module follows importance (peft)",
     citation="Zhang et al. 2023, arXiv:2303.10512; spec methods §5",
     attach=attach,
-    load=load,
+    load=partial(load_peft, _read),
     placement=placement,
     composes="low_rank",
-    load_source=source_loader(read),
+    load_source=source_loader(partial(read_factors, _read)),
     weights=lambda settings: "peft",
     package="peft",
 )

@@ -7,7 +7,7 @@ needs no ``peft``: the factors are read from the files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from torch import Tensor
 from mtl.backbone.adapter_files import CONFIG_FILE
 from mtl.errors import RequestError, ZooError
 from mtl.files import read_json, read_safetensors, write_json, write_safetensors
+from mtl.methods.low_rank import Factors, check_shapes, install
+from mtl.methods.tuned import Tuned
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -91,3 +93,27 @@ def take(folder: Path, tensors: Mapping[str, Tensor], name: str) -> Tensor:
             "other modules or of another base."
         )
     return tensors[name]
+
+
+Parse = Callable[[Any, Any, Path], tuple[dict[str, Any], dict[str, Tensor], Mapping[str, Factors]]]
+"""(encoder, settings, folder) → a stored entry's config, tensors and factors by site."""
+
+
+def read_factors(parse: Parse, encoder: Any, settings: Any, folder: Path) -> dict[str, Factors]:
+    """The stored factors by site.
+
+    Raises:
+        ZooError: the files are damaged or do not fit.
+    """
+    return check_shapes(encoder, settings.modules, folder, parse(encoder, settings, folder)[2])
+
+
+def load_peft(parse: Parse, encoder: Any, settings: Any, name: str, folder: Path) -> Tuned:
+    """Add the stored factors, frozen and active; ``peft`` is not needed.
+
+    Raises:
+        ZooError: the files are damaged or do not fit.
+    """
+    config, stored, factors = parse(encoder, settings, folder)
+    install(encoder, name, check_shapes(encoder, settings.modules, folder, factors))
+    return Tuned([], lambda target, base: save_peft(target, config, stored, base))

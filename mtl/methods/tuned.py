@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtl.engine import Group, Stage
+from mtl.engine import Attachment, Group, Stage
 
 if TYPE_CHECKING:
     import torch
@@ -63,3 +63,35 @@ class Tuned:
     def parameters(self) -> dict[str, nn.Parameter]:
         """All that trains, head excluded, by name."""
         return {key: value for group in self.groups for key, value in group.parameters.items()}
+
+    def attachment(
+        self,
+        network: nn.Module,
+        specs: Mapping[str, TaskSpec],
+        head: Mapping[str, nn.Parameter],
+    ) -> Attachment:
+        """The method with its head, or heads, as the engine trains them.
+
+        Args:
+            network: encoder and head.
+            specs: task id → task.
+            head: what of the head trains; left out where ``train_head`` is False.
+        """
+        groups = [
+            replace(group, parameters={f"{group.name}.{k}": v for k, v in group.parameters.items()})
+            for group in self.groups
+        ]
+        if self.train_head:
+            groups.append(Group("head", dict(head)))
+        return Attachment(
+            network,
+            specs,
+            groups,
+            penalties=self.penalties,
+            after=self.after,
+            plan=self.plan,
+            caches=self.caches,
+            own_loss=self.loss,
+            kept=(self.state, self.load_state) if self.state and self.load_state else None,
+            finishing=self.finish,
+        )

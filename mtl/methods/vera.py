@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,6 @@ from mtl.methods.low_rank import (
     Factors,
     canonical,
     check_rank,
-    check_shapes,
-    install,
     placement,
     source_loader,
 )
@@ -32,6 +31,8 @@ from mtl.methods.peft_files import (
     NAME,
     PREFIX,
     config_dict,
+    load_peft,
+    read_factors,
     read_peft,
     require_peft,
     save_peft,
@@ -154,27 +155,7 @@ def _read(
                 f"{tuple(own_up.shape[:1])}."
             )
         found[site] = Factors(d.unsqueeze(1) * own_down, b.unsqueeze(1) * own_up)
-    return config, stored, check_shapes(encoder, settings.modules, folder, found)
-
-
-def read(encoder: Any, settings: VeRASettings, folder: Path) -> dict[str, Factors]:
-    """The stored factors by site.
-
-    Raises:
-        ZooError: the files are damaged or do not fit.
-    """
-    return _read(encoder, settings, folder)[2]
-
-
-def load(encoder: Any, settings: VeRASettings, name: str, folder: Path) -> Tuned:
-    """Add the stored vectors and their projections, frozen and active; ``peft`` is not needed.
-
-    Raises:
-        ZooError: the files are damaged or do not fit.
-    """
-    config, stored, factors = _read(encoder, settings, folder)
-    install(encoder, name, factors)
-    return Tuned([], lambda target, base: save_peft(target, config, stored, base))
+    return config, stored, found
 
 
 METHOD = Method(
@@ -183,10 +164,10 @@ METHOD = Method(
     summary="learned vectors around frozen random projections beside linear modules (peft)",
     citation="Kopiczko et al. 2024, arXiv:2310.11454; spec methods §6.1",
     attach=attach,
-    load=load,
+    load=partial(load_peft, _read),
     placement=placement,
     composes="low_rank",
-    load_source=source_loader(read),
+    load_source=source_loader(partial(read_factors, _read)),
     weights=lambda settings: "peft",
     package="peft",
 )

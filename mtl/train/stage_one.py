@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.backbone import Network, build_head, load_head, save_head
 from mtl.backbone.injection import freeze
-from mtl.engine import Attachment, Group
 from mtl.engine.device import seed_everything
 from mtl.methods import METHODS, Request, attach, load
 from mtl.train.plan import Built, RunPlan
@@ -100,13 +98,7 @@ def build_adapter(plan: RunPlan, folder: Path | None) -> Built:
         tuned = load(encoder, method, plan.method_settings, name, folder, active=True)
         head = load_head(folder, encoder.config, pooler=backbone.pooler)
     network = Network(encoder, head)
-    groups = [
-        replace(group, parameters={f"{group.name}.{k}": v for k, v in group.parameters.items()})
-        for group in tuned.groups
-    ]
-    if tuned.train_head:
-        groups.append(Group("head", {f"head.{k}": v for k, v in head.trained().items()}))
-    else:
+    if not tuned.train_head:
         freeze(head)
 
     def save(target: Path) -> None:
@@ -121,18 +113,8 @@ def build_adapter(plan: RunPlan, folder: Path | None) -> Built:
             model_id=backbone.base.id,
         )
 
-    attached = Attachment(
-        network,
-        {plan.spec.id: plan.spec},
-        groups,
-        penalties=tuned.penalties,
-        after=tuned.after,
-        plan=tuned.plan,
-        caches=tuned.caches,
-        own_loss=tuned.loss,
-        kept=(tuned.state, tuned.load_state) if tuned.state and tuned.load_state else None,
-        finishing=tuned.finish,
-    )
+    trained = {f"head.{key}": value for key, value in head.trained().items()}
+    attached = tuned.attachment(network, {plan.spec.id: plan.spec}, trained)
     return Built(network, attached, save)
 
 

@@ -283,6 +283,7 @@ def test_picking_refuses(stocked: Path) -> None:
     refused(wrong("--budget", "2"), "--budget and --min-gain")
     refused(wrong("--sources", "auto", "--min-gain", "0.1"), "nobody measured or calibrated")
     refused(wrong("--sources", "graph:k=2,by=knnn"), "'knnn'", "'knn'")
+    refused(wrong("--sources", "autoo"), "Unknown task 'autoo'", "Did you mean 'auto'?")
 
 
 def test_train_missing_trains_what_is_not_there_and_nothing_else(stocked: Path) -> None:

@@ -6,9 +6,12 @@ import json
 
 import pytest
 
+from mtl.backbone import build_head, load_backbone
 from mtl.cli.main import dispatch
 from mtl.errors import RequestError
 from mtl.joint import JOINT, resolve_joint
+from mtl.joint.training import attach_all
+from mtl.methods import Request
 from mtl.tasks import load_recipe
 from mtl.train.settings import Overrides
 
@@ -62,3 +65,22 @@ def test_tasks_share_what_the_recipe_wants_of_all() -> None:
         resolve_joint(method, recipe, Overrides({}), ["glue/rte", "humset/sectors"])
     chosen = Overrides({"select": "loss"})
     assert resolve_joint(method, recipe, chosen, ["glue/rte", *humset])[1].select == "loss"
+
+
+def test_what_a_head_keeps_fixed_stays_fixed() -> None:
+    """COPA's reference head has a first layer that is drawn and never trained."""
+    backbone = load_backbone("demo")
+    encoder = backbone.encoder()
+    heads = {
+        task: build_head(design, encoder.config, 2, pooler=False)
+        for task, design in (("x/a", "frozen_pooler"), ("x/b", "two_layer"))
+    }
+    method = JOINT.get("adapter-m")
+    shared = method.attach(encoder, list(heads), method.settings(), "joint", Request(1))
+    attached = attach_all(encoder, shared, heads, {})
+    (group,) = [group for group in attached.groups() if group.name == "head"]
+    trained = {f"head.{task}.{key}" for task, head in heads.items() for key in head.trained()}
+    assert {*group.parameters} == trained
+    every = {f"head.x/a.{key}" for key, _ in heads["x/a"].named_parameters()}
+    assert every - trained
+    assert all(parameter.requires_grad for parameter in group.parameters.values())

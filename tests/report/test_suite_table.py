@@ -198,3 +198,9 @@ def test_command_line(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
     assert "60 + 20 of sources" in text
     assert dispatch("report", [*at, "--target", "a"]) == 0
     assert "Suite toy" not in capsys.readouterr().out
+
+
+def test_a_task_of_joint_models_alone(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
+    joint(zoo, {"a": 0.4, "b": 0.6})
+    assert dispatch("report", ["--zoo", str(zoo.root), "--target", "a"]) == 2
+    assert "mtl.report --suite toy" in capsys.readouterr().err

@@ -1,0 +1,98 @@
+"""``mtl.graph attribute``: what each source of a trained composition contributes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+
+from mtl.cli.graph_runs import add_scene, check_limit
+from mtl.cli.options import PlainParser
+
+
+def attribute(argv: Sequence[str]) -> int:
+    """``mtl.graph attribute``."""
+    parser = PlainParser(
+        prog="mtl.graph attribute",
+        description="What each source of a trained composition contributes: leave one out and "
+        "Shapley values, by zeroing its block; nothing is retrained.",
+    )
+    parser.add_argument("entry", help="reference of a composition, its last parts, or its digest")
+    parser.add_argument("--split", default="dev", help="what it is evaluated on [dev]")
+    parser.add_argument("--per-layer", action="store_true", help="leave out layer by layer, too")
+    parser.add_argument("--no-shapley", action="store_true", help="leave one out only")
+    parser.add_argument(
+        "--orders", type=int, default=32, help="random orders where there are more than 8 sources"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the random orders")
+    add_scene(parser)
+    options = parser.parse_args(list(argv))
+
+    from tqdm import tqdm
+
+    from mtl.backbone import load_backbone
+    from mtl.cli import common
+    from mtl.cli.graph_text import attribution_text
+    from mtl.compose import attribution as shares
+    from mtl.compose.load import find_parents, load_composition
+    from mtl.engine import EvalSet, open_device
+    from mtl.errors import unknown
+    from mtl.graph import graph_folder, write_evidence
+    from mtl.tasks import encode
+    from mtl.train import open_workspace
+    from mtl.train.load import data_of_entry
+
+    if options.json:
+        os.environ["MTL_QUIET"] = "1"
+    common.quieten()
+    check_limit("--orders", options.orders, 2)
+    workspace = open_workspace(
+        zoo=options.zoo,
+        runs=options.runs,
+        data_root=options.data_root,
+        command=shlex.join(["python", "-m", "mtl.graph", "attribute", *argv]),
+    )
+    entry = workspace.zoo.get(options.entry)
+    find_parents(entry, workspace.zoo)  # before a model is loaded
+    data = data_of_entry(entry, workspace)
+    if options.split not in data.splits:
+        raise unknown("split", options.split, list(data.splits))
+    model = options.model or os.environ.get("MTL_MODEL") or entry.manifest.base["id"]
+    backbone = load_backbone(model)
+    built = load_composition(entry, workspace.zoo, backbone)
+    encoded = encode(data, options.split, backbone.tokenizer, cache=workspace.cache)
+    passes = shares.passes_needed(
+        len(built.parents),
+        shapley=not options.no_shapley,
+        per_layer=options.per_layer,
+        layers=backbone.base.layers,
+        orders=options.orders,
+    )
+    with tqdm(
+        total=passes,
+        desc=f"attribute {entry.manifest.task['id']}",
+        unit="pass",
+        leave=False,
+        disable=True if os.environ.get("MTL_QUIET") == "1" else None,
+        file=sys.stderr,
+    ) as bar:
+        found = shares.attribute(
+            built,
+            EvalSet(data.spec, encoded),
+            open_device("fp32"),
+            batch_size=int(entry.manifest.run_settings.get("eval_batch_size") or 128),
+            shapley=not options.no_shapley,
+            per_layer=options.per_layer,
+            orders=options.orders,
+            seed=options.seed,
+            progress=bar.update,
+        )
+    run, items = shares.as_evidence(found, entry, workspace.command)
+    write_evidence(graph_folder(workspace.zoo.root, options.graph), run, items)
+    if options.json:
+        print(json.dumps({"ref": entry.ref, **shares.to_dict(found, entry)}))
+    else:
+        print(attribution_text(found, entry))
+    return 0
