@@ -1,9 +1,9 @@
-"""SIGKILL both stages on the demo suite, run the same line again, compare with an unbroken run.
+"""SIGKILL both stages and a joint run on the demo suite, run the same line again, compare with an unbroken run.
 
-    python scripts/kill_test.py                  20 kills, some ten minutes on two cores
-    python scripts/kill_test.py --kills 40 --seed 1 --json
+    python scripts/kill_test.py                  21 kills, some ten minutes on two cores
+    python scripts/kill_test.py --kills 40 --seed 1 --commands joint --json
 
-Each kill starts from the same zoo and fresh run folders. Three places, evenly over both stages:
+Each kill starts from the same zoo and fresh run folders. Three places, evenly over the three:
 
 - ``checkpoint``: inside the writing of a resume point, at a random step of it (the temporary file
   opened, half of it written, whole but not yet renamed, renamed), after a random number of points;
@@ -34,6 +34,10 @@ ROOT = Path(__file__).parents[1]
 COMMANDS = {
     "train": ["--suite", "demo", "--task", "entail", "--seeds", "0"],
     "compose": ["--suite", "demo", "--target", "entail", "--seeds", "0"],
+    "joint": [
+        *["--suite", "demo", "--method", "propetl-m", "--seeds", "0"],
+        *["--set", "max_steps=60", "eval_every=20"],
+    ],
 }
 
 
@@ -201,7 +205,8 @@ def plan(
     kills: int, rng: random.Random, whole: dict[str, dict[str, Any]]
 ) -> list[tuple[str, str, float]]:
     """(command, place, when) of every kill: 3 in 10 in checkpoints, 3 in the zoo, 4 by time."""
-    share = max(1, round(0.3 * kills / 2))
+    each = max(3, round(kills / len(whole)))
+    share = max(1, round(0.3 * each))
     chosen: list[tuple[str, str, float]] = []
     for command, facts in whole.items():
         points = facts["checkpoint"] // 5
@@ -210,7 +215,7 @@ def plan(
             chosen.append((command, "checkpoint", rng.randint(1, facts["checkpoint"])))
         for turn in range(share):  # the middle of equal parts of the whole write
             chosen.append((command, "zoo", 1 + int((turn + 0.5) / share * (facts["zoo"] - 1))))
-        for _ in range(kills // 2 - 2 * share):
+        for _ in range(each - 2 * share):
             chosen.append((command, "time", rng.uniform(0.1, 0.95) * facts["seconds"]))
     return chosen
 
@@ -256,7 +261,10 @@ def kill_once(
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=21)
+    parser.add_argument(
+        "--commands", nargs="+", choices=list(COMMANDS), default=list(COMMANDS), help="only these"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--json", action="store_true", help="one line of JSON on standard output")
     options = parser.parse_args()
@@ -264,7 +272,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         base = Path(name)
         prepare(base)
-        whole = {command: unbroken(base, command) for command in COMMANDS}
+        whole = {command: unbroken(base, command) for command in options.commands}
         chosen = plan(options.kills, random.Random(options.seed), whole)
         for number, (command, place, when) in enumerate(chosen, start=1):
             rows.append(kill_once(base, command, place, when, whole[command]))
