@@ -1,4 +1,4 @@
-"""SIGKILL both stages and a joint run on the demo suite, run the same line again, compare with an unbroken run.
+"""SIGKILL both stages and a joint run on the demo suite, then compare with an unbroken run.
 
     python scripts/kill_test.py                  21 kills, some ten minutes on two cores
     python scripts/kill_test.py --kills 40 --seed 1 --commands joint --json

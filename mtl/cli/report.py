@@ -14,6 +14,13 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--suite", help="only entries of this suite")
     parser.add_argument("--target", help="only this task")
     parser.add_argument("--seeds", nargs="+", type=int, help="only runs of these seeds")
+    parser.add_argument(
+        "--where",
+        nargs="+",
+        metavar="KEY=VALUE",
+        default=[],
+        help="only runs with these settings, e.g. lr=1e-3 max_steps=96",
+    )
     parser.add_argument("--heatmap", metavar="PNG", help="draw the weights of a composition")
     parser.add_argument("--method", default="scalearn", help="the composition to draw")
     parser.add_argument("--json", action="store_true", help="one line of JSON")
@@ -23,18 +30,20 @@ def main(argv: Sequence[str]) -> int:
 
     from mtl.errors import RequestError
     from mtl.report import draw_heatmap, render, render_suite, results, suite_tables
-    from mtl.report.tables import group_of
+    from mtl.report.tables import group_of, having
     from mtl.zoo import open_zoo
 
     zoo = open_zoo(options.zoo)
     entries = zoo.entries(suite=options.suite, task=options.target)
     if options.seeds:
         entries = [entry for entry in entries if entry.manifest.seed in options.seeds]
+    entries = having(entries, options.where)
     if not entries:
         asked = {
             "suite": options.suite,
             "target": options.target,
             "seeds": " ".join(map(str, options.seeds or [])),
+            "where": " ".join(options.where),
         }
         wanted = " ".join(f"--{name} {value}" for name, value in asked.items() if value)
         raise RequestError(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from mtl.report.stats import Interval, mean_interval
+from mtl.report.tables import differing, settings_text
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry
+    from mtl.zoo.manifest import Manifest
 
 KINDS = {"adapter": "one adapter per task", "composition": "two-stage", "joint": "joint"}
 _BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F16": 16, "BF16": 16, "I16": 16, "I32": 32, "F32": 32}
@@ -38,6 +40,7 @@ class SuiteRow:
             several compositions share count once over all tasks.
         steps: optimiser steps behind the row, all tasks together, mean over seeds; those of a
             composition's sources stand in ``source_steps``, None where a source is not in the zoo.
+        settings: what sets the row apart from others of its kind and method; mostly empty.
     """
 
     kind: str
@@ -48,6 +51,7 @@ class SuiteRow:
     stored: float | None
     steps: float
     source_steps: float | None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -109,7 +113,12 @@ def _table(
         groups.setdefault(_row_of(entry), []).extend(_runs(entry))
     tasks = sorted({run.task for runs in groups.values() for run in runs})
     notes: list[str] = []
-    rows = [_row(runs, tasks, known, notes) for _, runs in sorted(groups.items())]
+    found = [(runs, _row(runs, tasks, known, notes)) for _, runs in sorted(groups.items())]
+    apart = differing(
+        [(row.kind, row.method) for _, row in found],
+        [_settings_of(runs[0].entry.manifest) for runs, _ in found],
+    )
+    rows = [replace(row, settings=own) for (_, row), own in zip(found, apart, strict=True)]
     rows.sort(key=lambda row: list(KINDS).index(row.kind))
     for task in tasks:
         if len({row.scores[task].data for row in rows if task in row.scores}) > 1:
@@ -129,6 +138,15 @@ def _row_of(entry: Entry) -> tuple[str, ...]:
         found += [task["id"] for task in manifest.task["tasks"]]
         found.append(canonical_json(manifest.run_settings))
     return tuple(found)
+
+
+def _settings_of(manifest: Manifest) -> dict[str, Any]:
+    """What of a row's settings all its runs have in common, see :func:`_row_of`."""
+    if manifest.kind == "joint":
+        tasks = ", ".join(task["id"] for task in manifest.task["tasks"])
+        return {**manifest.run_settings, **manifest.method_settings, "tasks": tasks}
+    sources = sorted({parent["method"] for parent in manifest.parents})
+    return {**manifest.method_settings, "source methods": ", ".join(sources)}
 
 
 def _runs(entry: Entry) -> list[_Run]:
@@ -283,7 +301,7 @@ def render_suite(table: SuiteTable) -> str:
         sources = "" if not row.source_steps else f" + {row.source_steps:,.0f} of sources"
         lines.append(
             [
-                row.method,
+                " ".join([row.method, settings_text(row.settings)]).rstrip(),
                 KINDS[row.kind],
                 *(f"{row.scores[t].mean:.4f}" if t in row.scores else "–" for t in table.tasks),
                 "–" if row.average is None else _interval(row.average),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mtl.errors import ZooError
+from mtl.errors import RequestError, ZooError, unknown
 from mtl.report.stats import Interval, mean_interval, paired_bootstrap, paired_gain
 
 if TYPE_CHECKING:
@@ -107,21 +107,67 @@ def _apart(manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
         }
         for m in manifests
     ]
-    alike: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    return differing(labels, settings)
+
+
+def differing(labels: Sequence[Any], settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of the settings behind each label, those in which it differs from others of that label.
+
+    The cap ``max_train_samples`` is left out: how many rows there were says more.
+    """
+    alike: dict[Any, list[Mapping[str, Any]]] = {}
     for label, own in zip(labels, settings, strict=True):
         alike.setdefault(label, []).append(own)
-    differing = {
+    keys = {
         label: {key for own in group for key, value in own.items() if group[0].get(key) != value}
         for label, group in alike.items()
     }
     return [
-        {
-            key: value
-            for key, value in own.items()
-            if key in differing[label] - {"max_train_samples"}
-        }
+        {key: value for key, value in own.items() if key in keys[label] - {"max_train_samples"}}
         for label, own in zip(labels, settings, strict=True)
     ]
+
+
+def having(entries: Sequence[Entry], wanted: Sequence[str]) -> list[Entry]:
+    """The entries whose settings of run and method are all ``KEY=VALUE`` of ``wanted``.
+
+    An entry whose method has no such setting is left out; joint baselines and compositions of one
+    zoo differ in what they have.
+
+    Raises:
+        RequestError: a text is not KEY=VALUE, or no entry has a setting of that name.
+    """
+    found = list(entries)
+    known = {key for entry in entries for key in _all_settings(entry)}
+    for text in wanted:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise RequestError(f"--where takes KEY=VALUE, not {text!r}.")
+        if known and key not in known:
+            raise unknown("setting", key, sorted(known))
+        found = [entry for entry in found if _is(_all_settings(entry).get(key), value)]
+    return found
+
+
+def _all_settings(entry: Entry) -> dict[str, Any]:
+    return {**entry.manifest.run_settings, **entry.manifest.method_settings}
+
+
+def _is(stored: Any, text: str) -> bool:
+    """Whether a stored setting is what a user wrote: 3e-3 is 0.003, true is True."""
+    if isinstance(stored, bool) or stored is None:
+        return str(stored).lower() == text.lower()
+    if isinstance(stored, int | float):
+        try:
+            return float(text) == stored
+        except ValueError:
+            return False
+    return str(stored) == text
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """``lr=0.001, epochs=3``, for a table."""
+    return ", ".join(f"{key}={value}" for key, value in settings.items())
 
 
 def _own_adapters(composition: Entry, groups: dict[tuple[Any, ...], list[Entry]]) -> list[Entry]:
@@ -243,7 +289,7 @@ def _label(row: Row) -> str:
     label = row.method if row.kind == "adapter" else f"{row.method} (K={row.sources})"
     if not row.settings:
         return label
-    return f"{label} {', '.join(f'{key}={value}' for key, value in row.settings.items())}"
+    return f"{label} {settings_text(row.settings)}"
 
 
 def _interval(value: Interval, *, sign: bool = False) -> str:

@@ -204,3 +204,27 @@ def test_a_task_of_joint_models_alone(zoo: Zoo, capsys: pytest.CaptureFixture[st
     joint(zoo, {"a": 0.4, "b": 0.6})
     assert dispatch("report", ["--zoo", str(zoo.root), "--target", "a"]) == 2
     assert "mtl.report --suite toy" in capsys.readouterr().err
+
+
+def test_rows_of_one_method_say_what_sets_them_apart(
+    zoo: Zoo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    joint(zoo, {"a": 0.4, "b": 0.6}, run_settings={"lr": 0.001, "epochs": 3})
+    joint(zoo, {"a": 0.5, "b": 0.7}, run_settings={"lr": 0.003, "epochs": 3})
+    adapter(zoo, "a", 0.5, run_settings={"lr": 0.003})
+    (table,) = suite_tables(zoo.entries())
+    assert [dict(row.settings) for row in table.rows] == [{}, {"lr": 0.001}, {"lr": 0.003}]
+    text = render_suite(table)
+    assert "propetl-m lr=0.001  joint" in text
+    at = ["--zoo", str(zoo.root), "--json"]
+    assert dispatch("report", [*at, "--where", "lr=3e-3"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [row["test"]["mean"] for row in said["rows"]] == [0.5]
+    assert [row["kind"] for row in said["suites"][0]["rows"]] == ["adapter", "joint"]
+    for wrong, text in (
+        ("lr", "takes KEY=VALUE, not 'lr'"),
+        ("epoch=1", "Did you mean 'epochs'?"),
+        ("lr=7", "holds no entry for --where lr=7"),
+    ):
+        assert dispatch("report", [*at, "--where", wrong]) == 2
+        assert text in capsys.readouterr().err
