@@ -84,3 +84,23 @@ def test_what_a_head_keeps_fixed_stays_fixed() -> None:
     every = {f"head.x/a.{key}" for key, _ in heads["x/a"].named_parameters()}
     assert every - trained
     assert all(parameter.requires_grad for parameter in group.parameters.values())
+
+
+@pytest.mark.parametrize("recipe", ["scalearn", "reference"])
+def test_record_in_the_papers_joint_runs(recipe: str) -> None:
+    """Only its first 100,730 rows are drawn, and its dev split does not select (spec §6.1)."""
+    tasks = ["superglue/cb", "superglue/record"]
+    for name in JOINT.names():
+        of = load_recipe(recipe)
+        method = JOINT.get(name)
+        own, run = resolve_joint(method, of, Overrides({}), tasks)
+        assert (own.unselected, own.temperature, own.sampler_seed) == ("superglue/record", 1.0, 0)
+        assert (run.max_steps, run.eval_every, run.warmup, run.patience) == (375_000, 7500, 0.1, 10)
+        assert run.lr == (2e-5 if name == "full-ft-m" else 3e-4)
+        limits = [
+            resolve_joint(method, of, Overrides({}), tasks, task)[1].max_train_samples
+            for task in tasks
+        ]
+        assert limits == [0, 100_730]
+        if name == "propetl-m":
+            assert own.tie_layer_scores == (recipe == "reference")
