@@ -12,13 +12,15 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/env.sh
 export MTL_DATA_ROOT=$data MTL_MODEL=$model OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python
 tasks="mrpc cola stsb"
+zoo=${MTL_ZOO:-adapters_zoo}
 few="--max-train-samples 1000 --max-dev-samples 300 --eval-every 96 --warmup 0.1 --set patience=0"
 
 each() { xargs -P "$processes" -I{} bash -c '"$python" -m mtl.{}'; }
 
 for task in $tasks; do
   echo "train --suite glue --task $task --lr 3e-3 --max-steps 96 $few"
-  echo "train --suite glue --task $task --lr 3e-3 --max-steps 192 $few"
+  # a zoo of its own: two adapters of one task and seed would be two possible sources
+  echo "train --suite glue --task $task --lr 3e-3 --max-steps 192 $few --zoo $zoo.192"
 done | each
 for task in $tasks; do
   echo "compose --suite glue --target $task --sources $tasks --method scalearn --lr 6e-3 --max-steps 96 $few"
@@ -32,4 +34,5 @@ propetl-m 3e-3
 hyperformer 1e-3
 hyperformer++ 1e-3
 RATES
-"$python" -m mtl.report --suite glue
+"$python" -m mtl.report --suite glue --zoo "$zoo"
+"$python" -m mtl.report --suite glue --zoo "$zoo.192"
