@@ -2,7 +2,7 @@
 # Joint training beside two stages at the same number of steps, on a local mirror of GLUE with a small
 # pretrained encoder (docs/results.md).
 #   scripts/study_joint.sh DATA_ROOT MODEL_FOLDER [PROCESSES]
-# Tasks mrpc, cola, stsb, 1,000 training rows each, batches of 32. 576 steps each way: joint 576; stage
+# Tasks mrpc, sst2, stsb, 1,000 training rows each, batches of 32. 576 steps each way: joint 576; stage
 # one 3 × 96 and stage two 3 × 96; own adapters that use all their steps for themselves 3 × 192.
 # Finished runs are skipped, killed ones go on. Some two hours on 2 CPU cores with PROCESSES=2.
 set -euo pipefail
@@ -11,7 +11,7 @@ data=$(realpath "$1") model=$(realpath "$2") processes=${3:-2}
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/env.sh
 export MTL_DATA_ROOT=$data MTL_MODEL=$model OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python
-tasks="mrpc cola stsb"
+tasks="mrpc sst2 stsb"
 zoo=${MTL_ZOO:-adapters_zoo}
 few="--max-train-samples 1000 --max-dev-samples 300 --eval-every 96 --warmup 0.1 --set patience=0"
 
