@@ -13,7 +13,7 @@ from mtl.errors import RequestError, did_you_mean, unknown
 from mtl.files import safe_part
 from mtl.tasks.kinds import KINDS
 from mtl.tasks.metrics import METRICS
-from mtl.tasks.yamls import catalog, check_keys, is_file_name, read_yaml
+from mtl.tasks.yamls import SUFFIXES, catalog, check_keys, is_file_name, read_yaml
 
 SOURCES = {"repo": ("repo", "config", "revision"), "files": ("files",), "demo": ("demo",)}
 """Kinds of data source by their first key, with the keys each may have."""
@@ -312,6 +312,9 @@ def resolve_task(name: str, suite: str | None = None) -> str:
                     "Write it with its suite."
                 )
     hint = "`python -m mtl.tasks ls` lists them; a path to a YAML file works, too."
+    here = [name + suffix for suffix in SUFFIXES if Path(name + suffix).is_file()]
+    if here:
+        hint = f"There is a file {here[0]}: write it with its ending. {hint}"
     raise unknown("task", name, known.tasks, " ".join([hint, known.hint()]).strip())
 
 

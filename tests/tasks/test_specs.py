@@ -180,6 +180,14 @@ def test_slips_in_a_task_file_name_file_and_key(
     assert str(path) in str(caught.value)
 
 
+def test_a_file_named_without_its_ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "pear.yaml").write_text(GOOD, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RequestError, match=r"a file mine/pear\.yaml: write it with its ending"):
+        load_task("mine/pear")
+
+
 def test_words_of_yaml_stay_words_and_exponents_are_numbers(tmp_path: Path) -> None:
     path = tmp_path / "pair.yaml"
     path.write_text(GOOD.replace("[no, yes]", "[no, yes, 1, true]"), encoding="utf-8")
