@@ -30,7 +30,6 @@ _VERBS_FOR = {
         for group in ("animal", "food", "thing")
     },
 }
-_NEAR: dict[int, list[Concept]] = {}
 
 
 def _near(concept: Concept, options: Sequence[Concept]) -> list[Concept]:
@@ -40,9 +39,7 @@ def _near(concept: Concept, options: Sequence[Concept]) -> list[Concept]:
 
 def _related(rng: Random, concept: Concept, options: Sequence[Concept]) -> Concept:
     """A hypernym or hyponym of ``concept`` (mostly), else any other of ``options``."""
-    near = _NEAR.get(id(concept))
-    if near is None:
-        near = _NEAR[id(concept)] = _near(concept, options)
+    near = _near(concept, options)
     return pick(rng, near) if near and rng.random() < 0.6 else pick(rng, options)
 
 
