@@ -57,6 +57,19 @@ def test_every_variant_is_measured(config: Any) -> None:
     assert json.loads(json.dumps(found)) == found
 
 
+def test_bf16_saves_less_for_the_backward_pass(config: Any) -> None:
+    """What is kept is measured in the precision that was asked for."""
+    found = {}
+    for bf16 in (False, True):
+        shape = Shape(sources=2, bottleneck=4, batch=16, tokens=32, rounds=1, bf16=bf16)
+        result = measure_compose(
+            config, shape, torch.device("cpu"), training=("bare", "scalearn_folded"), inference=()
+        )
+        found[bf16] = {name: row["saved_mb"] for name, row in result["training"].items()}
+    for name, saved in found[True].items():
+        assert saved < 0.9 * found[False][name], name
+
+
 def test_the_looped_variant_is_the_same_function(config: Any) -> None:
     shape = Shape(sources=3, **SMALL)
     pristine = random_encoder(config)
