@@ -54,3 +54,52 @@ def test_the_two_precisions_are_two_runs(stocked: Path) -> None:
         for precision in ("fp32", "bf16", "fp32")
     }
     assert len(refs) == 2
+
+
+@pytest.mark.parametrize("method", ["adalora", "vera", "sora", "adamix", "madakron-full"])
+def test_what_is_stored_in_another_form_differs_by_roundings(method: str, mini: Path) -> None:
+    """Factors that are folded for storing, merged experts: equal in fp32, near in bf16."""
+    values = {"adalora": ["rank=3", "target_rank=1"]}.get(method, [])
+    said = mtl("train", "--task", "mood", "--method", method, *BF16, "lr=0.03", *values)
+    assert said.code == 0, said.err
+    ref = said.json["runs"][0]["ref"]
+    verified = json.loads((mini / ref / "manifest.json").read_text())["verified"]
+    assert verified["max_logit_difference"] <= 0.05
+    said = mtl("zoo", "verify", ref, "--json")
+    assert said.code == 0, said
+
+
+def test_a_wrong_entry_does_not_hide_behind_the_roundings(
+    mini: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.01 beside is as little as a rounding of bf16, and still found: fp32 is asked, too."""
+    import torch
+
+    from mtl.train import stage_one
+
+    real = stage_one.save_head
+
+    def spoiled(head: torch.nn.Module, *args: object, **options: object) -> None:
+        bias = list(head.parameters())[-1]
+        with torch.no_grad():
+            bias.add_(0.01)
+            real(head, *args, **options)
+            bias.sub_(0.01)
+
+    monkeypatch.setattr(stage_one, "save_head", spoiled)
+    said = mtl("train", "--task", "mood", "--method", "pfeiffer", *BF16)
+    assert said.code == 1
+    assert "does not answer as the trained model did" in said.err
+    assert not list(mini.rglob("manifest.json"))
+
+
+def test_tolerances() -> None:
+    import numpy as np
+
+    from mtl.tasks.spans import MASKED
+    from mtl.train.store import tolerance_of
+
+    scores = np.array([[0.5, -8.0], [MASKED, 2.0]])
+    assert tolerance_of("fp32", scores) == 1e-3
+    assert tolerance_of("bf16", scores) == 8 / 32
+    assert tolerance_of("bf16", scores[0] / 100) == 1 / 32

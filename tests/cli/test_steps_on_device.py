@@ -60,8 +60,13 @@ def moving(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.__future__.set_swap_module_params_on_conversion(before)
 
 
+def on_cpu(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """As many zeros of the same kinds there."""
+    return {name: torch.zeros(t.shape, dtype=t.dtype) for name, t in tensors.items()}
+
+
 def run_on_meta(job: Any) -> None:
-    """Two steps as :func:`mtl.engine.loop.train` takes them, and a forward pass as evaluations."""
+    """Two steps as :func:`mtl.engine.loop.train` takes them, a resume, and a forward pass."""
     attached = job.attached
     stage = next(iter(attached.stages(job.settings)))
     if stage.begin is not None:
@@ -77,6 +82,13 @@ def run_on_meta(job: Any) -> None:
         assert total.device == META
         attached.after_step(number)
         optimiser.clear()
+    # A resume point is read on the CPU; what a method takes back must go where its model is.
+    tensors, values = attached.state()
+    attached.load_state(on_cpu(tensors), values)
+    optimiser.load_state(on_cpu(optimiser.state()))
+    loop._step(job, device, optimiser, 2, *order[2])
+    attached.after_step(2)
+    optimiser.clear()
     network.eval()
     task, rows = order[0]
     with torch.no_grad(), attached.evaluating():
