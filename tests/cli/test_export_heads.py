@@ -147,3 +147,24 @@ def test_every_kind_of_head(
         assert float((again - logits).abs().max()) <= 1e-5
         if task == "superglue/boolq":
             assert found[folder]["labels"] == ["False", "True"]
+
+
+@pytest.mark.parametrize("task", ["superglue/copa", "squad/squad"])
+def test_choices_and_spans_are_narrowed_and_distilled(
+    task: str, mini: Path, mirror: Path, tiny: Callable[[str], str], tmp_path: Path
+) -> None:
+    model = tiny("roberta")
+    _, composition = made(task, mirror, model)
+    line = ["--to", "adapters", "--model", model, "--data-root", mirror, "--json"]
+    said = mtl("export", composition, tmp_path / "n", *line, "--width", "2", "--tolerance", "1")
+    assert said.code == 0, said.err
+    assert said.json["width"] == 2
+    assert said.json["proof"]["max_logit_difference"] <= said.json["proof"]["limit"]
+    change = said.json["changes"]["narrowing"]["test"]
+    assert 0 < change["max_logit_difference"] < 100  # padding's logits are no difference
+    said = mtl("export", composition, tmp_path / "d", *line, "--distill", "--epochs", "1")
+    assert said.code == 0, said.err
+    # it folds, so that the least-squares start is exact, and nothing can be nearer
+    assert said.json["distilled"]["dev_logit_error"][0] < 1e-6
+    assert said.json["distilled"]["kept_epoch"] == 0
+    assert said.json["changes"]["distilling"]["test"]["equal_predictions"] == 1.0
