@@ -30,7 +30,14 @@ import torch
 from torch import Tensor, nn
 
 from mtl.backbone.injection import bottleneck_layers, init
-from mtl.bench.measuring import Step, interleaved, launches, peak_bytes, saved_bytes
+from mtl.bench.measuring import (
+    Step,
+    compile_problem,
+    interleaved,
+    launches,
+    peak_bytes,
+    saved_bytes,
+)
 from mtl.compose import COMPOSITIONS
 from mtl.compose.sites import site_keys
 from mtl.errors import RequestError
@@ -88,9 +95,21 @@ def measure_compose(
         ``training`` and ``inference``: variant → row; ``ratios`` and ``inference_ratios`` to
         ``bare``; ``composition_to_stock_adapter``; shape, device, threads, versions.
 
+    Compiled on a CPU, nothing can be counted (counting sees every call and so keeps torch from
+    compiling): ``launches`` is None there.
+
     Raises:
-        RequestError: batches longer than the encoder takes.
+        RequestError: batches longer than the encoder takes; compiling where there is no compiler.
     """
+    problem = compile_problem(device) if shape.compiled else ""
+    if problem:
+        needed = (
+            "a C++ compiler (g++, or CXX)" if device.type == "cpu" else "Triton and a C compiler"
+        )
+        raise RequestError(
+            f"--compile: torch.compile cannot compile for {device.type} here: {problem} It needs "
+            f"{needed}; without --compile everything else is measured."
+        )
     logging.getLogger("adapters").setLevel(logging.ERROR)
     most = config.max_position_embeddings - 2
     if shape.tokens > most:
@@ -149,8 +168,8 @@ def _training_rows(
         rows[name] = {
             "seconds": round(times[name], 5),
             "peak_mb": round(peak_bytes(steps[name], device) / 2**20, 2),
-            "saved_mb": round(saved_bytes(encoder, batch) / 2**20, 2),
-            "launches": launches(steps[name], device),
+            "saved_mb": round(saved_bytes(encoder, batch, bf16=shape.bf16) / 2**20, 2),
+            "launches": _launches(steps[name], shape, device),
             "trainable": trainable,
         }
     return rows
@@ -173,10 +192,14 @@ def _inference_rows(
         name: {
             "seconds": round(times[name], 5),
             "peak_mb": round(peak_bytes(step, device) / 2**20, 2),
-            "launches": launches(step, device),
+            "launches": _launches(step, shape, device),
         }
         for name, step in steps.items()
     }
+
+
+def _launches(step: Step, shape: Shape, device: torch.device) -> int | None:
+    return None if shape.compiled and device.type == "cpu" else launches(step, device)
 
 
 def _ratios(rows: Mapping[str, Any]) -> dict[str, float]:

@@ -23,8 +23,24 @@ class CountCalls(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def saved_bytes(encoder: Any, batch: dict[str, Tensor]) -> int:
-    """Bytes of unique storages kept for the backward pass, weights and buffers excluded."""
+def compile_problem(device: torch.device) -> str:
+    """Why ``torch.compile`` cannot work on ``device`` here; empty where it can.
+
+    It needs a C++ compiler on a CPU and Triton (with a C compiler) on a GPU, and says so only when
+    it first compiles, deep inside.
+    """
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=device))
+    except Exception as error:  # whatever stands in the way of the compiler
+        return " ".join(str(error).split("\n\n")[0].split())[:200]
+    return ""
+
+
+def saved_bytes(encoder: Any, batch: dict[str, Tensor], *, bf16: bool = False) -> int:
+    """Bytes of unique storages kept for the backward pass, weights and buffers excluded.
+
+    With autocast the casts of weights count: they are kept, too.
+    """
     own = {t.untyped_storage().data_ptr() for t in [*encoder.parameters(), *encoder.buffers()]}
     seen: dict[int, int] = {}
     # Storages must stay alive while they are counted, or an address could be used twice.
@@ -37,7 +53,8 @@ def saved_bytes(encoder: Any, batch: dict[str, Tensor]) -> int:
             alive.append(tensor)
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    cast = torch.autocast(batch["input_ids"].device.type, torch.bfloat16, enabled=bf16)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), cast:
         encoder(**batch).last_hidden_state[:, 0].square().mean()
     return sum(seen.values())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
@@ -43,6 +44,7 @@ def _compose(options: Namespace) -> int:
     from mtl.backbone.load import check_supported
     from mtl.backbone.shapes import shape_config
     from mtl.bench import Shape, measure_compose
+    from mtl.bench.measuring import compile_problem
     from mtl.cli.common import quieten
     from mtl.errors import RequestError
 
@@ -55,7 +57,11 @@ def _compose(options: Namespace) -> int:
     check_supported(config, model)
     modes = [(options.bf16, options.compile)]
     if name == "cuda" and modes == [(False, False)]:
-        modes = [(bf16, compiled) for bf16 in (False, True) for compiled in (False, True)]
+        problem = compile_problem(torch.device(name))
+        if problem:
+            print(f"torch.compile is left out: {problem}", file=sys.stderr)
+        choices = (False,) if problem else (False, True)
+        modes = [(bf16, compiled) for bf16 in (False, True) for compiled in choices]
     results = []
     for bf16, compiled in modes:
         shape = Shape(
@@ -94,7 +100,7 @@ def render(result: dict[str, Any], model: str) -> str:
             row["seconds"],
             row["peak_mb"],
             row["saved_mb"],
-            row["launches"],
+            _count(row["launches"]),
             f"{row['trainable']:,}",
         ]
         for name, row in result["training"].items()
@@ -105,7 +111,7 @@ def render(result: dict[str, Any], model: str) -> str:
             result["inference_ratios"].get(name, 1.0),
             row["seconds"],
             row["peak_mb"],
-            row["launches"],
+            _count(row["launches"]),
         ]
         for name, row in result["inference"].items()
     ]
@@ -126,3 +132,7 @@ def render(result: dict[str, Any], model: str) -> str:
             f"{shape['sources'] * shape['bottleneck']}: {result['composition_to_stock_adapter']}",
         ]
     )
+
+
+def _count(launches: int | None) -> str:
+    return "–" if launches is None else f"{launches}"

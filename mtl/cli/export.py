@@ -134,6 +134,8 @@ def base_of(entry: Entry, options: Namespace) -> str:
 def _show(folder: str, record: dict[str, Any]) -> None:
     from tabulate import tabulate
 
+    from mtl.export.proof import says_little
+
     rows = [
         [
             source["task"],
@@ -182,5 +184,8 @@ def _show(folder: str, record: dict[str, Any]) -> None:
     print(
         f"\n{folder}: one adapter called {record['name']!r}, {width}with its head. Largest logit "
         f"difference between {proof['reference']} and {proof['other']} on {proof['rows']} random "
-        f"texts: {proof['max_logit_difference']:.3g} (allowed {proof['limit']:.3g})"
+        f"texts: {proof['max_logit_difference']:.3g} (allowed {proof['limit']:.3g}; without the "
+        f"adapter {proof['adapter_effect']:.3g})"
     )
+    if says_little(proof):
+        print("note: the adapter has learned next to nothing, so that this compares the heads")

@@ -235,6 +235,8 @@ class Extractor:
 
     def _with_adapter(self, entry: Entry, few: TaskData) -> Arrays:
         attached = load_network(entry, self.workspace.zoo, self.backbone)
+        # First: what is computed once for evaluation stays where it was computed.
+        attached.network.to(self.device.torch_device)
         with attached.evaluating():
             return self._vectors(attached.network.encoder, few)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from adapters import AdapterConfig
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtl.backbone.injection import FUSION_MODULES
 from mtl.compose.bank import Bank
@@ -129,7 +129,9 @@ def _build(layer: Any, sources: list[str], config: SoupFusion) -> ScaLearnSite:
         plain.append(found)
     site = ScaLearnSite(Bank([combine(plain)]))
     site.combine = combine
-    site.bind(site.bank.up.new_ones(1, 1), ScaLearnSettings(per="source", dropout=0.0))
+    # A parameter of the site, so that it moves with it; it never trains.
+    site.whole = nn.Parameter(site.bank.up.new_ones(1, 1), requires_grad=False)
+    site.bind(site.whole, ScaLearnSettings(per="source", dropout=0.0))
     return site
 
 

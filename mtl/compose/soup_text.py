@@ -7,13 +7,16 @@ instead of 10,000; that is its mistake, and not repeated here: specs/composition
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mtl.engine import open_device
 from mtl.errors import RequestError
 from mtl.train.workspace import load_recorded_data
 
@@ -24,7 +27,8 @@ if TYPE_CHECKING:
     from mtl.zoo import Entry
 
 BASE = "base"
-BATCH, TOKENS = 64, 128
+BATCH, TOKENS = 64, 384
+"""Texts per forward pass; tokens of a text that count, as in the default sentence encoder."""
 
 
 def similarities(
@@ -67,19 +71,39 @@ def load_embedder(name: str, backbone: Backbone) -> tuple[Any, Any]:
     Raises:
         RequestError: not to be had.
     """
+    device = open_device("fp32").torch_device
     if name == BASE:
-        return backbone.pristine, backbone.tokenizer
+        # A copy: the pristine encoder is what all others are copied from, on the CPU.
+        return copy.deepcopy(backbone.pristine).to(device).eval(), backbone.tokenizer
     from transformers import AutoModel, AutoTokenizer
 
     try:
         model = AutoModel.from_pretrained(name, use_safetensors=True)
-        return model.eval(), AutoTokenizer.from_pretrained(name)
+        return model.to(device).eval(), AutoTokenizer.from_pretrained(name)
     except Exception as error:
-        raise RequestError(
-            f"Cannot load the sentence encoder {name!r}: {' '.join(str(error).split())[:200]} "
-            "Give a folder with --set embedder=FOLDER, or --set embedder=base for the run's own "
-            "encoder."
-        ) from error
+        raise RequestError(_not_there(name, error)) from error
+
+
+def _not_there(name: str, error: Exception) -> str:
+    """What is wrong with the sentence encoder ``name``, and the ways out."""
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    first = f"Cannot load the sentence encoder {name!r}: "
+    rest = (
+        "give the folder of one with --set embedder=FOLDER, or take the run's own encoder with "
+        "--set embedder=base, or set the weights yourself: --set weights=0.7,0.3."
+    )
+    if Path(name).is_dir():
+        return f"{first}{' '.join(str(error).split())[:300]} Mend the folder, or {rest}"
+    if name.startswith((".", "/", "~")):
+        return f"{first}there is no such folder. Else {rest}"
+    if HF_HUB_OFFLINE:
+        return (
+            f"{first}it is not in the cache of the Hub's client, and HF_HUB_OFFLINE=1 forbids to "
+            f"fetch it. Fetch it once where there is a network (hf download {name}), {rest}"
+        )
+    said = " ".join(str(error).split()).split(" Check your internet")[0][:300]
+    return f"{first}{said} Mend that, or {rest}"
 
 
 @torch.no_grad()
@@ -91,6 +115,7 @@ def mean_embedding(texts: Sequence[str], model: Any, tokenizer: Any) -> Tensor:
 
     total = torch.zeros((), dtype=torch.float64)
     limit = int(min(tokenizer.model_max_length, TOKENS))
+    texts = sorted(texts, key=len)  # texts of like length need little padding; a sum has no order
     starts = range(0, len(texts), BATCH)
     bar = tqdm(starts, desc="embed", leave=False, disable=True if quiet() else None)
     for start in bar:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +19,9 @@ class Device:
     """Device, resolved precision and processes of this run.
 
     Attributes:
-        accelerator: the ``accelerate.Accelerator`` behind it.
+        accelerator: the ``accelerate.Accelerator`` behind it; it finds the device and connects the
+            processes, and knows nothing of precision (its state is one per Python process, so that
+            a second run of another precision could not open it).
         precision: ``fp32`` or ``bf16``; ``auto`` is resolved here, once.
         solo: this process works by itself, whatever the others do: see :meth:`alone`.
     """
@@ -49,7 +52,10 @@ class Device:
         return self.accelerator.is_main_process
 
     def autocast(self) -> AbstractContextManager[Any]:
-        return self.accelerator.autocast()
+        """bf16 for products and the like where that is the precision; parameters stay fp32."""
+        if self.precision != "bf16":
+            return nullcontext()
+        return torch.autocast(self.torch_device.type, torch.bfloat16)
 
     def reduce_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Sum gradients over the processes, in one message.
@@ -120,10 +126,22 @@ class Device:
 
 
 def resolve_precision(precision: str) -> str:
-    """``auto`` → bf16 where a GPU has it, else fp32; what is asked for otherwise."""
+    """``auto`` → bf16 where the run's GPU computes in it, else fp32; what is asked for otherwise.
+
+    A GPU that only emulates bf16 (before Ampere) is faster in fp32.
+    """
     if precision != "auto":
         return precision
-    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
+    # `accelerate` keeps to the CPU when it is told so, GPU or not.
+    if _told_cpu() or not torch.cuda.is_available():
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
+def _told_cpu() -> bool:
+    from accelerate.utils import parse_flag_from_env
+
+    return bool(parse_flag_from_env("ACCELERATE_USE_CPU"))
 
 
 def open_device(precision: str = "auto", *, deterministic: bool = False) -> Device:
@@ -138,17 +156,24 @@ def open_device(precision: str = "auto", *, deterministic: bool = False) -> Devi
     """
     from accelerate import Accelerator
 
-    resolved = resolve_precision(precision)
     if deterministic:
+        # cuBLAS reads it when its first handle is made, and torch refuses to multiply without it.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=False)
         torch.backends.cudnn.benchmark = False
-    try:
-        accelerator = Accelerator(mixed_precision="bf16" if resolved == "bf16" else "no")
-    except ValueError as error:
+    device = Device(Accelerator(mixed_precision="no"), resolve_precision(precision))
+    if device.precision == "bf16" and not _has_bf16(device.torch_device.type):
         raise RequestError(
-            f"Cannot compute with precision={precision}: {error} Use --set precision=fp32."
-        ) from error
-    return Device(accelerator, resolved)
+            f"Cannot compute with precision={precision}: {device.torch_device.type} has no bf16 "
+            "here. Use --set precision=fp32."
+        )
+    return device
+
+
+def _has_bf16(kind: str) -> bool:
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return torch.amp.autocast_mode.is_autocast_available(kind)
 
 
 def seed_everything(seed: int, purpose: str, rank: int = 0) -> None:

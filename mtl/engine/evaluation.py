@@ -72,20 +72,22 @@ def evaluate(attached: Attached, data: EvalSet, device: Device, batch_size: int)
     network = attached.network
     was_training = network.training
     network.eval()
-    rows, logits = [], []
+    rows: list[np.ndarray] = []
+    outputs: list[torch.Tensor] = []
     try:
         with attached.evaluating():
             order = eval_order(data.encoded, batch_size)
             for indices in order[device.rank :: device.world]:
                 batch = collate(data.spec.id, data.encoded, indices)
-                batch = to_device(batch, device.torch_device)
+                rows.append(batch["row"].numpy())
                 with device.autocast():
-                    out = attached.logits(batch)
-                rows.append(batch["row"].cpu().numpy())
+                    out = attached.logits(to_device(batch, device.torch_device))
                 # One row of logits per example: choices stand side by side.
-                logits.append(out.float().cpu().numpy().reshape(len(rows[-1]), -1))
+                outputs.append(out.float().reshape(len(rows[-1]), -1))
     finally:
         network.train(was_training)
+    # Read at the end, so that a GPU never waits for the host between batches.
+    logits = [out.cpu().numpy() for out in outputs]
     gathered = device.gather((np.concatenate(rows), _stack(logits)) if rows else None)
     parts = [part for part in gathered if part is not None]
     row = np.concatenate([part[0] for part in parts])

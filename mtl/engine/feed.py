@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import torch
 
 if TYPE_CHECKING:
     from mtl.tasks import Encoded
@@ -49,8 +50,16 @@ def collate(task: str, encoded: Encoded, rows: np.ndarray) -> dict[str, Any]:
 
 
 def to_device(batch: Mapping[str, Any], device: Any) -> dict[str, Any]:
-    """The batch with its tensors on ``device``."""
-    return {
-        key: value.to(device, non_blocking=True) if hasattr(value, "to") else value
-        for key, value in batch.items()
-    }
+    """The batch with its tensors on ``device``.
+
+    To a GPU they go through pinned memory: only from there does a copy run beside the host.
+    """
+    pin = torch.device(device).type == "cuda"
+
+    def move(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        value = value.pin_memory() if pin and value.device.type == "cpu" else value
+        return value.to(device, non_blocking=True)
+
+    return {key: move(value) for key, value in batch.items()}

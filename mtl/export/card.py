@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mtl.export.proof import says_little
 from mtl.files import finite, write_json, write_text
 from mtl.zoo.card import fenced, header, table, text
 
@@ -100,8 +101,14 @@ def _proof(record: Mapping[str, Any]) -> str:
         f"A batch of {proof['rows']} random texts ({proof['tokens']} tokens) was run both ways, "
         f"through {text(proof['reference'])} and through the files of this folder in stock "
         f"{text(proof['other'])}: largest logit difference {proof['max_logit_difference']:.3g} "
-        f"(fp32, allowed {proof['limit']:.3g}; largest logit {proof['max_logit']:.3g})."
+        f"(fp32, allowed {proof['limit']:.3g}; largest logit {proof['max_logit']:.3g}; without the "
+        f"adapter {proof['adapter_effect']:.3g})."
     ]
+    if says_little(proof):
+        lines.append(
+            "The adapter itself moves these logits by no more than is allowed: it has learned next "
+            "to nothing, and the comparison is one of the heads."
+        )
     rows = [
         [kind, split, row["metric"], f"{row['before']:.4f}", f"{row['after']:.4f}",
          _number(row["equal_predictions"]), f"{row['max_logit_difference']:.3g}", row["n"]]

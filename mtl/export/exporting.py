@@ -30,7 +30,7 @@ from mtl.export.low_rank import (
     write_peft_lora,
     write_stock_lora,
 )
-from mtl.export.omega import NEAR_ZERO, near_zero, omega_sizes
+from mtl.export.omega import NEAR_ZERO, is_soup, near_zero, omega_sizes
 from mtl.export.stock import StockNetwork, install, load_stock, write_adapter
 from mtl.files import read_json
 from mtl.hub import write_stock_copies
@@ -117,7 +117,9 @@ def export_entry(
         if not options.exact and shaped.folded is not None:
             reference = folded_network(shaped.folded, loaded, backbone)
         choices = read_json(temporary / HEAD_CONFIG)["config"].get("num_choices", 1)
-        proven = proof.compare(reference, stock, proof.proof_batch(backbone, choices=choices))
+        batch = proof.proof_batch(backbone, choices=choices)
+        plain = Network(backbone.encoder(), loaded.network.head).eval()
+        proven = proof.compare(reference, stock, batch, plain)
         proof.check(proven, "What stock adapters makes of the exported files")
         proven["reference"] = "the entry" if options.exact else "the approximation of the entry"
         proven["other"] = f"{options.form} {version(options.form)}"
@@ -173,12 +175,13 @@ def shape(
     loaded: Loaded, data: EntryData, sizes: Sequence[float] | None, options: ExportOptions
 ) -> Shaped:
     """Fold, and then whatever approximation is asked for, each with its measured change."""
+    check_prunable(loaded, options)
     if loaded.low_rank:
         return _shape_low_rank(loaded, data, sizes, options)
     if options.form == "peft":
         raise RequestError(
-            f"Cannot export {loaded.entry.ref} to peft: it has adapters of another kind "
-            f"({loaded.sources[0].manifest.method}), peft only low-rank ones. Use --to adapters."
+            f"Cannot export {loaded.entry.ref} to peft: only low-rank adapters go there, and "
+            f"{loaded.sources[0].manifest.method} is none. Use --to adapters."
         )
     if stays_as_it_is(loaded):
         if not options.exact:
@@ -209,6 +212,22 @@ def shape(
         folded, further["curve"] = narrowest(folded, data, options.narrow, build)
         changes["narrowing"] = measured_change(loaded, build(folded), data)
     return Shaped(folded, changes, further)
+
+
+def check_prunable(loaded: Loaded, options: ExportOptions) -> None:
+    """Refuse ``--prune`` where there are no sources to drop. Raises RequestError."""
+    if options.prune is None:
+        return
+    if loaded.composed is None:
+        raise RequestError(
+            f"--prune drops sources of a composition; {loaded.entry.ref} is a single adapter. "
+            "--width drops units of it."
+        )
+    if is_soup(loaded):
+        raise RequestError(
+            f"--prune: {loaded.entry.ref} is one adapter of averaged weights, in which a source of "
+            "weight 0 takes no place. --width drops units of it."
+        )
 
 
 def _shape_low_rank(

@@ -103,12 +103,15 @@ def write_stock_lora(
     """
     from adapters import LoRAConfig
 
-    modules = folded.modules
+    # A module whose rank is 0 in every layer needs no site.
+    changed = {site: found for site, found in folded.sites.items() if found.down.shape[0]}
+    modules = FoldedLowRank(changed or folded.sites).modules
     other = [module for module in modules if module not in STOCK]
     if other:
         raise RequestError(
-            f"The LoRA of adapters has no site at {', '.join(other)} (the attention's output "
-            "projection). Nearest: --to peft, which has."
+            f"Cannot export {name} to adapters: its LoRA has no site at {', '.join(other)} (the "
+            "attention's output projection). Nearest: --to peft, which has, or sources of "
+            f"--set modules={','.join(m for m in modules if m in STOCK) or 'q,v'}."
         )
     encoder = backbone.encoder().to(dtype)
     heads = [module for module in ("q", "k", "v") if module in modules]

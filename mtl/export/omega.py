@@ -15,16 +15,25 @@ NEAR_ZERO = 0.01
 """A source whose omega is below this share of the largest cannot be told from 0."""
 
 
+def is_soup(loaded: Loaded) -> bool:
+    """Whether the sources were averaged to one before anything is scaled."""
+    modules = loaded.network.encoder.modules()
+    return any(isinstance(m, ScaLearnSite) and m.combine is not None for m in modules)
+
+
 @torch.no_grad()
 def omega_sizes(loaded: Loaded) -> list[float] | None:
     """Root mean square of omega per source, over sites and dimensions; None where there is none.
 
-    Of omega as it enters the sum: normalised where the composition normalises.
+    Of omega as it enters the sum: normalised where the composition normalises. Of a soup the
+    weights by which the sources' weights were averaged.
     """
     if loaded.composed is None:
         return None
+    if is_soup(loaded):
+        return loaded.composed.tensors()["soup.weights"].double().tolist()
     sites = [s for s in loaded.network.encoder.modules() if isinstance(s, ScaLearnSite)]
-    if not sites or sites[0].combine is not None:
+    if not sites:
         return None
     squares = torch.stack([site.effective().double().square().mean(1) for site in sites])
     return squares.mean(0).sqrt().tolist()

@@ -47,10 +47,16 @@ def proof_batch(
 
 
 @torch.no_grad()
-def compare(reference: nn.Module, other: Any, batch: dict[str, Tensor]) -> dict[str, Any]:
+def compare(
+    reference: nn.Module, other: Any, batch: dict[str, Tensor], plain: nn.Module
+) -> dict[str, Any]:
     """The logits of both on ``batch``, the largest difference and its limit, as JSON.
 
     On the CPU, where fp32 means fp32.
+
+    Args:
+        plain: the same head on the encoder without any adapter. What it answers differently,
+            ``adapter_effect``, is the difference that an adapter lost on the way would have made.
     """
     ours, theirs = reference.cpu()(batch).double(), other.cpu()(batch).double()
     if ours.shape != theirs.shape:
@@ -62,8 +68,14 @@ def compare(reference: nn.Module, other: Any, batch: dict[str, Tensor]) -> dict[
         "tokens": batch["input_ids"].shape[1],
         "max_logit": float(ours.abs().max()),
         "max_logit_difference": float((ours - theirs).abs().max()),
+        "adapter_effect": float((ours - plain.cpu()(batch).double()).abs().max()),
         "limit": TOLERANCE * max(1.0, float(ours.abs().max())),
     }
+
+
+def says_little(found: dict[str, Any]) -> bool:
+    """Whether the files could lack the adapter and pass all the same (one that learned nothing)."""
+    return bool(found["adapter_effect"] <= found["limit"])
 
 
 def check(found: dict[str, Any], what: str) -> None:

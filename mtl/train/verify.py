@@ -18,7 +18,7 @@ from mtl.engine import EvalSet, evaluate, open_device
 from mtl.errors import RequestError, RunError
 from mtl.tasks import encode, load_task, score
 from mtl.train.load import check_base, stored_settings
-from mtl.train.store import TOLERANCE
+from mtl.train.store import tolerance_of
 from mtl.train.workspace import load_task_data
 from mtl.zoo import read_predictions
 from mtl.zoo.predictions import FILE
@@ -110,7 +110,7 @@ def verify_entry(
     *,
     parts: Sequence[Part] | None = None,
     overall: Overall | None = None,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
     record: bool = True,
 ) -> Verification:
     """Evaluate ``entry`` on its test splits and compare with its predictions and metrics.
@@ -122,8 +122,9 @@ def verify_entry(
         load: makes the model of this kind of entry.
         parts: the tasks that the entry answers; None for its one.
         overall: metrics over all parts, of each split that every part has.
-        tolerance: largest difference of a score; on the machine that trained the entry mostly 0, of
-            low-rank sources and adapters 1e-7 (factors are folded when they are loaded).
+        tolerance: largest difference of a score, None for that of the entry's precision; on the
+            machine that trained the entry mostly 0, of low-rank sources and adapters 1e-7 (factors
+            are folded when they are loaded), in bf16 roundings.
         record: write the ``verified`` record of the entry if everything agrees.
 
     Raises:
@@ -140,6 +141,10 @@ def verify_entry(
     device = open_device(_precision(entry))
     model = load(entry, zoo, backbone)
     model.network.to(device.torch_device)
+    allowed = {
+        task: tolerance_of(device.precision, kept.scores) if tolerance is None else tolerance
+        for task, kept in stored.items()
+    }
     found = [
         _verify_part(
             entry,
@@ -147,7 +152,7 @@ def verify_entry(
             stored[part.task],
             partial(_evaluate, entry, model, datas[part.task], workspace, backbone, device),
             datas[part.task],
-            tolerance,
+            allowed[part.task],
         )
         for part in parts
     ]
@@ -157,7 +162,7 @@ def verify_entry(
         for split, values in item.metrics.items():
             metrics.setdefault(split, {}).update(values)
     if overall is not None:
-        problems += _over_all(entry, found, overall, metrics, tolerance)
+        problems += _over_all(entry, found, overall, metrics, max(allowed.values()))
     checked = {name for values in metrics.values() for name in values}
     told = {name for split in metrics for name in entry.manifest.metrics.get(split, {})}
     problems += [f"its metric {name} is none of its tasks" for name in sorted(told - checked)]

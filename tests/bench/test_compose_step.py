@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mtl.backbone.injection import init
 from mtl.bench.compose_step import (
     INFERENCE,
     TRAINING,
@@ -19,7 +21,11 @@ from mtl.bench.compose_step import (
     random_encoder,
 )
 from mtl.bench.measuring import launches
+from mtl.compose import COMPOSITIONS
+from mtl.compose.scalearn import ScaLearnSettings
 from mtl.errors import RequestError
+from mtl.methods import METHODS, attach, source_names
+from mtl.methods.base import make_settings
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +61,19 @@ def test_every_variant_is_measured(config: Any) -> None:
     bare = found["training"]["bare"]["seconds"]
     assert found["ratios"]["fusion"] == round(found["training"]["fusion"]["seconds"] / bare, 3)
     assert json.loads(json.dumps(found)) == found
+
+
+def test_bf16_saves_less_for_the_backward_pass(config: Any) -> None:
+    """What is kept is measured in the precision that was asked for."""
+    found = {}
+    for bf16 in (False, True):
+        shape = Shape(sources=2, bottleneck=4, batch=16, tokens=32, rounds=1, bf16=bf16)
+        result = measure_compose(
+            config, shape, torch.device("cpu"), training=("bare", "scalearn_folded"), inference=()
+        )
+        found[bf16] = {name: row["saved_mb"] for name, row in result["training"].items()}
+    for name, saved in found[True].items():
+        assert saved < 0.9 * found[False][name], name
 
 
 def test_the_looped_variant_is_the_same_function(config: Any) -> None:
@@ -96,6 +115,33 @@ def test_launches_are_flat_in_the_number_of_sources(
                 counts.append(launches(step, torch.device("cpu")))
     assert len(set(counts)) == 1, counts
     assert counts[0] > 50
+
+
+@pytest.mark.parametrize(
+    "method", [name for name in METHODS.names() if METHODS.get(name).composes == "bottleneck"]
+)
+def test_launches_are_flat_for_sources_of_every_method(method: str, config: Any) -> None:
+    """Also of sources that are no plain bottlenecks, whose maps are computed from factors."""
+    pristine = random_encoder(config)
+    tokens = {"input_ids": torch.arange(16).reshape(2, 8)}
+    found = METHODS.get(method)
+    settings = make_settings(method, found.settings, dict(found.defaults))
+    counts = []
+    for sources in (2, 24):
+        encoder, names = init(copy.deepcopy(pristine)), source_names(sources)
+        for name in names:
+            attach(encoder, found, settings, name)
+            if found.as_source is not None:
+                found.as_source(encoder, settings, name)
+        encoder.requires_grad_(False)
+        COMPOSITIONS.get("scalearn").attach(encoder, names, ScaLearnSettings())
+        encoder.train()
+
+        def step(encoder: Any = encoder) -> None:
+            encoder(**tokens).last_hidden_state.sum().backward()
+
+        counts.append(launches(step, torch.device("cpu")))
+    assert counts[0] == counts[1], counts
 
 
 def test_inference_of_a_composition_launches_no_more_than_a_stock_adapter(config: Any) -> None:

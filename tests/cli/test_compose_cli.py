@@ -294,12 +294,75 @@ def test_a_soup_weighs_sources_by_their_texts(stocked: Path, tmp_path: Path) -> 
     )
 
 
-@pytest.mark.parametrize(
-    "values",
-    [["regularise=0.1"], ["layer_groups=2"], ["normalise=softmax", "dropout=0"]],
-)
-def test_ablations_run_and_load(values: list[str], stocked: Path) -> None:
-    line = ["--target", "same", "--suite", "mini", "--epochs", "1", "--set", *values, "--json"]
+def test_the_sentence_encoder_of_a_soup(
+    stocked: Path, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder is loaded; what is not there says why, and all the ways out."""
+    line = ["--target", "same", "--suite", "mini", "--method", "soup", "--epochs", "1", "--json"]
+    found = {}
+    for embedder in ("base", tiny("roberta"), tiny("bert")):
+        said = mtl("compose", *line, "--set", f"embedder={embedder}")
+        assert said.code == 0, said.err
+        settings = manifest(stocked, said.json["runs"][0]["ref"])["method_settings"]
+        found[embedder] = settings["weights"]
+    assert found["base"] == found[tiny("roberta")]  # the same encoder, from its folder
+    assert found["base"] != found[tiny("bert")]
+    default = "'sentence-transformers/all-mpnet-base-v2'"
+    outs = ("--set embedder=FOLDER", "--set embedder=base", "--set weights=")
     said = mtl("compose", *line)
-    assert said.code == 0, said
-    assert manifest(stocked, said.json["runs"][0]["ref"])["verified"]["equal_predictions"] == 1.0
+    refused(said, default, "HF_HUB_OFFLINE=1", "hf download sentence-transformers/all", *outs)
+    (tmp_path / "empty").mkdir()
+    said = mtl("compose", *line, "--set", f"embedder={tmp_path / 'empty'}")
+    refused(said, "Mend the folder", *outs)
+    said = mtl("compose", *line, "--set", "embedder=./nowhere")
+    refused(said, "no such folder", *outs)
+    # With the network allowed but not there, the client's own reason is told.
+    import transformers
+
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise OSError("We couldn't connect to 'https://hub.invalid'. Check your internet and so on")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", unreachable)
+    said = mtl("compose", *line)
+    refused(said, "couldn't connect to 'https://hub.invalid'. Mend that", *outs)
+
+
+ABLATIONS = [
+    ["regularise=0.1"],
+    ["layer_groups=2"],
+    ["normalise=mean"],
+    ["normalise=softmax", "dropout=0"],
+    ["init_scale=1"],
+    ["dropout=0"],
+]
+"""Of the paper: regularised, mean and softmax omega, its start, its dropout; omega per group."""
+
+
+def test_ablations_are_trained_stored_reloaded_reported_and_exported(
+    stocked: Path, tmp_path: Path
+) -> None:
+    line = ["--target", "same", "--suite", "mini", "--epochs", "2", "--json"]
+    refs = [mtl("compose", *line).json["runs"][0]["ref"]]
+    for values in ABLATIONS:
+        said = mtl("compose", *line, "--set", *values)
+        assert said.code == 0, said
+        refs.append(said.json["runs"][0]["ref"])
+        found = manifest(stocked, refs[-1])
+        assert found["verified"]["equal_predictions"] == 1.0  # in a fresh encoder
+        assert found["training"]["best_step"] > 0
+        for text in values:
+            name, value = text.split("=")
+            assert str(found["method_settings"][name]).removesuffix(".0") == value
+    assert len(set(refs)) == len(ABLATIONS) + 1
+    for number, ref in enumerate(refs):
+        said = mtl("export", ref, tmp_path / f"{number}", "--to", "adapters", "--json")
+        assert said.code == 0, (ref, said)
+        assert said.json["proof"]["max_logit_difference"] <= 1e-5
+        assert said.json["proof"]["adapter_effect"] > 1e-4
+    rows = [
+        row
+        for row in mtl("report", "--suite", "mini", "--target", "same", "--json").json["rows"]
+        if row["kind"] == "composition"
+    ]
+    assert len(rows) == len(refs)  # no two of them are taken for seeds of one another

@@ -200,6 +200,50 @@ def test_pruning_names_and_drops_what_is_near_zero(
     assert said.json["changes"]["pruning"]["test"]["max_logit_difference"] > 1e-5
 
 
+def test_pruning_what_has_no_sources_to_drop(stocked: Path, tmp_path: Path) -> None:
+    line = ["--to", "adapters", "--prune"]
+    said = mtl("export", "mood/pfeiffer/seed0", tmp_path / "a", *line)
+    refused(said, "single adapter", "--width")
+    said = mtl(
+        *("compose", "--target", "same", "--suite", "mini", "--epochs", "1", "--json"),
+        *("--method", "soup", "--set", "weights=0.7,0,0.3"),
+    )
+    ref = said.json["runs"][0]["ref"]
+    refused(mtl("export", ref, tmp_path / "a", *line), "averaged weights", "--width")
+    said = mtl("export", ref, tmp_path / "b", "--to", "adapters", "--json")
+    assert [row["omega"] for row in said.json["sources"]] == pytest.approx([0.7, 0, 0.3])
+    assert [row["near_zero"] for row in said.json["sources"]] == [False, True, False]
+    assert said.json["width"] == 12
+    # Of probes at fixed scales a source at 0 is one that can go.
+    said = mtl(
+        *("compose", "--target", "same", "--suite", "mini", "--epochs", "1", "--json"),
+        *("--sources", "mood", "same", "--probe", "0", "1"),
+    )
+    probes = {row["ref"] for row in said.json["runs"]}
+    assert len(probes) == 4
+    widths = []
+    for number, ref in enumerate(sorted(probes)):
+        said = mtl("export", ref, tmp_path / f"p{number}", *line, "--json")
+        assert said.code == 0, said.err
+        assert said.json["changes"]["pruning"]["test"]["max_logit_difference"] <= 1e-5
+        widths.append(said.json["width"])
+    assert sorted(widths) == [12, 12, 24, 24]  # both at 0: none is smaller than the other
+
+
+def test_a_proof_that_says_little_is_called_so(stocked: Path, tmp_path: Path) -> None:
+    """An adapter that learned nothing could be lost on the way, and the logits stay the same."""
+    said = mtl(
+        *("train", "--task", "mood", "--suite", "mini", "--method", "lora", "--json"),
+        *("--set", "max_steps=1", "lr=1e-9"),
+    )
+    ref = said.json["runs"][0]["ref"]
+    said = mtl("export", ref, tmp_path / "a", "--to", "adapters")
+    assert "learned next to nothing" in said.out
+    assert "it has learned next to nothing" in (tmp_path / "a" / "README.md").read_text()
+    said = mtl("export", "mood/pfeiffer/seed0", tmp_path / "b", "--to", "adapters")
+    assert "learned next to nothing" not in said.out
+
+
 @pytest.mark.parametrize("how", ["refit", "drop"])
 def test_narrowing_prints_the_curve_and_takes_the_narrowest_allowed(
     how: str, composition: str, stocked: Path, tmp_path: Path
@@ -291,5 +335,5 @@ def test_low_rank_sources_become_one_lora(mini: Path, tmp_path: Path) -> None:
 
 def test_bottlenecks_are_nothing_for_peft(composition: str, stocked: Path, tmp_path: Path) -> None:
     said = mtl("export", composition, tmp_path / "x", "--to", "peft")
-    refused(said, "peft only low-rank ones", "--to adapters")
+    refused(said, "only low-rank adapters", "pfeiffer is none", "--to adapters")
     assert not (tmp_path / "x").exists()

@@ -176,3 +176,27 @@ def test_a_task_with_one_class_has_no_fisher(extractor: Extractor) -> None:
 
     with pytest.raises(Unscorable, match="one class"):
         extractor.fisher(subset(task([1, 1, 1])))
+
+
+def test_an_adapter_is_moved_before_its_maps_are_held(
+    extractor: Extractor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Maps that are made once for evaluation (ProPETL, tensorized) do not follow to a GPU."""
+    from contextlib import contextmanager
+    from types import SimpleNamespace
+
+    from mtl.compose import features
+
+    done: list[str] = []
+
+    @contextmanager
+    def evaluating() -> Any:
+        done.append("held")
+        yield
+
+    network = SimpleNamespace(to=lambda device: done.append(f"moved to {device}"), encoder=None)
+    attached = SimpleNamespace(network=network, evaluating=evaluating)
+    monkeypatch.setattr(features, "load_network", lambda *_: attached)
+    monkeypatch.setattr(Extractor, "_vectors", lambda *_: done.append("used") or {})
+    extractor._with_adapter(None, None)  # type: ignore[arg-type]
+    assert done == ["moved to cpu", "held", "used"]

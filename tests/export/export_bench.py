@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtl.backbone.linear import linear_sites
 from mtl.compose.base import COMPOSITIONS
 from mtl.compose.sites import site_keys
 from mtl.export.load import Loaded
 from mtl.methods import METHODS, as_source, attach, source_names
 from mtl.methods.base import make_settings
+from mtl.methods.low_rank import Factors, add_source
 
 
 def entry_of(method: str, task: str = "mini/task", **manifest: Any) -> Any:
@@ -63,6 +65,33 @@ def composed(
     network: Any = SimpleNamespace(encoder=encoder)
     entry = entry_of(variant, kind="composition")
     return Loaded(entry, entries, names, network, None, found), found  # type: ignore[arg-type]
+
+
+def factors(
+    encoder: Any, ranks: int | dict[str, int], seed: int, modules: Any
+) -> dict[str, Factors]:
+    """Random factors; ``ranks`` one number, or one per module (0 for none)."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return 0.2 * torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    found = {}
+    for site, linear in linear_sites(encoder, modules).items():
+        rank = ranks if isinstance(ranks, int) else ranks.get(site.partition(".")[2], 0)
+        found[site] = Factors(draw(rank, linear.in_features), draw(linear.out_features, rank))
+    return found
+
+
+def low_rank(
+    backbone: Any, ranks: list[Any], modules: Any, variant: str, **values: Any
+) -> tuple[Loaded, Any]:
+    """A composition of low-rank sources with random factors, one per entry of ``ranks``."""
+    encoder = backbone.encoder().double()
+    for index, name in enumerate(source_names(len(ranks))):
+        add_source(encoder, name, factors(encoder, ranks[index], index, modules))
+    entries = [entry_of("lora", f"mini/task{k}") for k in range(len(ranks))]
+    return composed(encoder, entries, variant, **values)
 
 
 def looped(encoder: Any, names: Sequence[str], tokens: dict[str, Tensor]) -> list[Tensor]:

@@ -6,18 +6,29 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from export_bench import composed, entry_of, hidden, largest, looped, sources, stock_encoder
+from export_bench import (
+    composed,
+    entry_of,
+    hidden,
+    largest,
+    looped,
+    low_rank,
+    sources,
+    stock_encoder,
+)
 from torch import Tensor
 
 from mtl.backbone import build_head, save_head
 from mtl.errors import RequestError
 from mtl.export.folding import fold
 from mtl.export.load import Loaded
+from mtl.export.low_rank import STOCK, fold_low_rank, write_stock_lora
 from mtl.export.stock import install, write_adapter
 from mtl.hub import write_stock_copies
 
@@ -31,6 +42,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "average": ("average", {}),
     "mean": ("scalearn", {"normalise": "mean"}),
     "softmax": ("scalearn", {"normalise": "softmax"}),
+    "layer groups": ("scalearn", {"layer_groups": 2}),
+    "shared group": ("scalearn", {"layer_groups": 1}),
+    "init and regulariser": ("scalearn", {"init_scale": 1.0, "dropout": 0.0, "regularise": 0.1}),
+    "probe": ("probe", {"scales": "0.5,-1,2"}),
 }
 SETS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "pfeiffer": [("pfeiffer", {})] * 3,
@@ -138,6 +153,29 @@ def test_widths_in_the_trap_compute_the_same(
     found, built = both_ways(backbone, tokens, kinds, "scalearn", jiggle)
     assert built == width
     assert found <= LIMIT
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_a_soup_is_the_adapter_of_averaged_weights(
+    placement: str, backbone: Any, tokens: dict[str, Tensor], jiggle: Any
+) -> None:
+    """Weights, biases included, averaged by hand and put into stock."""
+    encoder = backbone.encoder()
+    entries = sources(encoder, placed(SETS["pfeiffer"], placement), jiggle)
+    loaded, _ = composed(encoder, entries, "soup", weights="0.5,0.3,0.2")
+    folded = fold(loaded)
+    assert folded.width == 3
+    stock = stock_encoder(backbone)
+    install(stock, folded, "exported")
+    assert largest(hidden(encoder, tokens), hidden(stock, tokens)) <= LIMIT
+    state = encoder.state_dict()
+    for name, value in stock.state_dict().items():
+        if ".exported." in name:
+            parts = [state[name.replace(".exported.", f".{source}.")] for source in loaded.names]
+            mean = sum(weight * part for weight, part in zip((0.5, 0.3, 0.2), parts, strict=True))
+            if placement == "parallel" and "adapter_up" in name:
+                mean = 4 * mean  # its scaling is in the maps
+            assert (value - mean).abs().max() <= LIMIT, name
 
 
 @pytest.mark.parametrize("scaling", ["learned", "channel", 0.5])
@@ -248,6 +286,45 @@ print("FOUND", json.dumps(found))
 """
 
 
+@dataclass(frozen=True)
+class LowRank:
+    """Low-rank sources of these ranks, at these linear modules."""
+
+    ranks: list[Any]
+    modules: tuple[str, ...]
+
+
+def _trap(width: int) -> Any:
+    return [("pfeiffer", {"bottleneck": r}) for r in (width // 2, width - width // 2)]
+
+
+ALONE_CASES: list[tuple[str, Any, str, dict[str, Any]]] = [
+    *(
+        ("roberta", placed(kinds, placement), "scalearn", {})
+        for kinds in SETS.values()
+        for placement in PLACEMENTS
+    ),
+    *(
+        ("roberta", placed([("compacter", {"bottleneck": 8})] * 2, placement), "scalearn", {})
+        for placement in ("pfeiffer", "houlsby")
+    ),
+    *(
+        ("roberta", placed(SETS["mixed widths"], placement), *variant)
+        for placement, variant in zip(PLACEMENTS * 4, VARIANTS.values(), strict=False)
+    ),
+    *(("roberta", _trap(width), "scalearn", {}) for width in (13, 37, 52)),
+    ("roberta", SETS["pfeiffer"], "soup", {"weights": "0.5,0.3,0.2"}),
+    ("roberta", LowRank([4, 1, 7], ("q", "v")), *VARIANTS["scalearn"]),
+    ("roberta", LowRank([{"q": 3, "v": 0}, {"q": 1, "v": 2}], ("q", "v")), *VARIANTS["uniform"]),
+    ("deberta-v2", LowRank([2, 3], ("intermediate", "output")), *VARIANTS["++"]),
+    ("bert", LowRank([2, 3, 1], STOCK), *VARIANTS["softmax"]),
+    ("bert", placed(SETS["mixed widths"], "houlsby"), *VARIANTS["uniform++"]),
+    ("deberta-v2", placed(SETS["propetl"], "parallel"), *VARIANTS["softmax"]),
+    ("xlm-roberta", placed(SETS["gelu"], "pfeiffer"), *VARIANTS["average"]),
+]
+"""Encoder, sources, composition, its settings: methods × placements, variants, widths, encoders."""
+
+
 def test_stock_adapters_loads_it_in_a_process_without_mtl(
     tiny: Callable[[str], str], tokens: dict[str, Tensor], jiggle: Any, tmp_path: Path
 ) -> None:
@@ -256,28 +333,31 @@ def test_stock_adapters_loads_it_in_a_process_without_mtl(
     from mtl.backbone import Network, load_backbone
 
     expected, jobs = {}, []
-    cases = [
-        ("roberta", "pfeiffer", "tensorized", "scalearn"),
-        ("bert", "houlsby", "mixed widths", "uniform++"),
-        ("deberta-v2", "parallel", "propetl", "softmax"),
-        ("xlm-roberta", "pfeiffer", "gelu", "average"),
-    ]
-    for kind, placement, kinds, variant in cases:
-        backbone = load_backbone(tiny(kind))
-        encoder = backbone.encoder()
-        entries = sources(encoder, placed(SETS[kinds], placement), jiggle)
-        loaded, _ = composed(encoder, entries, VARIANTS[variant][0], **VARIANTS[variant][1])
+    backbones = {kind: load_backbone(tiny(kind)) for kind, *_ in ALONE_CASES}
+    for number, (kind, kinds, variant, values) in enumerate(ALONE_CASES):
+        backbone = backbones[kind]
+        if isinstance(kinds, LowRank):
+            loaded, _ = low_rank(backbone, kinds.ranks, kinds.modules, variant, **values)
+            encoder: Any = loaded.network.encoder
+        else:
+            encoder = backbone.encoder()
+            loaded, _ = composed(encoder, sources(encoder, kinds, jiggle), variant, **values)
         head = build_head("two_layer", encoder.config, 3, pooler=True).double().eval()
         jiggle(head.parameters())
-        folder = tmp_path / f"{kind}-{placement}"
+        folder = tmp_path / f"{number}"
         name = "mini_same"
-        write_adapter(folder, fold(loaded), backbone, name, torch.float64)
+        if loaded.low_rank:
+            write_stock_lora(folder, fold_low_rank(loaded), backbone, name, torch.float64)
+        else:
+            write_adapter(folder, fold(loaded), backbone, name, torch.float64)
         save_head(
             head, folder, name, encoder.config, kind="classification", labels=(), model_id="x"
         )
         write_stock_copies(folder, folder)
         with torch.no_grad():
             expected[str(folder)] = Network(encoder, head)(tokens)
+            plain = Network(backbone.encoder().double(), head)(tokens)
+        assert (expected[str(folder)] - plain).abs().max() > 1e-4
         jobs.append((tiny(kind), str(folder)))
     save_file(tokens, tmp_path / "tokens.safetensors")
     done = subprocess.run(

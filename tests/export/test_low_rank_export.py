@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from export_bench import composed, entry_of, hidden, largest, stock_encoder
+from export_bench import entry_of, factors, hidden, largest, low_rank, stock_encoder
 from torch import Tensor
 
-from mtl.backbone.linear import LINEARS, linear_sites
+from mtl.backbone.linear import LINEARS
 from mtl.errors import RequestError
 from mtl.export.load import Loaded
 from mtl.export.low_rank import (
@@ -23,8 +23,6 @@ from mtl.export.low_rank import (
     write_peft_lora,
     write_stock_lora,
 )
-from mtl.methods import source_names
-from mtl.methods.low_rank import Factors, add_source
 
 LIMIT = 1e-12
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -35,32 +33,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "average": ("average", {}),
     "softmax": ("scalearn", {"normalise": "softmax"}),
 }
-
-
-def factors(
-    encoder: Any, ranks: int | dict[str, int], seed: int, modules: Any
-) -> dict[str, Factors]:
-    """Random factors; ``ranks`` one number, or one per module (0 for none)."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(*shape: int) -> Tensor:
-        return 0.2 * torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    found = {}
-    for site, linear in linear_sites(encoder, modules).items():
-        rank = ranks if isinstance(ranks, int) else ranks.get(site.partition(".")[2], 0)
-        found[site] = Factors(draw(rank, linear.in_features), draw(linear.out_features, rank))
-    return found
-
-
-def low_rank(
-    backbone: Any, ranks: list[Any], modules: Any, variant: str, **values: Any
-) -> tuple[Loaded, Any]:
-    encoder = backbone.encoder().double()
-    for index, name in enumerate(source_names(len(ranks))):
-        add_source(encoder, name, factors(encoder, ranks[index], index, modules))
-    entries = [entry_of("lora", f"mini/task{k}") for k in range(len(ranks))]
-    return composed(encoder, entries, variant, **values)
 
 
 @torch.no_grad()
@@ -116,8 +88,19 @@ def test_other_encoders_and_ranks_that_differ_by_module(
     assert {found.down.shape[0] for found in folded.sites.values()} == {5, 7, 0}
     write_peft_lora(tmp_path / "peft", folded, backbone, torch.float64)
     assert largest(ours, peft_hidden(backbone, tmp_path / "peft", tokens)) <= LIMIT
-    with pytest.raises(RequestError, match=r"no site at attention.*--to peft"):
+    with pytest.raises(RequestError, match=r"no site at attention.*--to peft.*modules=q\."):
         write_stock_lora(tmp_path / "stock", folded, backbone, "x")
+
+
+def test_a_module_that_nothing_changes_needs_no_site_in_stock(
+    backbone: Any, tokens: dict[str, Tensor], tmp_path: Path
+) -> None:
+    """AdaLoRA and SoRA may close all ranks of the projection where stock has no LoRA."""
+    ranks: list[Any] = [{"q": 3, "attention": 0}, {"q": 1, "attention": 0}]
+    loaded, _ = low_rank(backbone, ranks, ("q", "attention"), "scalearn")
+    write_stock_lora(tmp_path / "s", fold_low_rank(loaded), backbone, "x", torch.float64)
+    ours = hidden(loaded.network.encoder, tokens)
+    assert largest(ours, stock_hidden(backbone, tmp_path / "s", tokens)) <= LIMIT
 
 
 def test_stock_pads_smaller_ranks(backbone: Any, tokens: dict[str, Tensor], tmp_path: Path) -> None:

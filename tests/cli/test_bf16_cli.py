@@ -1,0 +1,105 @@
+"""bf16 end to end on a CPU: train, compose, verify, export, in the process that ran fp32."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from cli_bench import mtl
+
+BF16 = ["--suite", "mini", "--epochs", "2", "--json", "--set", "precision=bf16"]
+
+
+@pytest.mark.parametrize("method", ["scalearn", "scalearn-uniform++", "fusion"])
+def test_train_compose_verify_and_export(method: str, stocked: Path, tmp_path: Path) -> None:
+    from mtl.files import read_safetensors
+
+    said = mtl("train", "--task", "same", "--method", "houlsby", "--seeds", "7", *BF16)
+    assert said.code == 0, said.err
+    single = said.json["runs"][0]["ref"]
+    said = mtl("compose", "--target", "same", "--method", method, *BF16)
+    assert said.code == 0, said.err
+    ref = said.json["runs"][0]["ref"]
+    manifest = json.loads((stocked / ref / "manifest.json").read_text())
+    assert manifest["training"]["precision"] == "bf16"
+    assert manifest["run_settings"]["precision"] == "bf16"
+    tensors, _ = read_safetensors(stocked / ref / "composition.safetensors")
+    # What is learned stays fp32: steps of omega are far below what bf16 tells apart near 0.3.
+    assert {str(tensor.dtype) for tensor in tensors.values()} == {"torch.float32"}
+    if method != "fusion":
+        moved = [value for tensor in tensors.values() for value in tensor.flatten().tolist()]
+        assert any(value != float(f"{value:.2f}") for value in moved)
+    events = (tmp_path / "runs" / manifest["runhash"] / "events.jsonl").read_text().splitlines()
+    assert len(events) == 2
+    for line in events:
+        event = json.loads(line)
+        assert math.isfinite(event["train_loss"])
+        assert math.isfinite(event["dev_loss"])
+    # Sources of fp32 and compositions of bf16 are verified by one command, each as it was run.
+    sources = [parent["ref"] for parent in manifest["parents"]]
+    said = mtl("zoo", "verify", *sources, ref, single, *sources[:1], "--json")
+    assert said.code == 0, said
+    if method != "fusion":
+        said = mtl("export", ref, tmp_path / "out", "--to", "adapters", "--evaluate", "--json")
+        assert said.code == 0, said.err
+        assert said.json["proof"]["max_logit_difference"] <= 1e-5
+
+
+def test_the_two_precisions_are_two_runs(stocked: Path) -> None:
+    line = ["compose", "--target", "same", "--suite", "mini", "--epochs", "1", "--json", "--set"]
+    refs = {
+        mtl(*line, f"precision={precision}").json["runs"][0]["ref"]
+        for precision in ("fp32", "bf16", "fp32")
+    }
+    assert len(refs) == 2
+
+
+@pytest.mark.parametrize("method", ["adalora", "vera", "sora", "adamix", "madakron-full"])
+def test_what_is_stored_in_another_form_differs_by_roundings(method: str, mini: Path) -> None:
+    """Factors that are folded for storing, merged experts: equal in fp32, near in bf16."""
+    values = {"adalora": ["rank=3", "target_rank=1"]}.get(method, [])
+    said = mtl("train", "--task", "mood", "--method", method, *BF16, "lr=0.03", *values)
+    assert said.code == 0, said.err
+    ref = said.json["runs"][0]["ref"]
+    verified = json.loads((mini / ref / "manifest.json").read_text())["verified"]
+    assert verified["max_logit_difference"] <= 0.05
+    said = mtl("zoo", "verify", ref, "--json")
+    assert said.code == 0, said
+
+
+def test_a_wrong_entry_does_not_hide_behind_the_roundings(
+    mini: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.01 beside is as little as a rounding of bf16, and still found: fp32 is asked, too."""
+    import torch
+
+    from mtl.train import stage_one
+
+    real = stage_one.save_head
+
+    def spoiled(head: torch.nn.Module, *args: object, **options: object) -> None:
+        bias = list(head.parameters())[-1]
+        with torch.no_grad():
+            bias.add_(0.01)
+            real(head, *args, **options)
+            bias.sub_(0.01)
+
+    monkeypatch.setattr(stage_one, "save_head", spoiled)
+    said = mtl("train", "--task", "mood", "--method", "pfeiffer", *BF16)
+    assert said.code == 1
+    assert "does not answer as the trained model did" in said.err
+    assert not list(mini.rglob("manifest.json"))
+
+
+def test_tolerances() -> None:
+    import numpy as np
+
+    from mtl.tasks.spans import MASKED
+    from mtl.train.store import tolerance_of
+
+    scores = np.array([[0.5, -8.0], [MASKED, 2.0]])
+    assert tolerance_of("fp32", scores) == 1e-3
+    assert tolerance_of("bf16", scores) == 8 / 32
+    assert tolerance_of("bf16", scores[0] / 100) == 1 / 32
