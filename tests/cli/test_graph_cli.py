@@ -211,7 +211,18 @@ def test_attribute(method: str, stocked: Path) -> None:
     assert (shapley["exact"], shapley["passes"]) == (True, 8)
     assert set(shapley["values"]) == {"mini/mood", "mini/shared", "mini/same"}
     assert sum(shapley["values"].values()) == pytest.approx(found["whole"] - found["empty"])
-    assert set(found["layers"]) == {"0", "1"}
+    assert set(found["layers"]) == set(found["layer_shapley"]) == {"0", "1"}
+    for layer in found["layer_shapley"].values():
+        total = found["whole"] - layer["empty"]
+        assert sum(layer["values"].values()) == pytest.approx(total, abs=1e-9)
+    planned = mtl("graph", "attribute", run["ref"], "--per-layer", "--dry-run", "--json")
+    cost = planned.json["dry_run"]
+    assert (cost["sources"], cost["layers"], cost["rows"]) == (3, ["0", "1"], 32)
+    assert cost["passes"] == found["passes"] == 8 + 2 * 7
+    one = mtl("graph", "attribute", run["ref"], "--layers", "1")
+    assert one.err.startswith("3 sources, and layer 1 by itself (Shapley values, exact): 15 ")
+    assert "Shapley value at one layer" in one.out
+    refused(mtl("graph", "attribute", run["ref"], "--layers", "2"), "layer '2'", "0, 1, all")
     table = mtl("graph", "attribute", run["ref"], "--split", "test", "--no-shapley")
     assert "left out" in table.out
     assert "Shapley" not in table.out
