@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mtl.cli.options import PlainParser
@@ -113,19 +113,26 @@ def open_graph(zoo: Zoo, folder: Path, base: str | None) -> tuple[nx.DiGraph, li
     return build_graph(entries, evidence, base), [*map(str, zoo.problems), *problems]
 
 
-def add_evidence(entries: Sequence[Entry], zoo: Zoo, graph: str | None) -> None:
-    """Put what finished compositions say beside the zoo; the runs stand even if that fails."""
+def adding_evidence(zoo: Zoo, graph: str | None) -> Callable[[Entry], None]:
+    """Puts what a finished composition says beside the zoo; the run stands even if that fails."""
     from mtl.errors import MtlError
     from mtl.graph import graph_folder, record
 
-    try:
-        record(zoo, graph_folder(zoo.root, graph), entries)
-    except MtlError as error:
-        print(
-            f"note: the runs are in the zoo, their evidence is not beside it: {error} "
-            "'mtl graph build' collects it again.",
-            file=sys.stderr,
-        )
+    folder = graph_folder(zoo.root, graph)
+
+    def add(entry: Entry) -> None:
+        if entry.manifest.kind != "composition":
+            return
+        try:
+            record(zoo, folder, [entry])
+        except MtlError as error:
+            print(
+                f"note: {entry.ref} is in the zoo, its evidence is not beside it: {error} "
+                "'mtl graph build' collects it again.",
+                file=sys.stderr,
+            )
+
+    return add
 
 
 def _build(zoo: Zoo, options: Namespace) -> int:

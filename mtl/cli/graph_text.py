@@ -87,7 +87,7 @@ def calibration_text(found: Calibration) -> str:
             *(span(*trust.regret[k], ".4f") for k in ks),
             trust.pairs,
             trust.targets,
-            "yes" if trust.trusted else "no",
+            trust.verdict,
         ]
         for trust in found.scores.values()
     ]
@@ -105,7 +105,8 @@ def calibration_text(found: Calibration) -> str:
         tabulate(rows, headers=headers, disable_numparse=True),
         f"\nagainst transfer measured on {found.split} ({found.method}), base {found.base[:8]}, "
         f"targets {', '.join(map(printable, found.targets))}; 95 % bootstrap over "
-        f"{' and '.join(over)}; trust: the interval of the rank correlation is above zero",
+        f"{' and '.join(over)}; trusted: the interval of the rank correlation is above "
+        "zero; misleads: below; in doubt: around it",
     ]
     parts += [f"skipped: {name}: {printable(why)}" for name, why in found.skipped.items()]
     if found.split != "dev":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError, unknown
@@ -44,11 +44,16 @@ class Choice:
 
 @dataclass(frozen=True)
 class Selection:
-    """All candidates, the chosen ones first, and what they were ranked by."""
+    """All candidates, the chosen ones first, and what they were ranked by.
+
+    Attributes:
+        no_candidates: source → why it could not be judged at all (another base, no adapter, ...).
+    """
 
     ranked_by: str
     trust: str
     choices: list[Choice]
+    no_candidates: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def chosen(self) -> list[str]:
@@ -59,6 +64,7 @@ class Selection:
             "ranked_by": self.ranked_by,
             "trust": self.trust,
             "choices": [choice.to_dict() for choice in self.choices],
+            "no_candidates": dict(self.no_candidates),
         }
 
 
@@ -247,6 +253,10 @@ def selection_text(found: Selection, target: str) -> str:
             choice.reason,
         ]
         for choice in found.choices
+    ]
+    rows += [
+        ["", printable(task), "", "", "", f"no candidate: {printable(reason)}"]
+        for task, reason in found.no_candidates.items()
     ]
     headers = ["", "source", "score", "expected", "measured (dev)", "why"]
     lines = [
