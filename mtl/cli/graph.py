@@ -53,9 +53,11 @@ def main(argv: Sequence[str]) -> int:
     show.add_argument("--png", metavar="FILE", help="draw it as a picture")
     show.add_argument("--matrix", metavar="FILE", help="draw the transfer matrix as a heat map")
     show.add_argument(
-        "--kind", choices=KINDS, help="only this evidence [the strongest; matrix: measured]"
+        "--kind",
+        choices=KINDS,
+        help="only this evidence [table: all; picture: the strongest; matrix: measured]",
     )
-    show.add_argument("--score", help="the score that stands for predictions [the commonest]")
+    show.add_argument("--score", help="of predictions this score [table: all; picture: commonest]")
     check = _add(commands, "calibrate", "every score against measured transfer: what to trust")
     check.add_argument("--method", help="the composition whose transfer counts [most measured]")
     check.add_argument(
@@ -206,7 +208,7 @@ def _show(zoo: Zoo, options: Namespace) -> int:
         return 0
     for text in problems:
         print(f"note: {text}", file=sys.stderr)
-    print(render(graph, target))
+    print(render(graph, target, options.kind, options.score))
     for path in drawn:
         print(path)
     return 0

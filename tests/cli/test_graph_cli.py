@@ -91,6 +91,21 @@ def test_the_table(composed: Path) -> None:
     assert "There is no evidence yet" in empty.out
 
 
+def test_the_table_is_narrowed_as_the_picture_is(composed: Path) -> None:
+    assert suggest("--scores", "tfidf", "logme")
+    whole = mtl("graph", "show").out
+    assert all(word in whole for word in ("reliance", "measured", "tfidf", "logme"))
+    kind = mtl("graph", "show", "--kind", "predicted").out
+    assert "tfidf" in kind
+    assert "logme" in kind
+    assert "reliance" not in kind
+    score = mtl("graph", "show", "--kind", "predicted", "--score", "tfidf").out
+    assert "tfidf" in score
+    assert "logme" not in score
+    none = mtl("graph", "show", "--kind", "predicted", "--score", "knn").out
+    assert "There is no predicted (knn) evidence" in none
+
+
 def test_a_damaged_evidence_file_is_named(composed: Path) -> None:
     path = sorted((composed.with_name("zoo.graph") / "evidence").glob("*.json"))[0]
     path.write_text("{")
