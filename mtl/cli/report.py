@@ -118,7 +118,8 @@ def runs_to_draw(entries: Sequence[Entry], wanted: Entry | None, method: str | N
         said = f"there is {', '.join(there)} (--method)" if there else "there is none at all"
         raise RequestError(f"--heatmap: no composition of {named} to draw; {said}.")
     listed = "\n  ".join(
-        f"{runs[0].ref}  {len(runs[0].manifest.parents)} sources, "
+        f"{runs[0].ref}  {len(runs[0].manifest.parents)} sources "
+        f"({', '.join(p['task'].rpartition('/')[2] for p in runs[0].manifest.parents)}), "
         f"{runs[0].manifest.data['sizes'].get('train', 0)} training rows, {len(runs)} seeds"
         for runs in sorted(fitting, key=lambda runs: runs[0].ref)
     )

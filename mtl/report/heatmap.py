@@ -49,7 +49,8 @@ def layer_order(key: str) -> tuple[str, int]:
 
 def _seeds(entries: Sequence[Entry]) -> str:
     found = sorted(entry.manifest.seed for entry in entries)
-    return f"seed{'s' if len(found) > 1 else ''} {', '.join(map(str, found))}"
+    shown = ", ".join(map(str, found))
+    return f"mean over seeds {shown}" if len(found) > 1 else f"seed {shown}"
 
 
 def draw_heatmap(entries: Sequence[Entry], path: Path) -> None:
@@ -85,9 +86,7 @@ def draw_heatmap(entries: Sequence[Entry], path: Path) -> None:
                 column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8
             )
     what = "mean attention" if manifest.method == "fusion" else "omega, mean over D"
-    axes.set_title(
-        f"{manifest.task['id']}, {manifest.method}: mean over {_seeds(entries)}", fontsize=9
-    )
+    axes.set_title(f"{manifest.task['id']}, {manifest.method}, {_seeds(entries)}", fontsize=9)
     figure.colorbar(image, ax=axes, shrink=0.9).set_label(what, fontsize=8)
     figure.tight_layout()
     buffer = io.BytesIO()

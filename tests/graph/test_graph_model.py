@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -329,6 +330,41 @@ def test_dot_quotes_what_is_odd(tmp_path: Path) -> None:
     assert text.count("->") == 2
     assert text.count("{") == text.count("}") == 1
     assert "\n" not in text.split("label=")[1].split("]")[0]
+
+
+def test_every_line_of_dot_follows_its_grammar() -> None:
+    """Read by the rules of the language: names as they were, an edge per edge."""
+    graph = odd_graph()
+    lines = dot(graph).splitlines()
+    assert (lines[0], lines[-1]) == ('digraph "source-task graph" {', "}")
+    quoted = r'"((?:[^"\\]|\\.)*)"'
+    attributes = rf"\[\w+=(?:{quoted}|[\w.]+)(?:, \w+=(?:{quoted}|[\w.]+))*\]"
+
+    def name(text: str) -> str:
+        return re.sub(r"\\(.)", r"\1", text)
+
+    nodes, edges = set(), set()
+    for line in lines[2:-1]:
+        edge = re.fullmatch(rf"  {quoted} -> {quoted} {attributes};", line)
+        node = re.fullmatch(rf"  {quoted} {attributes};", line)
+        assert edge or node, line
+        if edge:
+            edges.add((name(edge.group(1)), name(edge.group(2))))
+        elif node:
+            nodes.add(name(node.group(1)))
+    assert nodes == set(graph)
+    assert edges == set(graph.edges)
+
+
+def test_dot_reads_back_in_networkx(tmp_path: Path) -> None:
+    pytest.importorskip("pydot", reason="networkx reads DOT by pydot")
+    graph = odd_graph()
+    write_graph(graph, tmp_path / "g.dot")
+    again = nx.nx_pydot.read_dot(tmp_path / "g.dot")
+    assert again.is_directed()
+    assert (again.number_of_nodes(), again.number_of_edges()) == (3, 2)
+    assert again.has_edge("toy/helper", "toy/own")
+    assert float(again.edges["toy/helper", "toy/own", 0]["penwidth"]) > 0.5
 
 
 def test_wrong_files(tmp_path: Path) -> None:

@@ -151,7 +151,57 @@ def test_the_probe_reads_what_is_linear() -> None:
         probe(features, np.array([1] + [0] * 119), "classification")
 
 
+def test_the_probe_by_hand() -> None:
+    # one feature, −1 for class 0 and +1 for class 1, ten rows each, of which one on each side is
+    # of the other class: a linear reader takes the side's majority, and is right on 18 of 20
+    features = np.repeat([-1.0, 1.0], 10)[:, None]
+    labels = np.repeat([0, 1], 10)
+    labels[[3, 17]] = [1, 0]
+    assert probe(features, labels, "classification") == pytest.approx(0.9)
+
+
+def test_the_probe_of_values_is_ridge_regression_by_its_normal_equations() -> None:
+    from sklearn.model_selection import KFold
+
+    rng = np.random.default_rng(4)
+    features = rng.normal(3.0, 2.0, size=(53, 4))
+    values = features @ rng.normal(size=4) + rng.normal(size=53)
+    found = []
+    for train, test in KFold(5, shuffle=True, random_state=0).split(features):
+        middle, scale = features[train].mean(0), features[train].std(0)
+        x, y = (features[train] - middle) / scale, values[train]
+        weight = np.linalg.solve(x.T @ x + 4 * np.eye(4), x.T @ (y - y.mean()))
+        left = values[test] - y.mean() - (features[test] - middle) / scale @ weight
+        found.append(1 - (left**2).sum() / ((values[test] - values[test].mean()) ** 2).sum())
+    assert probe(features, values, "regression") == pytest.approx(np.mean(found), rel=1e-9)
+
+
 # --- texts, weights, maps, Fisher
+
+
+def test_the_text_embedding_by_hand() -> None:
+    # means over rows: (1, 1) and (3, 4), so the cosine is 7 / (√2 · 5)
+    ours = TaskView("t", "classification", mean=np.array([[2.0, 0.0], [0.0, 2.0]]))
+    theirs = TaskView("s", "classification", mean=np.array([[3.0, 3.0], [3.0, 5.0]]))
+    found = compute(SCORES.get("textemb"), Candidate(ours, theirs))
+    assert found == pytest.approx(7 / (math.sqrt(2) * 5))
+
+
+def test_weight_similarity_is_averaged_over_sites() -> None:
+    # site 0: U V = diag(1, 0) against diag(1, 1): cosine 1/√2; site 1: opposite maps: −1
+    one, both = np.eye(2)[:, :1], np.eye(2)
+    ours = {"0": (one, one.T), "1": (both, both)}
+    theirs = {"0": (both, both), "1": (-both, both)}
+    views = [TaskView(name, "classification", maps=m) for name, m in (("t", ours), ("s", theirs))]
+    found = compute(SCORES.get("weights"), Candidate(*views))
+    assert found == pytest.approx((1 / math.sqrt(2) - 1) / 2)
+
+
+def test_logme_by_hand() -> None:
+    # one row, one feature, both 1: N(1; 0, 1/α + 1/β) is greatest at variance 1, and then
+    # log N = −(log 2π + 1) / 2, however the variance is shared out
+    found = logme(np.ones((1, 1)), np.ones((1, 1)))
+    assert found == pytest.approx(-(math.log(2 * math.pi) + 1) / 2, abs=1e-4)
 
 
 def test_tfidf_by_hand() -> None:
