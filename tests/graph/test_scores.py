@@ -15,7 +15,7 @@ from scipy.stats import multivariate_normal
 from mtl.errors import RequestError
 from mtl.graph.scores import SCORES, Candidate, TaskView, Unscorable, baseline, compute
 from mtl.graph.scores.base import first_rows
-from mtl.graph.scores.esm import apply_map, fit_map
+from mtl.graph.scores.esm import apply_map, fit_map, logme_of_map
 from mtl.graph.scores.hscore import h_score
 from mtl.graph.scores.knn import knn
 from mtl.graph.scores.logme import columns_of, logme
@@ -73,6 +73,49 @@ def test_logme_of_values_and_of_features_of_low_rank() -> None:
     assert found == pytest.approx(direct_evidence(features, values), abs=1e-5)
     turned = features @ np.linalg.qr(rng.normal(size=(8, 8)))[0]  # a rotation changes nothing
     assert logme(turned, values[:, None]) == pytest.approx(found, abs=1e-9)
+
+
+@pytest.mark.parametrize("rank", [12, 5])
+def test_logme_does_not_depend_on_the_way_it_is_computed(rank: int) -> None:
+    """From products (rows > width) as from the decomposition (width > rows, zeros added)."""
+    rng = np.random.default_rng(rank)
+    features = (rng.normal(size=(60, rank)) @ rng.normal(size=(rank, 12)) + 40).astype(np.float32)
+    features *= np.float32(10.0) ** -rng.integers(0, 4, 12)  # dimensions of very different size
+    columns = columns_of(rng.integers(0, 3, 60), "classification")
+    wide = np.concatenate([features, np.zeros((60, 60))], axis=1)
+    assert logme(features, columns) == pytest.approx(logme(wide, columns), abs=2e-4)
+    embedding_map = rng.normal(size=(13, 12))
+    mapped = logme(apply_map(embedding_map, features.astype(np.float64)), columns)
+    assert logme_of_map(embedding_map, features, columns) == pytest.approx(mapped, abs=1e-6)
+    few = logme_of_map(embedding_map, features[:9], columns[:9])
+    wanted = logme(apply_map(embedding_map, features[:9].astype(np.float64)), columns[:9])
+    assert few == pytest.approx(wanted, abs=1e-9)
+
+
+def test_logme_where_the_maximum_lies_at_an_end() -> None:
+    rng = np.random.default_rng(8)
+    features, y = rng.normal(size=(9, 12)), rng.normal(size=9)
+    y = features @ features.T @ y  # fewer rows than dimensions, and labels without noise
+    found = logme(features, y[:, None])
+    # beta → ∞: y ~ N(0, F Fᵀ/alpha), greatest at alpha = n / (yᵀ (F Fᵀ)⁻¹ y)
+    cov = features @ features.T
+    alpha = 9 / float(y @ np.linalg.solve(cov, y))
+    limit = multivariate_normal(np.zeros(9), cov / alpha).logpdf(y) / 9
+    assert found == pytest.approx(float(limit), abs=1e-6)
+    # alpha → ∞: features that are nothing, or have nothing to do with y: y ~ N(0, I/beta)
+    plain = -(math.log(2 * math.pi * 0.5) + 1) / 2  # mean square of 0, 1, 0, 1 is 1/2
+    four = np.array([0.0, 1.0, 0.0, 1.0])
+    assert logme(np.zeros((4, 2)), four[:, None]) == pytest.approx(plain)
+    across = np.array([[1.0], [0.0], [-1.0], [0.0]])
+    assert logme(across, four[:, None]) == pytest.approx(plain)
+    # a label of a multilabel target that no row has changes nothing
+    both = np.stack([four, np.zeros(4)], axis=1)
+    assert logme(across, both) == pytest.approx(plain)
+    with pytest.raises(Unscorable, match="no row has any label"):
+        logme(across, np.zeros((4, 2)))
+    # labels that a feature is: the more certain the better, and a number
+    known = rng.normal(size=(30, 3))
+    assert 5 < logme(known, known[:, :1]) < math.inf
 
 
 def test_columns_of_labels() -> None:
