@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     import networkx as nx
 
 WIDTH, HEIGHT, MARGIN = 1100, 720, 60
+SHOWN = 500
+"""Edges that a crowd shows at first; the slider brings the weaker ones."""
 LETTER = 6.8
 """Pixels per letter of a name, a little more than most fonts need at 12 pixels."""
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -76,6 +78,7 @@ def page(graph: nx.DiGraph, drawn: Sequence[Stroke], target: str | None = None) 
         "and provenance.",
         "legend": _legend(drawn),
         "targets": "".join(f'<option value="{_text(g)}">{_text(g)}</option>' for g in goals),
+        "least": str(_least(drawn) if len(tasks) > CROWD else 0),
         "svg": _svg(graph, tasks, number, drawn),
         "negative": _negative(graph, target),
         "data": _script_json(_data(graph, tasks, number, drawn)),
@@ -83,6 +86,13 @@ def page(graph: nx.DiGraph, drawn: Sequence[Stroke], target: str | None = None) 
     template = TEMPLATE.read_text(encoding="utf-8")
     # one pass: what is put in is never searched for further marks
     return re.sub(r"@(\w+)@", lambda found: parts[found.group(1)], template)
+
+
+def _least(drawn: Sequence[Stroke]) -> int:
+    """The strength, in hundredths, from which on there are at most :data:`SHOWN` edges."""
+    if len(drawn) <= SHOWN:
+        return 0
+    return min(100, math.floor(100 * drawn[-SHOWN - 1].strength) + 1)  # the weakest come first
 
 
 def _text(value: object) -> str:
@@ -112,10 +122,11 @@ def _svg(
         f'role="img" aria-label="source-task graph"{shape}>',
         "<defs>",
     ]
+    head = 6 if crowd else 13
     for index, colour in enumerate((POSITIVE, NEGATIVE, NEUTRAL)):
         lines.append(
-            f'<marker id="head{index}" viewBox="0 0 10 10" refX="8" refY="5" markerWidth="13" '
-            f'markerHeight="13" markerUnits="userSpaceOnUse" orient="auto">'
+            f'<marker id="head{index}" viewBox="0 0 10 10" refX="8" refY="5" markerWidth="{head}" '
+            f'markerHeight="{head}" markerUnits="userSpaceOnUse" orient="auto">'
             f'<path d="M0 0L10 5L0 10z" fill="{colour}"/></marker>'
         )
     lines.append("</defs>")

@@ -416,4 +416,10 @@ def test_a_crowd_is_drawn_with_names_on_hover_only(tmp_path: Path) -> None:
     assert said["edges"] == len(set(pairs))
     _, _, svg = read(tmp_path / "crowd.html")
     assert svg.get("class") == "crowd"
+    _, reader, _ = read(tmp_path / "crowd.html")
+    (slider,) = [a for tag, a in reader.tags if tag == "input" and a.get("id") == "least"]
+    least = int(slider["value"] or 0)
+    strengths = [stroke.strength for stroke in strokes(graph)]
+    assert least > 0
+    assert 400 < sum(strength * 100 >= least for strength in strengths) <= 500 < len(strengths)
     assert positions(graph, strokes(graph)) == positions(graph, strokes(graph))
