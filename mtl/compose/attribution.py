@@ -32,6 +32,7 @@ from mtl.compose.shapley import EXACT, Coalition, Shapley, Value, shapley_values
 from mtl.compose.sites import site_keys
 from mtl.engine import evaluate
 from mtl.errors import RequestError, unknown
+from mtl.graph.collect import settings_mark
 from mtl.graph.evidence import Evidence
 
 if TYPE_CHECKING:
@@ -277,6 +278,7 @@ def as_evidence(found: Attribution, entry: Entry, command: str) -> tuple[str, li
                 "split": found.split,
                 "command": command,
                 "created": now,
+                "settings": settings_mark(entry),
             },
         }
         items.append(

@@ -295,7 +295,8 @@ def _collect(
     for source, target, data in graph.edges(data=True):
         if source == target:
             continue
-        for item in data["evidence"]:
+        # of runs with other settings, the one over most seeds, then the latest, comes last
+        for item in sorted(data["evidence"], key=lambda i: (len(i["seeds"]), i["created"])):
             if item["base"] == base and item["kind"] in found:
                 value = choice_value(item) if split == "dev" else item["value"]
                 if value is not None:

@@ -27,7 +27,9 @@ def build_graph(
     """Put nodes and edges together.
 
     Findings that differ only in their seed are one: the mean, with the Student-t interval over
-    seeds where there are several, else the interval of the one run.
+    seeds where there are several, else the interval of the one run. Runs of other settings
+    (epochs, learning rate, ...) or with other sources are findings of their own: a share among two
+    is none among six.
 
     Args:
         base: fingerprint of a base (or its first digits): only its entries and evidence. None for
@@ -42,7 +44,8 @@ def build_graph(
     groups: dict[tuple[Any, ...], list[Evidence]] = {}
     for item in evidence:
         if base is None or item.base.startswith(base):
-            key = (item.source, item.target, item.kind, item.method, item.base, item.rows)
+            settings = str(item.provenance.get("settings", ""))
+            key = (item.source, item.target, item.kind, item.method, item.base, item.rows, settings)
             groups.setdefault(key, []).append(item)
     for key in sorted(groups):
         source, target = key[:2]

@@ -336,6 +336,15 @@ def test_picking_refuses(stocked: Path) -> None:
     refused(wrong("--sources", "autoo"), "Unknown task 'autoo'", "Did you mean 'auto'?")
 
 
+def test_probes_are_no_evidence(stocked: Path) -> None:
+    """Their scales were set by hand: nothing was learned, and scale 0 is no transfer."""
+    line = ["--target", TARGET, "--epochs", "1", "--without-own", "--probe", "0", "1", "--json"]
+    for sources in (["mood"], ["mood", "shared"]):
+        said = mtl("compose", *line, "--sources", *sources)
+        assert said.code == 0, said
+    assert mtl("graph", "build", "--json").json["findings"] == 0
+
+
 def test_evidence_is_there_as_soon_as_its_run_has_ended(
     stocked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

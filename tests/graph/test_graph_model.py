@@ -277,6 +277,25 @@ def test_the_same_seed_twice_counts_once_and_bases_never_mix() -> None:
     assert only["value"] == 0.9
 
 
+def test_runs_of_other_settings_or_sources_are_never_averaged(tmp_path: Path) -> None:
+    zoo = open_zoo(tmp_path / "zoo")
+    one, two = helper(zoo), store(zoo, manifest(task=task("second"), runhash="55" * 8))
+    pair, single = np.ones((1, 2, 4), np.float32), np.ones((1, 3, 4), np.float32)
+    third = store(zoo, manifest(task=task("third"), runhash="66" * 8))
+    for seed in (0, 1):
+        composition(zoo, [one, two], pair, seed=seed, runhash=f"{seed:016x}")
+    long = {**manifest().run_settings, "epochs": 99}
+    composition(zoo, [one, two], pair, seed=1, runhash="77" * 8, run_settings=long)
+    composition(zoo, [one, two, third], single, seed=2, runhash="88" * 8)
+    record(zoo, tmp_path / "graph")
+    graph = build_graph(zoo.entries(), read_evidence(tmp_path / "graph")[0])
+    found = graph.edges["toy/helper", "toy/own"]["evidence"]
+    shares = sorted((item["seeds"], round(item["value"], 4)) for item in found)
+    assert shares == [([0, 1], 0.5), ([1], 0.5), ([2], 0.3333)]
+    assert edge_value({"evidence": found})["seeds"] == [0, 1]  # type: ignore[index]
+    assert record(zoo, tmp_path / "graph").kept == 4
+
+
 def test_what_was_measured_speaks_before_what_is_predicted() -> None:
     graph = build_graph(
         [], [finding(kind="predicted", value=9.0), finding(value=-0.2, high=-0.1, low=-0.3)]
