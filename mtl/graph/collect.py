@@ -117,6 +117,7 @@ def evidence_of(entry: Entry, own: Entry | None) -> list[Evidence]:
         "command": manifest.command,
         "created": manifest.created,
         "settings": settings_mark(entry),
+        "sources": len(parents),
     }
     shares = reliance(entry) if len(parents) > 1 else None
     if shares is not None:

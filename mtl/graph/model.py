@@ -104,6 +104,13 @@ def negative_edges(graph: nx.DiGraph, target: str | None = None) -> list[dict[st
     return sorted(found, key=lambda item: (item["value"], item["source"], item["target"]))
 
 
+def method_text(item: Mapping[str, Any]) -> str:
+    """The method of a finding; of a share or contribution also among how many sources it is."""
+    among = item.get("sources")
+    shared = item["kind"] in {"reliance", "attribution"} and isinstance(among, int)
+    return f"{item['method']}, {among} sources" if shared else str(item["method"])
+
+
 def bases_of(entries: Iterable[Entry], evidence: Iterable[Evidence]) -> dict[str, str]:
     """Fingerprint → id of every base there is (the id is empty where only evidence names it)."""
     found = {item.base: "" for item in evidence if item.base}
@@ -175,6 +182,8 @@ def _joined(items: Sequence[Evidence]) -> dict[str, Any]:
         "base": first.base,
         "rows": first.rows,
         "layers": layers,
+        "settings": str(first.provenance.get("settings", "")),
+        "sources": first.provenance.get("sources"),
         "created": max(str(item.provenance.get("created", "")) for item in kept),
         "runs": [dict(item.provenance) for item in kept],
     }

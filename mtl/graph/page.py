@@ -31,7 +31,7 @@ from mtl.graph.layout import (
     strokes,
     thickness,
 )
-from mtl.graph.model import ORDER, negative_edges
+from mtl.graph.model import ORDER, method_text, negative_edges
 from mtl.graph.table import describe_negative
 from mtl.zoo.names import printable
 
@@ -249,7 +249,7 @@ def _edge_text(stroke: Stroke, data: dict[str, Any]) -> str:
 
 def _finding_text(item: dict[str, Any]) -> str:
     sign = "+" if item["kind"] in SIGNED else ""
-    text = f"{item['kind']} ({printable(item['method'])}): {item['value']:{sign}.4f}"
+    text = f"{item['kind']} ({printable(method_text(item))}): {item['value']:{sign}.4f}"
     if item["low"] is not None and item["high"] is not None:
         text += f" [{item['low']:+.4f}, {item['high']:+.4f}] {item['interval']}"
     if item["n"]:

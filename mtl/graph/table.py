@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mtl.graph.model import negative_edges
+from mtl.graph.model import method_text, negative_edges
 from mtl.zoo.names import printable
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def render(
             printable(row["target"]),
             printable(row["source"]),
             row["kind"],
-            printable(row["method"]),
+            printable(method_text(row)),
             number(row["value"], row["kind"]),
             interval(row["low"], row["high"]),
             row["n"] or "",
