@@ -54,9 +54,10 @@ def made_up(tasks: int, edges: int, seed: int = 0) -> list[list[Evidence]]:
             run.append(
                 Evidence(
                     kind="measured", method="average", value=gain, low=gain - 0.02,
-                    high=gain + 0.02, n=1000, seeds=(0,), provenance=provenance, **common,
+                    high=gain + 0.02, dev=gain + float(rng.normal(0, 0.01)), n=1000, seeds=(0,),
+                    provenance=provenance, **common,
                 )
-            )  # fmt: skip
+                )  # fmt: skip
             noisy = gain + float(rng.normal(0, 0.03))
             run.append(Evidence(kind="predicted", method="logme", value=noisy, **common))
         runs.append(run)

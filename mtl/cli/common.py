@@ -192,20 +192,7 @@ def quieten() -> None:
 
 def print_dry_run(plans: Sequence[Plan], workspace: Workspace, *, as_json: bool) -> None:
     """What would run, what is there, what was interrupted."""
-    from mtl.train.run import state_of
-
-    rows = [
-        {
-            "task": plan.task_id,
-            "method": plan.method,
-            "seed": plan.seed,
-            "state": state_of(plan, workspace),
-            "runhash": plan.runhash[:8],
-            "train": sum(data.sizes["train"] for data in plan.datas.values()),
-            "ref": plan.ref(workspace.zoo),
-        }
-        for plan in plans
-    ]
+    rows = plan_rows(plans, workspace)
     if as_json:
         print(json.dumps({"dry_run": True, "runs": rows}))
         return
@@ -217,6 +204,31 @@ def print_dry_run(plans: Sequence[Plan], workspace: Workspace, *, as_json: bool)
         f"\n{len(rows)} runs: {states.count('done')} done, {states.count('interrupted')} to be "
         f"resumed, {states.count('missing')} to be run. Nothing was run (--dry-run)."
     )
+
+
+def plan_table(plans: Sequence[Plan], workspace: Workspace) -> str:
+    """Planned runs as a table."""
+    from tabulate import tabulate
+
+    return tabulate(plan_rows(plans, workspace), headers="keys")
+
+
+def plan_rows(plans: Sequence[Plan], workspace: Workspace) -> list[dict[str, Any]]:
+    """One row per planned run."""
+    from mtl.train.run import state_of
+
+    return [
+        {
+            "task": plan.task_id,
+            "method": plan.method,
+            "seed": plan.seed,
+            "state": state_of(plan, workspace),
+            "runhash": plan.runhash[:8],
+            "train": sum(data.sizes["train"] for data in plan.datas.values()),
+            "ref": plan.ref(workspace.zoo),
+        }
+        for plan in plans
+    ]
 
 
 def report_rows(reports: Sequence[Report]) -> list[dict[str, Any]]:

@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
         options.method = "probe"
 
     from mtl.cli import common
-    from mtl.cli.graph import add_evidence
+    from mtl.cli.graph import adding_evidence
     from mtl.cli.options import names
     from mtl.cli.picking import pick, train_missing
     from mtl.compose import (
@@ -110,7 +110,9 @@ def main(argv: Sequence[str]) -> int:
     )
     trained: list[dict[str, Any]] = []
     if options.train_missing:
-        trained, ended = train_missing(wanted, target, context, options)
+        trained, ended = train_missing(
+            wanted, target, context, options, picking=picking is not None
+        )
         if ended is not None:
             return ended
     selection = None
@@ -149,8 +151,8 @@ def main(argv: Sequence[str]) -> int:
     if options.dry_run:
         common.print_dry_run(plans, context.workspace, as_json=options.json)
         return 0
-    reports = execute_all(plans, context.workspace)
-    add_evidence([r.entry for r in reports if r.entry], context.workspace.zoo, options.graph)
+    evidence = adding_evidence(context.workspace.zoo, options.graph)
+    reports = execute_all(plans, context.workspace, evidence)
     if options.json:
         print(
             json.dumps(

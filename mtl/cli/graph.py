@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mtl.cli.options import PlainParser
@@ -53,9 +53,11 @@ def main(argv: Sequence[str]) -> int:
     show.add_argument("--png", metavar="FILE", help="draw it as a picture")
     show.add_argument("--matrix", metavar="FILE", help="draw the transfer matrix as a heat map")
     show.add_argument(
-        "--kind", choices=KINDS, help="only this evidence [the strongest; matrix: measured]"
+        "--kind",
+        choices=KINDS,
+        help="only this evidence [table: all; picture: the strongest; matrix: measured]",
     )
-    show.add_argument("--score", help="the score that stands for predictions [the commonest]")
+    show.add_argument("--score", help="of predictions this score [table: all; picture: commonest]")
     check = _add(commands, "calibrate", "every score against measured transfer: what to trust")
     check.add_argument("--method", help="the composition whose transfer counts [most measured]")
     check.add_argument(
@@ -113,19 +115,26 @@ def open_graph(zoo: Zoo, folder: Path, base: str | None) -> tuple[nx.DiGraph, li
     return build_graph(entries, evidence, base), [*map(str, zoo.problems), *problems]
 
 
-def add_evidence(entries: Sequence[Entry], zoo: Zoo, graph: str | None) -> None:
-    """Put what finished compositions say beside the zoo; the runs stand even if that fails."""
+def adding_evidence(zoo: Zoo, graph: str | None) -> Callable[[Entry], None]:
+    """Puts what a finished composition says beside the zoo; the run stands even if that fails."""
     from mtl.errors import MtlError
     from mtl.graph import graph_folder, record
 
-    try:
-        record(zoo, graph_folder(zoo.root, graph), entries)
-    except MtlError as error:
-        print(
-            f"note: the runs are in the zoo, their evidence is not beside it: {error} "
-            "'mtl graph build' collects it again.",
-            file=sys.stderr,
-        )
+    folder = graph_folder(zoo.root, graph)
+
+    def add(entry: Entry) -> None:
+        if entry.manifest.kind != "composition":
+            return
+        try:
+            record(zoo, folder, [entry])
+        except MtlError as error:
+            print(
+                f"note: {entry.ref} is in the zoo, its evidence is not beside it: {error} "
+                "'mtl graph build' collects it again.",
+                file=sys.stderr,
+            )
+
+    return add
 
 
 def _build(zoo: Zoo, options: Namespace) -> int:
@@ -199,7 +208,7 @@ def _show(zoo: Zoo, options: Namespace) -> int:
         return 0
     for text in problems:
         print(f"note: {text}", file=sys.stderr)
-    print(render(graph, target))
+    print(render(graph, target, options.kind, options.score))
     for path in drawn:
         print(path)
     return 0

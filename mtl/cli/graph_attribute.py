@@ -6,10 +6,12 @@ import json
 import os
 import shlex
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
+from typing import Any
 
 from mtl.cli.graph_runs import add_scene, check_limit
-from mtl.cli.options import PlainParser
+from mtl.cli.options import PlainParser, names
 
 
 def attribute(argv: Sequence[str]) -> int:
@@ -21,12 +23,22 @@ def attribute(argv: Sequence[str]) -> int:
     )
     parser.add_argument("entry", help="reference of a composition, its last parts, or its digest")
     parser.add_argument("--split", default="dev", help="what it is evaluated on [dev]")
-    parser.add_argument("--per-layer", action="store_true", help="leave out layer by layer, too")
+    parser.add_argument(
+        "--per-layer",
+        action="store_true",
+        help="the same layer by layer, too: all other layers keep all sources",
+    )
+    parser.add_argument(
+        "--layers", nargs="+", default=[], metavar="LAYER", help="--per-layer for these only"
+    )
     parser.add_argument("--no-shapley", action="store_true", help="leave one out only")
     parser.add_argument(
         "--orders", type=int, default=32, help="random orders where there are more than 8 sources"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the random orders")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say how many passes it takes, and stop"
+    )
     add_scene(parser)
     options = parser.parse_args(list(argv))
 
@@ -37,6 +49,8 @@ def attribute(argv: Sequence[str]) -> int:
     from mtl.cli.graph_text import attribution_text
     from mtl.compose import attribution as shares
     from mtl.compose.load import find_parents, load_composition
+    from mtl.compose.shapley import EXACT
+    from mtl.compose.sites import site_keys
     from mtl.engine import EvalSet, open_device
     from mtl.errors import unknown
     from mtl.graph import graph_folder, write_evidence
@@ -63,13 +77,25 @@ def attribute(argv: Sequence[str]) -> int:
     backbone = load_backbone(model)
     built = load_composition(entry, workspace.zoo, backbone)
     encoded = encode(data, options.split, backbone.tokenizer, cache=workspace.cache)
+    sites = site_keys(built.network.encoder)
+    asked = names(options.layers) or (["all"] if options.per_layer else [])
+    layers = shares.chosen_layers(sites, asked) if asked else []
+    sources = len(built.parents)
     passes = shares.passes_needed(
-        len(built.parents),
-        shapley=not options.no_shapley,
-        per_layer=options.per_layer,
-        layers=backbone.base.layers,
-        orders=options.orders,
+        sources, shapley=not options.no_shapley, layers=len(layers), orders=options.orders
     )
+    cost = {
+        "sources": sources,
+        "layers": layers,
+        "rows": len(encoded),
+        "passes": passes,
+        "exact": options.no_shapley or sources <= EXACT,
+    }
+    if not options.json:
+        print(cost_text(cost, options), file=sys.stderr)
+    if options.dry_run:
+        print(json.dumps({"ref": entry.ref, "dry_run": cost}) if options.json else entry.ref)
+        return 0
     with tqdm(
         total=passes,
         desc=f"attribute {entry.manifest.task['id']}",
@@ -84,7 +110,7 @@ def attribute(argv: Sequence[str]) -> int:
             open_device("fp32"),
             batch_size=int(entry.manifest.run_settings.get("eval_batch_size") or 128),
             shapley=not options.no_shapley,
-            per_layer=options.per_layer,
+            layers=layers,
             orders=options.orders,
             seed=options.seed,
             progress=bar.update,
@@ -96,3 +122,19 @@ def attribute(argv: Sequence[str]) -> int:
     else:
         print(attribution_text(found, entry))
     return 0
+
+
+def cost_text(cost: dict[str, Any], options: Namespace) -> str:
+    """How long it will take, in passes over the split, before the first one runs."""
+    sites = cost["layers"]
+    layers = f", and each of {len(sites)} layers by itself" if len(sites) > 1 else ""
+    layers = f", and layer {sites[0]} by itself" if len(sites) == 1 else layers
+    how = "leave one out"
+    if not options.no_shapley:
+        how = "Shapley values, exact" if cost["exact"] else "Shapley values, sampled"
+        how += "" if cost["exact"] else f" in {options.orders} orders and back"
+    bound = "" if cost["exact"] else "at most "
+    return (
+        f"{cost['sources']} sources{layers} ({how}): {bound}{cost['passes']:,} passes over "
+        f"{cost['rows']:,} rows of {options.split}"
+    )

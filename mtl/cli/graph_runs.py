@@ -231,11 +231,12 @@ def measure(argv: Sequence[str]) -> int:
     options = parser.parse_args(list(argv))
 
     from mtl.cli import common
-    from mtl.cli.graph import add_evidence, open_graph
+    from mtl.cli.graph import adding_evidence, open_graph
     from mtl.compose import COMPOSITIONS, resolve_compose
     from mtl.compose.measure import plan_measure
     from mtl.compose.sources import wanted_sources
     from mtl.compose.suggest import chosen_scores, keep_suggestion
+    from mtl.errors import RequestError
     from mtl.graph import graph_folder
     from mtl.graph.matrix import matrix_text, transfer_matrix
     from mtl.methods import find_method
@@ -278,9 +279,8 @@ def measure(argv: Sequence[str]) -> int:
     if options.dry_run:
         common.print_dry_run([*plan.own, *plan.single], context.workspace, as_json=options.json)
         return 0
-    reports = execute_all([*plan.own, *plan.single], context.workspace)
-    done = [report.entry for report in reports if report.entry]
-    add_evidence(done, zoo, options.graph)
+    evidence = adding_evidence(zoo, options.graph)
+    reports = execute_all([*plan.own, *plan.single], context.workspace, evidence)
     folder = graph_folder(zoo.root, options.graph)
     for run in plan.own[:: len(options.seeds)] if chosen else []:
         scene = Scene(
@@ -293,14 +293,18 @@ def measure(argv: Sequence[str]) -> int:
             workspace=context.workspace,
         )
         extractor = make_extractor(scene, 2000)
-        found = look(
-            scene,
-            extractor,
-            names(options.sources),
-            [score.name for score in chosen],
-            method=options.source_method,
-            seed=options.source_seed,
-        )
+        try:
+            found = look(
+                scene,
+                extractor,
+                names(options.sources),
+                [score.name for score in chosen],
+                method=options.source_method,
+                seed=options.source_seed,
+            )
+        except RequestError as error:  # what was measured stands, and so do the other targets
+            left_out.append(f"scores of {run.spec.id}: {error}")
+            continue
         keep_suggestion(found, run.data, extractor, folder)
     graph, _ = open_graph(zoo, folder, context.backbone.base.fingerprint)
     matrix = transfer_matrix(graph, "measured", options.method, targets=[s.id for s in specs])

@@ -8,6 +8,7 @@ from mtl.zoo.names import printable
 
 if TYPE_CHECKING:
     from mtl.compose.attribution import Attribution
+    from mtl.compose.shapley import Shapley
     from mtl.compose.suggest import Suggestion
     from mtl.graph.calibrate import Calibration
     from mtl.zoo import Entry
@@ -86,7 +87,7 @@ def calibration_text(found: Calibration) -> str:
             *(span(*trust.regret[k], ".4f") for k in ks),
             trust.pairs,
             trust.targets,
-            "yes" if trust.trusted else "no",
+            trust.verdict,
         ]
         for trust in found.scores.values()
     ]
@@ -104,7 +105,8 @@ def calibration_text(found: Calibration) -> str:
         tabulate(rows, headers=headers, disable_numparse=True),
         f"\nagainst transfer measured on {found.split} ({found.method}), base {found.base[:8]}, "
         f"targets {', '.join(map(printable, found.targets))}; 95 % bootstrap over "
-        f"{' and '.join(over)}; trust: the interval of the rank correlation is above zero",
+        f"{' and '.join(over)}; trusted: the interval of the rank correlation is above "
+        "zero; misleads: below; in doubt: around it",
     ]
     parts += [f"skipped: {name}: {printable(why)}" for name, why in found.skipped.items()]
     if found.split != "dev":
@@ -119,29 +121,49 @@ def calibration_text(found: Calibration) -> str:
 
 
 def attribution_text(found: Attribution, entry: Entry) -> str:
-    """One row per source, largest contribution first."""
+    """One row per source, largest contribution first; below, the same layer by layer."""
     import numpy as np
     from tabulate import tabulate
 
+    def cell(shapley: Shapley, number: int) -> str:
+        error = "" if shapley.errors is None else f" ± {shapley.errors[number]:.4f}"
+        return f"{shapley.values[number]:+.4f}{error}"
+
     shapley = found.shapley
+    names = [printable(parent["task"]) for parent in entry.manifest.parents]
     order = np.argsort(-(found.leave_one_out if shapley is None else shapley.values), kind="stable")
-    rows = []
-    for number in order:
-        row = [printable(entry.manifest.parents[number]["task"])]
-        if shapley is not None:
-            error = "" if shapley.errors is None else f" ± {shapley.errors[number]:.4f}"
-            row.append(f"{shapley.values[number]:+.4f}{error}")
-        row.append(f"{found.leave_one_out[number]:+.4f}")
-        row += [f"{values[number]:+.4f}" for values in found.layers.values()]
-        rows.append(row)
+    rows = [
+        [
+            names[number],
+            *([cell(shapley, number)] if shapley else []),
+            f"{found.leave_one_out[number]:+.4f}",
+        ]
+        for number in order
+    ]
     headers = ["source", *(["Shapley"] if shapley else []), "left out"]
-    headers += [f"left out of layer {layer}" for layer in found.layers]
     how = ""
     if shapley is not None:
         how = "exact" if shapley.exact else "sampled, ± standard error"
         how = f" Shapley values {how}, {shapley.passes} coalitions; they add up to the difference."
-    return (
-        tabulate(rows, headers=headers, disable_numparse=True)
-        + f"\n{entry.ref}: {found.metric} {found.whole:.4f} with all sources, {found.empty:.4f} "
-        f"with none, on {found.n} rows of {found.split}.{how}"
-    )
+    parts = [
+        tabulate(rows, headers=headers, disable_numparse=True),
+        f"{entry.ref}: {found.metric} {found.whole:.4f} with all sources, {found.empty:.4f} "
+        f"with none, on {found.n} rows of {found.split}.{how}",
+    ]
+    if found.layer_shapley:
+        table = [
+            [names[number], *(cell(value, number) for value in found.layer_shapley.values())]
+            for number in order
+        ]
+        lost = [found.whole - empty for empty in found.layer_empty.values()]
+        table.append(["(all of them)", *(f"{value:+.4f}" for value in lost)])
+        parts += ["\nShapley value at one layer, all other layers as trained:"]
+        parts += [tabulate(table, headers=["source", *found.layer_shapley], disable_numparse=True)]
+    if found.layers:
+        table = [
+            [names[number], *(f"{values[number]:+.4f}" for values in found.layers.values())]
+            for number in order
+        ]
+        parts += ["\nLeft out of one layer:"]
+        parts += [tabulate(table, headers=["source", *found.layers], disable_numparse=True)]
+    return "\n".join(parts)

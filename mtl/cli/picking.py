@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from mtl.cli import common
@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 
 
 def train_missing(
-    wanted: Sequence[Wanted], target: Target, context: Context, options: Any
+    wanted: Sequence[Wanted], target: Target, context: Context, options: Any, *, picking: bool
 ) -> tuple[list[dict[str, Any]], int | None]:
-    """Show and train what the zoo lacks.
+    """Show the plan of what the zoo lacks, then train it.
+
+    Args:
+        picking: ``wanted`` are candidates; which are composed is decided after training.
 
     Returns:
         A row per run, and the exit code where the command ends here: runs that failed, or a dry
@@ -43,6 +46,7 @@ def train_missing(
         recipe=context.recipe,
         protocol=context.protocol,
         workspace=context.workspace,
+        picking=picking,
     )
     if not plans:
         return [], None
@@ -50,8 +54,14 @@ def train_missing(
         common.print_dry_run(plans, context.workspace, as_json=options.json)
         return [], 0
     if not options.json:
-        names = ", ".join(plan.label for plan in plans)
-        print(f"missing sources, trained first ({len(plans)} runs): {names}", file=sys.stderr)
+        print(
+            f"Sources that the zoo lacks, {len(plans)} runs of stage one in this order:\n"
+            f"{common.plan_table(plans, context.workspace)}\n"
+            f"then {target.method} on {target.data.spec.id}"
+            + (", with the sources picked after that.\n" if picking else ".\n"),
+            file=sys.stderr,
+            flush=True,
+        )
     reports = execute_all(plans, context.workspace)
     if common.exit_code(reports):
         if not options.json:
@@ -84,7 +94,6 @@ def pick(
         print(f"note: {text}", file=sys.stderr)
     spec, rows = target.data.spec, target.data.fingerprints["train"]
     tasks = {source.task for source in wanted} - {spec.id}
-    left_out: dict[str, str] = {}
     if request.how == "graph":
         found = choose_from_graph(graph, spec.id, base, rows, request, tasks)
     else:
@@ -105,20 +114,20 @@ def pick(
         if not options.dry_run:
             keep_suggestion(seen, target.data, extractor, folder)
         values = {task: v[score] for task, v in seen.values.items() if score in v}
-        left_out = {
-            **seen.left_out,
-            **{task: f"{score}: {why[score]}" for task, why in seen.skipped.items() if why},
-        }
         measured = {
             task: item
             for task, item in measured_for(graph, spec.id, base, rows).items()
             if task in seen.entries
         }
         found = choose_auto(values, seen.base.get(score), measured, trust, score, request)
+        skipped = {
+            task: f"no {score}: {why[score]}"
+            for task, why in seen.skipped.items()
+            if score in why and task not in measured
+        }
+        found = replace(found, no_candidates={**seen.left_out, **skipped})
     if not options.json:
         print(selection_text(found, spec.id))
-        for task, reason in left_out.items():
-            print(f"no candidate: {task}: {reason}")
         print()
     return found
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from mtl.cli.options import PlainParser
+
+if TYPE_CHECKING:
+    from mtl.zoo import Entry
 
 
 def main(argv: Sequence[str]) -> int:
@@ -22,7 +26,12 @@ def main(argv: Sequence[str]) -> int:
         help="only runs with these settings, e.g. lr=1e-3 max_steps=96",
     )
     parser.add_argument("--heatmap", metavar="PNG", help="draw the weights of a composition")
-    parser.add_argument("--method", default="scalearn", help="the composition to draw")
+    parser.add_argument("--method", help="the composition to draw [scalearn]")
+    parser.add_argument(
+        "--entry",
+        metavar="REF",
+        help="draw the composition of this entry, over its seeds: reference, last parts or digest",
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     options = parser.parse_args(list(argv))
 
@@ -30,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
 
     from mtl.errors import RequestError
     from mtl.report import draw_heatmap, render, render_suite, results, suite_tables
-    from mtl.report.tables import group_of, having
+    from mtl.report.tables import having
     from mtl.zoo import open_zoo
 
     zoo = open_zoo(options.zoo)
@@ -64,16 +73,11 @@ def main(argv: Sequence[str]) -> int:
             f"table shows them: mtl.report --suite {' or '.join(suites)}."
         )
     drawn = None
+    if options.entry and not options.heatmap:
+        raise RequestError("--entry says what --heatmap draws: give --heatmap PNG, too.")
     if options.heatmap:
-        runs = [e for e in entries if e.manifest.kind == "composition"]
-        runs = [e for e in runs if e.manifest.method == options.method]
-        groups = sorted({group_of(entry) for entry in runs})
-        if len(groups) != 1:
-            raise RequestError(
-                f"--heatmap draws one composition over its seeds; {len(groups)} groups of "
-                f"{options.method} fit. Narrow it with --suite, --target and --method."
-            )
-        draw_heatmap(runs, Path(options.heatmap))
+        named = zoo.get(options.entry) if options.entry else None
+        draw_heatmap(runs_to_draw(entries, named, options.method), Path(options.heatmap))
         drawn = options.heatmap
     if options.json:
         found = [table.to_dict() for table in tables]
@@ -84,3 +88,52 @@ def main(argv: Sequence[str]) -> int:
     if drawn:
         print(f"heat map: {drawn}")
     return 0
+
+
+def runs_to_draw(entries: Sequence[Entry], wanted: Entry | None, method: str | None) -> list[Entry]:
+    """The runs of one composition that differ in their seed only.
+
+    Args:
+        entries: what --suite, --target and --seeds leave.
+        wanted: one of the composition's entries; None where ``method`` alone must be enough.
+
+    Raises:
+        RequestError: no or several compositions fit; lists one entry of each.
+    """
+    from mtl.errors import RequestError
+    from mtl.report.tables import group_of
+
+    groups: dict[Any, list[Entry]] = {}
+    for entry in entries:
+        if entry.manifest.kind == "composition":
+            groups.setdefault(group_of(entry), []).append(entry)
+    if wanted is not None:
+        if wanted.manifest.kind != "composition":
+            raise RequestError(f"--entry {wanted.ref} is no composition; mtl.zoo ls lists those.")
+        if method not in (None, wanted.manifest.method):
+            raise RequestError(
+                f"--entry {wanted.ref} is of {wanted.manifest.method}, not of --method {method}."
+            )
+        if group_of(wanted) not in groups:
+            raise RequestError(
+                f"--entry {wanted.ref} is not among what --suite, --target and --seeds leave."
+            )
+        return groups[group_of(wanted)]
+    named = method or "scalearn"
+    fitting = [runs for runs in groups.values() if runs[0].manifest.method == named]
+    if len(fitting) == 1:
+        return fitting[0]
+    if not fitting:
+        there = sorted({runs[0].manifest.method for runs in groups.values()})
+        said = f"there is {', '.join(there)} (--method)" if there else "there is none at all"
+        raise RequestError(f"--heatmap: no composition of {named} to draw; {said}.")
+    listed = "\n  ".join(
+        f"{runs[0].ref}  {len(runs[0].manifest.parents)} sources "
+        f"({', '.join(p['task'].rpartition('/')[2] for p in runs[0].manifest.parents)}), "
+        f"{runs[0].manifest.data['sizes'].get('train', 0)} training rows, {len(runs)} seeds"
+        for runs in sorted(fitting, key=lambda runs: runs[0].ref)
+    )
+    raise RequestError(
+        f"--heatmap draws one composition over its seeds; {len(fitting)} of {named} fit. Say which "
+        f"with --entry:\n  {listed}"
+    )

@@ -5,10 +5,12 @@ the blocks of all others (their up-projections and biases) are zero; omega or at
 stay as trained. For the players K, with ``v`` of coalitions:
 
 - leave one out: ``v(K) − v(K without k)``;
-- Shapley value: ``Σ_S |S|! (K−|S|−1)! / K! · (v(S ∪ {k}) − v(S))``, which sums to v(K) − v(∅)
-  (Shapley 1953). Exact by all 2^K coalitions up to K = 8; beyond, the mean over random orders, each
-  taken forwards and backwards, with its standard error (Mitchell et al. 2022, JMLR 23, antithetic
-  permutation sampling).
+- Shapley value (:mod:`mtl.compose.shapley`), which sums to v(K) − v(∅).
+
+Layer by layer the same is asked of one site at a time: v_l(S) is the metric when *at site l* only
+the sources in S are there, while all other sites have all sources, as trained. So the Shapley
+values of site l sum to v(K) − v_l(∅), what the site's sources do together given all other sites;
+over the sites they do not sum to the values above, since sites can stand in for each other, too.
 
 Attributions hold for this trained model and this split: a source that others can stand in for gets
 little, although training without them would have used it.
@@ -17,46 +19,26 @@ little, although training without them would have used it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from mtl.compose.shapley import EXACT, Coalition, Shapley, Value, shapley_values
 from mtl.compose.sites import site_keys
 from mtl.engine import evaluate
-from mtl.errors import RequestError
+from mtl.errors import RequestError, unknown
+from mtl.graph.collect import settings_mark
 from mtl.graph.evidence import Evidence
 
 if TYPE_CHECKING:
     from mtl.compose.load import LoadedComposition
     from mtl.engine import Device, EvalSet
     from mtl.zoo import Entry
-
-EXACT = 8
-"""Sources up to which all coalitions are evaluated (2^8 = 256 passes over the split)."""
-
-Coalition = frozenset[int]
-Value = Callable[[Coalition], float]
-
-
-@dataclass(frozen=True)
-class Shapley:
-    """Shapley values (K,), with standard errors where they were sampled.
-
-    Attributes:
-        passes: how many coalitions were evaluated.
-        exact: whether all of them were.
-    """
-
-    values: np.ndarray
-    errors: np.ndarray | None
-    passes: int
-    exact: bool
 
 
 @dataclass(frozen=True)
@@ -67,8 +49,12 @@ class Attribution:
         whole, empty: the metric with all sources, and with none.
         leave_one_out: (K,).
         shapley: None where it was not asked for.
-        layers: layer → (K,) leave-one-out of a source in that layer alone; empty where not asked.
+        layers: site → (K,) leave-one-out of a source at that site alone; empty where not asked.
+        layer_shapley: site → Shapley values of the game of that site alone; empty where not asked.
+        layer_empty: site → the metric with all sources of that site alone zeroed (beside
+            ``layer_shapley``).
         n: examples evaluated on.
+        passes: passes over the split that it took.
     """
 
     metric: str
@@ -79,6 +65,9 @@ class Attribution:
     shapley: Shapley | None
     layers: dict[str, np.ndarray]
     n: int
+    layer_shapley: dict[str, Shapley] = field(default_factory=dict)
+    layer_empty: dict[str, float] = field(default_factory=dict)
+    passes: int = 0
 
 
 def attribute(
@@ -88,7 +77,7 @@ def attribute(
     *,
     batch_size: int = 128,
     shapley: bool = True,
-    per_layer: bool = False,
+    layers: Sequence[str] = (),
     orders: int = 32,
     seed: int = 0,
     progress: Callable[[int], object] | None = None,
@@ -97,24 +86,31 @@ def attribute(
 
     Args:
         built: a loaded composition; it is as before when this returns.
+        shapley: False for leave-one-out only.
+        layers: sites to look at one by one, too (see :func:`chosen_layers`).
         orders: random orders where the Shapley values are sampled (each also backwards).
-        progress: called with 1 after each pass over the split.
+        progress: called with 1 after each pass over the split; :func:`passes_needed` says how many
+            there are at most.
 
     Raises:
-        RequestError: the composition has no sites, or the metric is undefined there.
+        RequestError: the composition has no such sites, or the metric is undefined there.
     """
     built.network.to(device.torch_device)
     sites = site_keys(built.network.encoder)
+    if not sites:
+        raise RequestError("This composition has no sites with sources to switch off.")
+    asked = chosen_layers(sites, layers) if layers else []
     count = next(iter(sites.values())).bank.count
     everyone = frozenset(range(count))
     metric = data.spec.headline
-    rows = 0
+    rows = passes = 0
 
     def run(off: dict[str, Coalition]) -> float:
-        nonlocal rows
+        nonlocal rows, passes
         with switched_off(sites, off):
             found = evaluate(built.attached, data, device, batch_size)
         rows = len(found.row)
+        passes += 1
         if progress is not None:
             progress(1)
         value = found.metrics[metric]
@@ -122,31 +118,78 @@ def attribute(
             raise RequestError(f"{metric} is undefined on this split; nothing can be attributed.")
         return float(value)
 
-    known: dict[Coalition, float] = {}
+    def game(places: Sequence[str], known: dict[Coalition, float]) -> Value:
+        """v of the sources at ``places``; each coalition is evaluated once."""
 
-    def value(coalition: Coalition) -> float:
-        if coalition not in known:
-            known[coalition] = run(dict.fromkeys(sites, everyone - coalition))
-        return known[coalition]
+        def value(coalition: Coalition) -> float:
+            if coalition not in known:
+                known[coalition] = run(dict.fromkeys(places, everyone - coalition))
+            return known[coalition]
 
+        return value
+
+    value = game(list(sites), {})
     whole, empty = value(everyone), value(frozenset())
     alone = np.array([whole - value(everyone - {k}) for k in range(count)])
-    layers = {}
-    if per_layer:
-        layers = {
-            site: np.array([whole - run({site: frozenset({k})}) for k in range(count)])
-            for site in sites
-        }
     found = shapley_values(count, value, orders=orders, seed=seed) if shapley else None
-    return Attribution(metric, data.encoded.name, whole, empty, alone, found, layers, rows)
+    by_layer, layer_shapley, layer_empty = {}, {}, {}
+    for site in asked:
+        here = game([site], {everyone: whole})  # all sources at one site: the whole composition
+        by_layer[site] = np.array([whole - here(everyone - {k}) for k in range(count)])
+        if shapley:
+            layer_shapley[site] = shapley_values(count, here, orders=orders, seed=seed)
+            layer_empty[site] = here(frozenset())
+    return Attribution(
+        metric=metric,
+        split=data.encoded.name,
+        whole=whole,
+        empty=empty,
+        leave_one_out=alone,
+        shapley=found,
+        layers=by_layer,
+        n=rows,
+        layer_shapley=layer_shapley,
+        layer_empty=layer_empty,
+        passes=passes,
+    )
 
 
-def passes_needed(count: int, *, shapley: bool, per_layer: bool, layers: int, orders: int) -> int:
-    """Passes over the split at most; sampled orders share some coalitions."""
-    needed = count + 2 + (count * layers if per_layer else 0)
-    if shapley:
-        needed += 2**count - count - 2 if count <= EXACT else 2 * orders * (count - 1)
-    return max(needed, count + 2)
+def chosen_layers(sites: Iterable[str], names: Sequence[str]) -> list[str]:
+    """The sites that ``names`` mean, bottom up: ``all``, sites by name, or layers by number.
+
+    Raises:
+        RequestError: a name that is none of them; says which there are.
+    """
+    known = list(sites)
+    if list(names) == ["all"]:
+        return known
+    found = set()
+    for name in names:
+        fitting = [site for site in known if name in (site, site.partition(".")[0])]
+        if not fitting:
+            raise unknown("layer", name, ["all", *known])
+        found.update(fitting)
+    return [site for site in known if site in found]
+
+
+def passes_needed(count: int, *, shapley: bool, layers: int, orders: int) -> int:
+    """Passes over the split at most: exact for all coalitions, an upper bound for sampled orders.
+
+    Args:
+        count: sources.
+        layers: sites that are looked at one by one, too.
+        orders: random orders beyond :data:`EXACT` sources; each costs two walks of K − 1 passes.
+    """
+    plain = count + 2  # all, none, and each one left out
+    if not shapley:
+        return _distinct(plain, count) + count * layers
+    many = 2**count if count <= EXACT else plain + 2 * orders * (count - 1)
+    return many + layers * (many - 1)  # all sources at one site: the whole composition again
+
+
+def _distinct(plain: int, count: int) -> int:
+    # the only source left out is no source at all
+    return plain - 1 if count == 1 else plain
 
 
 @contextmanager
@@ -177,61 +220,6 @@ def switched_off(sites: dict[str, Any], off: dict[str, Coalition]) -> Iterator[N
             bank.up, bank.bias = up, bias
 
 
-def shapley_values(count: int, value: Value, *, orders: int = 32, seed: int = 0) -> Shapley:
-    """Shapley values of ``count`` players under ``value``, exact up to :data:`EXACT` players.
-
-    ``value`` is called once per coalition that is needed; it may remember.
-    """
-    seen: set[Coalition] = set()
-
-    def look(coalition: Coalition) -> float:
-        seen.add(coalition)
-        return value(coalition)
-
-    if count <= EXACT:
-        return Shapley(_exact(count, look), None, len(seen), True)
-    values, errors = _sampled(count, look, orders, seed)
-    return Shapley(values, errors, len(seen), False)
-
-
-def _exact(count: int, value: Value) -> np.ndarray:
-    found = np.zeros(count)
-    for size in range(count):
-        weight = math.factorial(size) * math.factorial(count - size - 1) / math.factorial(count)
-        for members in combinations(range(count), size):
-            coalition = frozenset(members)
-            base = value(coalition)
-            for player in range(count):
-                if player not in coalition:
-                    found[player] += weight * (value(coalition | {player}) - base)
-    return found
-
-
-def _sampled(count: int, value: Value, orders: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Means over pairs of an order and its reverse; the standard error is over the pairs."""
-    if orders < 2:
-        raise RequestError(f"--orders {orders}: an error needs at least 2 random orders.")
-    rng = np.random.default_rng(seed)
-    pairs = np.zeros((orders, count))
-    for number in range(orders):
-        order = rng.permutation(count)
-        pairs[number] = (_walk(order, value) + _walk(order[::-1], value)) / 2
-    return pairs.mean(0), pairs.std(0, ddof=1) / math.sqrt(orders)
-
-
-def _walk(order: Sequence[Any] | np.ndarray, value: Value) -> np.ndarray:
-    """Each player's gain on entering, in this order."""
-    found = np.zeros(len(order))
-    coalition: Coalition = frozenset()
-    last = value(coalition)
-    for player in map(int, order):
-        coalition = coalition | {player}
-        now = value(coalition)
-        found[player] = now - last
-        last = now
-    return found
-
-
 def to_dict(found: Attribution, entry: Entry) -> dict[str, Any]:
     """An attribution as JSON, by source."""
     tasks = [parent["task"] for parent in entry.manifest.parents]
@@ -239,22 +227,27 @@ def to_dict(found: Attribution, entry: Entry) -> dict[str, Any]:
     def named(values: np.ndarray) -> dict[str, float]:
         return {task: float(value) for task, value in zip(tasks, values, strict=True)}
 
-    shapley = found.shapley
-    return {
-        "metric": found.metric,
-        "split": found.split,
-        "n": found.n,
-        "whole": found.whole,
-        "empty": found.empty,
-        "leave_one_out": named(found.leave_one_out),
-        "layers": {layer: named(values) for layer, values in found.layers.items()},
-        "shapley": None
-        if shapley is None
-        else {
+    def as_json(shapley: Shapley) -> dict[str, Any]:
+        return {
             "values": named(shapley.values),
             "errors": None if shapley.errors is None else named(shapley.errors),
             "exact": shapley.exact,
             "passes": shapley.passes,
+        }
+
+    return {
+        "metric": found.metric,
+        "split": found.split,
+        "n": found.n,
+        "passes": found.passes,
+        "whole": found.whole,
+        "empty": found.empty,
+        "leave_one_out": named(found.leave_one_out),
+        "layers": {layer: named(values) for layer, values in found.layers.items()},
+        "shapley": None if found.shapley is None else as_json(found.shapley),
+        "layer_shapley": {
+            layer: {**as_json(shapley), "empty": found.layer_empty[layer]}
+            for layer, shapley in found.layer_shapley.items()
         },
     }
 
@@ -269,7 +262,7 @@ def as_evidence(found: Attribution, entry: Entry, command: str) -> tuple[str, li
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     items = []
     for number, parent in enumerate(manifest.parents):
-        common = {
+        common: dict[str, Any] = {
             "source": parent["task"],
             "target": manifest.task["id"],
             "kind": "attribution",
@@ -285,6 +278,7 @@ def as_evidence(found: Attribution, entry: Entry, command: str) -> tuple[str, li
                 "split": found.split,
                 "command": command,
                 "created": now,
+                "settings": settings_mark(entry),
             },
         }
         items.append(
@@ -299,6 +293,12 @@ def as_evidence(found: Attribution, entry: Entry, command: str) -> tuple[str, li
         if found.shapley is not None:
             value, errors = float(found.shapley.values[number]), found.shapley.errors
             half = None if errors is None else 1.96 * float(errors[number])
+            spread = {
+                layer: float(shapley.errors[number])
+                for layer, shapley in found.layer_shapley.items()
+                if shapley.errors is not None
+            }
+            said = {**common["provenance"], **({"layer_errors": spread} if spread else {})}
             items.append(
                 Evidence(
                     method=f"{manifest.method} shapley",
@@ -306,7 +306,11 @@ def as_evidence(found: Attribution, entry: Entry, command: str) -> tuple[str, li
                     low=None if half is None else value - half,
                     high=None if half is None else value + half,
                     dev=value if found.split == "dev" else None,
-                    **common,
+                    layers={
+                        layer: float(shapley.values[number])
+                        for layer, shapley in found.layer_shapley.items()
+                    },
+                    **{**common, "provenance": said},
                 )
             )
     return f"attribute-{entry.digest[:16]}-{found.split}", items

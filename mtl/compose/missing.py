@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mtl.compose.sources import Wanted, fitting_entries
+from mtl.compose.sources import Wanted, ambiguous, fitting_entries
 from mtl.tasks import load_task
 from mtl.train.settings import Overrides
 from mtl.train.stage_one import plan_train
@@ -27,19 +27,28 @@ def plan_missing(
     recipe: Recipe,
     protocol: str,
     workspace: Workspace,
+    picking: bool = False,
 ) -> list[RunPlan]:
     """Stage-one runs for every wanted source without an entry, in the order they are wanted.
 
     Settings are the recipe's. The target's own adapter sees the target's rows: ``limits`` holds how
     many.
 
+    Args:
+        picking: the sources are candidates of which some are picked: one with several entries is
+            left out then, by name.
+
     Raises:
-        RequestError: unknown method, unusable data.
+        RequestError: unknown method, unusable data, or several entries for one source: nothing is
+            trained for a composition that then cannot be made.
     """
     plans: list[RunPlan] = []
     for source in wanted:
         zoo, base = workspace.zoo, backbone.base
-        if not fitting_entries(source, target, zoo, base, seed, protocol)[0]:
+        fitting = fitting_entries(source, target, zoo, base, seed, protocol)[0]
+        if len(fitting) > 1 and not (picking and source.task != target.spec.id):
+            raise ambiguous(source, fitting, seed)
+        if not fitting:
             plans += plan_train(
                 [load_task(source.task, suite.name)],
                 suite=suite.name,

@@ -162,12 +162,7 @@ def resolve_sources(
         fitting, entries, other_rows = fitting_entries(source, target, zoo, base, seed, protocol)
         others += other_rows
         if len(fitting) > 1:
-            listed = "\n  ".join(entry.ref for entry in fitting)
-            raise RequestError(
-                f"Source {source.task!r} is ambiguous: {len(fitting)} entries of {source.method}, "
-                f"seed {seed}, fit:\n  {listed}\nRemove those you do not want (mtl.zoo rm REF), or "
-                "keep them in another zoo (--zoo DIR)."
-            )
+            raise ambiguous(source, fitting, seed)
         if fitting:
             found.append(fitting[0])
         else:
@@ -209,6 +204,16 @@ def _leak(others: Sequence[Entry], target: TaskData) -> str:
         f" The target's own source must be trained on the {target.sizes['train']:,} rows that the "
         "composition trains on; one that saw others would leak them into the result, so these are "
         f"not used: {listed}."
+    )
+
+
+def ambiguous(source: Wanted, fitting: Sequence[Entry], seed: int) -> RequestError:
+    """The complaint about several entries that could be this source."""
+    listed = "\n  ".join(entry.ref for entry in fitting)
+    return RequestError(
+        f"Source {source.task!r} is ambiguous: {len(fitting)} entries of {source.method}, "
+        f"seed {seed}, fit:\n  {listed}\nRemove those you do not want (mtl.zoo rm REF), or "
+        "keep them in another zoo (--zoo DIR)."
     )
 
 

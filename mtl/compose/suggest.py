@@ -14,6 +14,7 @@ from mtl.errors import MtlError, RequestError
 from mtl.files import sha256_json
 from mtl.graph.evidence import Evidence, write_evidence
 from mtl.graph.scores import SCORES, Unscorable, baseline, compute
+from mtl.tasks import KINDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,12 +97,19 @@ def score_sources(
         progress: called with a candidate's task after it was scored.
 
     Raises:
-        RequestError: the target has one class only, or a candidate is of another base.
+        RequestError: the target has one class only, or rows without one vector each (windows); or
+            a candidate is of another base.
     """
     from mtl.train.load import check_base
 
     for entry in entries:
         check_base(entry, extractor.backbone.base)
+    if KINDS.get(data.spec.kind).windows:
+        raise RequestError(
+            f"Cannot score sources for {data.spec.id}: rows of {data.spec.kind} tasks are cut into "
+            "windows, so that no row has one vector. Measure transfer instead (mtl.graph measure), "
+            "or name the sources."
+        )
     labels = data.splits["train"].labels
     if len(labels) < 2 or not np.any(labels != labels[:1]):
         what = "class" if data.spec.kind == "classification" else "value"

@@ -72,6 +72,13 @@ class Trust:
         """Whether the rank correlation is above zero beyond doubt."""
         return self.low is not None and self.low > 0
 
+    @property
+    def verdict(self) -> str:
+        """``trusted``, ``misleads`` (ranks the wrong way round beyond doubt), or ``in doubt``."""
+        if self.trusted:
+            return "trusted"
+        return "misleads" if self.high is not None and self.high < 0 else "in doubt"
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -105,7 +112,8 @@ class Calibration:
             "schema_version": SCHEMA_VERSION,
             **asdict(self),
             "scores": {
-                name: {**asdict(t), "trusted": t.trusted} for name, t in self.scores.items()
+                name: {**asdict(t), "trusted": t.trusted, "verdict": t.verdict}
+                for name, t in self.scores.items()
             },
         }
 
@@ -287,7 +295,8 @@ def _collect(
     for source, target, data in graph.edges(data=True):
         if source == target:
             continue
-        for item in data["evidence"]:
+        # of runs with other settings, the one over most seeds, then the latest, comes last
+        for item in sorted(data["evidence"], key=lambda i: (len(i["seeds"]), i["created"])):
             if item["base"] == base and item["kind"] in found:
                 value = choice_value(item) if split == "dev" else item["value"]
                 if value is not None:
@@ -338,7 +347,7 @@ def read_calibration(folder: Path, base: str) -> Calibration | None:
 
 
 def _read_trust(value: Mapping[str, Any]) -> Trust:
-    plain = {key: item for key, item in value.items() if key != "trusted"}
+    plain = {key: item for key, item in value.items() if key not in {"trusted", "verdict"}}
     numbers = [plain[key] for key in ("rho", "slope", "intercept", "residual")]
     if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
         raise ValueError(f"numbers of {plain.get('score')!r} are not finite")
@@ -361,6 +370,6 @@ def trust_text(trust: Trust | None) -> str:
     span = "" if trust.low is None else f" [{trust.low:+.2f}, {trust.high:+.2f}]"
     first = trust.regret["1"][0]
     return (
-        f"rank correlation {trust.rho:+.2f}{span} with measured transfer, regret@1 {first:.4f} "
-        f"({trust.pairs} pairs, {trust.targets} targets)"
+        f"{trust.verdict}: rank correlation {trust.rho:+.2f}{span} with measured transfer, "
+        f"regret@1 {first:.4f} ({trust.pairs} pairs, {trust.targets} targets)"
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mtl.errors import ZooError
-from mtl.files import read_safetensors
+from mtl.files import read_safetensors, sha256_json
 from mtl.graph.evidence import Evidence, evidence_file, read_file, write_evidence
 
 if TYPE_CHECKING:
@@ -96,11 +96,15 @@ def evidence_of(entry: Entry, own: Entry | None) -> list[Evidence]:
       headline metric of the composition minus that of ``own`` on the test split; the interval is
       the paired bootstrap over test examples. ``dev`` is the difference on the dev split.
 
+    Probes say nothing here: their scales were set by hand, neither learned nor as they would be.
+
     Raises:
         ZooError: its weights or predictions are damaged.
     """
     manifest = entry.manifest
     found: list[Evidence] = []
+    if manifest.method == "probe":
+        return found
     common = {
         "target": manifest.task["id"],
         "seeds": (manifest.seed,),
@@ -112,6 +116,8 @@ def evidence_of(entry: Entry, own: Entry | None) -> list[Evidence]:
         "entry": {"ref": entry.ref, "digest": entry.digest},
         "command": manifest.command,
         "created": manifest.created,
+        "settings": settings_mark(entry),
+        "sources": len(parents),
     }
     shares = reliance(entry) if len(parents) > 1 else None
     if shares is not None:
@@ -156,6 +162,13 @@ def evidence_of(entry: Entry, own: Entry | None) -> list[Evidence]:
             )
     # A file without findings still says that this run was looked at, and against which adapter.
     return found
+
+
+def settings_mark(entry: Entry) -> str:
+    """What compositions that differ only in their seed have in common: settings and sources."""
+    manifest = entry.manifest
+    sources = [parent["digest"] for parent in manifest.parents]
+    return sha256_json([manifest.method_settings, manifest.run_settings, sources])[:16]
 
 
 def reliance(entry: Entry) -> tuple[str, list[str], np.ndarray] | None:
@@ -291,5 +304,7 @@ def _recorded(path: Path, entry: Entry, own: Entry | None) -> bool:
         return False
     for item in found:
         if item.provenance.get("entry", {}).get("digest") != entry.digest:
+            return False
+        if item.provenance.get("settings") != settings_mark(entry):
             return False
     return all(item.provenance["own"]["digest"] == own.digest for item in measured if own)

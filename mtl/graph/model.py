@@ -27,7 +27,9 @@ def build_graph(
     """Put nodes and edges together.
 
     Findings that differ only in their seed are one: the mean, with the Student-t interval over
-    seeds where there are several, else the interval of the one run.
+    seeds where there are several, else the interval of the one run. Runs of other settings
+    (epochs, learning rate, ...) or with other sources are findings of their own: a share among two
+    is none among six.
 
     Args:
         base: fingerprint of a base (or its first digits): only its entries and evidence. None for
@@ -42,7 +44,8 @@ def build_graph(
     groups: dict[tuple[Any, ...], list[Evidence]] = {}
     for item in evidence:
         if base is None or item.base.startswith(base):
-            key = (item.source, item.target, item.kind, item.method, item.base, item.rows)
+            settings = str(item.provenance.get("settings", ""))
+            key = (item.source, item.target, item.kind, item.method, item.base, item.rows, settings)
             groups.setdefault(key, []).append(item)
     for key in sorted(groups):
         source, target = key[:2]
@@ -99,6 +102,13 @@ def negative_edges(graph: nx.DiGraph, target: str | None = None) -> list[dict[st
             certain = item["high"] is not None and item["high"] < 0
             found.append({"source": source, "target": goal, "certain": certain, **item})
     return sorted(found, key=lambda item: (item["value"], item["source"], item["target"]))
+
+
+def method_text(item: Mapping[str, Any]) -> str:
+    """The method of a finding; of a share or contribution also among how many sources it is."""
+    among = item.get("sources")
+    shared = item["kind"] in {"reliance", "attribution"} and isinstance(among, int)
+    return f"{item['method']}, {among} sources" if shared else str(item["method"])
 
 
 def bases_of(entries: Iterable[Entry], evidence: Iterable[Evidence]) -> dict[str, str]:
@@ -172,6 +182,8 @@ def _joined(items: Sequence[Evidence]) -> dict[str, Any]:
         "base": first.base,
         "rows": first.rows,
         "layers": layers,
+        "settings": str(first.provenance.get("settings", "")),
+        "sources": first.provenance.get("sources"),
         "created": max(str(item.provenance.get("created", "")) for item in kept),
         "runs": [dict(item.provenance) for item in kept],
     }

@@ -16,8 +16,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.files import write_text
-from mtl.graph.layout import NEGATIVE, NEUTRAL, POSITIVE, SIGNED, Stroke, positions, strokes
-from mtl.graph.model import ORDER, negative_edges
+from mtl.graph.layout import (
+    CROWD,
+    MEANING,
+    NEGATIVE,
+    NEUTRAL,
+    POSITIVE,
+    SIGNED,
+    Stroke,
+    arrow_heads,
+    label_places,
+    positions,
+    short_names,
+    strokes,
+    thickness,
+)
+from mtl.graph.model import ORDER, method_text, negative_edges
 from mtl.graph.table import describe_negative
 from mtl.zoo.names import printable
 
@@ -25,8 +39,10 @@ if TYPE_CHECKING:
     import networkx as nx
 
 WIDTH, HEIGHT, MARGIN = 1100, 720, 60
-CROWD = 60
-"""Tasks from which on names are shown on hover only."""
+SHOWN = 500
+"""Edges that a crowd shows at first; the slider brings the weaker ones."""
+LETTER = 6.8
+"""Pixels per letter of a name, a little more than most fonts need at 12 pixels."""
 TEMPLATE = Path(__file__).with_name("page.html")
 
 
@@ -62,6 +78,7 @@ def page(graph: nx.DiGraph, drawn: Sequence[Stroke], target: str | None = None) 
         "and provenance.",
         "legend": _legend(drawn),
         "targets": "".join(f'<option value="{_text(g)}">{_text(g)}</option>' for g in goals),
+        "least": str(_least(drawn) if len(tasks) > CROWD else 0),
         "svg": _svg(graph, tasks, number, drawn),
         "negative": _negative(graph, target),
         "data": _script_json(_data(graph, tasks, number, drawn)),
@@ -69,6 +86,13 @@ def page(graph: nx.DiGraph, drawn: Sequence[Stroke], target: str | None = None) 
     template = TEMPLATE.read_text(encoding="utf-8")
     # one pass: what is put in is never searched for further marks
     return re.sub(r"@(\w+)@", lambda found: parts[found.group(1)], template)
+
+
+def _least(drawn: Sequence[Stroke]) -> int:
+    """The strength, in hundredths, from which on there are at most :data:`SHOWN` edges."""
+    if len(drawn) <= SHOWN:
+        return 0
+    return min(100, math.floor(100 * drawn[-SHOWN - 1].strength) + 1)  # the weakest come first
 
 
 def _text(value: object) -> str:
@@ -98,31 +122,46 @@ def _svg(
         f'role="img" aria-label="source-task graph"{shape}>',
         "<defs>",
     ]
+    head = 6 if crowd else 13
     for index, colour in enumerate((POSITIVE, NEGATIVE, NEUTRAL)):
         lines.append(
-            f'<marker id="head{index}" viewBox="0 0 10 10" refX="8" refY="5" markerWidth="13" '
-            f'markerHeight="13" markerUnits="userSpaceOnUse" orient="auto">'
+            f'<marker id="head{index}" viewBox="0 0 10 10" refX="8" refY="5" markerWidth="{head}" '
+            f'markerHeight="{head}" markerUnits="userSpaceOnUse" orient="auto">'
             f'<path d="M0 0L10 5L0 10z" fill="{colour}"/></marker>'
         )
     lines.append("</defs>")
     heads = {POSITIVE: 0, NEGATIVE: 1, NEUTRAL: 2}
     paths = [_path(place, size, stroke) for stroke in drawn]
     for index, (stroke, path) in enumerate(zip(drawn, paths, strict=True)):
-        width = (0.4 + 2.0 * stroke.strength) if crowd else (0.8 + 5.2 * stroke.strength)
+        thick = thickness(stroke)
+        width = (0.4 + 2.0 * thick) if crowd else (0.8 + 5.2 * thick)
         dash = "" if stroke.finding["kind"] in SIGNED else ' stroke-dasharray="5 3"'
+        pale = "" if stroke.sure else " pale"
         lines.append(
-            f'<path class="edge" data-e="{index}" d="{path}" stroke="{stroke.colour}" '
+            f'<path class="edge{pale}" data-e="{index}" d="{path}" stroke="{stroke.colour}" '
             f'stroke-width="{width:.2f}"{dash} marker-end="url(#head{heads[stroke.colour]})"/>'
         )
     # wide and invisible, so that a thin edge can be met with a pointer
     for index, path in enumerate(paths):
         lines.append(f'<path class="hit" data-e="{index}" d="{path}"/>')
+    names = short_names(tasks)
+    labels = {task: (x, y - size[task] - 8) for task, (x, y) in place.items()}
+    if not crowd:
+        found = label_places(
+            [place[task] for task in tasks],
+            [size[task] for task in tasks],
+            [LETTER * len(printable(names[task])) for task in tasks],
+            14,
+            (WIDTH, HEIGHT),
+            arrow_heads(drawn, place, {task: size[task] + 8 for task in tasks}),
+        )
+        labels = dict(zip(tasks, found, strict=True))
     for task in tasks:
-        x, y = place[task]
+        (x, y), (at, middle) = place[task], labels[task]
         lines.append(
             f'<g class="node" data-n="{number[task]}"><circle cx="{x:.1f}" cy="{y:.1f}" '
-            f'r="{size[task]:.1f}"/><text x="{x:.1f}" y="{y - size[task] - 4:.1f}">'
-            f"{_text(task)}</text></g>"
+            f'r="{size[task]:.1f}"/><text x="{at:.1f}" y="{middle + 4:.1f}">'
+            f"{_text(names[task])}</text></g>"
         )
     return "\n".join([*lines, "</svg>"])
 
@@ -210,7 +249,7 @@ def _edge_text(stroke: Stroke, data: dict[str, Any]) -> str:
 
 def _finding_text(item: dict[str, Any]) -> str:
     sign = "+" if item["kind"] in SIGNED else ""
-    text = f"{item['kind']} ({printable(item['method'])}): {item['value']:{sign}.4f}"
+    text = f"{item['kind']} ({printable(method_text(item))}): {item['value']:{sign}.4f}"
     if item["low"] is not None and item["high"] is not None:
         text += f" [{item['low']:+.4f}, {item['high']:+.4f}] {item['interval']}"
     if item["n"]:
@@ -225,20 +264,34 @@ def _finding_text(item: dict[str, Any]) -> str:
 
 
 def _legend(drawn: Sequence[Stroke]) -> str:
+    """What colours, widths, shapes and words mean; only what is there."""
     kinds = {stroke.finding["kind"] for stroke in drawn}
     methods = sorted({s.finding["method"] for s in drawn if s.finding["kind"] == "predicted"})
-    parts = ["Width is strength, relative to the strongest edge of its kind."]
 
-    def swatch(colour: str, text: str) -> str:
-        return f'<span class="swatch" style="background:{colour}"></span>{text}'
+    def swatch(look: str, text: str) -> str:
+        return f'<span class="key"><span class="swatch" style="{look}"></span>{text}</span>'
 
+    parts = []
     if kinds & set(SIGNED):
-        parts += [swatch(POSITIVE, "transfer that helps"), swatch(NEGATIVE, "transfer that hurts")]
+        parts.append(swatch(f"border-color:{POSITIVE}", "helps"))
+        parts.append(swatch(f"border-color:{NEGATIVE}", "hurts"))
+    if any(not stroke.sure for stroke in drawn):
+        parts.append(
+            swatch(f"border-color:{POSITIVE};opacity:.35", "pale: the 95 % interval includes zero")
+        )
     if kinds - set(SIGNED):
-        what = ["learned reliance"] if "reliance" in kinds else []
-        what += [f"predicted ({_text(', '.join(methods))}, per target)"] if methods else []
-        parts.append(swatch(NEUTRAL, " or ".join(what) + " (dashed)"))
-    return " &nbsp; ".join(parts)
+        parts.append(swatch(f"border-color:{NEUTRAL};border-top-style:dashed", "has no sign"))
+    parts.append("<span>wide: strong, relative to the strongest edge of its kind</span>")
+    parts.append("<span>large circle: many training rows</span>")
+    if any(stroke.source == stroke.target for stroke in drawn):
+        parts.append("<span>loop: the target's own adapter</span>")
+    said = [MEANING[kind] for kind in ORDER if kind in kinds]
+    said = [
+        f"{text} ({', '.join(methods)})" if text is MEANING["predicted"] else text for text in said
+    ]
+    return f'<div id="legend">{"".join(parts)}</div>' + "".join(
+        f'<p class="meaning">{_text(text)}</p>' for text in said
+    )
 
 
 def _negative(graph: nx.DiGraph, target: str | None) -> str:
@@ -247,4 +300,4 @@ def _negative(graph: nx.DiGraph, target: str | None) -> str:
         return ""
     rows = "".join(f"<tr><td>{_text(describe_negative(item))}</td></tr>" for item in hurts[:50])
     more = f"<p>and {len(hurts) - 50} more</p>" if len(hurts) > 50 else ""
-    return f"<h1>Negative transfer (measured)</h1><table>{rows}</table>{more}"
+    return f"<h2>Negative transfer (measured)</h2><table>{rows}</table>{more}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError, unknown
@@ -17,6 +17,8 @@ from mtl.zoo.names import printable
 if TYPE_CHECKING:
     import networkx as nx
 
+WITHIN_ONE = ("reliance", "attribution")
+"""Evidence that compares within one composition only."""
 FALLBACK = "logme"
 """The score that decides where nobody calibrated."""
 
@@ -44,11 +46,16 @@ class Choice:
 
 @dataclass(frozen=True)
 class Selection:
-    """All candidates, the chosen ones first, and what they were ranked by."""
+    """All candidates, the chosen ones first, and what they were ranked by.
+
+    Attributes:
+        no_candidates: source → why it could not be judged at all (another base, no adapter, ...).
+    """
 
     ranked_by: str
     trust: str
     choices: list[Choice]
+    no_candidates: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def chosen(self) -> list[str]:
@@ -59,6 +66,7 @@ class Selection:
             "ranked_by": self.ranked_by,
             "trust": self.trust,
             "choices": [choice.to_dict() for choice in self.choices],
+            "no_candidates": dict(self.no_candidates),
         }
 
 
@@ -176,7 +184,8 @@ def choose_from_graph(
     def among(kind: str, method: str | None) -> dict[str, dict[str, Any]]:
         found = _findings(graph, target, base, None, kind, method)
         how = next((item["method"] for item in found.values()), method)
-        found |= _findings(graph, target, base, rows, kind, how)
+        here = _findings(graph, target, base, rows, kind, how)
+        found = here if here and kind in WITHIN_ONE else {**found, **here}
         return {source: item for source, item in found.items() if source in tasks}
 
     plain_kinds = [kind for kind in KINDS if kind != "predicted"]
@@ -248,6 +257,10 @@ def selection_text(found: Selection, target: str) -> str:
         ]
         for choice in found.choices
     ]
+    rows += [
+        ["", printable(task), "", "", "", f"no candidate: {printable(reason)}"]
+        for task, reason in found.no_candidates.items()
+    ]
     headers = ["", "source", "score", "expected", "measured (dev)", "why"]
     lines = [
         tabulate(rows, headers=headers, disable_numparse=True),
@@ -272,6 +285,9 @@ def _findings(
 ) -> dict[str, dict[str, Any]]:
     """Source → finding of ``kind`` that a choice may go by, all of one method.
 
+    Shares and contributions compare within one composition only (a third of three sources is no
+    more than a sixth of six): those of the composition that has most of them, then the latest.
+
     Args:
         rows: only findings on these training rows, None for any.
         method: None for the one that most sources have.
@@ -290,6 +306,17 @@ def _findings(
     counts = Counter(how for items in usable.values() for how in {i["method"] for i in items})
     if method is None and counts:
         method = max(sorted(counts), key=lambda how: counts[how])
+    if kind in WITHIN_ONE:
+        among = Counter[str]()
+        latest: dict[str, str] = {}
+        for items in usable.values():
+            for one in items:
+                if one["method"] == method:
+                    mark = one["settings"]
+                    among[mark] += 1
+                    latest[mark] = max(latest.get(mark, ""), one["created"])
+        best = max(among, key=lambda mark: (among[mark], latest[mark]), default="")
+        usable = {s: [i for i in items if i["settings"] == best] for s, items in usable.items()}
     found = {}
     for source, items in usable.items():
         item = edge_value({"evidence": items}, (kind,), method)

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mtl.graph.model import negative_edges
+from mtl.graph.model import method_text, negative_edges
 from mtl.zoo.names import printable
 
 if TYPE_CHECKING:
     import networkx as nx
 
 
-def edge_rows(graph: nx.DiGraph, target: str | None = None) -> list[dict[str, Any]]:
-    """One row per finding, targets together, strongest first."""
+def edge_rows(
+    graph: nx.DiGraph,
+    target: str | None = None,
+    kind: str | None = None,
+    score: str | None = None,
+) -> list[dict[str, Any]]:
+    """One row per finding, targets together, strongest first.
+
+    Args:
+        target: only edges into this task.
+        kind: only findings of this kind.
+        score: of predictions only this score.
+    """
     rows = [
         {"source": source, "target": goal, **item}
         for source, goal, data in graph.edges(data=True)
         if target in (None, goal)
         for item in data["evidence"]
+        if kind in (None, item["kind"])
+        and (score is None or item["kind"] != "predicted" or item["method"] == score)
     ]
     order = {"measured": 0, "attribution": 1, "reliance": 2, "predicted": 3}
     return sorted(
@@ -26,8 +39,16 @@ def edge_rows(graph: nx.DiGraph, target: str | None = None) -> list[dict[str, An
     )
 
 
-def render(graph: nx.DiGraph, target: str | None = None) -> str:
-    """Nodes and edges as a table, and below it the edges on which transfer hurts."""
+def render(
+    graph: nx.DiGraph,
+    target: str | None = None,
+    kind: str | None = None,
+    score: str | None = None,
+) -> str:
+    """Nodes and edges as a table, and below it the edges on which transfer hurts.
+
+    ``target``, ``kind`` and ``score`` are as in :func:`edge_rows`.
+    """
     from tabulate import tabulate
 
     rows = [
@@ -35,20 +56,18 @@ def render(graph: nx.DiGraph, target: str | None = None) -> str:
             printable(row["target"]),
             printable(row["source"]),
             row["kind"],
-            printable(row["method"]),
+            printable(method_text(row)),
             number(row["value"], row["kind"]),
             interval(row["low"], row["high"]),
             row["n"] or "",
             " ".join(map(str, row["seeds"])),
             row["base"][:8],
         ]
-        for row in edge_rows(graph, target)
+        for row in edge_rows(graph, target, kind, score)
     ]
     headers = ["target", "source", "evidence", "method", "value", "95 %", "n", "seeds", "base"]
     parts = [
-        tabulate(rows, headers=headers, disable_numparse=True)
-        if rows
-        else "There is no evidence yet; mtl.compose, mtl.graph suggest and measure add it."
+        tabulate(rows, headers=headers, disable_numparse=True) if rows else _nothing(kind, score)
     ]
     tasks = graph.number_of_nodes()
     parts.append(f"{tasks} tasks, {graph.number_of_edges()} edges, {len(rows)} findings.")
@@ -57,6 +76,15 @@ def render(graph: nx.DiGraph, target: str | None = None) -> str:
         parts.append("Negative transfer (measured):")
         parts += [f"  {describe_negative(item)}" for item in hurts]
     return "\n".join(parts)
+
+
+def _nothing(kind: str | None, score: str | None) -> str:
+    if kind or score:
+        asked = f"{kind or 'predicted'}{f' ({printable(score)})' if score else ''}"
+        return (
+            f"There is no {asked} evidence; without --kind and --score all that is there is shown."
+        )
+    return "There is no evidence yet; mtl.compose, mtl.graph suggest and measure add it."
 
 
 def describe_negative(item: dict[str, Any]) -> str:

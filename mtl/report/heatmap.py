@@ -47,6 +47,12 @@ def layer_order(key: str) -> tuple[str, int]:
     return location, int(first) if first.isdigit() else -1
 
 
+def _seeds(entries: Sequence[Entry]) -> str:
+    found = sorted(entry.manifest.seed for entry in entries)
+    shown = ", ".join(map(str, found))
+    return f"mean over seeds {shown}" if len(found) > 1 else f"seed {shown}"
+
+
 def draw_heatmap(entries: Sequence[Entry], path: Path) -> None:
     """Draw the mean weights of runs that differ in their seed only, as a PNG, atomically.
 
@@ -80,10 +86,8 @@ def draw_heatmap(entries: Sequence[Entry], path: Path) -> None:
                 column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8
             )
     what = "mean attention" if manifest.method == "fusion" else "omega, mean over D"
-    axes.set_title(
-        f"{manifest.task['id']}  {manifest.method}  ({len(entries)} seeds)\n{what}", fontsize=9
-    )
-    figure.colorbar(image, ax=axes, shrink=0.9)
+    axes.set_title(f"{manifest.task['id']}, {manifest.method}, {_seeds(entries)}", fontsize=9)
+    figure.colorbar(image, ax=axes, shrink=0.9).set_label(what, fontsize=8)
     figure.tight_layout()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")

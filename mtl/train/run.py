@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -138,8 +138,14 @@ def evaluate_splits(
     }
 
 
-def execute_all(plans: Sequence[Plan], workspace: Workspace) -> list[Report]:
+def execute_all(
+    plans: Sequence[Plan],
+    workspace: Workspace,
+    finished: Callable[[Entry], object] | None = None,
+) -> list[Report]:
     """Execute runs one after the other; one that fails does not stop the others.
+
+    ``finished`` is called with the entry of every run as soon as it is in the zoo.
 
     A request that is wrong (exit code 2) stops everything: the others would fail alike. So does a
     zoo that cannot be written, and it does so before anything trains.
@@ -155,6 +161,8 @@ def execute_all(plans: Sequence[Plan], workspace: Workspace) -> list[Report]:
         if not quiet() and len(plans) > 1 and sys.stderr.isatty():
             print(f"[{number}/{len(plans)}] {plan.label}: {report.status}", file=sys.stderr)
         reports.append(report)
+        if finished is not None and report.entry is not None:
+            finished(report.entry)
     return reports
 
 

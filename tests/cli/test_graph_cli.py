@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -88,6 +89,21 @@ def test_the_table(composed: Path) -> None:
     assert "3 tasks, 3 edges, 4 findings." in said.out
     empty = mtl("graph", "show", "--target", "mood")
     assert "There is no evidence yet" in empty.out
+
+
+def test_the_table_is_narrowed_as_the_picture_is(composed: Path) -> None:
+    assert suggest("--scores", "tfidf", "logme")
+    whole = mtl("graph", "show").out
+    assert all(word in whole for word in ("reliance", "measured", "tfidf", "logme"))
+    kind = mtl("graph", "show", "--kind", "predicted").out
+    assert "tfidf" in kind
+    assert "logme" in kind
+    assert "reliance" not in kind
+    score = mtl("graph", "show", "--kind", "predicted", "--score", "tfidf").out
+    assert "tfidf" in score
+    assert "logme" not in score
+    none = mtl("graph", "show", "--kind", "predicted", "--score", "knn").out
+    assert "There is no predicted (knn) evidence" in none
 
 
 def test_a_damaged_evidence_file_is_named(composed: Path) -> None:
@@ -186,6 +202,29 @@ def test_a_regression_target(stocked: Path) -> None:
     assert set(said["values"]["mini/mood"]) == set(SCORES) - {"hscore"}
 
 
+def test_a_target_whose_rows_are_cut_into_windows(
+    stocked: Path, suite_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a row has no vector of its own: refused by name, as target and as a source."""
+    folder = tmp_path / "tasks" / "mini"
+    shutil.copytree(suite_folder, folder)
+    text = "the cat sees a dog"
+    rows = [
+        {"q": "who sees it", "c": text, "span": [0, 7], "answers": ["the cat"]},
+        {"q": "what is seen", "c": text, "span": [13, 18], "answers": ["a dog"]},
+    ]
+    for split in ("train", "dev", "test"):
+        lines = "".join(f"{json.dumps({**row, 'id': str(i)})}\n" for i, row in enumerate(rows * 4))
+        (folder / f"spans_{split}.jsonl").write_text(lines)
+    (folder / "spans.yaml").write_text(
+        "id: mini/spans\ndata: {files: {train: spans_train.jsonl, dev: spans_dev.jsonl, "
+        "test: spans_test.jsonl}}\nkind: span_extraction\ninputs: ['{q}', '{c}']\n"
+        "label_column: span\nmetrics: [exact_match]\nmax_length: 32\n"
+    )
+    monkeypatch.setenv("MTL_TASKS", str(folder))
+    refused(mtl("graph", "suggest", "--target", "spans"), "mini/spans", "cut into windows")
+
+
 def test_suggest_refuses(stocked: Path) -> None:
     refused(mtl("graph", "suggest"), "--target")
     refused(mtl("graph", "suggest", "--target", "same", "--scores", "logm"), "'logm'", "'logme'")
@@ -211,7 +250,18 @@ def test_attribute(method: str, stocked: Path) -> None:
     assert (shapley["exact"], shapley["passes"]) == (True, 8)
     assert set(shapley["values"]) == {"mini/mood", "mini/shared", "mini/same"}
     assert sum(shapley["values"].values()) == pytest.approx(found["whole"] - found["empty"])
-    assert set(found["layers"]) == {"0", "1"}
+    assert set(found["layers"]) == set(found["layer_shapley"]) == {"0", "1"}
+    for layer in found["layer_shapley"].values():
+        total = found["whole"] - layer["empty"]
+        assert sum(layer["values"].values()) == pytest.approx(total, abs=1e-9)
+    planned = mtl("graph", "attribute", run["ref"], "--per-layer", "--dry-run", "--json")
+    cost = planned.json["dry_run"]
+    assert (cost["sources"], cost["layers"], cost["rows"]) == (3, ["0", "1"], 32)
+    assert cost["passes"] == found["passes"] == 8 + 2 * 7
+    one = mtl("graph", "attribute", run["ref"], "--layers", "1")
+    assert one.err.startswith("3 sources, and layer 1 by itself (Shapley values, exact): 15 ")
+    assert "Shapley value at one layer" in one.out
+    refused(mtl("graph", "attribute", run["ref"], "--layers", "2"), "layer '2'", "0, 1, all")
     table = mtl("graph", "attribute", run["ref"], "--split", "test", "--no-shapley")
     assert "left out" in table.out
     assert "Shapley" not in table.out
@@ -284,6 +334,113 @@ def test_picking_refuses(stocked: Path) -> None:
     refused(wrong("--sources", "auto", "--min-gain", "0.1"), "nobody measured or calibrated")
     refused(wrong("--sources", "graph:k=2,by=knnn"), "'knnn'", "'knn'")
     refused(wrong("--sources", "autoo"), "Unknown task 'autoo'", "Did you mean 'auto'?")
+
+
+def test_probes_are_no_evidence(stocked: Path) -> None:
+    """Their scales were set by hand: nothing was learned, and scale 0 is no transfer."""
+    line = ["--target", TARGET, "--epochs", "1", "--without-own", "--probe", "0", "1", "--json"]
+    for sources in (["mood"], ["mood", "shared"]):
+        said = mtl("compose", *line, "--sources", *sources)
+        assert said.code == 0, said
+    assert mtl("graph", "build", "--json").json["findings"] == 0
+
+
+def test_evidence_is_there_as_soon_as_its_run_has_ended(
+    stocked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second seed dies; what the first one found is beside the zoo already."""
+    from mtl.train import run
+
+    real = run.execute
+
+    def dies(plan: Any, workspace: Any) -> Any:
+        if plan.seed == 1:
+            raise KeyboardInterrupt
+        return real(plan, workspace)
+
+    monkeypatch.setattr(run, "execute", dies)
+    line = ["--target", TARGET, "--epochs", "1", "--seeds", "0", "1"]
+    with contextlib.suppress(KeyboardInterrupt):
+        mtl("compose", *line)
+    files = list((stocked.with_name("zoo.graph") / "evidence").glob("compose-*.json"))
+    assert len(files) == 1
+    edges = mtl("graph", "show", "--json").json["edges"]
+    assert {item["seeds"][0] for edge in edges for item in edge["evidence"]} == {0}
+
+
+def test_sources_without_an_answer_stand_in_the_table_of_auto(stocked: Path) -> None:
+    (mood,) = [path for path in entries(stocked) if "/mood/" in str(path)]
+    shutil.rmtree(mood)
+    said = compose("--sources", "auto", "--dry-run")
+    assert said["runs"]
+    table = mtl("compose", "--target", TARGET, "--sources", "auto", "--dry-run").out
+    row = next(line for line in table.splitlines() if "mini/mood" in line)
+    assert "no candidate: not in the zoo (pfeiffer, seed 0)" in row
+    selection = compose("--sources", "auto")["selection"]
+    assert selection["no_candidates"] == {"mini/mood": "not in the zoo (pfeiffer, seed 0)"}
+    assert [choice["source"] for choice in selection["choices"]] == ["mini/shared"]
+
+
+def test_features_with_nan_are_skipped_by_name(
+    stocked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An encoder with one broken adapter: nothing of it is scored, the others are."""
+    from mtl.compose.features import Extractor
+
+    real = Extractor.source_vectors
+
+    def broken(self: Any, entry: Any, few: Any) -> Any:
+        found = real(self, entry, few)
+        if "/mood/" in entry.ref:
+            found["first"][3, 1] = float("nan")
+        return found
+
+    monkeypatch.setattr(Extractor, "source_vectors", broken)
+    found = suggest()
+    for score in ("logme", "probe", "hscore", "knn"):
+        assert found["skipped"]["mini/mood"][score] == "features holds 1 values that are not finite"
+        assert score in found["values"]["mini/shared"]
+    assert found["skipped"]["mini/mood"]["esm"] == "the source's vectors are not finite"
+    stored = mtl("graph", "show", "--json").json["edges"]
+    methods = {i["method"] for e in stored if e["source"] == "mini/mood" for i in e["evidence"]}
+    assert methods == {"tfidf", "textemb", "weights", "taskemb"}
+    selection = compose("--sources", "auto")["selection"]
+    assert "no logme: features holds 1 values" in selection["no_candidates"]["mini/mood"]
+
+
+def test_train_missing_refuses_what_cannot_be_composed_before_it_trains(stocked: Path) -> None:
+    (mood,) = [path for path in entries(stocked) if "/mood/" in str(path)]
+    shutil.rmtree(mood)
+    line = ["--suite", "mini", "--task", "same", "--set", "reduction_factor=8", "--json"]
+    assert mtl("train", *line).code == 0  # a second own adapter on the same rows
+    before = digests(stocked)
+    for sources in ("all", "auto"):
+        argv = ["--target", TARGET, "--sources", sources, "--train-missing"]
+        refused(mtl("compose", *argv), "'mini/same' is ambiguous")
+    assert digests(stocked) == before
+
+
+def test_the_plan_of_what_is_missing_is_shown_first(
+    stocked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mtl.errors import RunError
+    from mtl.train import run
+
+    def dies(plan: Any, workspace: Any) -> Any:
+        raise RunError(f"{plan.label} began")
+
+    monkeypatch.setattr(run, "execute", dies)
+    (mood,) = [path for path in entries(stocked) if "/mood/" in str(path)]
+    shutil.rmtree(mood)
+    line = ["--target", TARGET, "--sources", "all", "--train-missing", "--epochs", "1"]
+    said = mtl("compose", *line)
+    assert said.code == 1, said
+    plan, _, rest = said.err.partition("then scalearn on mini/same.")
+    assert "1 runs of stage one in this order" in plan
+    assert "mini/mood" in plan
+    assert "missing" in plan
+    assert rest.strip() == "error: mini/mood pfeiffer seed 0 began"
+    assert "scalearn" not in said.out  # without its sources nothing is composed
 
 
 def test_train_missing_trains_what_is_not_there_and_nothing_else(stocked: Path) -> None:
@@ -365,7 +522,7 @@ def test_calibrate_says_what_to_trust_and_auto_goes_by_it(composed: Path) -> Non
     assert said.out.splitlines()[2].split()[:2] == ["knn", "+1.00"]
     assert "--sources auto goes by knn." in said.out
     shown = mtl("graph", "suggest", "--target", "same", "--scores", "knn,logme")
-    assert "trust: knn: rank correlation +1.00 [+1.00, +1.00]" in shown.out
+    assert "trust: knn: trusted: rank correlation +1.00 [+1.00, +1.00]" in shown.out
     chosen = compose("--sources", "auto", "--dry-run", "--min-gain", "-5")
     assert len(chosen["runs"]) == 1
     table = mtl("compose", "--target", TARGET, "--sources", "auto", "--dry-run").out

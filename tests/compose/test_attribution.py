@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
 
 from mtl.backbone.injection import bottleneck_layers
-from mtl.compose import COMPOSITIONS
-from mtl.compose.attribution import passes_needed, shapley_values, switched_off
+from mtl.compose import COMPOSITIONS, attribution
+from mtl.compose.attribution import chosen_layers, passes_needed, switched_off
+from mtl.compose.shapley import shapley_values
 from mtl.compose.sites import site_keys
 from mtl.errors import RequestError
 from mtl.methods import METHODS, source_names
@@ -97,12 +101,116 @@ def test_sampled_values_are_near_and_their_error_is_honest() -> None:
         shapley_values(10, harder, orders=1)
 
 
-def test_how_many_passes() -> None:
-    plain = {"per_layer": False, "layers": 6, "orders": 4}
-    assert passes_needed(3, shapley=True, **plain) == 8
-    assert passes_needed(3, shapley=False, **plain) == 5
-    assert passes_needed(3, shapley=False, per_layer=True, layers=6, orders=4) == 23
-    assert passes_needed(20, shapley=True, **plain) == 22 + 8 * 19
+@pytest.mark.parametrize("shapley", [True, False])
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 9])
+@pytest.mark.parametrize("layers", [[], ["1"], ["0", "1"]])
+def test_as_many_passes_as_were_said(
+    count: int, layers: list[str], shapley: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real loop over sites without blocks, counted; an upper bound where orders are drawn."""
+    sites = {key: SimpleNamespace(bank=SimpleNamespace(count=count)) for key in "01"}
+    monkeypatch.setattr(attribution, "site_keys", lambda encoder: sites)
+    seen: list[dict[str, frozenset[int]]] = []
+
+    @contextmanager
+    def switched(found: Any, off: dict[str, frozenset[int]]) -> Iterator[None]:
+        seen.append(off)
+        yield
+
+    monkeypatch.setattr(attribution, "switched_off", switched)
+    monkeypatch.setattr(attribution, "evaluate", lambda *_: evaluation(len(seen)))
+    told: list[int] = []
+    found = attribution.attribute(
+        MagicMock(), data_of("m"), MagicMock(),
+        shapley=shapley, layers=layers, orders=2, progress=told.append,
+    )  # fmt: skip
+    said = passes_needed(count, shapley=shapley, layers=len(layers), orders=2)
+    assert len(seen) == found.passes == sum(told)
+    if shapley and count > 8:
+        assert said - 10 * (1 + len(layers)) <= found.passes <= said
+    else:
+        assert found.passes == said
+    looks = [tuple(sorted((k, tuple(sorted(v))) for k, v in off.items())) for off in seen]
+    assert len(looks) == len(set(looks))  # nothing is evaluated twice
+
+
+def evaluation(value: float) -> Any:
+    return SimpleNamespace(metrics={"m": float(value)}, row=np.arange(3))
+
+
+def data_of(metric: str) -> Any:
+    return SimpleNamespace(
+        spec=SimpleNamespace(headline=metric), encoded=SimpleNamespace(name="dev")
+    )
+
+
+@pytest.mark.parametrize("method", ["scalearn", "fusion"])
+def test_the_axioms_hold_layer_by_layer(
+    method: str, encoder: Any, tokens: Any, jiggle: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sources 0 and 1 are equal, 2 gives nothing, 3 is another one; the metric is continuous."""
+    pfeiffer = METHODS.get("pfeiffer")
+    settings = make_settings("pfeiffer", pfeiffer.settings, {"reduction_factor": 4.0})
+    names = source_names(4)
+    for name, seed in zip(names, (5, 5, 6, 7), strict=True):
+        attach(encoder, pfeiffer, settings, name)
+        for _, _, layer in bottleneck_layers(encoder):
+            if name in layer.adapters:
+                jiggle(layer.adapters[name].parameters(), seed=seed)
+    composition = COMPOSITIONS.get(method)
+    composed = composition.attach(encoder, names, composition.settings())
+    if method == "scalearn":  # equal sources are only equal players under equal weights
+        for number, omega in enumerate(composed.parameters.values()):
+            jiggle([omega], 0.5, seed=number)
+            with torch.no_grad():
+                omega[1] = omega[0]
+    encoder.eval()
+    for site in site_keys(encoder).values():
+        site.bank.up[site.bank.owner == 2] = 0
+        site.bank.bias[2] = 0
+
+    def measure(*_: Any) -> Any:
+        with torch.no_grad(), composed.evaluating():
+            states = encoder(**tokens).last_hidden_state
+        return evaluation(float(states[:, 0].double().tanh().sum()))
+
+    monkeypatch.setattr(attribution, "evaluate", measure)
+    built: Any = SimpleNamespace(network=MagicMock(encoder=encoder), attached=None)
+    found = attribution.attribute(built, data_of("m"), MagicMock(), layers=["all"])
+    assert list(found.layers) == list(found.layer_shapley) == list(site_keys(encoder)) == ["0", "1"]
+    for layer, shapley in found.layer_shapley.items():
+        values = shapley.values
+        off = {layer: frozenset(range(4))}
+        with switched_off(site_keys(encoder), off):
+            assert found.layer_empty[layer] == measure().metrics["m"]
+        # efficiency: what all sources of this layer give together, all other layers as trained
+        assert values.sum() == pytest.approx(found.whole - found.layer_empty[layer], abs=1e-9)
+        assert values[0] == pytest.approx(values[1], rel=1e-4)  # symmetry
+        assert abs(values[2]) < 1e-6  # dummy
+        assert abs(values[0]) > 1e-3
+        assert abs(values[3]) > 1e-3
+        assert found.layers[layer][3] == pytest.approx(
+            found.whole - layer_without(3, layer, encoder, measure)
+        )
+    (one, two) = (value.values for value in found.layer_shapley.values())
+    assert not np.allclose(one, two, atol=1e-3)
+    assert found.shapley is not None
+    assert not np.allclose(one + two, found.shapley.values, atol=1e-4)  # another question
+
+
+def layer_without(source: int, layer: str, encoder: Any, measure: Callable[[], Any]) -> float:
+    with switched_off(site_keys(encoder), {layer: frozenset({source})}):
+        return float(measure().metrics["m"])
+
+
+def test_which_layers() -> None:
+    plain, two = ["0", "1", "11"], ["0.mh_adapter", "0.output_adapter", "1.mh_adapter"]
+    assert chosen_layers(plain, ["all"]) == plain
+    assert chosen_layers(plain, ["11", "0"]) == ["0", "11"]
+    assert chosen_layers(two, ["0"]) == two[:2]
+    assert chosen_layers(two, ["1.mh_adapter"]) == two[2:]
+    with pytest.raises(RequestError, match="layer '2'"):
+        chosen_layers(plain, ["2"])
 
 
 @pytest.mark.parametrize("method", ["scalearn", "scalearn-uniform++", "average", "fusion"])

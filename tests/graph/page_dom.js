@@ -18,7 +18,7 @@ const make = (attributes) => {
 };
 const every = (pattern) => [...html.matchAll(pattern)].map((found) => make({ [found[1]]: found[2] }));
 const lists = {
-  ".edge": every(/class="edge" (data-e)="(\d+)"/g),
+  ".edge": every(/class="edge[^"]*" (data-e)="(\d+)"/g),
   ".hit": every(/class="hit" (data-e)="(\d+)"/g),
   ".node": every(/class="node" (data-n)="(\d+)"/g),
 };
@@ -27,7 +27,7 @@ ids.data.textContent = scripts[0][2];
 ids.graph.querySelectorAll = (selector) => lists[selector];
 const root = make({});
 globalThis.document = { getElementById: (id) => ids[id], documentElement: root };
-globalThis.window = { innerWidth: 1200 };
+globalThis.window = { innerWidth: 1200, innerHeight: 900 };
 new Function(scripts[1][2])();
 const event = { target: lists[".edge"][0], clientX: 5, clientY: 5 };
 ids.graph.listeners.mousemove(event);

@@ -14,6 +14,7 @@ from scipy.stats import spearmanr
 from mtl.errors import RequestError, ZooError
 from mtl.graph import Evidence, build_graph
 from mtl.graph.calibrate import (
+    Trust,
     calibrate,
     calibration_file,
     expected_gains,
@@ -102,6 +103,17 @@ def test_a_good_score_is_trusted_and_a_bad_one_is_not() -> None:
     assert found.best() == good
     assert "+1.00" in trust_text(good)
     assert trust_text(None) == "not calibrated here"
+
+
+def test_verdicts() -> None:
+    trust = Trust("s", 3, 9, 0.5, 0.1, 0.9, {"1": (0.0, None, None)}, 0.0, 0.0, 0.0, "targets")
+    assert (trust.trusted, trust.verdict) == (True, "trusted")
+    wrong = replace(trust, rho=-0.5, low=-0.9, high=-0.1)
+    assert (wrong.trusted, wrong.verdict) == (False, "misleads")
+    doubt = replace(trust, low=-0.1)
+    assert (doubt.trusted, doubt.verdict) == (False, "in doubt")
+    assert replace(trust, low=None, high=None).verdict == "in doubt"
+    assert trust_text(wrong).startswith("misleads: rank correlation -0.50 [-0.90, -0.10]")
 
 
 def test_choices_go_by_dev_and_reports_by_test(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -276,6 +277,25 @@ def test_the_same_seed_twice_counts_once_and_bases_never_mix() -> None:
     assert only["value"] == 0.9
 
 
+def test_runs_of_other_settings_or_sources_are_never_averaged(tmp_path: Path) -> None:
+    zoo = open_zoo(tmp_path / "zoo")
+    one, two = helper(zoo), store(zoo, manifest(task=task("second"), runhash="55" * 8))
+    pair, single = np.ones((1, 2, 4), np.float32), np.ones((1, 3, 4), np.float32)
+    third = store(zoo, manifest(task=task("third"), runhash="66" * 8))
+    for seed in (0, 1):
+        composition(zoo, [one, two], pair, seed=seed, runhash=f"{seed:016x}")
+    long = {**manifest().run_settings, "epochs": 99}
+    composition(zoo, [one, two], pair, seed=1, runhash="77" * 8, run_settings=long)
+    composition(zoo, [one, two, third], single, seed=2, runhash="88" * 8)
+    record(zoo, tmp_path / "graph")
+    graph = build_graph(zoo.entries(), read_evidence(tmp_path / "graph")[0])
+    found = graph.edges["toy/helper", "toy/own"]["evidence"]
+    shares = sorted((item["seeds"], round(item["value"], 4)) for item in found)
+    assert shares == [([0, 1], 0.5), ([1], 0.5), ([2], 0.3333)]
+    assert edge_value({"evidence": found})["seeds"] == [0, 1]  # type: ignore[index]
+    assert record(zoo, tmp_path / "graph").kept == 4
+
+
 def test_what_was_measured_speaks_before_what_is_predicted() -> None:
     graph = build_graph(
         [], [finding(kind="predicted", value=9.0), finding(value=-0.2, high=-0.1, low=-0.3)]
@@ -329,6 +349,41 @@ def test_dot_quotes_what_is_odd(tmp_path: Path) -> None:
     assert text.count("->") == 2
     assert text.count("{") == text.count("}") == 1
     assert "\n" not in text.split("label=")[1].split("]")[0]
+
+
+def test_every_line_of_dot_follows_its_grammar() -> None:
+    """Read by the rules of the language: names as they were, an edge per edge."""
+    graph = odd_graph()
+    lines = dot(graph).splitlines()
+    assert (lines[0], lines[-1]) == ('digraph "source-task graph" {', "}")
+    quoted = r'"((?:[^"\\]|\\.)*)"'
+    attributes = rf"\[\w+=(?:{quoted}|[\w.]+)(?:, \w+=(?:{quoted}|[\w.]+))*\]"
+
+    def name(text: str) -> str:
+        return re.sub(r"\\(.)", r"\1", text)
+
+    nodes, edges = set(), set()
+    for line in lines[2:-1]:
+        edge = re.fullmatch(rf"  {quoted} -> {quoted} {attributes};", line)
+        node = re.fullmatch(rf"  {quoted} {attributes};", line)
+        assert edge or node, line
+        if edge:
+            edges.add((name(edge.group(1)), name(edge.group(2))))
+        elif node:
+            nodes.add(name(node.group(1)))
+    assert nodes == set(graph)
+    assert edges == set(graph.edges)
+
+
+def test_dot_reads_back_in_networkx(tmp_path: Path) -> None:
+    pytest.importorskip("pydot", reason="networkx reads DOT by pydot")
+    graph = odd_graph()
+    write_graph(graph, tmp_path / "g.dot")
+    again = nx.nx_pydot.read_dot(tmp_path / "g.dot")
+    assert again.is_directed()
+    assert (again.number_of_nodes(), again.number_of_edges()) == (3, 2)
+    assert again.has_edge("toy/helper", "toy/own")
+    assert float(again.edges["toy/helper", "toy/own", 0]["penwidth"]) > 0.5
 
 
 def test_wrong_files(tmp_path: Path) -> None:

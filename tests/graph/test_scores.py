@@ -15,7 +15,7 @@ from scipy.stats import multivariate_normal
 from mtl.errors import RequestError
 from mtl.graph.scores import SCORES, Candidate, TaskView, Unscorable, baseline, compute
 from mtl.graph.scores.base import first_rows
-from mtl.graph.scores.esm import apply_map, fit_map
+from mtl.graph.scores.esm import apply_map, fit_map, logme_of_map
 from mtl.graph.scores.hscore import h_score
 from mtl.graph.scores.knn import knn
 from mtl.graph.scores.logme import columns_of, logme
@@ -73,6 +73,49 @@ def test_logme_of_values_and_of_features_of_low_rank() -> None:
     assert found == pytest.approx(direct_evidence(features, values), abs=1e-5)
     turned = features @ np.linalg.qr(rng.normal(size=(8, 8)))[0]  # a rotation changes nothing
     assert logme(turned, values[:, None]) == pytest.approx(found, abs=1e-9)
+
+
+@pytest.mark.parametrize("rank", [12, 5])
+def test_logme_does_not_depend_on_the_way_it_is_computed(rank: int) -> None:
+    """From products (rows > width) as from the decomposition (width > rows, zeros added)."""
+    rng = np.random.default_rng(rank)
+    features = (rng.normal(size=(60, rank)) @ rng.normal(size=(rank, 12)) + 40).astype(np.float32)
+    features *= np.float32(10.0) ** -rng.integers(0, 4, 12)  # dimensions of very different size
+    columns = columns_of(rng.integers(0, 3, 60), "classification")
+    wide = np.concatenate([features, np.zeros((60, 60))], axis=1)
+    assert logme(features, columns) == pytest.approx(logme(wide, columns), abs=2e-4)
+    embedding_map = rng.normal(size=(13, 12))
+    mapped = logme(apply_map(embedding_map, features.astype(np.float64)), columns)
+    assert logme_of_map(embedding_map, features, columns) == pytest.approx(mapped, abs=1e-6)
+    few = logme_of_map(embedding_map, features[:9], columns[:9])
+    wanted = logme(apply_map(embedding_map, features[:9].astype(np.float64)), columns[:9])
+    assert few == pytest.approx(wanted, abs=1e-9)
+
+
+def test_logme_where_the_maximum_lies_at_an_end() -> None:
+    rng = np.random.default_rng(8)
+    features, y = rng.normal(size=(9, 12)), rng.normal(size=9)
+    y = features @ features.T @ y  # fewer rows than dimensions, and labels without noise
+    found = logme(features, y[:, None])
+    # beta → ∞: y ~ N(0, F Fᵀ/alpha), greatest at alpha = n / (yᵀ (F Fᵀ)⁻¹ y)
+    cov = features @ features.T
+    alpha = 9 / float(y @ np.linalg.solve(cov, y))
+    limit = multivariate_normal(np.zeros(9), cov / alpha).logpdf(y) / 9
+    assert found == pytest.approx(float(limit), abs=1e-6)
+    # alpha → ∞: features that are nothing, or have nothing to do with y: y ~ N(0, I/beta)
+    plain = -(math.log(2 * math.pi * 0.5) + 1) / 2  # mean square of 0, 1, 0, 1 is 1/2
+    four = np.array([0.0, 1.0, 0.0, 1.0])
+    assert logme(np.zeros((4, 2)), four[:, None]) == pytest.approx(plain)
+    across = np.array([[1.0], [0.0], [-1.0], [0.0]])
+    assert logme(across, four[:, None]) == pytest.approx(plain)
+    # a label of a multilabel target that no row has changes nothing
+    both = np.stack([four, np.zeros(4)], axis=1)
+    assert logme(across, both) == pytest.approx(plain)
+    with pytest.raises(Unscorable, match="no row has any label"):
+        logme(across, np.zeros((4, 2)))
+    # labels that a feature is: the more certain the better, and a number
+    known = rng.normal(size=(30, 3))
+    assert 5 < logme(known, known[:, :1]) < math.inf
 
 
 def test_columns_of_labels() -> None:
@@ -151,7 +194,57 @@ def test_the_probe_reads_what_is_linear() -> None:
         probe(features, np.array([1] + [0] * 119), "classification")
 
 
+def test_the_probe_by_hand() -> None:
+    # one feature, −1 for class 0 and +1 for class 1, ten rows each, of which one on each side is
+    # of the other class: a linear reader takes the side's majority, and is right on 18 of 20
+    features = np.repeat([-1.0, 1.0], 10)[:, None]
+    labels = np.repeat([0, 1], 10)
+    labels[[3, 17]] = [1, 0]
+    assert probe(features, labels, "classification") == pytest.approx(0.9)
+
+
+def test_the_probe_of_values_is_ridge_regression_by_its_normal_equations() -> None:
+    from sklearn.model_selection import KFold
+
+    rng = np.random.default_rng(4)
+    features = rng.normal(3.0, 2.0, size=(53, 4))
+    values = features @ rng.normal(size=4) + rng.normal(size=53)
+    found = []
+    for train, test in KFold(5, shuffle=True, random_state=0).split(features):
+        middle, scale = features[train].mean(0), features[train].std(0)
+        x, y = (features[train] - middle) / scale, values[train]
+        weight = np.linalg.solve(x.T @ x + 4 * np.eye(4), x.T @ (y - y.mean()))
+        left = values[test] - y.mean() - (features[test] - middle) / scale @ weight
+        found.append(1 - (left**2).sum() / ((values[test] - values[test].mean()) ** 2).sum())
+    assert probe(features, values, "regression") == pytest.approx(np.mean(found), rel=1e-9)
+
+
 # --- texts, weights, maps, Fisher
+
+
+def test_the_text_embedding_by_hand() -> None:
+    # means over rows: (1, 1) and (3, 4), so the cosine is 7 / (√2 · 5)
+    ours = TaskView("t", "classification", mean=np.array([[2.0, 0.0], [0.0, 2.0]]))
+    theirs = TaskView("s", "classification", mean=np.array([[3.0, 3.0], [3.0, 5.0]]))
+    found = compute(SCORES.get("textemb"), Candidate(ours, theirs))
+    assert found == pytest.approx(7 / (math.sqrt(2) * 5))
+
+
+def test_weight_similarity_is_averaged_over_sites() -> None:
+    # site 0: U V = diag(1, 0) against diag(1, 1): cosine 1/√2; site 1: opposite maps: −1
+    one, both = np.eye(2)[:, :1], np.eye(2)
+    ours = {"0": (one, one.T), "1": (both, both)}
+    theirs = {"0": (both, both), "1": (-both, both)}
+    views = [TaskView(name, "classification", maps=m) for name, m in (("t", ours), ("s", theirs))]
+    found = compute(SCORES.get("weights"), Candidate(*views))
+    assert found == pytest.approx((1 / math.sqrt(2) - 1) / 2)
+
+
+def test_logme_by_hand() -> None:
+    # one row, one feature, both 1: N(1; 0, 1/α + 1/β) is greatest at variance 1, and then
+    # log N = −(log 2π + 1) / 2, however the variance is shared out
+    found = logme(np.ones((1, 1)), np.ones((1, 1)))
+    assert found == pytest.approx(-(math.log(2 * math.pi) + 1) / 2, abs=1e-4)
 
 
 def test_tfidf_by_hand() -> None:

@@ -18,6 +18,7 @@ from mtl.graph.select import (
     selection_text,
     trusted_score,
 )
+from mtl.graph.table import render
 
 BASE = "ab" * 32
 TRUST = Trust("knn", 3, 12, 0.8, 0.5, 1.0, {"1": (0.0, 0.0, 0.0)}, 0.1, 0.02, 0.01, "targets")
@@ -163,6 +164,33 @@ def test_the_strongest_edges() -> None:
     assert least.chosen == ["s/a"]
     assert "not measured" in reasons(least)["s/c"]
     assert "left out: gain" in reasons(least)["s/b"]
+
+
+def test_shares_of_one_composition_only() -> None:
+    """Half of two sources is no more than a quarter of four."""
+
+    def of(mark: str, created: str) -> dict[str, Any]:
+        return {"provenance": {"settings": mark, "created": created, "sources": len(mark)}}
+
+    items = [
+        finding("s/a", "reliance", 0.5, **of("bb", "2026-02")),
+        finding("s/b", "reliance", 0.5, **of("bb", "2026-02")),
+        finding("s/a", "reliance", 0.1, **of("aaaa", "2026-01")),
+        finding("s/b", "reliance", 0.2, **of("aaaa", "2026-01")),
+        finding("s/c", "reliance", 0.4, **of("aaaa", "2026-01")),
+    ]
+    request = Request("graph", 2, by="reliance")
+    graph = build_graph([], items)
+    found = choose_from_graph(graph, "t/own", BASE, "r", request, ALL)
+    assert found.chosen == ["s/c", "s/b"]
+    assert [choice.value for choice in found.choices] == [0.4, 0.2, 0.1]
+    assert "omega, 4 sources" in render(graph)
+    assert "omega, 2 sources" in render(graph)
+    # what was learned on the rows at hand goes before more of it on others
+    other = [finding(f"s/{n}", "reliance", 0.3, rows="x", **of("xyz", "2026-03")) for n in "abcd"]
+    graph = build_graph([], [*items[:2], *other])
+    found = choose_from_graph(graph, "t/own", BASE, "r", request, ALL)
+    assert [choice.value for choice in found.choices] == [0.5, 0.5]
 
 
 def test_evidence_that_is_not_there() -> None:

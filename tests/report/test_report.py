@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -185,6 +186,7 @@ def test_command_line(zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert [row["method"] for row in found["rows"]] == ["pfeiffer", "scalearn"]
     assert path.is_file()
     assert dispatch("report", [*at, "--heatmap", str(path), "--method", "fusion"]) == 2
+    assert "no composition of fusion to draw; there is scalearn" in capsys.readouterr().err
     assert dispatch("report", [*at, "--seeds", "1", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {tuple(row["seeds"]) for row in found["rows"]} == {(1,)}
@@ -192,3 +194,46 @@ def test_command_line(zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "--seeds 5" in capsys.readouterr().err
     assert dispatch("report", [*at, "--suite", "toy"]) == 0
     assert "gain over own adapter" in capsys.readouterr().out
+
+
+def test_the_heat_map_of_one_of_several_compositions(
+    zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mtl.report import heatmap
+
+    filled(zoo)
+    sources = zoo.entries(kind="adapter")
+    third = composition(zoo, sources, np.full((2, 3, 3), 0.5, np.float32), runhash="cc" * 8)
+    drawn: list[list[str]] = []
+    real = heatmap.draw_heatmap
+
+    def draw(entries: Sequence[Entry], path: Path) -> None:
+        drawn.append(sorted(entry.ref for entry in entries))
+        real(entries, path)
+
+    monkeypatch.setattr(heatmap, "draw_heatmap", draw)
+    at = ["--zoo", str(zoo.root), "--heatmap", str(tmp_path / "omega.png")]
+
+    def refused(*argv: str) -> str:
+        assert dispatch("report", [*at, *argv]) == 2
+        return capsys.readouterr().err
+
+    said = refused()
+    assert "2 of scalearn fit. Say which with --entry:" in said
+    assert f"{third.ref}  3 sources" in said
+    assert "2 sources" in said
+    assert not (tmp_path / "omega.png").exists()
+    assert dispatch("report", [*at, "--entry", third.ref]) == 0
+    assert drawn.pop() == [third.ref]
+    pair = [e for e in zoo.entries(kind="composition") if e.ref != third.ref]
+    assert dispatch("report", [*at, "--entry", pair[0].digest[:12]]) == 0
+    assert drawn.pop() == sorted(entry.ref for entry in pair)  # over its seeds
+    assert dispatch("report", [*at, "--entry", pair[0].ref, "--seeds", "0"]) == 0
+    assert len(drawn.pop()) == 1
+    capsys.readouterr()
+    assert "is no composition" in refused("--entry", sources[0].ref)
+    assert "not of --method fusion" in refused("--entry", third.ref, "--method", "fusion")
+    assert "is not among what" in refused("--entry", third.ref, "--target", "other")
+    assert "There is no entry" in refused("--entry", "nothing/here")
+    assert dispatch("report", ["--zoo", str(zoo.root), "--entry", third.ref]) == 2
+    assert "give --heatmap PNG" in capsys.readouterr().err

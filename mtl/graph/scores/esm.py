@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from mtl.graph.scores.base import Array, Candidate, Score, Unscorable
-from mtl.graph.scores.logme import columns_of, logme
+from mtl.graph.scores.logme import columns_of, logme, logme_of_products
 
 RIDGE = 1e-4
 """Penalty on the map, in units of the base vectors' mean variance times the number of rows."""
@@ -49,6 +49,21 @@ def apply_map(embedding_map: Array, base: Array) -> Array:
     return base @ embedding_map[:-1] + embedding_map[-1]
 
 
+def logme_of_map(embedding_map: Array, base: Array, columns: Array) -> float:
+    """LogME of the features that the map predicts, for base vectors (n,D) and labels (n,C).
+
+    With more rows than dimensions from products of the base's vectors alone: for B = [X 1] and the
+    map W, ``FᵀF = Wᵀ (BᵀB) W``; no features are formed.
+    """
+    if len(base) <= len(embedding_map):
+        return logme(apply_map(embedding_map, base), columns)
+    ones = np.ones((len(base), 1))
+    padded = np.concatenate([np.asarray(base, dtype=np.float64), ones], axis=1)
+    gram = embedding_map.T @ (padded.T @ padded) @ embedding_map
+    cross = embedding_map.T @ (padded.T @ columns)
+    return logme_of_products((gram + gram.T) / 2, cross, columns)
+
+
 def _score(candidate: Candidate) -> float:
     target = candidate.target
     assert candidate.esm is not None
@@ -56,8 +71,7 @@ def _score(candidate: Candidate) -> float:
     assert target.labels is not None
     if candidate.esm.shape != (target.first.shape[1] + 1, target.first.shape[1]):
         raise Unscorable("the map is of another width")
-    features = apply_map(candidate.esm, target.first)
-    return logme(features, columns_of(target.labels, target.kind))
+    return logme_of_map(candidate.esm, target.first, columns_of(target.labels, target.kind))
 
 
 SCORE = Score(
