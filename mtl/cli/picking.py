@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mtl.cli import common
+from mtl.words import counted
 
 if TYPE_CHECKING:
     from mtl.cli.common import Context
@@ -51,7 +52,10 @@ def train_missing(
         return [], 0
     if not options.json:
         names = ", ".join(plan.label for plan in plans)
-        print(f"missing sources, trained first ({len(plans)} runs): {names}", file=sys.stderr)
+        print(
+            f"missing sources, trained first ({counted(len(plans), 'run')}): {names}",
+            file=sys.stderr,
+        )
     reports = execute_all(plans, context.workspace)
     if common.exit_code(reports):
         if not options.json:

@@ -143,7 +143,11 @@ def _print(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         for problem in row["problems"] if "n" in row else ():
             print(printable(f"{row['ref']}: {problem}."))
-    print(f"{sum(row['good'] for row in rows)} of {len(rows)} entries are what they say.")
+    good = sum(row["good"] for row in rows)
+    if len(rows) == 1:
+        print("The entry is what it says." if good else "The entry is not what it says.")
+    else:
+        print(f"{good} of {len(rows)} entries are what they say.")
 
 
 def _number(value: float | None) -> str:

@@ -19,6 +19,7 @@ from mtl.files import write_text
 from mtl.graph.layout import NEGATIVE, NEUTRAL, POSITIVE, SIGNED, Stroke, positions, strokes
 from mtl.graph.model import ORDER, negative_edges
 from mtl.graph.table import describe_negative
+from mtl.words import counted
 from mtl.zoo.names import printable
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ def page(graph: nx.DiGraph, drawn: Sequence[Stroke], target: str | None = None) 
     goals = sorted({stroke.target for stroke in drawn})
     parts = {
         "title": "Source-task graph" + (f" of {_text(target)}" if target else ""),
-        "summary": f"{len(tasks)} tasks, {len(drawn)} edges. Hover an edge or a task for numbers "
-        "and provenance.",
+        "summary": f"{counted(len(tasks), 'task')}, {counted(len(drawn), 'edge')}. Hover an edge "
+        "or a task for numbers and provenance.",
         "legend": _legend(drawn),
         "targets": "".join(f'<option value="{_text(g)}">{_text(g)}</option>' for g in goals),
         "svg": _svg(graph, tasks, number, drawn),

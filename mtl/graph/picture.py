@@ -13,6 +13,7 @@ from mtl.errors import RequestError
 from mtl.files import write_bytes
 from mtl.graph.layout import positions, strokes
 from mtl.graph.model import ORDER
+from mtl.words import counted
 from mtl.zoo.names import printable
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def draw_graph(
     axes.axis("off")
     kinds_there = sorted({stroke.finding["kind"] for stroke in drawn})
     axes.set_title(
-        f"{len(place)} tasks, {len(drawn)} edges ({', '.join(kinds_there) or 'no evidence'}); "
+        f"{counted(len(place), 'task')}, {counted(len(drawn), 'edge')} "
+        f"({', '.join(kinds_there) or 'no evidence'}); "
         "strokes widen towards the target",
         fontsize=9,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mtl.graph.model import negative_edges
+from mtl.words import counted
 from mtl.zoo.names import printable
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def render(graph: nx.DiGraph, target: str | None = None) -> str:
         else "There is no evidence yet; mtl.compose, mtl.graph suggest and measure add it."
     ]
     tasks = graph.number_of_nodes()
-    parts.append(f"{tasks} tasks, {graph.number_of_edges()} edges, {len(rows)} findings.")
+    edges, findings = counted(graph.number_of_edges(), "edge"), counted(len(rows), "finding")
+    parts.append(f"{counted(tasks, 'task')}, {edges}, {findings}.")
     hurts = negative_edges(graph, target)
     if hurts:
         parts.append("Negative transfer (measured):")

@@ -13,6 +13,7 @@ from typing import Any
 
 from mtl.errors import MtlError, RequestError, ZooError, did_you_mean
 from mtl.hub.boundary import json_file
+from mtl.words import counted
 from mtl.zoo import Entry
 from mtl.zoo.names import printable, safe_path
 
@@ -128,8 +129,8 @@ def select(entries: Mapping[str, Listed], keys: Iterable[str], where: str) -> li
             guess = did_you_mean(key, entries)
             refs = "\n  ".join(list(entries)[:20])
             raise RequestError(
-                f"{where} holds no entry {printable(key)!r}.{guess} It holds {len(entries)}:\n"
-                f"  {refs}"
+                f"{where} holds no entry {printable(key)!r}.{guess} It holds "
+                f"{counted(len(entries), 'entry', 'entries')}:\n  {refs}"
             )
         chosen[hits[0].ref] = hits[0]
     return list(chosen.values())

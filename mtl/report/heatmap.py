@@ -11,6 +11,7 @@ import numpy as np
 
 from mtl.errors import RequestError
 from mtl.files import read_safetensors, write_bytes
+from mtl.words import counted
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry
@@ -81,7 +82,8 @@ def draw_heatmap(entries: Sequence[Entry], path: Path) -> None:
             )
     what = "mean attention" if manifest.method == "fusion" else "omega, mean over D"
     axes.set_title(
-        f"{manifest.task['id']}  {manifest.method}  ({len(entries)} seeds)\n{what}", fontsize=9
+        f"{manifest.task['id']}  {manifest.method}  ({counted(len(entries), 'seed')})\n{what}",
+        fontsize=9,
     )
     figure.colorbar(image, ax=axes, shrink=0.9)
     figure.tight_layout()

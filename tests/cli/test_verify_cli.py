@@ -43,7 +43,7 @@ def test_adapters_and_compositions_are_what_they_say(stocked: Path) -> None:
     assert all("created" in entry.manifest.verified for entry in after)
     assert open_zoo(stocked).fsck() == []
     said = mtl("zoo", "verify", refs[0])
-    assert "1 of 1 entries are what they say" in said.out
+    assert "The entry is what it says." in said.out
 
 
 def test_better_metrics_than_the_predictions_give(stocked: Path) -> None:
@@ -54,7 +54,7 @@ def test_better_metrics_than_the_predictions_give(stocked: Path) -> None:
     said = mtl("zoo", "verify", "mood/pfeiffer/seed0")
     assert said.code == 1
     assert "its manifest says 0.123000" in said.out
-    assert "0 of 1 entries" in said.out
+    assert "The entry is not what it says." in said.out
 
 
 def test_other_weights_under_the_same_predictions(stocked: Path) -> None:
