@@ -1,4 +1,7 @@
-"""Store a trained run: write the entry, load it back from disk, repeat the test, record that."""
+"""Store a trained run: write the entry, load it back from disk, repeat the test, record that.
+
+Predictions and test metrics of the entry are those of the reloaded model.
+"""
 
 from __future__ import annotations
 
@@ -51,38 +54,47 @@ def store_run(
     ref = plan.ref(zoo)
     with zoo.stage(ref) as folder:
         built.save(folder)
-        tests = {task: found["test"] for task, found in evaluations.items()}
+        again = repeat(plan, folder, sets, device)
+        tests = {task: found["test"] for task, found in again.items()}
+        trained = {task: found["test"] for task, found in evaluations.items()}
+        verified = compare(plan, trained, tests)
+        # An entry says what it answers itself: the model in training may sum in another order.
+        whole = {task: {**found, **again[task]} for task, found in evaluations.items()}
         for task, test in tests.items():
             file = plan.predictions_file(task)
             write_predictions(folder, file, test.row, test.label, test.prediction, test.scores)
-        data = {task: splits["test"] for task, splits in sets.items()}
-        verified = verify(plan, folder, data, tests, device)
-        manifest = make_manifest(plan, workspace, device, outcome, evaluations, verified)
+        manifest = make_manifest(plan, workspace, device, outcome, whole, verified)
         return zoo.commit(folder, ref, manifest)
 
 
-def verify(
-    plan: Plan,
-    folder: Path,
-    data: Mapping[str, EvalSet],
-    trained: Mapping[str, Evaluation],
-    device: Device,
-) -> dict[str, Any]:
-    """Load the entry in ``folder`` into a fresh encoder, repeat the test splits, and compare.
-
-    Args:
-        data, trained: task → its test split, and what the trained model answered there.
-
-    Raises:
-        RunError: predictions or logits differ.
-    """
+def repeat(
+    plan: Plan, folder: Path, sets: Mapping[str, Mapping[str, EvalSet]], device: Device
+) -> dict[str, dict[str, Evaluation]]:
+    """Load the entry in ``folder`` into a fresh encoder and repeat all test splits of ``sets``."""
     again = plan.build(plan, folder)
     again.network.to(device.torch_device)
     device = device.alone()  # only the first process stores; the others do not come here
-    repeated = {
-        task: evaluate(again.attached, item, device, plan.settings.eval_batch_size)
-        for task, item in data.items()
+    return {
+        task: {
+            split: evaluate(again.attached, data, device, plan.settings.eval_batch_size)
+            for split, data in splits.items()
+            if split.startswith("test")
+        }
+        for task, splits in sets.items()
     }
+
+
+def compare(
+    plan: Plan, trained: Mapping[str, Evaluation], repeated: Mapping[str, Evaluation]
+) -> dict[str, Any]:
+    """The ``verified`` record of a new entry.
+
+    Args:
+        trained, repeated: task → what the trained model, and the reloaded one, answered on test.
+
+    Raises:
+        RunError: logits differ.
+    """
     n = sum(len(found.prediction) for found in trained.values())
     equal = 0.0
     largest = 0.0

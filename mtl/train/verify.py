@@ -122,8 +122,8 @@ def verify_entry(
         load: makes the model of this kind of entry.
         parts: the tasks that the entry answers; None for its one.
         overall: metrics over all parts, of each split that every part has.
-        tolerance: largest difference of a score; on the machine that trained the entry mostly 0, of
-            low-rank sources and adapters 1e-7 (factors are folded when they are loaded).
+        tolerance: largest difference of a score; on the machine that trained the entry, with as
+            many threads, it is 0.
         record: write the ``verified`` record of the entry if everything agrees.
 
     Raises:

@@ -21,6 +21,7 @@ from mtl.errors import MtlError, ZooError
 from mtl.limits import Limits, current
 from mtl.untrusted import load_json, pieces, read_header
 from mtl.zoo import check, fit
+from mtl.zoo.fit_joint import joint_problems
 from mtl.zoo.manifest import Recorded, read_manifest
 from mtl.zoo.names import CARD, MANIFEST, TENSOR_SUFFIX, clash, is_pickle, printable, safe_path
 from mtl.zoo.problem import Problem
@@ -192,6 +193,8 @@ def _contents(
 ) -> Iterator[Problem]:
     manifest = recorded.manifest if recorded else None
     configs: dict[str, Any] = {}
+    if manifest is not None and manifest.kind == "joint":
+        yield from joint_problems(names, manifest)
     for name in names:
         if name.endswith(".json") and name != MANIFEST:
             try:
