@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError
+from mtl.files import finite
 from mtl.words import counted
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def diff(zoo: Zoo, options: Namespace) -> int:
     whole = found["weights"]["all"]
     near = bool(whole and not found["weights"]["only"] and whole["relative"] < NEAR)
     if options.json:
-        print(json.dumps({**found, "nearly_same_weights": near}))
+        print(json.dumps(finite({**found, "nearly_same_weights": near})))
         return 0
     from tabulate import tabulate
 

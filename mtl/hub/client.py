@@ -194,6 +194,29 @@ def speaking(doing: str, repo: RepoName) -> Iterator[None]:
         raise said from error
 
 
+@contextlib.contextmanager
+def making_sense(doing: str) -> Iterator[None]:
+    """Around :func:`speaking`, for a block that only reads what the Hub answers.
+
+    Raises:
+        RunError: the client, or we, cannot read it.
+    """
+    try:
+        yield
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise RunError(
+            f"Cannot {doing}: the Hub answers something that makes no sense here "
+            f"({type(error).__name__}: {_short(error)}). Is HF_ENDPOINT a Hub?"
+        ) from error
+
+
 def _explain(error: BaseException, doing: str, repo: RepoName) -> MtlError | None:
     """The first error of the chain of causes that says something; uploads wrap theirs."""
     chain: list[BaseException] = []

@@ -15,7 +15,7 @@ from mtl.errors import MtlError, RequestError, ZooError, did_you_mean
 from mtl.hub.boundary import json_file
 from mtl.words import counted
 from mtl.zoo import Entry
-from mtl.zoo.names import printable, safe_path
+from mtl.zoo.names import clash, printable, safe_path
 
 INDEX = "mtl_zoo.json"
 ROOT = "."
@@ -103,6 +103,12 @@ def read_index(path: Path, where: str) -> dict[str, Listed]:
             text = str(error).rstrip(".")
             raise ZooError(f"{where}: {INDEX} is damaged at {name!r}: {text}.") from error
         found[item.ref] = item
+    two = clash(found)
+    if two:
+        raise ZooError(
+            f"{where}: {INDEX} lists {two[0]} and {two[1]}, which cannot stand in one zoo: they "
+            "differ only in case, or one lies in the other."
+        )
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mtl.backbone import Network, load_head
+from mtl.backbone.bounded import bounded
 from mtl.backbone.injection import freeze
 from mtl.engine import Attachment, RunSettings
 from mtl.errors import RequestError
@@ -84,12 +85,13 @@ def load_adapter_entry(encoder: Any, entry: Entry, zoo: Zoo, name: str) -> None:
     manifest = entry.manifest
     method = find_method(manifest.method)
     settings = make_settings(manifest.method, method.settings, dict(manifest.method_settings))
-    if method.load_source is not None:
-        method.load_source(encoder, settings, name, entry.folder)
-        return
-    load(encoder, method, settings, name, entry.folder)
-    if method.as_source is not None:
-        method.as_source(encoder, settings, name)
+    with bounded(entry.ref):
+        if method.load_source is not None:
+            method.load_source(encoder, settings, name, entry.folder)
+            return
+        load(encoder, method, settings, name, entry.folder)
+        if method.as_source is not None:
+            method.as_source(encoder, settings, name)
 
 
 def load_network(entry: Entry, zoo: Zoo, backbone: Backbone) -> Attachment:
@@ -109,7 +111,8 @@ def load_network(entry: Entry, zoo: Zoo, backbone: Backbone) -> Attachment:
     method = find_method(manifest.method)
     settings = make_settings(manifest.method, method.settings, dict(manifest.method_settings))
     encoder = backbone.encoder()
-    tuned = load(encoder, method, settings, "loaded", entry.folder, active=True)
-    head = load_head(entry.folder, encoder.config, pooler=backbone.pooler)
+    with bounded(entry.ref):
+        tuned = load(encoder, method, settings, "loaded", entry.folder, active=True)
+        head = load_head(entry.folder, encoder.config, pooler=backbone.pooler)
     freeze(head)
     return Attachment(Network(encoder, head).eval(), {}, [], caches=tuned.caches)

@@ -140,9 +140,14 @@ def _head(name: str, shapes: Shapes, manifest: Manifest, config: Any) -> Iterato
     if outputs is not None and matrices and outputs not in widths:
         message = f"no layer gives the {show(outputs)} outputs that the manifest's task has."
         yield Problem("fit", name, message, "")
-    declared = config.get("config", {}).get("num_labels") if isinstance(config, dict) else None
+    settings = config.get("config") if isinstance(config, dict) else None
+    settings = settings if isinstance(settings, dict) else {}
+    declared, layers = settings.get("num_labels"), settings.get("layers")
     if declared is not None and matrices and (type(declared) is not int or declared not in widths):
         message = f"{HEAD} declares {show(declared)} outputs, no layer of the head has them."
+        yield Problem("fit", name, message, "")
+    if layers is not None and (type(layers) is not int or not 0 < layers <= len(matrices)):
+        message = f"{HEAD} declares {show(layers)} layers, the head has {len(matrices)}."
         yield Problem("fit", name, message, "")
 
 
