@@ -225,3 +225,33 @@ def test_an_index_whose_references_clash(
     index["entries"]["other"] = {**first, "ref": edit(first["ref"])}
     there.put("ada/zoo", {"mtl_zoo.json": json.dumps(index).encode()})
     assert "mtl_zoo.json" in pulled(open_zoo(tmp_path / "zoo"), capsys)
+
+
+@pytest.mark.parametrize("name", ["ETag", "X-Linked-Etag", "X-Repo-Commit"])
+@pytest.mark.parametrize("mark", ["../../../../evil", "/tmp/evil", "..", "a/../../../evil"])
+def test_marks_that_lead_out_of_the_cache(
+    name: str, mark: str, there: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The client makes file names of an ETag, and folder names of a commit."""
+
+    def twist(request: str, status: int, headers: dict[str, str], data: bytes) -> Answer:
+        if "/resolve/" in request and name in headers:
+            headers = {**headers, name: mark if name == "X-Repo-Commit" else f'"{mark}"'}
+        return status, headers, data
+
+    there.twist = twist
+    zoo = open_zoo(tmp_path / "zoo")
+    assert name in pulled(zoo, capsys)
+    assert zoo.entries() == []
+    assert not list(tmp_path.rglob("evil*"))
+    assert not (tmp_path.parent / "evil").exists()
+
+
+def test_marks_of_other_answers_are_nobodys_names(there: Hub, tmp_path: Path) -> None:
+    def twist(request: str, status: int, headers: dict[str, str], data: bytes) -> Answer:
+        if "/api/" in request:
+            headers = {**headers, "ETag": 'W/"5d3-x/Jk8+a=="'}
+        return status, headers, data
+
+    there.twist = twist
+    assert dispatch("zoo", ["pull", "ada/zoo", "--zoo", str(tmp_path / "zoo")]) == 0
