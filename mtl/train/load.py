@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from mtl.zoo import Entry, Zoo
 
 
+MAX_BATCH = 4096
+"""A stranger's entry does not make a pass of more examples than this."""
+
+
 def check_base(entry: Entry, base: Base) -> None:
     """Refuse an entry of another base: its adapter would read features it never saw.
 
@@ -51,6 +55,17 @@ def stored_settings(entry: Entry) -> RunSettings:
         return RunSettings(**known)
     except TypeError as error:
         raise RequestError(f"{entry.ref}: its run settings cannot be used: {error}.") from error
+
+
+def answer_batch_size(entry: Entry) -> int:
+    """Examples per forward pass with which an entry's answers were made.
+
+    Entries of before it was recorded, and numbers that make no sense, give the default.
+    """
+    told = entry.manifest.training.get("eval_batch_size")
+    if isinstance(told, int) and not isinstance(told, bool) and 1 <= told <= MAX_BATCH:
+        return told
+    return RunSettings().eval_batch_size
 
 
 def data_of_entry(entry: Entry, workspace: Workspace) -> TaskData:

@@ -160,6 +160,8 @@ def make_manifest(
             "precision": described["precision"],
             "threads": described["threads"],
             "processes": described["processes"],
+            # no part of what was trained, but the last digits of the answers depend on it
+            "eval_batch_size": plan.settings.eval_batch_size,
         },
         versions=versions(),
         parents=[dict(parent) for parent in plan.parents],

@@ -17,7 +17,7 @@ import numpy as np
 from mtl.engine import EvalSet, evaluate, open_device
 from mtl.errors import RequestError, RunError
 from mtl.tasks import encode, load_task, score
-from mtl.train.load import check_base, stored_settings
+from mtl.train.load import answer_batch_size, check_base, stored_settings
 from mtl.train.store import TOLERANCE
 from mtl.train.workspace import load_task_data
 from mtl.zoo import read_predictions
@@ -123,7 +123,7 @@ def verify_entry(
         parts: the tasks that the entry answers; None for its one.
         overall: metrics over all parts, of each split that every part has.
         tolerance: largest difference of a score; on the machine that trained the entry, with as
-            many threads, it is 0.
+            many threads, it is 0 (entries of before `training.eval_batch_size`: about 1e-7).
         record: write the ``verified`` record of the entry if everything agrees.
 
     Raises:
@@ -198,8 +198,7 @@ def _evaluate(
     split: str,
 ) -> Evaluation:
     tokens = encode(data, split, backbone.tokenizer, cache=workspace.cache)
-    size = stored_settings(entry).eval_batch_size
-    return evaluate(model, EvalSet(data.spec, tokens), device, size)
+    return evaluate(model, EvalSet(data.spec, tokens), device, answer_batch_size(entry))
 
 
 def _verify_part(

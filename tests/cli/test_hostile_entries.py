@@ -92,7 +92,7 @@ ATTACKS: dict[str, Change] = {
     "a head that is a list": written(HEAD, "[]"),
     "a head without config": written(HEAD, '{"config": null}'),
     "an adapter without config": written(ADAPTER, '{"config": null}'),
-    "a batch of terabytes": within(RUN, eval_batch_size=10**12),
+    "a batch of terabytes": within("training", eval_batch_size=10**12),
     "rows that are an object": within(RUN, max_train_samples={"a": 1}),
     "no run settings": lambda folder: reseal(folder, run_settings={}),
     "a task outside": within(TASK, id="../../x"),
