@@ -40,6 +40,12 @@ from mtl.zoo.manifest import record  # noqa: E402
 TASKS, METHODS = 20, ("pfeiffer", "houlsby", "lora", "adakron", "compacter")
 
 
+def place(number: int) -> tuple[str, str, int]:
+    """Task, method and seed of the entry ``number``."""
+    tasks, methods = number % TASKS, number // TASKS % len(METHODS)
+    return f"task{tasks}", METHODS[methods], number // (TASKS * len(METHODS))
+
+
 def make(zoo: Zoo, count: int) -> None:
     """Entries as :meth:`Zoo.commit` writes them, without its syncing of every one."""
     rng = np.random.default_rng(0)
@@ -47,9 +53,7 @@ def make(zoo: Zoo, count: int) -> None:
         pattern = Path(name)
         fill(pattern)
         for number in range(count):
-            name = f"task{number % TASKS}"
-            method = METHODS[number // TASKS % len(METHODS)]
-            seed = number // (TASKS * len(METHODS))
+            name, method, seed = place(number)
             score = {"test": {"accuracy": {"value": float(rng.random()), "stderr": 0.01, "n": 4}}}
             described = manifest(
                 task=task(name), method=method, seed=seed, runhash=f"{number:016x}", metrics=score
@@ -133,10 +137,11 @@ def main() -> int:
         make(zoo, options.entries)
         one = ("ls", "--task", "task3", "--method", "lora", "--sort", "metric", "--json")
         again = options.repeat
+        shown = "{}/{}/seed{}".format(*place(options.entries // 2))
         rows["ls, the first"] = median(command(zoo, "ls"))
         rows["ls, after the first"] = median(command(zoo, "ls"), again)
         rows["ls of one task and method, by metric, JSON"] = median(command(zoo, *one), again)
-        rows["show one entry"] = median(command(zoo, "show", "task7/lora/seed3"), again)
+        rows["show one entry"] = median(command(zoo, "show", shown), again)
         rows["python -c 'import numpy', for comparison"] = median(started, again)
         rows["Zoo.summaries() in a running process"] = median(call(zoo.summaries), again)
         rows["Zoo.entries(runhash=…), as before every run"] = median(

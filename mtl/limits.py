@@ -33,6 +33,7 @@ class Limits:
         files: files and folders of one entry.
         file_bytes: size of one file.
         entry_bytes: size of all files of one entry.
+        load_elements: elements of all new tensors while one entry is loaded into an encoder.
 
     Raises:
         RequestError: a limit is not a positive whole number.
@@ -48,6 +49,7 @@ class Limits:
     files: int = 2_000
     file_bytes: int = 16 << 30
     entry_bytes: int = 64 << 30
+    load_elements: int = 1 << 28
 
     def __post_init__(self) -> None:
         for item in fields(self):

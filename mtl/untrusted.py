@@ -30,6 +30,7 @@ WIDTHS = {
 }  # fmt: skip
 """Bytes per element of the types that a safetensors file of ours, or of ``adapters``, can hold."""
 
+_ELEMENTS = 1 << 48
 _DIGITS = 40
 """Longest integer in JSON: beyond every count, and still a number for float arithmetic."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -257,6 +258,9 @@ def _tensor(name: str, value: Any, where: str, limits: Limits) -> TensorInfo:
         raise ZooError(f"{place}: {_show(shape)} is no shape of at most {limits.rank} axes.")
     if not _counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise ZooError(f"{place}: {_show(offsets)} are no offsets.")
+    # The shape of an empty tensor declares no byte: its other axes have to be possible as well.
+    if math.prod(max(axis, 1) for axis in shape) > _ELEMENTS:
+        raise ZooError(f"{place}: {_show(tuple(shape))} is no shape that any file can hold.")
     needed, declared = math.prod(shape) * WIDTHS[dtype], offsets[1] - offsets[0]
     if needed != declared:
         raise ZooError(

@@ -15,7 +15,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -97,6 +97,10 @@ class Hub:
         self.part_size: int | None = None
         self.url = ""
         self.lock = threading.RLock()
+        self.tokens: list[str] = []
+        """The ``Authorization`` of every request that was answered."""
+        self.twist: Callable[[str, int, dict[str, str], bytes], Any] = lambda *answer: answer[1:]
+        """(request, status, headers, body) → what is answered instead."""
 
     def files(self, repo: str, revision: str = "main") -> dict[str, bytes]:
         """What is in a repository."""
@@ -180,6 +184,8 @@ class Handler(BaseHTTPRequestHandler):
             return None
         if kind == "lost":
             return self.hang_up(request)
+        status, headers, data = self.hub.twist(request, status, headers, data)
+        self.hub.tokens.append(self.headers.get("Authorization") or "")
         self.hub.log.append((self.command, unquote(url.path), status))
         self.reply(status, headers, data, kind)
         return None

@@ -211,7 +211,7 @@ def load_head(folder: Path, config: Any, *, pooler: bool) -> Head:
         use_pooler = False if tokens else bool(settings["use_pooler"])
         design = HeadDesign(int(settings["layers"]), use_pooler)
         prefix = f"heads.{stored['name']}."
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ZooError(
             f"{folder / CONFIG_FILE} is no head config we can read: {error!r}."
         ) from error
@@ -222,6 +222,12 @@ def load_head(folder: Path, config: Any, *, pooler: bool) -> Head:
         )
     if design.use_pooler and not pooler:
         raise RequestError(f"The head in {folder} needs a pretrained pooler; this base has none.")
+    widths = {value.shape[0] for value in tensors.values() if value.ndim}
+    if not 0 < design.layers <= len(tensors) or (outputs not in widths and not tokens):
+        raise ZooError(
+            f"The weights in {folder / WEIGHTS_FILE} do not fit the head they describe: "
+            f"{len(tensors)} tensors for {design.layers} layers and {outputs} outputs."
+        )
     dropout = float(config.hidden_dropout_prob)
     head = Head(design, config.hidden_size, outputs, dropout, tokens=tokens)
     own = {key.removeprefix(prefix): value for key, value in tensors.items()}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from mtl.engine.settings import RunSettings
 from mtl.errors import RequestError
+from mtl.words import counted
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -201,8 +202,9 @@ def print_dry_run(plans: Sequence[Plan], workspace: Workspace, *, as_json: bool)
     print(tabulate(rows, headers="keys"))
     states = [row["state"] for row in rows]
     print(
-        f"\n{len(rows)} runs: {states.count('done')} done, {states.count('interrupted')} to be "
-        f"resumed, {states.count('missing')} to be run. Nothing was run (--dry-run)."
+        f"\n{counted(len(rows), 'run')}: {states.count('done')} done, "
+        f"{states.count('interrupted')} to be resumed, {states.count('missing')} to be run. "
+        "Nothing was run (--dry-run)."
     )
 
 

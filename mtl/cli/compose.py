@@ -27,8 +27,9 @@ def main(argv: Sequence[str]) -> int:
         type=str,
         default=["all"],
         metavar="TASK",
-        help="'all'; names of source tasks (task:method for one of another method); 'auto' to pick "
-        "by transferability; or graph:k=3 for the strongest edges of the graph",
+        help="'all'; names of source tasks (task:method for one of another method, "
+        "task:method/seedN-HASH for one of several entries; beside 'all', too); 'auto' to pick by "
+        "transferability; or graph:k=3 for the strongest edges of the graph",
     )
     parser.add_argument("--method", type=str, default="scalearn", help="see mtl.methods ls")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one run per seed")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.cli.options import PlainParser
 from mtl.errors import RequestError
+from mtl.zoo.names import printable_lines
 
 if TYPE_CHECKING:
     from mtl.export import ExportOptions
@@ -147,7 +148,8 @@ def _show(folder: str, record: dict[str, Any]) -> None:
         ]
         for source in record["sources"]
     ]
-    print(tabulate(rows, headers=["source", "method", "seed", "rms omega", "", "entry"]))
+    headers = ["source", "method", "seed", "rms omega", "", "entry"]
+    print(printable_lines(tabulate(rows, headers=headers)))
     if record.get("curve"):
         curve = record["curve"]
         table = [

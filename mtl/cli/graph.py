@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mtl.cli.options import PlainParser
+from mtl.words import counted
 
 KINDS = ("measured", "attribution", "reliance", "predicted")
 
@@ -183,12 +184,14 @@ def _build(zoo: Zoo, options: Namespace) -> int:
     for text in [*collected.notes, *problems]:
         print(f"note: {text}", file=sys.stderr)
     print(
-        f"{answer['nodes']} tasks, {answer['edges']} edges, {answer['findings']} findings "
-        f"({collected.written} runs collected, {collected.kept} already there)"
+        f"{counted(answer['nodes'], 'task')}, {counted(answer['edges'], 'edge')}, "
+        f"{counted(answer['findings'], 'finding')} "
+        f"({counted(collected.written, 'run')} collected, {collected.kept} already there)"
     )
     if stale:
         done = "removed" if options.prune else "kept; --prune removes it"
-        print(f"{len(stale)} files of evidence are of runs this zoo has no more ({done})")
+        are = "file of evidence is of a run" if len(stale) == 1 else "files of evidence are of runs"
+        print(f"{len(stale)} {are} that this zoo has no more ({done})")
     for path in paths:
         print(path)
     return 1 if problems else 0

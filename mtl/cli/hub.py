@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError
+from mtl.words import counted
 
 if TYPE_CHECKING:
     from mtl.hub import Claims, Pulled
@@ -104,14 +105,13 @@ def _push(zoo: Zoo, options: Namespace) -> int:
         [[e["status"], e["ref"], e["path"], e["digest"][:12], e["reader"]] for e in done.entries],
         ["", "entry", "in the repository", "digest", "loads with"],
     )
+    size = f"{counted(done.files, 'file')}, {counted(done.bytes, 'byte')}"
     if not done.files:
         print(f"Nothing to send: {done.url} holds all of it at {_short(done.revision)}.")
     elif options.dry_run:
-        print(f"Would send {done.files} files, {done.bytes:,} bytes, to {done.url}.")
+        print(f"Would send {size}, to {done.url}.")
     else:
-        print(
-            f"{done.files} files, {done.bytes:,} bytes: {done.url} is at {_short(done.revision)}."
-        )
+        print(f"{size}: {done.url} is at {_short(done.revision)}.")
     return 0
 
 
@@ -169,11 +169,12 @@ def _pulled(zoo: Zoo, pulled: list[Pulled], options: Namespace) -> int:
     ]
     _table(rows, ["", "entry", "digest", "from"])
     new = sum(row[0] == "pulled" for row in rows)
-    size = sum(item.bytes for item in pulled)
+    size = counted(sum(item.bytes for item in pulled), "byte")
+    what = f"{counted(new, 'entry', 'entries')}, {size},"
     if options.dry_run:
-        print(f"Would store {new} entries, {size:,} bytes, in {zoo.root}.")
+        print(f"Would store {what} in {zoo.root}.")
     elif new:
-        print(f"{new} entries, {size:,} bytes, are now in {zoo.root}.")
+        print(f"{what} {'is' if new == 1 else 'are'} now in {zoo.root}.")
     else:
         print(f"Nothing to pull: {zoo.root} holds all of it.")
     return 0
@@ -194,7 +195,8 @@ def _lock(zoo: Zoo, options: Namespace) -> int:
          for i in locked],
         ["entry", "digest", "repository", "revision"],
     )  # fmt: skip
-    print(f"{len(locked)} entries are locked in {options.file}.")
+    are = "is" if len(locked) == 1 else "are"
+    print(f"{counted(len(locked), 'entry', 'entries')} {are} locked in {options.file}.")
     if not options.repo:
         print("No repository is recorded (--repo user/name): this lock can check, not fetch.")
     return 0

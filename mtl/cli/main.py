@@ -37,7 +37,10 @@ def run_main(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     except MtlError as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        from mtl.zoo.names import printable_lines
+
+        # Part of it may be a stranger's: a name out of a manifest, what a server said.
+        print(printable_lines(f"error: {error}"), file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # the reader of a pipe went away (`mtl zoo ls | head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

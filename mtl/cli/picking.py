@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from mtl.cli import common
+from mtl.words import counted
 
 if TYPE_CHECKING:
     from mtl.cli.common import Context
@@ -54,8 +55,9 @@ def train_missing(
         common.print_dry_run(plans, context.workspace, as_json=options.json)
         return [], 0
     if not options.json:
+        runs = counted(len(plans), "run")
         print(
-            f"Sources that the zoo lacks, {len(plans)} runs of stage one in this order:\n"
+            f"Sources that the zoo lacks, {runs} of stage one in this order:\n"
             f"{common.plan_table(plans, context.workspace)}\n"
             f"then {target.method} on {target.data.spec.id}"
             + (", with the sources picked after that.\n" if picking else ".\n"),

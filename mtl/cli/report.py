@@ -41,6 +41,7 @@ def main(argv: Sequence[str]) -> int:
     from mtl.report import draw_heatmap, render, render_suite, results, suite_tables
     from mtl.report.tables import having
     from mtl.zoo import open_zoo
+    from mtl.zoo.names import printable_lines
 
     zoo = open_zoo(options.zoo)
     entries = zoo.entries(suite=options.suite, task=options.target)
@@ -84,7 +85,8 @@ def main(argv: Sequence[str]) -> int:
         lines = [row.to_dict() for row in rows]
         print(json.dumps({"rows": lines, "suites": found, "heatmap": drawn}))
         return 0
-    print("\n\n".join([*([render(rows)] if rows else []), *map(render_suite, tables)]))
+    text = "\n\n".join([*([render(rows)] if rows else []), *map(render_suite, tables)])
+    print(printable_lines(text))
     if drawn:
         print(f"heat map: {drawn}")
     return 0

@@ -8,6 +8,8 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from mtl.words import counted
+
 if TYPE_CHECKING:
     from mtl.tasks.checks import TaskReport
 
@@ -141,7 +143,7 @@ def _print(reports: Sequence[TaskReport], others: Sequence[str], wrong: int) -> 
             print(f"  {text}")
     if any(len(f.examples) > 1 for report in reports for f in report.of_level("remark")):
         print("\n(--json has more rows of each.)")
-    print(f"\n{len(reports)} tasks checked, {wrong or 'nothing'} wrong.")
+    print(f"\n{counted(len(reports), 'task')} checked, {wrong or 'nothing'} wrong.")
 
 
 def _counts(labels: dict[str, Any]) -> str:

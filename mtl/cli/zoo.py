@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mtl.cli import hub, zoo_care, zoo_list, zoo_verify
 from mtl.cli.plain import PlainParser
 from mtl.errors import RequestError
+from mtl.words import counted
 from mtl.zoo.migration import SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -114,8 +115,11 @@ def _fsck(zoo: Zoo, options: Namespace) -> int:
         for problem in problems:
             print(printable(problem))
         if old:
-            print(f"{old} entries are of an older schema version; 'mtl zoo migrate' rewrites them.")
-        print(f"{count} entries in {zoo.root}: {len(problems)} problems")
+            said = "entry is" if old == 1 else "entries are"
+            them = "it" if old == 1 else "them"
+            print(f"{old} {said} of an older schema version; 'mtl zoo migrate' rewrites {them}.")
+        wrong = counted(len(problems), "problem")
+        print(f"{counted(count, 'entry', 'entries')} in {zoo.root}: {wrong}")
     return 1 if problems else 0
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError
+from mtl.files import finite
+from mtl.words import counted
 
 if TYPE_CHECKING:
     from mtl.zoo import Zoo
@@ -105,7 +107,7 @@ def diff(zoo: Zoo, options: Namespace) -> int:
     whole = found["weights"]["all"]
     near = bool(whole and not found["weights"]["only"] and whole["relative"] < NEAR)
     if options.json:
-        print(json.dumps({**found, "nearly_same_weights": near}))
+        print(json.dumps(finite({**found, "nearly_same_weights": near})))
         return 0
     from tabulate import tabulate
 
@@ -140,7 +142,10 @@ def diff(zoo: Zoo, options: Namespace) -> int:
     only = found["weights"]["only"]
     if only:
         first = _cell(next(iter(only)))
-        print(f"{len(only)} tensors have no partner of their shape, the first {first}")
+        if len(only) == 1:
+            print(f"1 tensor has no partner of its shape: {first}")
+        else:
+            print(f"{len(only)} tensors have no partner of their shape, the first {first}")
     if found["same_digest"]:
         print("Both are the same entry.")
     elif near:
@@ -169,9 +174,9 @@ def migrate(zoo: Zoo, options: Namespace) -> int:
         what = "rewritten" if options.yes else "to rewrite"
         print(f"{summary.ref}: schema {summary.schema_version} → {SCHEMA_VERSION}, {what}")
     if options.yes:
-        print(f"{len(done)} manifests rewritten; digests are as they were.")
+        print(f"{counted(len(done), 'manifest')} rewritten; digests are as they were.")
     else:
-        print(f"{len(old)} manifests to rewrite. Nothing was changed; --yes does it.")
+        print(f"{counted(len(old), 'manifest')} to rewrite. Nothing was changed; --yes does it.")
     return 0
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError, did_you_mean
+from mtl.words import counted
 
 if TYPE_CHECKING:
     from mtl.zoo import Zoo
@@ -52,10 +53,12 @@ def ls(zoo: Zoo, options: Namespace) -> int:
     for twin in near[:10]:
         print(f"note: {twin}")
     if len(near) > 10:
-        print(f"note: {len(near) - 10} more near-duplicates; --json names all")
+        print(f"note: {counted(len(near) - 10, 'more near-duplicate')}; --json names all")
     if zoo.problems:
-        print(f"{len(zoo.problems)} places were skipped; 'mtl zoo fsck' names them")
-    print(f"{len(chosen)} entries in {zoo.root}{_hint(listed, chosen, options)}")
+        said = "place was" if len(zoo.problems) == 1 else "places were"
+        print(f"{len(zoo.problems)} {said} skipped; 'mtl zoo fsck' says why")
+    found = counted(len(chosen), "entry", "entries")
+    print(f"{found} in {zoo.root}{_hint(listed, chosen, options)}")
     return 0
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import MtlError, RequestError
+from mtl.files import finite
+from mtl.zoo.names import printable_lines
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
@@ -68,11 +70,11 @@ def verify(zoo: Zoo, options: Namespace) -> int:
             if len(entries) == 1:
                 raise
             # The others are looked at all the same; the message is in the answer.
-            print(f"error: {error}", file=sys.stderr)
+            print(printable_lines(f"error: {error}"), file=sys.stderr)
             found.append({"ref": entry.ref, "good": False, "problems": [str(error)]})
     rows = [item if isinstance(item, dict) else item.to_dict() for item in found]
     if options.json:
-        print(json.dumps({"zoo": str(zoo.root), "verified": rows}))
+        print(json.dumps(finite({"zoo": str(zoo.root), "verified": rows})))
     else:
         _print(rows)
     return 0 if all(row["good"] for row in rows) else 1
@@ -145,7 +147,11 @@ def _print(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         for problem in row["problems"] if "n" in row else ():
             print(printable(f"{row['ref']}: {problem}."))
-    print(f"{sum(row['good'] for row in rows)} of {len(rows)} entries are what they say.")
+    good = sum(row["good"] for row in rows)
+    if len(rows) == 1:
+        print("The entry is what it says." if good else "The entry is not what it says.")
+    else:
+        print(f"{good} of {len(rows)} entries are what they say.")
 
 
 def _number(value: float | None) -> str:

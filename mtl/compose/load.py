@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mtl.backbone import Network, load_head
+from mtl.backbone.bounded import bounded
 from mtl.backbone.injection import freeze
 from mtl.compose.base import COMPOSITIONS, Composed
 from mtl.compose.stage_two import WEIGHTS_FILE
@@ -86,10 +87,11 @@ def load_composition(entry: Entry, zoo: Zoo, backbone: Backbone) -> LoadedCompos
     encoder: Any = backbone.encoder()
     for name, parent in zip(names, parents, strict=True):
         load_adapter_entry(encoder, parent, zoo, name)
-    composed = composition.attach(encoder, names, settings)
-    composed.load(read_safetensors(entry.folder / WEIGHTS_FILE)[0])
-    freeze(encoder)
-    head = load_head(entry.folder, encoder.config, pooler=backbone.pooler)
+    with bounded(entry.ref):
+        composed = composition.attach(encoder, names, settings)
+        composed.load(read_safetensors(entry.folder / WEIGHTS_FILE)[0])
+        freeze(encoder)
+        head = load_head(entry.folder, encoder.config, pooler=backbone.pooler)
     freeze(head)
     network = Network(encoder, head).eval()
     attached = Attachment(network, {}, [], caches=(composed.evaluating,))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mtl.compose.sources import Wanted, ambiguous, fitting_entries
+from mtl.compose.refusals import ambiguous
+from mtl.compose.sources import Wanted, fitting_entries
 from mtl.tasks import load_task
 from mtl.train.settings import Overrides
 from mtl.train.stage_one import plan_train
@@ -43,11 +44,16 @@ def plan_missing(
             trained for a composition that then cannot be made.
     """
     plans: list[RunPlan] = []
-    for source in wanted:
-        zoo, base = workspace.zoo, backbone.base
-        fitting = fitting_entries(source, target, zoo, base, seed, protocol)[0]
-        if len(fitting) > 1 and not (picking and source.task != target.spec.id):
-            raise ambiguous(source, fitting, seed)
+    place = (target, workspace.zoo, backbone.base, seed, protocol)
+    there = [(source, fitting_entries(source, *place)[0]) for source in wanted]
+    unclear = [
+        (source, fitting)
+        for source, fitting in there
+        if len(fitting) > 1 and not (picking and source.task != target.spec.id)
+    ]
+    if unclear:
+        raise ambiguous(unclear, target)
+    for source, fitting in there:
         if not fitting:
             plans += plan_train(
                 [load_task(source.task, suite.name)],

@@ -18,6 +18,7 @@ import torch
 from mtl.compose import scalearn
 from mtl.compose.base import Composed, Composition
 from mtl.errors import RequestError
+from mtl.words import counted
 
 SCALES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 """The paper's."""
@@ -83,7 +84,7 @@ def attach(encoder: Any, sources: Sequence[str], settings: ProbeSettings) -> Com
         numbers *= len(sources)
     if len(numbers) != len(sources):
         raise RequestError(
-            f"scales={settings.scales!r} are {len(numbers)} for {len(sources)} sources."
+            f"scales={settings.scales!r} are {len(numbers)} for {counted(len(sources), 'source')}."
         )
     fixed = scalearn.ScaLearnSettings(
         per="source", share_layers=True, learn=False, init_std=0.0, dropout=0.0

@@ -26,6 +26,7 @@ from mtl.compose.scalearn import ScaLearnSettings, ScaLearnSite
 from mtl.compose.sites import add_sites, load_stored
 from mtl.errors import RequestError, ZooError
 from mtl.methods.source import PlainSource, as_source, plain_source
+from mtl.words import counted
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
@@ -150,7 +151,8 @@ def attach(encoder: Any, sources: Sequence[str], settings: SoupSettings) -> Comp
     weights = settings.numbers() if settings.weights else equal
     if len(weights) != len(sources):
         raise RequestError(
-            f"weights={settings.weights!r} are {len(weights)} for {len(sources)} sources."
+            f"weights={settings.weights!r} are {len(weights)} for "
+            f"{counted(len(sources), 'source')}."
         )
     add_sites(encoder, sources, SoupFusion(weights=tuple(weights)))
     stored = torch.tensor(weights)

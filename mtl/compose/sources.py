@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mtl.compose.base import COMPOSITIONS
 from mtl.compose.low_rank import MIXED
+from mtl.compose.naming import Run, parse_source, run_names
+from mtl.compose.refusals import ambiguous, leak, not_that_one, train_lines
 from mtl.errors import RequestError, did_you_mean
 from mtl.methods import METHODS, find_method
-from mtl.tasks import default_protocol, list_tasks, load_task
+from mtl.tasks import default_protocol, load_task
 from mtl.train.load import check_base
+from mtl.words import counted
 
 if TYPE_CHECKING:
     from mtl.backbone import Base
     from mtl.compose.base import Composition
     from mtl.tasks import Suite, TaskData, TaskSpec
     from mtl.zoo import Entry, Zoo
+
+
+ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -27,11 +33,16 @@ class Wanted:
     Attributes:
         method: by its name.
         protocol: how its task's data were split, None as those of the suite.
+        run: the very entry, where it was named.
     """
 
     task: str
     method: str
     protocol: str | None = None
+    run: Run | None = None
+
+    def __str__(self) -> str:
+        return f"{self.task}:{self.method}" + (f"/{self.run}" if self.run else "")
 
 
 def wanted_sources(
@@ -47,8 +58,9 @@ def wanted_sources(
     """The sources that ``names`` ask for, the target's own last.
 
     Args:
-        names: ``["all"]`` for every task of the suite, or names of tasks; ``task:method`` names a
-            source of another method than ``method``.
+        names: ``all`` for every task of the suite, names of tasks, or both; ``task:method`` names a
+            source of another method than ``method``, ``task:method/seedN-HASH`` one entry. Beside
+            ``all`` a name says which source of its task is meant.
         protocol: the one asked for; None: tasks outside the suite have their own default.
         own: False leaves the target's own adapter out.
         composition: what is to use them.
@@ -57,20 +69,23 @@ def wanted_sources(
         RequestError: an unknown task or method, methods that cannot be sources of ``composition``
             or of one composition together, a task named twice, or none left.
     """
-    if list(names) == ["all"]:
-        found = [Wanted(task, method) for task in suite.tasks]
-        if own and target not in suite.tasks:
+    named = []
+    for name in names:
+        if name != ALL:
+            task, other, run = parse_source(name)
+            spec = _source_task(task, suite)
+            named.append(replace(_wanted(spec, other or method, suite, protocol), run=run))
+    ids = [source.task for source in named]
+    twice = {task for task in ids if ids.count(task) > 1}
+    if twice or names.count(ALL) > 1:
+        raise RequestError(f"--sources names {', '.join(sorted(twice)) or ALL} twice.")
+    found = named
+    if ALL in names:
+        chosen = {source.task: source for source in named}
+        found = [chosen.pop(task, Wanted(task, method)) for task in suite.tasks]
+        if own and target not in suite.tasks and target not in chosen:
             found.append(Wanted(target, method))
-    else:
-        pairs = [name.partition(":") for name in names]
-        found = [
-            _wanted(_source_task(task, suite), other or method, suite, protocol)
-            for task, _, other in pairs
-        ]
-        ids = [source.task for source in found]
-        twice = {task for task in ids if ids.count(task) > 1}
-        if twice:
-            raise RequestError(f"--sources names {', '.join(sorted(twice))} twice.")
+        found += chosen.values()
     # The order has no effect on the function; the reference puts the target last, too.
     found = [source for source in found if source.task != target] + [
         source for source in found if source.task == target and own
@@ -158,28 +173,32 @@ def resolve_sources(
     missing: list[Wanted] = []
     elsewhere: list[Entry] = []
     others: list[Entry] = []
+    unclear: list[tuple[Wanted, list[Entry]]] = []
     for source in wanted:
         fitting, entries, other_rows = fitting_entries(source, target, zoo, base, seed, protocol)
         others += other_rows
         if len(fitting) > 1:
-            raise ambiguous(source, fitting, seed)
+            unclear.append((source, fitting))
         if fitting:
             found.append(fitting[0])
         else:
             missing.append(source)
             elsewhere += entries
+    if unclear:
+        raise ambiguous(unclear, target)
     if missing and not allow_missing:
         wrong = [e for e in elsewhere if e.manifest.base["fingerprint"] != base.fingerprint]
         if wrong and len(wrong) == len(elsewhere):
             check_base(wrong[0], base)
         raise RequestError(
-            f"{len(missing)} of {len(wanted)} sources are not in the zoo {zoo.root} for base "
+            f"{len(missing)} of {counted(len(wanted), 'source')} "
+            f"{'is' if len(missing) == 1 else 'are'} not in the zoo {zoo.root} for base "
             f"{base.id} ({base.fingerprint[:8]}), seed {seed}, protocol {protocol}: "
             + ", ".join(f"{source.task} ({source.method})" for source in missing)
             + "."
-            + _leak(others, target)
+            + leak(others, target)
             + " Train them:\n"
-            + _train_lines(missing, target, suite, seed, model)
+            + train_lines(missing, target, suite, seed, model)
             + "\nor go without them: --allow-missing."
         )
     if not found:
@@ -195,42 +214,30 @@ def _cut(entry: Entry) -> bool:
     return bool(settings["max_train_samples"] or settings.get("shots"))
 
 
-def _leak(others: Sequence[Entry], target: TaskData) -> str:
-    """Why the target's adapters that are there are not taken, or nothing."""
-    if not others:
-        return ""
-    listed = "; ".join(f"{e.ref} ({e.manifest.data['sizes']['train']:,} rows)" for e in others[:4])
-    return (
-        f" The target's own source must be trained on the {target.sizes['train']:,} rows that the "
-        "composition trains on; one that saw others would leak them into the result, so these are "
-        f"not used: {listed}."
-    )
-
-
-def ambiguous(source: Wanted, fitting: Sequence[Entry], seed: int) -> RequestError:
-    """The complaint about several entries that could be this source."""
-    listed = "\n  ".join(entry.ref for entry in fitting)
-    return RequestError(
-        f"Source {source.task!r} is ambiguous: {len(fitting)} entries of {source.method}, "
-        f"seed {seed}, fit:\n  {listed}\nRemove those you do not want (mtl.zoo rm REF), or "
-        "keep them in another zoo (--zoo DIR)."
-    )
-
-
 def fitting_entries(
     source: Wanted, target: TaskData, zoo: Zoo, base: Base, seed: int, protocol: str
 ) -> tuple[list[Entry], list[Entry], list[Entry]]:
     """The entries that can be ``source``, and those that cannot.
 
-    See :func:`resolve_sources` for what fits.
+    See :func:`resolve_sources` for what fits. An entry that ``source`` names fits or is refused.
 
     Returns:
         What fits; all of its task, method and seed, whatever the base; and of the target's own
         those that fit but for the rows that they saw.
+
+    Raises:
+        RequestError: the entry that ``source`` names is not there, or cannot be used here.
     """
     own = source.task == target.spec.id
     split = target.protocol if own else source.protocol or protocol
-    entries = zoo.entries(kind="adapter", task=source.task, method=source.method, seed=seed)
+    entries = zoo.entries(
+        kind="adapter",
+        task=source.task,
+        method=source.method,
+        seed=source.run.seed if source.run else seed,
+    )
+    if source.run:
+        entries = [entry for entry in entries if source.run.fits(entry)]
     fitting = [
         entry
         for entry in entries
@@ -238,16 +245,22 @@ def fitting_entries(
         and entry.manifest.data["protocol"] == split
     ]
     others: list[Entry] = []
+
+    def several(found: list[Entry]) -> bool:
+        return len(found) > 1 and not (source.run and source.run.hash)
+
     if own:
         rows = target.fingerprints["train"]
         others = [e for e in fitting if e.manifest.data["splits"]["train"] != rows]
         fitting = [e for e in fitting if e.manifest.data["splits"]["train"] == rows]
-        if len(fitting) > 1:  # a limit that cuts nothing is another run on the same rows
+        if several(fitting):  # a limit that cuts nothing is another run on the same rows
             limit = target.max_train_samples
             alike = [e for e in fitting if e.manifest.run_settings["max_train_samples"] == limit]
             fitting = alike or fitting
-    elif len(fitting) > 1:
+    elif several(fitting):
         fitting = [entry for entry in fitting if not _cut(entry)] or fitting
+    if source.run and not fitting:
+        raise not_that_one(source, entries, others, target, zoo, base, split)
     return fitting, entries, others
 
 
@@ -256,8 +269,8 @@ def find_candidates(
 ) -> tuple[list[Entry], dict[str, str]]:
     """The entries that could be sources, and for every other wanted task why it has none.
 
-    Unlike :func:`resolve_sources` it refuses nothing: who compares candidates wants to see what is
-    left out, and why.
+    Unlike :func:`resolve_sources` it refuses nothing but a named entry that is not there: who
+    compares candidates wants to see what is left out, and why.
     """
     found: list[Entry] = []
     left_out: dict[str, str] = {}
@@ -266,8 +279,7 @@ def find_candidates(
         if len(fitting) == 1:
             found.append(fitting[0])
         elif fitting:
-            refs = ", ".join(entry.ref for entry in fitting)
-            left_out[source.task] = f"ambiguous: {refs}"
+            left_out[source.task] = f"ambiguous: {', '.join(run_names(fitting))}"
         else:
             others = {e.manifest.base["fingerprint"]: e.manifest.base["id"] for e in entries}
             if others and base.fingerprint not in others:
@@ -306,35 +318,3 @@ def check_placement(entries: Sequence[Entry]) -> None:
             "Sources mix where they sit at the same places: train them with one --set placement=…, "
             "or the same modules."
         )
-
-
-def _argument(spec: TaskSpec) -> str:
-    """How a command line names the task: its id, or its file where that is not found by id."""
-    return spec.id if spec.id in list_tasks() or not spec.origin else str(spec.origin)
-
-
-def _train_lines(
-    missing: Sequence[Wanted], target: TaskData, suite: str, seed: int, model: str
-) -> str:
-    """The commands that make the missing sources; the target's own on the target's rows."""
-    lines = []
-    for method in dict.fromkeys(source.method for source in missing):
-        line = (
-            f"  python -m mtl.train --suite {suite} --method {method} --seeds {seed} "
-            f"--model {model}"
-        )
-        tasks = [source.task for source in missing if source.method == method]
-        others = " ".join(task for task in tasks if task != target.spec.id)
-        if others:
-            lines.append(f"{line} --task {others}")
-        if target.spec.id in tasks:
-            limit = target.max_train_samples
-            cut = f" --max-train-samples {limit}" if limit else ""
-            if target.shots:
-                draw = f" --shot-draw {target.shot_draw}" if target.shot_draw else ""
-                cut = f" --shots {target.shots}{draw}"
-            lines.append(
-                f"{line} --task {_argument(target.spec)}{cut}   # the own source, on the same "
-                f"{target.sizes['train']} rows"
-            )
-    return "\n".join(lines)

@@ -33,6 +33,7 @@ from mtl.graph.layout import (
 )
 from mtl.graph.model import ORDER, method_text, negative_edges
 from mtl.graph.table import describe_negative
+from mtl.words import counted
 from mtl.zoo.names import printable
 
 if TYPE_CHECKING:
@@ -74,8 +75,8 @@ def page(graph: nx.DiGraph, drawn: Sequence[Stroke], target: str | None = None) 
     goals = sorted({stroke.target for stroke in drawn})
     parts = {
         "title": "Source-task graph" + (f" of {_text(target)}" if target else ""),
-        "summary": f"{len(tasks)} tasks, {len(drawn)} edges. Hover an edge or a task for numbers "
-        "and provenance.",
+        "summary": f"{counted(len(tasks), 'task')}, {counted(len(drawn), 'edge')}. Hover an edge "
+        "or a task for numbers and provenance.",
         "legend": _legend(drawn),
         "targets": "".join(f'<option value="{_text(g)}">{_text(g)}</option>' for g in goals),
         "least": str(_least(drawn) if len(tasks) > CROWD else 0),

@@ -28,6 +28,7 @@ from mtl.graph.layout import (
     thickness,
 )
 from mtl.graph.model import ORDER
+from mtl.words import counted
 from mtl.zoo.names import printable
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ def draw_graph(
     there = [kind for kind in ORDER if any(s.finding["kind"] == kind for s in drawn)]
     what = [MEANING[kind] for kind in there] or ["no evidence"]
     axes.set_title(
-        f"Source-task graph{f' of {_plain(target)}' if target else ''}: {len(place)} tasks, "
-        f"{len(drawn)} edges",
+        f"Source-task graph{f' of {_plain(target)}' if target else ''}: "
+        f"{counted(len(place), 'task')}, {counted(len(drawn), 'edge')}",
         fontsize=11,
         pad=10 + 11 * len(what),
     )

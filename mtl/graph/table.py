@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mtl.graph.model import method_text, negative_edges
+from mtl.words import counted
 from mtl.zoo.names import printable
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ def render(
         tabulate(rows, headers=headers, disable_numparse=True) if rows else _nothing(kind, score)
     ]
     tasks = graph.number_of_nodes()
-    parts.append(f"{tasks} tasks, {graph.number_of_edges()} edges, {len(rows)} findings.")
+    edges, findings = counted(graph.number_of_edges(), "edge"), counted(len(rows), "finding")
+    parts.append(f"{counted(tasks, 'task')}, {edges}, {findings}.")
     hurts = negative_edges(graph, target)
     if hurts:
         parts.append("Negative transfer (measured):")

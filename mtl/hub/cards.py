@@ -9,6 +9,7 @@ from mtl.errors import RequestError
 from mtl.hub.client import RepoName
 from mtl.hub.index import ROOT, Listed
 from mtl.hub.stock import reader
+from mtl.words import counted
 from mtl.zoo import Entry
 from mtl.zoo.card import LICENSE, card, fenced, interval, number, table, text
 from mtl.zoo.names import printable
@@ -90,7 +91,7 @@ def zoo_card(entries: Iterable[Listed], repo: RepoName, license: str | None) -> 
     first = rows[0].ref if rows else "ENTRY"
     head = ["entry", "kind", "task", "method", "seed", "metric", "test", "95 % interval", "n"]
     parts = [
-        f"# Zoo: {len(rows)} entries",
+        f"# Zoo: {counted(len(rows), 'entry', 'entries')}",
         f"Adapters and compositions of `mtl` on {text(', '.join(bases))}. Each folder has a card "
         "of its own, and a manifest that says what made it.",
         "## Use\n\nAll of it, or single entries with what they need, into a local zoo, checked "

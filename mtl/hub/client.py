@@ -23,6 +23,7 @@ TIMEOUT = 60.0
 """Seconds without an answer after which a request has failed, where the client sets no limit."""
 
 _LOG = logging.getLogger("mtl.hub")
+_MARK = re.compile(r"[A-Za-z0-9_+=:-][A-Za-z0-9_.+=:-]{0,199}")
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+\-]*(/[A-Za-z0-9_][A-Za-z0-9_.+\-]*)*")
 
 
@@ -126,10 +127,14 @@ def api() -> Any:
 
 @contextlib.contextmanager
 def time_limits() -> Iterator[None]:
-    """For the block, no request of the client waits for ever.
+    """For the block, no request of the client waits for ever, and no answer names a place.
 
-    Uploads and commits have no limit of their own. This sets the sessions of the whole process, so
-    it is for command lines.
+    Uploads and commits have no limit of their own, and the client makes paths in its cache of what
+    an answer's headers say. This sets the sessions of the whole process, so it is for command
+    lines.
+
+    Raises:
+        RunError: an answer whose headers would lead out of the cache.
     """
     from huggingface_hub import configure_http_backend
     from huggingface_hub.utils import _http
@@ -141,7 +146,10 @@ def time_limits() -> Iterator[None]:
         def limited(*args: Any, **options: Any) -> Any:
             if options.get("timeout") is None:
                 options["timeout"] = TIMEOUT
-            return request(*args, **options)
+            answer = request(*args, **options)
+            if answer.request.method == "HEAD":  # what the client asks for a file's marks
+                _check_marks(answer.headers)
+            return answer
 
         session.request = limited  # type: ignore[method-assign]
         return session
@@ -151,6 +159,17 @@ def time_limits() -> Iterator[None]:
         yield
     finally:
         configure_http_backend()
+
+
+def _check_marks(headers: Any) -> None:
+    """The client calls a file in its cache by the ETag, and its folder by the commit."""
+    for name in ("ETag", "X-Linked-Etag", "X-Repo-Commit"):
+        mark = str(headers.get(name) or "").removeprefix("W/").strip('"')
+        if mark and not _MARK.fullmatch(mark):
+            raise RunError(
+                f"The Hub's answer has the {name} {printable(mark)!r:.80}, which is no mark of a "
+                "file or a commit: nothing of it was used. Is HF_ENDPOINT a Hub?"
+            )
 
 
 def patiently(action: Callable[[], T]) -> T:
@@ -192,6 +211,29 @@ def speaking(doing: str, repo: RepoName) -> Iterator[None]:
         if said is None:
             raise
         raise said from error
+
+
+@contextlib.contextmanager
+def making_sense(doing: str) -> Iterator[None]:
+    """Around :func:`speaking`, for a block that only reads what the Hub answers.
+
+    Raises:
+        RunError: the client, or we, cannot read it.
+    """
+    try:
+        yield
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise RunError(
+            f"Cannot {doing}: the Hub answers something that makes no sense here "
+            f"({type(error).__name__}: {_short(error)}). Is HF_ENDPOINT a Hub?"
+        ) from error
 
 
 def _explain(error: BaseException, doing: str, repo: RepoName) -> MtlError | None:

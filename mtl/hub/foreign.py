@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.backbone import adapter_files, heads
+from mtl.backbone.bounded import bounded
 from mtl.errors import MtlError, RequestError, ZooError
 from mtl.files import sha256_json, slug, write_json
 from mtl.files import write_safetensors as write_tensors
@@ -113,7 +114,8 @@ def _one(
         config = {"config": {}, "hidden_size": width, "name": old if isinstance(old, str) else NAME}
         write_json(source / adapter_files.CONFIG_FILE, config)
         encoder = backbone.encoder()
-        tuned = load(encoder, method, settings, NAME, source, active=True)
+        with bounded("the adapter"):
+            tuned = load(encoder, method, settings, NAME, source, active=True)
         count = sum(p.numel() for p in _parameters(encoder))
     found = read_head(remote, folder, claims.allow_bin, backbone)
     task, suite = _task(remote, folder, claims, found)

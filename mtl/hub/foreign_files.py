@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import tempfile
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from mtl.backbone import Backbone
 
+_LAYERS = 100
+"""How often a file may name a tensor again: ``adapters`` names a shared prefix once per layer."""
 _KINDS = {"classification": "classification", "multilabel_classification": "multilabel"}
 
 
@@ -91,6 +94,7 @@ def read_weights(
 def _read_bin(path: Path, name: str) -> dict[str, Tensor]:
     import torch
 
+    _check_archive(path, name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about protocols that its reader knows in part
@@ -103,7 +107,27 @@ def _read_bin(path: Path, name: str) -> dict[str, Tensor]:
         isinstance(key, str) and type(item) is torch.Tensor for key, item in value.items()
     ):
         raise ZooError(f"its {name} holds something else than tensors by name")
+    # A view may repeat a few bytes as often as it likes; laid out, it would fill the memory.
+    size = path.stat().st_size
+    needed = [item.numel() * item.element_size() for item in value.values()]
+    if max(needed, default=0) > size or sum(needed) > _LAYERS * size:
+        raise ZooError(f"its {name} of {size} bytes declares {sum(needed)} bytes of tensors")
     return {key: item.contiguous() for key, item in value.items()}
+
+
+def _check_archive(path: Path, name: str) -> None:
+    """Refuse a ``.bin`` that unpacks to more than it is: ``torch.save`` compresses nothing."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            items = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise ZooError(f"its {name} is a damaged archive: {error}") from error
+    if any(item.compress_type != zipfile.ZIP_STORED for item in items):
+        raise ZooError(f"its {name} is compressed, which torch.save never does")
+    if sum(item.file_size for item in items) > path.stat().st_size:
+        raise ZooError(f"its {name} declares more bytes than it has")
 
 
 def read_head(remote: Remote, folder: str, allow_bin: bool, backbone: Backbone) -> FoundHead:

@@ -13,8 +13,9 @@ from typing import Any
 
 from mtl.errors import MtlError, RequestError, ZooError, did_you_mean
 from mtl.hub.boundary import json_file
+from mtl.words import counted
 from mtl.zoo import Entry
-from mtl.zoo.names import printable, safe_path
+from mtl.zoo.names import clash, printable, safe_path
 
 INDEX = "mtl_zoo.json"
 ROOT = "."
@@ -102,6 +103,12 @@ def read_index(path: Path, where: str) -> dict[str, Listed]:
             text = str(error).rstrip(".")
             raise ZooError(f"{where}: {INDEX} is damaged at {name!r}: {text}.") from error
         found[item.ref] = item
+    two = clash(found)
+    if two:
+        raise ZooError(
+            f"{where}: {INDEX} lists {two[0]} and {two[1]}, which cannot stand in one zoo: they "
+            "differ only in case, or one lies in the other."
+        )
     return found
 
 
@@ -128,8 +135,8 @@ def select(entries: Mapping[str, Listed], keys: Iterable[str], where: str) -> li
             guess = did_you_mean(key, entries)
             refs = "\n  ".join(list(entries)[:20])
             raise RequestError(
-                f"{where} holds no entry {printable(key)!r}.{guess} It holds {len(entries)}:\n"
-                f"  {refs}"
+                f"{where} holds no entry {printable(key)!r}.{guess} It holds "
+                f"{counted(len(entries), 'entry', 'entries')}:\n  {refs}"
             )
         chosen[hits[0].ref] = hits[0]
     return list(chosen.values())

@@ -22,6 +22,7 @@ from mtl.files import write_json
 from mtl.hub.boundary import json_file
 from mtl.hub.client import RepoName, parse_repo
 from mtl.hub.remote import Remote, read_remote
+from mtl.words import counted
 from mtl.zoo.names import MANIFEST, printable, safe_path
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def lock(zoo: Zoo, keys: Sequence[str], repos: Sequence[RepoName]) -> list[Locke
     if missing:
         lines = "\n  ".join(missing)
         raise RequestError(
-            f"{len(missing)} of {len(entries)} entries are in none of "
+            f"{len(missing)} of {counted(len(entries), 'entry', 'entries')} "
+            f"{'is' if len(missing) == 1 else 'are'} in none of "
             f"{', '.join(remote.where for remote in remotes)}:\n  {lines}\nPush them first "
             f"(mtl zoo push {missing[0]} --repo {repos[0].id}), or name a further --repo."
         )

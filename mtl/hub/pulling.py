@@ -25,6 +25,7 @@ from mtl.hub.boundary import (
 from mtl.hub.client import RepoName, speaking
 from mtl.hub.index import ROOT, Listed, select
 from mtl.hub.remote import Remote, adapter_folders, fetch, fetch_all, read_remote, remember
+from mtl.words import counted
 from mtl.zoo import base_slug
 from mtl.zoo.card import card, license_of
 from mtl.zoo.names import CARD, MANIFEST
@@ -309,7 +310,8 @@ def restore(
         remotes.append((remote, chosen))
     if differing:
         lines = "\n  ".join(differing)
-        raise RunError(f"Nothing was pulled; {len(differing)} entries differ:\n  {lines}")
+        what = counted(len(differing), "entry differs", "entries differ")
+        raise RunError(f"Nothing was pulled; {what}:\n  {lines}")
     return [
         pull_listed(zoo, remote, chosen, sources=False, dry_run=dry_run, progress=progress)
         for remote, chosen in remotes

@@ -27,6 +27,7 @@ from mtl.hub.client import (
 )
 from mtl.hub.planning import Plan, Planner
 from mtl.hub.remote import Remote, read_remote
+from mtl.words import counted
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry, Zoo
@@ -131,8 +132,9 @@ def _need_verified(entries: Sequence[Entry]) -> None:
     if missing:
         lines = "\n  ".join(f"python -m mtl.zoo verify {ref}" for ref in missing)
         raise RequestError(
-            f"{len(missing)} of {len(entries)} entries have no record of a second evaluation from "
-            f"disk, and only verified results are pushed. Get it with:\n  {lines}"
+            f"{len(missing)} of {counted(len(entries), 'entry', 'entries')} "
+            f"{'has' if len(missing) == 1 else 'have'} no record of a second evaluation from disk, "
+            f"and only verified results are pushed. Get it with:\n  {lines}"
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +18,15 @@ from pathlib import Path
 from mtl.errors import MtlError, RequestError, RunError, ZooError
 from mtl.files import sha256_file, write_text
 from mtl.hub.boundary import json_bytes
-from mtl.hub.client import RepoName, UnreachableError, api, offline, patiently, speaking
+from mtl.hub.client import (
+    RepoName,
+    UnreachableError,
+    api,
+    making_sense,
+    offline,
+    patiently,
+    speaking,
+)
 from mtl.hub.index import INDEX, ROOT, Listed, read_index
 from mtl.hub.stock import CONFIG_FILE
 from mtl.zoo.names import MANIFEST, printable, safe_path
@@ -91,8 +100,12 @@ def read_remote(repo: RepoName) -> Remote:
         return _cached(repo, doing)
 
     def read() -> tuple[str, bool, dict[str, RemoteFile]]:
-        with speaking(doing, repo):
+        with making_sense(doing), speaking(doing, repo):
             info = api().repo_info(repo.id, revision=repo.revision)
+            if not re.fullmatch(r"[0-9a-f]{40}", str(info.sha)):
+                raise RunError(
+                    f"Cannot {doing}: the Hub names no commit, but {printable(info.sha)!r:.60}."
+                )
             return str(info.sha), bool(info.private), _tree(repo, str(info.sha))
 
     revision, private, files = patiently(read)
@@ -102,11 +115,12 @@ def read_remote(repo: RepoName) -> Remote:
 
 def _tree(repo: RepoName, revision: str) -> dict[str, RemoteFile]:
     files: dict[str, RemoteFile] = {}
-    for item in api().list_repo_tree(repo.id, revision=revision, recursive=True):
+    listing = api().list_repo_tree(repo.id, revision=revision, recursive=True)
+    for number, item in enumerate(listing):
+        if number >= MAX_FILES:  # folders count, and what is listed again: no listing is endless
+            raise RunError(f"{repo} holds more than {MAX_FILES} files and folders; it is not read.")
         if not hasattr(item, "size"):
             continue
-        if len(files) >= MAX_FILES:
-            raise RunError(f"{repo} holds more than {MAX_FILES} files; it is not read.")
         size = item.lfs.size if item.lfs else item.size
         if not isinstance(item.path, str) or not isinstance(size, int) or size < 0:
             raise RunError(f"Cannot read {repo}: the Hub lists a file without a name or a size.")
@@ -223,7 +237,8 @@ def remember(remote: Remote) -> None:
 
 
 def _download(remote: Remote, path: str, force: bool) -> Path:
-    with speaking(f"pull {path} from {remote.where}", remote.repo):
+    doing = f"pull {path} from {remote.where}"
+    with making_sense(doing), speaking(doing, remote.repo):
         try:
             found = api().hf_hub_download(
                 remote.repo.id, path, revision=remote.revision, force_download=force

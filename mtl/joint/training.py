@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.backbone import build_head, load_head, save_head
+from mtl.backbone.bounded import bounded
 from mtl.backbone.injection import freeze
 from mtl.engine import Attachment
 from mtl.engine.device import seed_everything
@@ -229,8 +230,9 @@ def load_joint(entry: Entry, zoo: Zoo, backbone: Backbone) -> Attachment:
     settings = make_settings(manifest.method, method.settings, dict(manifest.method_settings))
     encoder = backbone.encoder()
     tasks = joint_tasks(entry)
-    shared = method.load(encoder, tasks, settings, ADAPTER, entry.folder)
-    heads = load_heads(entry.folder, tasks, encoder.config, backbone)
+    with bounded(entry.ref):
+        shared = method.load(encoder, tasks, settings, ADAPTER, entry.folder)
+        heads = load_heads(entry.folder, tasks, encoder.config, backbone)
     network = JointNetwork(encoder, heads, shared.use)
     return Attachment(network.eval(), {}, [], caches=shared.tuned.caches)
 

@@ -162,7 +162,7 @@ def make_settings(owner: str, settings: type, values: Mapping[str, Any]) -> Any:
     """
     try:
         return settings(**values)
-    except TypeError as error:
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise RequestError(f"Settings of {owner}: {error}.") from error
 
 

@@ -132,18 +132,39 @@ def _gate(alpha: Tensor, training: bool) -> Tensor:
 def _install(encoder: Any, difference: Difference) -> list[bool]:
     """Let the encoder compute with theta while the returned switch is on."""
     plain, on, inside = encoder.forward, [True], [False]
+    places = _places(encoder, difference.names)
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         if inside[0] or not on[0]:
             return plain(*args, **kwargs)
         inside[0] = True
         try:
-            return functional_call(encoder, difference.tensors(), args, kwargs)
+            theta = difference.tensors()
+            whole = {place: theta[name] for name, held in places.items() for place in held}
+            return functional_call(encoder, whole, args, kwargs, tie_weights=False)
         finally:
             inside[0] = False
 
     encoder.forward = forward
     return on
+
+
+def _places(encoder: Any, names: Sequence[str]) -> dict[str, list[str]]:
+    """Parameter → the names of all places that hold it, a module that has two names counted once.
+
+    ``functional_call`` ties by name: it would swap a module with two names twice (the embedding,
+    which ``adapters`` also lists under its prompt tuning), and put back the wrong tensor.
+    """
+    first = {id(encoder.get_parameter(name)): name for name in names}
+    found: dict[str, list[str]] = {name: [] for name in names}
+    seen: set[tuple[int, str]] = set()
+    for where, module in encoder.named_modules(remove_duplicate=False):
+        for key, value in module._parameters.items():
+            if value is None or id(value) not in first or (id(module), key) in seen:
+                continue
+            seen.add((id(module), key))
+            found[first[id(value)]].append(f"{where}.{key}" if where else key)
+    return found
 
 
 def attach(encoder: Any, settings: DiffPruningSettings, name: str, request: Request) -> Tuned:

@@ -54,7 +54,10 @@ def bottleneck_size(reduction_factor: float, bottleneck: int, hidden_size: int) 
     Raises:
         RequestError: the factor leaves no bottleneck unit.
     """
-    size = bottleneck or int(hidden_size // reduction_factor)
+    size = bottleneck or hidden_size // reduction_factor
+    if not size < float("inf"):
+        raise RequestError(f"reduction_factor={reduction_factor} is too small to divide by.")
+    size = int(size)
     if size < 1:
         raise RequestError(
             f"reduction_factor={reduction_factor} leaves no bottleneck at hidden size "

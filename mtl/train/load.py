@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mtl.backbone import Network, load_head
+from mtl.backbone.bounded import bounded
 from mtl.backbone.injection import freeze
 from mtl.engine import Attachment, RunSettings
 from mtl.errors import RequestError
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from mtl.tasks import TaskData
     from mtl.train.workspace import Workspace
     from mtl.zoo import Entry, Zoo
+
+
+MAX_BATCH = 4096
+"""A stranger's entry does not make a pass of more examples than this."""
 
 
 def check_base(entry: Entry, base: Base) -> None:
@@ -52,6 +57,17 @@ def stored_settings(entry: Entry) -> RunSettings:
         raise RequestError(f"{entry.ref}: its run settings cannot be used: {error}.") from error
 
 
+def answer_batch_size(entry: Entry) -> int:
+    """Examples per forward pass with which an entry's answers were made.
+
+    Entries of before it was recorded, and numbers that make no sense, give the default.
+    """
+    told = entry.manifest.training.get("eval_batch_size")
+    if isinstance(told, int) and not isinstance(told, bool) and 1 <= told <= MAX_BATCH:
+        return told
+    return RunSettings().eval_batch_size
+
+
 def data_of_entry(entry: Entry, workspace: Workspace) -> TaskData:
     """The data an entry was trained and tested on, read again.
 
@@ -84,12 +100,13 @@ def load_adapter_entry(encoder: Any, entry: Entry, zoo: Zoo, name: str) -> None:
     manifest = entry.manifest
     method = find_method(manifest.method)
     settings = make_settings(manifest.method, method.settings, dict(manifest.method_settings))
-    if method.load_source is not None:
-        method.load_source(encoder, settings, name, entry.folder)
-        return
-    load(encoder, method, settings, name, entry.folder)
-    if method.as_source is not None:
-        method.as_source(encoder, settings, name)
+    with bounded(entry.ref):
+        if method.load_source is not None:
+            method.load_source(encoder, settings, name, entry.folder)
+            return
+        load(encoder, method, settings, name, entry.folder)
+        if method.as_source is not None:
+            method.as_source(encoder, settings, name)
 
 
 def load_network(entry: Entry, zoo: Zoo, backbone: Backbone) -> Attachment:
@@ -109,7 +126,8 @@ def load_network(entry: Entry, zoo: Zoo, backbone: Backbone) -> Attachment:
     method = find_method(manifest.method)
     settings = make_settings(manifest.method, method.settings, dict(manifest.method_settings))
     encoder = backbone.encoder()
-    tuned = load(encoder, method, settings, "loaded", entry.folder, active=True)
-    head = load_head(entry.folder, encoder.config, pooler=backbone.pooler)
+    with bounded(entry.ref):
+        tuned = load(encoder, method, settings, "loaded", entry.folder, active=True)
+        head = load_head(entry.folder, encoder.config, pooler=backbone.pooler)
     freeze(head)
     return Attachment(Network(encoder, head).eval(), {}, [], caches=tuned.caches)

@@ -21,6 +21,7 @@ from mtl.engine.progress import quiet
 from mtl.errors import MtlError, RunError
 from mtl.tasks import encode
 from mtl.train.store import store_run
+from mtl.zoo.names import printable_lines
 
 if TYPE_CHECKING:
     from mtl.train.plan import Built, Plan
@@ -157,7 +158,7 @@ def execute_all(
             report = execute(plan, workspace)
         except RunError as error:
             report = Report(plan, "failed", None, error)
-            print(f"error: {error}", file=sys.stderr)
+            print(printable_lines(f"error: {error}"), file=sys.stderr)
         if not quiet() and len(plans) > 1 and sys.stderr.isatty():
             print(f"[{number}/{len(plans)}] {plan.label}: {report.status}", file=sys.stderr)
         reports.append(report)

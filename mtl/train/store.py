@@ -1,4 +1,7 @@
-"""Store a trained run: write the entry, load it back from disk, repeat the test, record that."""
+"""Store a trained run: write the entry, load it back from disk, repeat the test, record that.
+
+Predictions and test metrics of the entry are those of the reloaded model.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 PACKAGES = ("mtl", "torch", "adapters", "transformers", "datasets", "tokenizers", "numpy")
 TOLERANCE = 1e-3
 """Largest logit difference between the trained and the reloaded model; on a CPU it is 0."""
+
+
 BF16_SHARE = 2.0**-5
 """The same in bf16, as a share of the largest logit: eight roundings (2⁻⁸) in one direction."""
 
@@ -67,43 +71,58 @@ def store_run(
     ref = plan.ref(zoo)
     with zoo.stage(ref) as folder:
         built.save(folder)
-        tests = {task: found["test"] for task, found in evaluations.items()}
+        again = plan.build(plan, folder)
+        again.network.to(device.torch_device)
+        repeated = repeat(plan, again, sets, device)
+        tests = {task: found["test"] for task, found in repeated.items()}
+        trained = {task: found["test"] for task, found in evaluations.items()}
+        data = {task: splits["test"] for task, splits in sets.items()}
+        verified = compare(plan, trained, tests, data, device, (built, again))
+        # An entry says what it answers itself: the model in training may sum in another order.
+        whole = {task: {**found, **repeated[task]} for task, found in evaluations.items()}
         for task, test in tests.items():
             file = plan.predictions_file(task)
             write_predictions(folder, file, test.row, test.label, test.prediction, test.scores)
-        data = {task: splits["test"] for task, splits in sets.items()}
-        verified = verify(plan, folder, data, tests, device, built)
-        manifest = make_manifest(plan, workspace, device, outcome, evaluations, verified)
+        manifest = make_manifest(plan, workspace, device, outcome, whole, verified)
         return zoo.commit(folder, ref, manifest)
 
 
-def verify(
+def repeat(
+    plan: Plan, again: Built, sets: Mapping[str, Mapping[str, EvalSet]], device: Device
+) -> dict[str, dict[str, Evaluation]]:
+    """What the reloaded model answers on all test splits of ``sets``."""
+    device = device.alone()  # only the first process stores; the others do not come here
+    return {
+        task: {
+            split: evaluate(again.attached, data, device, plan.settings.eval_batch_size)
+            for split, data in splits.items()
+            if split.startswith("test")
+        }
+        for task, splits in sets.items()
+    }
+
+
+def compare(
     plan: Plan,
-    folder: Path,
-    data: Mapping[str, EvalSet],
     trained: Mapping[str, Evaluation],
+    repeated: Mapping[str, Evaluation],
+    data: Mapping[str, EvalSet],
     device: Device,
-    built: Built,
+    models: tuple[Built, Built],
 ) -> dict[str, Any]:
-    """Load the entry in ``folder`` into a fresh encoder, repeat the test splits, and compare.
+    """The ``verified`` record of a new entry.
 
     Where bf16 roundings alone could be what differs, both models are compared in fp32, too, where
     they must agree as closely as fp32 runs do.
 
     Args:
-        data, trained: task → its test split, and what the trained model answered there.
-        built: the trained model.
+        trained, repeated: task → what the trained model, and the reloaded one, answered on test.
+        data: task → its test split.
+        models: the trained and the reloaded model.
 
     Raises:
-        RunError: predictions or logits differ.
+        RunError: logits differ.
     """
-    again = plan.build(plan, folder)
-    again.network.to(device.torch_device)
-    device = device.alone()  # only the first process stores; the others do not come here
-    repeated = {
-        task: evaluate(again.attached, item, device, plan.settings.eval_batch_size)
-        for task, item in data.items()
-    }
     n = sum(len(found.prediction) for found in trained.values())
     equal = 0.0
     largest = 0.0
@@ -112,11 +131,9 @@ def verify(
         same = float(np.mean(repeated[task].prediction == found.prediction))
         good = difference <= tolerance_of(device.precision, found.logits)
         if good and difference > TOLERANCE:
-            exact = replace(device, precision="fp32")
-            size = plan.settings.eval_batch_size
-            pair = [evaluate(m.attached, data[task], exact, size).logits for m in (built, again)]
-            difference32 = float(np.max(np.abs(pair[0] - pair[1])))
-            good = difference32 <= TOLERANCE
+            exact, size = replace(device.alone(), precision="fp32"), plan.settings.eval_batch_size
+            pair = [evaluate(model.attached, data[task], exact, size).logits for model in models]
+            good = float(np.max(np.abs(pair[0] - pair[1]))) <= TOLERANCE
         if not good:
             raise RunError(
                 f"{plan.label}: the stored entry does not answer as the trained model did: largest "
@@ -176,6 +193,8 @@ def make_manifest(
             "precision": described["precision"],
             "threads": described["threads"],
             "processes": described["processes"],
+            # no part of what was trained, but the last digits of the answers depend on it
+            "eval_batch_size": plan.settings.eval_batch_size,
         },
         versions=versions(),
         parents=[dict(parent) for parent in plan.parents],

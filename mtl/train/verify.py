@@ -17,7 +17,7 @@ import numpy as np
 from mtl.engine import EvalSet, evaluate, open_device
 from mtl.errors import RequestError, RunError
 from mtl.tasks import encode, load_task, score
-from mtl.train.load import check_base, stored_settings
+from mtl.train.load import answer_batch_size, check_base, stored_settings
 from mtl.train.store import tolerance_of
 from mtl.train.workspace import load_task_data
 from mtl.zoo import read_predictions
@@ -123,8 +123,8 @@ def verify_entry(
         parts: the tasks that the entry answers; None for its one.
         overall: metrics over all parts, of each split that every part has.
         tolerance: largest difference of a score, None for that of the entry's precision; on the
-            machine that trained the entry mostly 0, of low-rank sources and adapters 1e-7 (factors
-            are folded when they are loaded), in bf16 roundings.
+            machine that trained the entry, with as many threads, it is 0 (entries of before
+            `training.eval_batch_size`: about 1e-7, in bf16 roundings).
         record: write the ``verified`` record of the entry if everything agrees.
 
     Raises:
@@ -203,8 +203,7 @@ def _evaluate(
     split: str,
 ) -> Evaluation:
     tokens = encode(data, split, backbone.tokenizer, cache=workspace.cache)
-    size = stored_settings(entry).eval_batch_size
-    return evaluate(model, EvalSet(data.spec, tokens), device, size)
+    return evaluate(model, EvalSet(data.spec, tokens), device, answer_batch_size(entry))
 
 
 def _verify_part(

@@ -198,17 +198,18 @@ def _distance(
     group: str, names: list[str], a: Mapping[str, NDArray[Any]], b: Mapping[str, NDArray[Any]]
 ) -> Distance:
     count, gap, dot, squares, largest = 0, 0.0, 0.0, [0.0, 0.0], 0.0
-    for name in names:
-        x, y = a[name].ravel().astype(np.float64), b[name].ravel().astype(np.float64)
-        count += x.size
-        gap += float(((x - y) ** 2).sum())
-        dot += float(x @ y)
-        squares = [squares[0] + float(x @ x), squares[1] + float(y @ y)]
-        largest = max(largest, float(np.abs(x - y).max(initial=0.0)))
+    with np.errstate(over="ignore", invalid="ignore"):  # told as infinite, or not a number
+        for name in names:
+            x, y = a[name].ravel().astype(np.float64), b[name].ravel().astype(np.float64)
+            count += x.size
+            gap += float(((x - y) ** 2).sum())
+            dot += float(x @ y)
+            squares = [squares[0] + float(x @ x), squares[1] + float(y @ y)]
+            largest = max(largest, float(np.abs(x - y).max(initial=0.0)))
     lengths = [math.sqrt(value) for value in squares]
     mean, product = sum(lengths) / 2, lengths[0] * lengths[1]
     relative = math.sqrt(gap) / mean if mean else 0.0
-    cosine = max(-1.0, min(1.0, dot / product)) if product else None
+    cosine = max(-1.0, min(1.0, dot / product)) if product and math.isfinite(product) else None
     return Distance(group, count, relative, cosine, largest)
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mtl.zoo.fit_joint import task_of
 from mtl.zoo.manifest import Manifest
 from mtl.zoo.problem import Problem
 from mtl.zoo.schema import show
@@ -26,6 +27,7 @@ WEIGHTS = (
 LAYER = re.compile(r"(?:^|\.)(?:layers?|h|block)\.([0-9]+)\.")
 _OMEGA = re.compile(r"omega\.[A-Za-z0-9_.]+")
 _OWN = re.compile(r"mtl_[a-z0-9_]{1,60}")
+ONE_SCORE_PER_OUTPUT = {"classification", "multilabel", "regression"}
 STOCK = {"lora", "prefix_tuning", "prompt_tuning", "reft", "union"}
 """Architectures that ``adapters`` knows, beside None, its bottleneck. Ours begin with ``mtl_``."""
 
@@ -100,7 +102,7 @@ def tensor_problems(
     """Problems of one safetensors file of an entry against its manifest and head config."""
     base = name.rpartition("/")[2]
     if is_predictions(name):
-        yield from _predictions(name, shapes)
+        yield from _predictions(name, shapes, task_of(name, manifest))
         return
     for tensor, (dtype, shape) in shapes.items():
         index = tensor.endswith("#index")
@@ -133,18 +135,23 @@ def _head(name: str, shapes: Shapes, manifest: Manifest, config: Any) -> Iterato
         if shape[1] != hidden:
             message = f"{show(key)} has the shape {shape}; its input is {hidden} wide."
             yield Problem("fit", name, message, "")
-    outputs = manifest.task["num_outputs"]
+    outputs = task_of(name, manifest).get("num_outputs")
     widths = {shape[0] for shape in matrices.values()}
     if outputs is not None and matrices and outputs not in widths:
         message = f"no layer gives the {show(outputs)} outputs that the manifest's task has."
         yield Problem("fit", name, message, "")
-    declared = config.get("config", {}).get("num_labels") if isinstance(config, dict) else None
+    settings = config.get("config") if isinstance(config, dict) else None
+    settings = settings if isinstance(settings, dict) else {}
+    declared, layers = settings.get("num_labels"), settings.get("layers")
     if declared is not None and matrices and (type(declared) is not int or declared not in widths):
         message = f"{HEAD} declares {show(declared)} outputs, no layer of the head has them."
         yield Problem("fit", name, message, "")
+    if layers is not None and (type(layers) is not int or not 0 < layers <= len(matrices)):
+        message = f"{HEAD} declares {show(layers)} layers, the head has {len(matrices)}."
+        yield Problem("fit", name, message, "")
 
 
-def _predictions(name: str, shapes: Shapes) -> Iterator[Problem]:
+def _predictions(name: str, shapes: Shapes, task: Mapping[str, Any]) -> Iterator[Problem]:
     wanted = {"row", "label", "prediction", "scores"}
     if set(shapes) != wanted:
         message = f"holds {show(sorted(shapes))}; predictions have {sorted(wanted)}."
@@ -156,3 +163,12 @@ def _predictions(name: str, shapes: Shapes) -> Iterator[Problem]:
         if dtype not in allowed or shape[:1] != rows or len(shape) > 2:
             message = f"{key} is {dtype} of shape {shape}; the rows are {rows}."
             yield Problem("fit", name, message, "")
+    outputs, scores = task.get("num_outputs"), shapes["scores"][1]
+    # of the other kinds the width of a row depends on the data: choices, tokens
+    if (
+        outputs is not None
+        and task.get("kind") in ONE_SCORE_PER_OUTPUT
+        and scores[1:] != (outputs,)
+    ):
+        message = f"its scores have the shape {scores}; the task has {show(outputs)} outputs."
+        yield Problem("fit", name, message, "")

@@ -21,6 +21,7 @@ from mtl.errors import MtlError, ZooError
 from mtl.limits import Limits, current
 from mtl.untrusted import load_json, pieces, read_header
 from mtl.zoo import check, fit
+from mtl.zoo.fit_joint import joint_problems
 from mtl.zoo.manifest import Recorded, read_manifest
 from mtl.zoo.names import CARD, MANIFEST, TENSOR_SUFFIX, clash, is_pickle, printable, safe_path
 from mtl.zoo.problem import Problem
@@ -192,6 +193,8 @@ def _contents(
 ) -> Iterator[Problem]:
     manifest = recorded.manifest if recorded else None
     configs: dict[str, Any] = {}
+    if manifest is not None and manifest.kind == "joint":
+        yield from joint_problems(names, manifest)
     for name in names:
         if name.endswith(".json") and name != MANIFEST:
             try:
@@ -239,7 +242,9 @@ def _finite(data: bytes, dtype: str) -> bool:
     kind: Any
     if dtype in {"F16", "F32", "F64"}:
         kind = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}[dtype]
-        return bool(np.isfinite(np.frombuffer(data, kind)).all())
+        values = np.frombuffer(data, kind)
+        # Models compute in fp32: what is beyond it becomes infinite when it is loaded.
+        return bool((np.abs(values) <= np.finfo(np.float32).max).all())
     if dtype == "BF16":  # numpy has none; all bits of the exponent set means NaN or infinity
         bits = np.frombuffer(data, "<u2") & 0x7F80
         return not bool((bits == 0x7F80).any())

@@ -104,6 +104,11 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
 
 
+def printable_lines(text: object) -> str:
+    """``text`` without control characters but its line breaks: a table with a stranger's words."""
+    return "\n".join(map(printable, str(text).expandtabs().split("\n")))
+
+
 def shown_command(command: str) -> str | None:
     """``command`` if a message may offer it for typing: one of ours, and nothing for a shell in it.
 

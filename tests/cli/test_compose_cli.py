@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -65,7 +66,7 @@ def test_dry_run_writes_nothing(stocked: Path) -> None:
     assert said.json["runs"][0]["state"] == "missing"
     assert said.json["runs"][0]["method"] == "scalearn"
     table = mtl("compose", "--target", TARGET, "--dry-run")
-    assert "1 runs: 0 done" in table.out
+    assert "1 run: 0 done" in table.out
     assert digests(stocked) == before
 
 
@@ -137,9 +138,47 @@ def test_ambiguous_sources(stocked: Path) -> None:
     again = ["--suite", "mini", "--task", "mood", "--epochs", "1"]
     assert mtl("train", *again).code == 0
     said = mtl("compose", "--target", TARGET)
-    refused(said, "Source 'mini/mood' is ambiguous: 2 entries", "mtl.zoo rm", "--zoo")
+    refused(said, "Source 'mini/mood' is ambiguous: 2 entries", "mtl.zoo rm", "epochs=1")
     refs = [ref for ref in digests(stocked) if "/mood/" in ref]
-    assert all(ref in said.err for ref in refs)
+    # What the error offers is what --sources takes, alone or beside 'all'.
+    names = re.findall(r"^  (mini/mood:pfeiffer/seed0-[0-9a-f]{8})\b", said.err, re.M)
+    assert sorted(name.rpartition("/")[2] for name in names) == sorted(
+        ref.rpartition("/")[2] for ref in refs
+    )
+    line = ["--target", TARGET, "--max-steps", "1", "--json"]
+    for name in names:
+        run = name.rpartition("/")[2]
+        for short in (name, name[:-3], f"mood:pfeiffer/{run}"):
+            found = mtl("compose", *line, "--sources", short, "same").json["sources"]
+            assert [ref.rpartition("/")[2] == run for ref in found] == [True, False]
+    whole = mtl("compose", *line, "--sources", "all", names[0])
+    assert [ref.split("/")[2] for ref in whole.json["sources"]] == ["mood", "shared", "same"]
+    assert whole.json["sources"][0].endswith(names[0].rpartition("/")[2])
+    for wrong in ("mood:pfeiffer/seed0", "mood"):
+        refused(mtl("compose", *line, "--sources", wrong), "ambiguous", names[0], names[1])
+    said = mtl("compose", *line, "--sources", "mood:pfeiffer/seed0-ffff0000")
+    refused(said, "no source mini/mood:pfeiffer/seed0-ffff0000", names[0], names[1])
+    said = mtl("compose", *line, "--sources", refs[0])
+    refused(said, "looks like a reference", f"here mini/mood:pfeiffer/{refs[0].split('/')[-1]}")
+
+
+def test_a_named_source_must_fit(stocked: Path, tiny: Callable[[str], str]) -> None:
+    name = "{}:pfeiffer/{}".format("mood", source(stocked, "mood").name)
+    line = ["--target", TARGET, "--sources", name, "--max-steps", "1"]
+    refused(mtl("compose", *line, "--model", tiny("bert")), "trained on 'tiny-roberta'")
+    # the seed in the name goes before --source-seed, and a name is never trained for
+    assert mtl("compose", *line, "--source-seed", "3", "--train-missing").code == 0
+    gone = name[:-8] + "ffffffff"
+    line = ["--target", TARGET, "--sources", gone, "--max-steps", "1"]
+    refused(mtl("compose", *line, "--allow-missing"), "There is no source", name)
+    refused(mtl("compose", *line, "--train-missing"), "There is no source", name)
+    own = "same:pfeiffer/" + source(stocked, "same").name
+    line = ["--target", TARGET, "--sources", own, "--max-train-samples", "9"]
+    refused(mtl("compose", *line), "Cannot use the source mini/same:pfeiffer/seed0", "leak")
+    for wrong in ("mood:", "mood:pfeiffer/", "mood:pfeiffer/3", "mood:pfeiffer/seed0-xyz", ":lora"):
+        refused(mtl("compose", "--target", TARGET, "--sources", wrong), "--sources")
+    said = mtl("compose", "--target", TARGET, "--sources", "all", "all")
+    refused(said, "--sources names all twice")
 
 
 def test_a_limit_that_cuts_nothing_makes_no_source_ambiguous(stocked: Path) -> None:

@@ -25,6 +25,8 @@ SETTINGS: dict[str, list[str]] = {
 AGAIN = """
 import json, sys
 import numpy as np
+import torch
+torch.set_num_threads(1)  # as many as trained: sums keep their order
 from mtl.backbone import load_backbone
 from mtl.engine import EvalSet, evaluate, open_device
 from mtl.tasks import encode, load_data, load_task
@@ -65,6 +67,8 @@ def test_trains_is_stored_and_loads_in_a_new_process(
             continue
         ref = said.json["runs"][0]["ref"]
         manifest = json.loads((mini / ref / "manifest.json").read_text())
+        if manifest["verified"]["max_logit_difference"] > 1e-6:  # trained and loaded: order of sums
+            wrong[method] = manifest["verified"]
         events = (tmp_path / "runs" / manifest["runhash"] / "events.jsonl").read_text()
         losses = [json.loads(text)["train_loss"] for text in events.splitlines()]
         if not min(losses[1:]) < losses[0]:  # pruning lifts it again
@@ -80,7 +84,7 @@ def test_trains_is_stored_and_loads_in_a_new_process(
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert sorted(found) == sorted(METHODS.names())
-    assert {method: value for method, value in found.items() if value > 1e-5} == {}
+    assert {method: value for method, value in found.items() if value > 0} == {}
     assert not leftovers(mini)
     assert open_zoo(mini).fsck() == []
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,15 +153,34 @@ class Trap:
         return Path.touch, (Path("trapped"),)
 
 
+def squeezed() -> bytes:
+    """A file of tensors whose archive is compressed: a kilobyte that unpacks to megabytes."""
+    plain, small = io.BytesIO(), io.BytesIO()
+    torch.save({"w": torch.zeros(1 << 22)}, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(small, "w") as target:
+        for item in source.infolist():
+            target.writestr(item.filename, source.read(item), zipfile.ZIP_DEFLATED)
+    return small.getvalue()
+
+
+def repeated() -> bytes:
+    """One number seen as a billion."""
+    stream = io.BytesIO()
+    torch.save({"w": torch.zeros(1).expand(1 << 30)}, stream)
+    return stream.getvalue()
+
+
 @pytest.mark.parametrize(
     "content",
     [
+        squeezed(),
+        repeated(),
         pickle.dumps(Trap()),
         b"",
         b"PK\x03\x04 broken",
         pickle.dumps({"a": 1}),
     ],
-    ids=["code", "empty", "broken", "numbers"],
+    ids=["squeezed", "repeated", "code", "empty", "broken", "numbers"],
 )
 def test_bin_files_that_are_no_tensors(
     content: bytes,

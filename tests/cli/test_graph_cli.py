@@ -436,7 +436,7 @@ def test_the_plan_of_what_is_missing_is_shown_first(
     said = mtl("compose", *line)
     assert said.code == 1, said
     plan, _, rest = said.err.partition("then scalearn on mini/same.")
-    assert "1 runs of stage one in this order" in plan
+    assert "1 run of stage one in this order" in plan
     assert "mini/mood" in plan
     assert "missing" in plan
     assert rest.strip() == "error: mini/mood pfeiffer seed 0 began"

@@ -157,7 +157,7 @@ def test_check_good_tasks(mini: Path) -> None:
 def test_check_our_own_suite_and_everything(mini: Path) -> None:
     said = mtl("tasks", "check", "demo/entail")
     assert said.code == 0
-    assert "1 tasks checked, nothing wrong." in said.out
+    assert "1 task checked, nothing wrong." in said.out
     strict = mtl("tasks", "check", "demo/entail", "--strict")
     assert (strict.code == 1) == ("worth a look" in strict.out)
     everything = mtl("tasks", "check", "--all", "--json").json
@@ -198,7 +198,7 @@ def test_check_finds(case: str, tmp_path: Path) -> None:
     said = mtl("tasks", "check", path)
     assert said.code == 1
     assert said.err == ""
-    assert "1 tasks checked, 1 wrong." in said.out
+    assert "1 task checked, 1 wrong." in said.out
     for part in parts:
         assert part in said.out
     answer = mtl("tasks", "check", path, "--json")

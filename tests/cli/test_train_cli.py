@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_bench import ROOT, TASKS, Said, digests, entries, leftovers, mtl, process, refused
@@ -234,3 +235,25 @@ def test_python_m_in_a_process_of_its_own(mini: Path) -> None:
 def test_debug_shows_the_traceback(mini: Path) -> None:
     with pytest.raises(RequestError, match="minni"):
         mtl("train", "--suite", "minni", "--debug")
+
+
+def test_a_dry_run_tokenises_nothing_and_writes_nothing(
+    mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads the data, whose fingerprint names the run, and the base; nothing more."""
+    from transformers import PreTrainedTokenizerBase
+
+    def refuse(*args: Any, **options: Any) -> Any:
+        raise AssertionError("a dry run tokenised something")
+
+    monkeypatch.setattr(PreTrainedTokenizerBase, "__call__", refuse)
+    monkeypatch.setattr("mtl.train.run.encode", refuse)
+    before = set(tmp_path.rglob("*"))
+    for command, line in {
+        "train": ["--suite", "mini", "--seeds", "0", "1"],
+        "joint": ["--suite", "mini", "--method", "adapter-m"],
+    }.items():
+        said = mtl(command, *line, "--dry-run", "--json")
+        assert said.code == 0, said
+        assert {row["state"] for row in said.json["runs"]} == {"missing"}
+    assert set(tmp_path.rglob("*")) == before

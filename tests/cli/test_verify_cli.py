@@ -43,7 +43,26 @@ def test_adapters_and_compositions_are_what_they_say(stocked: Path) -> None:
     assert all("created" in entry.manifest.verified for entry in after)
     assert open_zoo(stocked).fsck() == []
     said = mtl("zoo", "verify", refs[0])
-    assert "1 of 1 entries are what they say" in said.out
+    assert "The entry is what it says." in said.out
+
+
+def test_the_passes_are_those_of_then(mini: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last digits depend on how many examples, how much padded, share a pass."""
+    import mtl.train.verify as verify
+
+    line = ["--suite", "mini", "--task", "mood", "--max-steps", "4"]
+    assert mtl("train", *line, "--set", "eval_batch_size=3").code == 0
+    sizes = []
+    real = verify.evaluate
+
+    def spy(model: Any, data: Any, device: Any, size: int) -> Any:
+        sizes.append(size)
+        return real(model, data, device, size)
+
+    monkeypatch.setattr(verify, "evaluate", spy)
+    said = mtl("zoo", "verify", "mood/pfeiffer/seed0", "--tolerance", "0")
+    assert said.code == 0, said
+    assert set(sizes) == {3}
 
 
 def test_better_metrics_than_the_predictions_give(stocked: Path) -> None:
@@ -54,7 +73,7 @@ def test_better_metrics_than_the_predictions_give(stocked: Path) -> None:
     said = mtl("zoo", "verify", "mood/pfeiffer/seed0")
     assert said.code == 1
     assert "its manifest says 0.123000" in said.out
-    assert "0 of 1 entries" in said.out
+    assert "The entry is not what it says." in said.out
 
 
 def test_other_weights_under_the_same_predictions(stocked: Path) -> None:

@@ -14,23 +14,20 @@ import os
 import pickle
 import shutil
 import socket
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from attack_bench import raw_safetensors, read, reseal, tampered, write
 from safetensors.numpy import save_file
 from zoo_bench import composition, manifest, store, task
 
 from mtl.errors import MtlError, ZooError
-from mtl.files import sha256_file
 from mtl.limits import Limits
 from mtl.zoo import check_foreign, check_listing, open_zoo
-from mtl.zoo.check import file_table
 from mtl.zoo.intake import admit
-from mtl.zoo.manifest import Manifest, record
 
 Attack = Callable[[Path], None]
 ATTACKS: dict[str, tuple[str, Attack]] = {}
@@ -44,37 +41,6 @@ def attack(kind: str) -> Callable[[Attack], Attack]:
         return function
 
     return register
-
-
-def read(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "manifest.json").read_text())
-
-
-def write(folder: Path, value: dict[str, Any]) -> None:
-    (folder / "manifest.json").write_text(json.dumps(value))
-
-
-def reseal(folder: Path, **changes: Any) -> None:
-    """Hashes, sizes, headers and digest of the files as they now are, under a changed manifest."""
-    value = {**read(folder), **changes}
-    described = Manifest.from_dict({k: v for k, v in value.items() if k not in {"digest", "files"}})
-    write(folder, record(described, file_table(folder, "attack")))
-
-
-def raw_safetensors(path: Path, header: Any, data: bytes = b"", length: int | None = None) -> None:
-    """A safetensors file with any header, whatever a library would refuse to write."""
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    size = len(text) if length is None else length
-    path.write_bytes(struct.pack("<Q", size) + text + data)
-
-
-def tampered(folder: Path, name: str = "adapter.safetensors") -> None:
-    """Let the file table agree with a file whose header no tool of ours would take."""
-    value = read(folder)
-    path = folder / name
-    value["files"][name] |= {"sha256": sha256_file(path), "bytes": path.stat().st_size}
-    described = Manifest.from_dict({k: v for k, v in value.items() if k not in {"digest", "files"}})
-    write(folder, record(described, value["files"]))
 
 
 # ------------------------------------------------------------------ names and kinds of files

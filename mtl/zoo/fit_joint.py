@@ -1,0 +1,80 @@
+"""Whether a joint entry's heads and predictions are those of the tasks that its manifest names.
+
+A joint entry holds, per task, ``heads/<task id>/`` (a head as an entry of one task has it) and
+``predictions/<task id>.safetensors``; ``task.tasks`` of its manifest lists the tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from mtl.errors import MtlError
+from mtl.zoo.manifest import Manifest
+from mtl.zoo.names import MANIFEST, safe_path
+from mtl.zoo.problem import Problem
+from mtl.zoo.schema import show
+
+HEADS, PREDICTIONS, SUFFIX = "heads/", "predictions/", ".safetensors"
+
+
+def joint_tasks(manifest: Manifest) -> dict[str, Mapping[str, Any]]:
+    """Task id → its section, of what a manifest lists; what cannot be a task is left out."""
+    listed = manifest.task.get("tasks")
+    found: dict[str, Mapping[str, Any]] = {}
+    for section in listed if isinstance(listed, list) else ():
+        task = section.get("id") if isinstance(section, dict) else None
+        if isinstance(task, str) and _is_path(task):
+            found[task] = section
+    return found
+
+
+def task_of(name: str, manifest: Manifest) -> Mapping[str, Any]:
+    """The section of the task that a head or a predictions file belongs to; empty for none."""
+    if manifest.kind != "joint":
+        return manifest.task
+    return joint_tasks(manifest).get(_owner(name), {})
+
+
+def joint_problems(files: Collection[str], manifest: Manifest) -> Iterator[Problem]:
+    """Problems of the files of a joint entry by their names: tasks without head, and the reverse.
+
+    Args:
+        files: names of all files of the entry.
+    """
+    listed = manifest.task.get("tasks")
+    tasks = joint_tasks(manifest)
+    if not tasks or len(tasks) != len(listed or ()):
+        message = "does not name every task of the joint entry once (task.tasks)."
+        yield Problem("fit", MANIFEST, message, "")
+        return
+    for task, section in tasks.items():
+        outputs = section.get("num_outputs")
+        if outputs is not None and (type(outputs) is not int or outputs < 1):
+            message = f"gives {show(task)} {show(outputs)} outputs."
+            yield Problem("fit", MANIFEST, message, "")
+        for name in (
+            f"{HEADS}{task}/model_head{SUFFIX}",
+            f"{HEADS}{task}/head_config.json",
+            f"{PREDICTIONS}{task}{SUFFIX}",
+        ):
+            if name not in files:
+                message = f"is not in the file table; the manifest names the task {show(task)}."
+                yield Problem("fit", name, message, "")
+    for name in files:
+        if name.startswith((HEADS, PREDICTIONS)) and _owner(name) not in tasks:
+            yield Problem("fit", name, "is of no task that the manifest names.", "")
+
+
+def _owner(name: str) -> str:
+    if name.startswith(HEADS):
+        return name.removeprefix(HEADS).rpartition("/")[0]
+    return name.removeprefix(PREDICTIONS).removesuffix(SUFFIX)
+
+
+def _is_path(task: str) -> bool:
+    try:
+        safe_path(task, "task")
+    except MtlError:
+        return False
+    return True
