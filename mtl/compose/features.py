@@ -9,7 +9,7 @@ name is a hash of everything that decides its content: weights, tokenizer, rows,
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,6 +99,7 @@ class Extractor:
         few = subset(data, self.limit)
         split = few.splits["train"]
         values: dict[str, Any] = {}
+        kind, labels = judged(few)
         if needs & {"first", "mean"}:
             values |= self.base_vectors(few)
         if "fisher" in needs:
@@ -107,9 +108,9 @@ class Extractor:
             }
         return TaskView(
             task=data.spec.id,
-            kind=data.spec.kind,
-            texts=[" ".join(parts) for parts in zip(*split.texts, strict=True)],
-            labels=split.labels,
+            kind=kind,
+            texts=_texts(split.texts, data.spec.choices),
+            labels=labels,
             **{name: value for name, value in values.items() if name in needs},
         )
 
@@ -164,19 +165,14 @@ class Extractor:
     def base_vectors(self, few: TaskData) -> Arrays:
         """``first`` and ``mean``, (n,D) each, in the plain base."""
         return self._cached(
-            {"what": "base", "rows": few.fingerprints["train"], "length": few.spec.max_length},
+            {"what": "base", **_rows_of(few)},
             lambda: self._vectors(self.backbone.encoder(), few),
         )
 
     def source_vectors(self, entry: Entry, few: TaskData) -> Arrays:
         """``first`` and ``mean``, (n,D) each, with the adapter of ``entry`` active."""
         return self._cached(
-            {
-                "what": "source",
-                "entry": entry.digest,
-                "rows": few.fingerprints["train"],
-                "length": few.spec.max_length,
-            },
+            {"what": "source", "entry": entry.digest, **_rows_of(few)},
             lambda: self._with_adapter(entry, few),
         )
 
@@ -195,12 +191,15 @@ class Extractor:
                 )
             }
 
-        return np.asarray(self._cached({"what": "esm", "entry": entry.digest}, make)["esm"])
+        key = {"what": "esm", "entry": entry.digest}
+        if entry.manifest.task["kind"] == "multiple_choice":
+            key["each"] = "choice"
+        return np.asarray(self._cached(key, make)["esm"])
 
     def fisher(self, few: TaskData) -> Arrays:
         """Layer → (D,): the task's Fisher diagonal at the first token (see ``taskemb``)."""
         return self._cached(
-            {"what": "fisher", "rows": few.fingerprints["train"], "length": few.spec.max_length},
+            {"what": "fisher", **_rows_of(few)},
             lambda: self._fisher(few),
         )
 
@@ -246,26 +245,29 @@ class Extractor:
     def _vectors(self, encoder: Any, few: TaskData) -> Arrays:
         encoded = self._encoded(few)
         encoder = encoder.to(self.device.torch_device).eval()
-        first = np.zeros((len(encoded), self.backbone.base.hidden_size), np.float32)
+        width = self.backbone.base.hidden_size
+        first = np.zeros((len(encoded), encoded.choices, width), np.float32)
         mean = np.zeros_like(first)
         with torch.no_grad():
             for rows in eval_order(encoded, self.batch_size):
                 batch = to_device(encoded.collate(rows), self.device.torch_device)
                 states = encoder(**_inputs(batch)).last_hidden_state.float()
                 mask = batch["attention_mask"].unsqueeze(-1).to(states.dtype)
-                first[rows] = per_row(states[:, 0], len(rows))
-                mean[rows] = per_row((states * mask).sum(1) / mask.sum(1), len(rows))
-        return {"first": first, "mean": mean}
+                means = (states * mask).sum(1) / mask.sum(1)
+                first[rows] = states[:, 0].cpu().numpy().reshape(first[rows].shape)
+                mean[rows] = means.cpu().numpy().reshape(first[rows].shape)
+        return {"first": first.reshape(-1, width), "mean": mean.reshape(-1, width)}
 
     def _fisher(self, few: TaskData) -> Arrays:
-        labels = few.splits["train"].labels
-        weight, bias = fit_head(self.base_vectors(few)["first"], labels, few.spec.kind)
+        kind, labels = judged(few)
+        weight, bias = fit_head(self.base_vectors(few)["first"], labels, kind)
         encoder = self.backbone.encoder().to(self.device.torch_device).eval()
         # The base is frozen: gradients start at the embeddings' output, which nothing else needs.
         hook = encoder.get_input_embeddings().register_forward_hook(
             lambda module, args, output: output.detach().requires_grad_()
         )
         encoded = self._encoded(few)
+        by_row = torch.from_numpy(labels.reshape(len(encoded), encoded.choices, *labels.shape[1:]))
         totals: dict[str, torch.Tensor] = {}
         try:
             for rows in eval_order(encoded, self.batch_size):
@@ -278,15 +280,16 @@ class Extractor:
                     logits = states[-1][:, 0].float() @ weight.to(states[-1].device) + bias.to(
                         states[-1].device
                     )
+                    wanted = by_row[torch.from_numpy(rows)].flatten(0, 1).to(logits.device)
                     # a sum, so that every row's gradient is its own
-                    row_losses(few.spec.kind, logits, batch["labels"]).sum().backward()
+                    row_losses(kind, logits, wanted).sum().backward()
                 for index, state in enumerate(states):
                     assert state.grad is not None
                     squared = state.grad[:, 0].double().square().sum(0).cpu()
                     totals[str(index)] = totals.get(str(index), torch.zeros(())) + squared
         finally:
             hook.remove()
-        return {name: (total / len(encoded)).numpy() for name, total in totals.items()}
+        return {name: (total / len(labels)).numpy() for name, total in totals.items()}
 
     def _cached(self, key: Mapping[str, Any], make: Callable[[], Arrays]) -> Arrays:
         base = self.backbone.base
@@ -311,9 +314,35 @@ class Extractor:
         return found
 
 
-def per_row(vectors: torch.Tensor, rows: int) -> np.ndarray:
-    """(N,D) vectors of encodings as (rows,D): of a multiple choice the mean over its choices."""
-    return vectors.reshape(rows, -1, vectors.shape[-1]).mean(1).cpu().numpy()
+def judged(few: TaskData) -> tuple[str, np.ndarray]:
+    """What scores take a task for: its kind, and the labels of its rows.
+
+    A multiple choice is taken for as many rows as there are choices, of two classes: the right one
+    or not. So are the candidates of ReCoRD, which are rows of their own already.
+    """
+    kind, labels = few.spec.kind, few.splits["train"].labels
+    if kind == "multiple_choice":
+        right = labels[:, None] == np.arange(few.spec.choices)
+        return "classification", right.reshape(-1).astype(np.int64)
+    return ("classification" if kind == "candidates" else kind), labels
+
+
+def _texts(parts: Sequence[Sequence[str]], choices: int) -> list[str]:
+    """The text of every row, its parts joined; of a multiple choice the context with each."""
+    if choices == 1:
+        return [" ".join(row) for row in zip(*parts, strict=True)]
+    context, *each = parts
+    return [
+        f"{first} {choice}"
+        for first, *several in zip(context, *each, strict=True)
+        for choice in several
+    ]
+
+
+def _rows_of(few: TaskData) -> dict[str, Any]:
+    """What decides a task's rows, for the name of a file."""
+    found = {"rows": few.fingerprints["train"], "length": few.spec.max_length}
+    return {**found, "each": "choice"} if few.spec.choices > 1 else found
 
 
 def fit_head(

@@ -72,8 +72,11 @@ def test_vectors_are_those_of_the_plain_encoder(extractor: Extractor, backbone: 
         np.testing.assert_allclose(view.mean[row], states.mean(0), atol=1e-5)  # type: ignore[index]
 
 
-def test_a_multiple_choice_has_the_mean_of_its_choices(extractor: Extractor, backbone: Any) -> None:
-    spec = TaskSpec(
+def test_a_multiple_choice_is_judged_choice_by_choice(extractor: Extractor) -> None:
+    """As the classification of every (context, choice) into right and wrong."""
+    context = TEXTS[:3]
+    first, second = ["a cat", "the old tree", "no"], ["some dog", "a bird", "every river"]
+    plain = TaskSpec(
         id="toy/choose",
         data={"files": {"train": "x.csv"}},
         kind="multiple_choice",
@@ -82,20 +85,25 @@ def test_a_multiple_choice_has_the_mean_of_its_choices(extractor: Extractor, bac
         metrics=("accuracy",),
         max_length=16,
     )
-    texts = (TEXTS[:3], ["a cat", "the old tree", "no"], ["some dog", "a bird", "every river"])
-    split = Split(tuple(map(list, texts)), np.array([0, 1, 1]))
-    data = TaskData(spec, {"train": split}, "official", "m", {"train": "m"}, {"train": 3})
-    found = extractor.base_vectors(subset(data))
-    assert found["first"].shape == (3, backbone.base.hidden_size)
-    alone = []
-    for choice in (1, 2):
-        batch = backbone.tokenizer(texts[0][1], texts[choice][1], return_tensors="pt")
-        with torch.no_grad():
-            states = backbone.pristine(**batch).last_hidden_state[0]
-        alone.append(states[0].numpy())
-    np.testing.assert_allclose(found["first"][1], np.mean(alone, 0), atol=1e-5)
-    with pytest.raises(Unscorable, match="no head for multiple_choice"):
-        extractor.fisher(subset(data))
+    split = Split((context, first, second), np.array([0, 1, 1]))
+    data = TaskData(plain, {"train": split}, "official", "m", {"train": "m"}, {"train": 3})
+    pairs = replace(plain, kind="classification", inputs=("{a}", "{b}"), labels=("no", "yes"))
+    each = [text for several in zip(first, second, strict=True) for text in several]
+    twice = [text for text in context for _ in range(2)]
+    right = Split((twice, each), np.array([1, 0, 0, 1, 0, 1]))
+    same = TaskData(pairs, {"train": right}, "official", "p", {"train": "p"}, {"train": 6})
+
+    needs = {"first", "mean", "fisher"}
+    one, other = extractor.view(data, needs), extractor.view(same, needs)
+    assert one.kind == other.kind == "classification"
+    assert one.texts == other.texts
+    np.testing.assert_array_equal(one.labels, other.labels)  # type: ignore[arg-type]
+    np.testing.assert_allclose(one.first, other.first, atol=1e-5)  # type: ignore[arg-type]
+    np.testing.assert_allclose(one.mean, other.mean, atol=1e-5)  # type: ignore[arg-type]
+    assert one.fisher is not None
+    assert other.fisher is not None
+    for layer, value in one.fisher.items():
+        np.testing.assert_allclose(value, other.fisher[layer], rtol=1e-3, atol=1e-9)
 
 
 def test_a_cut_keeps_the_columns_of_its_rows() -> None:
@@ -172,7 +180,6 @@ def test_the_fisher_is_the_mean_of_squared_gradients_row_by_row(
 
 
 def test_a_task_with_one_class_has_no_fisher(extractor: Extractor) -> None:
-    from mtl.graph.scores import Unscorable
 
     with pytest.raises(Unscorable, match="one class"):
         extractor.fisher(subset(task([1, 1, 1])))
