@@ -56,6 +56,9 @@ def _seeds(entries: Sequence[Entry]) -> str:
 def draw_heatmap(entries: Sequence[Entry], path: Path) -> None:
     """Draw the mean weights of runs that differ in their seed only, as a PNG, atomically.
 
+    White is zero; where all weights are above zero, it is their mean, and full colour is at least a
+    twentieth of the mean away, so that next to equal weights look so.
+
     Raises:
         RequestError: matplotlib is not installed, no runs, or runs of different shapes.
     """
@@ -70,20 +73,30 @@ def draw_heatmap(entries: Sequence[Entry], path: Path) -> None:
     matrix = np.mean([part[0] for part in parts], axis=0)
     _, names, layers = parts[0]
     manifest = entries[0].manifest
-    top = float(np.abs(matrix).max()) or 1.0
+    centre = float(matrix.mean()) if matrix.min() > 0 else 0.0
+    reach = max(float(np.abs(matrix - centre).max()), centre / 20) or 1.0
+    digits = 2 if reach > 0.05 else 3
     figure = Figure(figsize=(2.2 + 0.75 * len(layers), 1.6 + 0.42 * len(names)), dpi=130)
     FigureCanvasAgg(figure)
     axes: Any = figure.add_subplot()
-    image = axes.imshow(matrix, cmap="RdBu_r", vmin=-top, vmax=top, aspect="auto")
+    image = axes.imshow(
+        matrix, cmap="RdBu_r", vmin=centre - reach, vmax=centre + reach, aspect="auto"
+    )
     axes.set_xticks(range(len(layers)), layers)
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("layer")
     for row in range(len(names)):
         for column in range(len(layers)):
             value = matrix[row, column]
-            colour = "white" if abs(value) > 0.6 * top else "black"
+            colour = "white" if abs(value - centre) > 0.6 * reach else "black"
             axes.text(
-                column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8
+                column,
+                row,
+                f"{value:.{digits}f}",
+                ha="center",
+                va="center",
+                color=colour,
+                fontsize=8,
             )
     what = "mean attention" if manifest.method == "fusion" else "omega, mean over D"
     axes.set_title(f"{manifest.task['id']}, {manifest.method}, {_seeds(entries)}", fontsize=9)
