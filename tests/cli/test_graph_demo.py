@@ -47,8 +47,8 @@ def test_known_helpers_rank_above_unrelated_tasks(demo_zoo: Path) -> None:
     for score in CLAIMING:
         order = found[score]
         assert all(order.index("demo/nli") < order.index(task) for task in UNRELATED), score
-    # the other way round the helpers are weaker: scores by neighbours or a probe do not see them, and
-    # logme sees paraphrase only
+    # the other way round the helpers are weaker: scores by neighbours or a probe do not see them,
+    # and logme sees paraphrase only
     found = ranks(demo_zoo, "nli")
     both = ("demo/paraphrase", "demo/similarity")
     claimed = {"textemb": both, "logme": both[:1], "esm": both, "hscore": both, "taskemb": both}
