@@ -32,7 +32,9 @@ full-ft-m 1e-4
 adapter-m 3e-3
 propetl-m 3e-3
 hyperformer 1e-3
+hyperformer 3e-4
 hyperformer++ 1e-3
+hyperformer++ 3e-4
 RATES
 "$python" -m mtl.report --suite glue --zoo "$zoo"
 "$python" -m mtl.report --suite glue --zoo "$zoo.192"
