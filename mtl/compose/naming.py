@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mtl.errors import RequestError
 from mtl.zoo.names import printable
+from mtl.zoo.settings import differing, settings_of, settings_text
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry
@@ -87,13 +88,5 @@ def run_names(entries: Sequence[Entry], task: str | None = None) -> list[str]:
 
 def differences(entries: Sequence[Entry]) -> list[str]:
     """Per entry the settings in which it differs from another one: ``bottleneck=8, epochs=3``."""
-    settings = [
-        {**entry.manifest.run_settings, **entry.manifest.method_settings} for entry in entries
-    ]
-    keys = sorted({key for values in settings for key in values})
-    differing = [key for key in keys if len({str(values.get(key)) for values in settings}) > 1]
-    return [_listed(values, differing) for values in settings]
-
-
-def _listed(values: Mapping[str, Any], keys: Sequence[str]) -> str:
-    return printable(", ".join(f"{key}={values.get(key)}" for key in keys[:6]))
+    apart = differing([None] * len(entries), [settings_of(entry.manifest) for entry in entries])
+    return [printable(settings_text(dict(sorted(own.items())[:6]))) for own in apart]

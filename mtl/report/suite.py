@@ -8,7 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from mtl.report.stats import Interval, mean_interval
-from mtl.report.tables import differing, settings_text
+from mtl.zoo.settings import differing, settings_of, settings_text
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry
@@ -144,7 +144,7 @@ def _settings_of(manifest: Manifest) -> dict[str, Any]:
     """What of a row's settings all its runs have in common, see :func:`_row_of`."""
     if manifest.kind == "joint":
         tasks = ", ".join(task["id"] for task in manifest.task["tasks"])
-        return {**manifest.run_settings, **manifest.method_settings, "tasks": tasks}
+        return {**settings_of(manifest), "tasks": tasks}
     sources = sorted({parent["method"] for parent in manifest.parents})
     return {**manifest.method_settings, "source methods": ", ".join(sources)}
 

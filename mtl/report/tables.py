@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError, ZooError, unknown
 from mtl.report.stats import Interval, mean_interval, paired_bootstrap, paired_gain
+from mtl.zoo.settings import differing, settings_of, settings_text
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry
@@ -94,38 +95,24 @@ def group_of(entry: Entry) -> tuple[Any, ...]:
 
 
 def _apart(manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
-    """For each group, by a manifest of it: the settings in which groups of its label differ."""
+    """For each group, by a manifest of it: the settings in which groups of its label differ.
+
+    The cap ``max_train_samples`` is left out: how many rows there were says more.
+    """
     labels = [
         (m.task["id"], m.base["fingerprint"], m.kind, m.method, len(m.parents)) for m in manifests
     ]
     settings = [
         {
-            **m.run_settings,
-            **m.method_settings,
+            **settings_of(m),
             "train rows": m.data["sizes"].get("train"),
             "sources": ", ".join(parent["ref"].rpartition("-")[2] for parent in m.parents),
         }
         for m in manifests
     ]
+    for own in settings:
+        own.pop("max_train_samples", None)
     return differing(labels, settings)
-
-
-def differing(labels: Sequence[Any], settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Of the settings behind each label, those in which it differs from others of that label.
-
-    The cap ``max_train_samples`` is left out: how many rows there were says more.
-    """
-    alike: dict[Any, list[Mapping[str, Any]]] = {}
-    for label, own in zip(labels, settings, strict=True):
-        alike.setdefault(label, []).append(own)
-    keys = {
-        label: {key for own in group for key, value in own.items() if group[0].get(key) != value}
-        for label, group in alike.items()
-    }
-    return [
-        {key: value for key, value in own.items() if key in keys[label] - {"max_train_samples"}}
-        for label, own in zip(labels, settings, strict=True)
-    ]
 
 
 def having(entries: Sequence[Entry], wanted: Sequence[str]) -> list[Entry]:
@@ -138,19 +125,15 @@ def having(entries: Sequence[Entry], wanted: Sequence[str]) -> list[Entry]:
         RequestError: a text is not KEY=VALUE, or no entry has a setting of that name.
     """
     found = list(entries)
-    known = {key for entry in entries for key in _all_settings(entry)}
+    known = {key for entry in entries for key in settings_of(entry.manifest)}
     for text in wanted:
         key, equals, value = text.partition("=")
         if not equals:
             raise RequestError(f"--where takes KEY=VALUE, not {text!r}.")
         if known and key not in known:
             raise unknown("setting", key, sorted(known))
-        found = [entry for entry in found if _is(_all_settings(entry).get(key), value)]
+        found = [entry for entry in found if _is(settings_of(entry.manifest).get(key), value)]
     return found
-
-
-def _all_settings(entry: Entry) -> dict[str, Any]:
-    return {**entry.manifest.run_settings, **entry.manifest.method_settings}
 
 
 def _is(stored: Any, text: str) -> bool:
@@ -163,11 +146,6 @@ def _is(stored: Any, text: str) -> bool:
         except ValueError:
             return False
     return str(stored) == text
-
-
-def settings_text(settings: Mapping[str, Any]) -> str:
-    """``lr=0.001, epochs=3``, for a table."""
-    return ", ".join(f"{key}={value}" for key, value in settings.items())
 
 
 def _own_adapters(composition: Entry, groups: dict[tuple[Any, ...], list[Entry]]) -> list[Entry]:
