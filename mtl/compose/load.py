@@ -10,13 +10,13 @@ from mtl.backbone import Network, load_head
 from mtl.backbone.bounded import bounded
 from mtl.backbone.injection import freeze
 from mtl.compose.base import COMPOSITIONS, Composed
-from mtl.compose.stage_two import WEIGHTS_FILE
 from mtl.engine import Attachment
 from mtl.errors import RequestError, ZooError
 from mtl.files import read_safetensors
 from mtl.methods import source_names
 from mtl.methods.base import make_settings
 from mtl.train.load import check_base, load_adapter_entry
+from mtl.zoo.composition import FILE as WEIGHTS_FILE
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone

@@ -42,8 +42,7 @@ from mtl.compose.low_rank import add_linear_sites, are_low_rank
 from mtl.compose.sites import add_sites, load_stored, register
 from mtl.errors import RequestError
 from mtl.methods.source import PlainSource
-
-NORMALISE = ("none", "mean", "softmax")
+from mtl.zoo.composition import NORMALISE
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,10 @@ class ScaLearnSite(FusionSite):
         self._folded = None
 
     def effective(self) -> Tensor:
-        """omega as it enters the sum: normalised, then, while training, dropped out."""
+        """omega as it enters the sum: normalised, then, while training, dropped out.
+
+        What is stored is omega itself; :func:`mtl.zoo.composition.normalised` reads it likewise.
+        """
         omega = self._omega[0]
         if self._settings.normalise == "mean":
             omega = omega / omega.sum(0, keepdim=True)

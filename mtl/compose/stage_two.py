@@ -17,14 +17,13 @@ from mtl.train.load import load_adapter_entry
 from mtl.train.plan import Built, RunPlan
 from mtl.train.settings import Overrides, recipe_values, resolve_settings
 from mtl.train.workspace import Workspace, load_task_data
+from mtl.zoo.composition import FILE as WEIGHTS_FILE
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
     from mtl.engine import RunSettings
     from mtl.tasks import Recipe, TaskData, TaskSpec
     from mtl.zoo import Entry, Zoo
-
-WEIGHTS_FILE = "composition.safetensors"
 
 
 @dataclass(frozen=True)

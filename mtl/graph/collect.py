@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mtl.errors import ZooError
-from mtl.files import read_safetensors, sha256_json
+from mtl.files import sha256_json
 from mtl.graph.evidence import Evidence, evidence_file, read_file, write_evidence
+from mtl.zoo.composition import source_weights
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry, Zoo
@@ -185,30 +186,10 @@ def reliance(entry: Entry) -> tuple[str, list[str], np.ndarray] | None:
     Raises:
         ZooError: the weights are damaged or not finite.
     """
-    from mtl.report.heatmap import layer_order
-
-    settings = entry.manifest.method_settings
-    if settings.get("learn") is False:
+    if entry.manifest.method_settings.get("learn") is False:
         return None
-    tensors, _ = read_safetensors(entry.folder / "composition.safetensors")
-    for how in ("omega", "attention"):
-        named = {key.partition(".")[2]: key for key in tensors if key.startswith(f"{how}.")}
-        if not named:
-            continue
-        layers = sorted(named, key=layer_order)
-        columns = []
-        for layer in layers:
-            value = tensors[named[layer]].double().numpy()
-            value = value.reshape(value.shape[0], -1)
-            if how == "omega":
-                value = _normalised(value, settings.get("normalise", "none"))
-            mass = np.abs(value).mean(1)
-            total = mass.sum()
-            if not np.isfinite(total) or len(mass) != len(entry.manifest.parents):
-                raise ZooError(f"{entry.ref}: {named[layer]} holds no weights per source.")
-            columns.append(mass / total if total > 0 else np.full(len(mass), 1 / len(mass)))
-        return how, layers, np.stack(columns, axis=1)
-    return None
+    found = source_weights(entry)
+    return None if found is None else (found.kind, list(found.sites), found.shares())
 
 
 def own_adapter(entry: Entry, candidates: Sequence[Entry]) -> tuple[Entry | None, str]:
@@ -250,15 +231,6 @@ def _rows_of(entry: Entry) -> tuple[Any, ...]:
 def _train_rows(entry: Entry) -> str:
     splits: Mapping[str, Any] = entry.manifest.data.get("splits") or {}
     return str(splits.get("train") or entry.manifest.data["fingerprint"])
-
-
-def _normalised(omega: np.ndarray, how: str) -> np.ndarray:
-    if how == "softmax":
-        raised = np.exp(omega - omega.max(0, keepdims=True))
-        return raised / raised.sum(0, keepdims=True)
-    if how == "mean":
-        return omega / omega.sum(0, keepdims=True)
-    return omega
 
 
 def _gain(entry: Entry, own: Entry) -> tuple[float, tuple[float, float] | None, int | None] | None:

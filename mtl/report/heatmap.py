@@ -10,41 +10,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mtl.errors import RequestError
-from mtl.files import read_safetensors, write_bytes
+from mtl.files import write_bytes
+from mtl.zoo import composition
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry
 
 
 def source_weights(entry: Entry) -> tuple[np.ndarray, list[str], list[str]]:
-    """Weights of a composition: (K,L) matrix, source names, layer names.
+    """Weights of a composition as it uses them: (K,L) matrix, source names, layer names.
 
-    omega, averaged over D, for the ScaLearn family (one column where it is shared by all layers);
-    mean attention over the test tokens for AdapterFusion.
+    omega as it enters the sum (normalised where the settings say so), averaged over D, for the
+    ScaLearn family (one column where it is shared by all layers); mean attention over the test
+    tokens for AdapterFusion.
 
     Raises:
         RequestError: the entry stores neither.
         ZooError: its weights are damaged.
     """
-    tensors, _ = read_safetensors(entry.folder / "composition.safetensors")
-    for kind in ("omega", "attention"):
-        found = {
-            key.partition(".")[2]: value.float().reshape(value.shape[0], -1).mean(1).numpy()
-            for key, value in tensors.items()
-            if key.startswith(f"{kind}.")
-        }
-        if found:
-            layers = sorted(found, key=layer_order)
-            names = [parent["task"].partition("/")[2] for parent in entry.manifest.parents]
-            return np.stack([found[layer] for layer in layers], axis=1), names, layers
-    raise RequestError(f"{entry.ref} stores no weights per source; nothing to draw.")
-
-
-def layer_order(key: str) -> tuple[str, int]:
-    """Sort key of layer names: bottom up, one location after the other."""
-    number, _, location = key.partition(".")
-    first = number.partition("-")[0]  # of a group of layers, 2-3
-    return location, int(first) if first.isdigit() else -1
+    found = composition.source_weights(entry)
+    if found is None:
+        raise RequestError(f"{entry.ref} stores no weights per source; nothing to draw.")
+    names = [parent["task"].partition("/")[2] for parent in entry.manifest.parents]
+    return found.means(), names, list(found.sites)
 
 
 def _seeds(entries: Sequence[Entry]) -> str:
@@ -98,7 +86,9 @@ def draw_heatmap(entries: Sequence[Entry], path: Path) -> None:
                 color=colour,
                 fontsize=8,
             )
-    what = "mean attention" if manifest.method == "fusion" else "omega, mean over D"
+    how = composition.normalisation(manifest)
+    omega = "omega" if how == "none" else f"omega (normalise={how})"
+    what = "mean attention" if manifest.method == "fusion" else f"{omega}, mean over D"
     axes.set_title(f"{manifest.task['id']}, {manifest.method}, {_seeds(entries)}", fontsize=9)
     figure.colorbar(image, ax=axes, shrink=0.9).set_label(what, fontsize=8)
     figure.tight_layout()

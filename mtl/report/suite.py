@@ -8,6 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from mtl.report.stats import Interval, mean_interval
+from mtl.zoo.composition import ATTENTION, is_of
 from mtl.zoo.settings import differing, settings_of, settings_text
 
 if TYPE_CHECKING:
@@ -258,7 +259,7 @@ def stored_numbers(entry: Entry) -> float | None:
         try:
             with safe_open(entry.folder / name, framework="np") as stream:
                 for key in stream.keys():  # noqa: SIM118
-                    if not key.startswith("attention."):
+                    if not is_of(ATTENTION, key):
                         part = stream.get_slice(key)
                         bits += prod(part.get_shape()) * _BITS.get(part.get_dtype(), 64)
         except (OSError, SafetensorError, ValueError):

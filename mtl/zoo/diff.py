@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl.errors import ZooError
-from mtl.untrusted import pieces, read_header
+from mtl.zoo.arrays import read_arrays
+from mtl.zoo.composition import FILE, OMEGA, is_of, normalisation, normalised
 from mtl.zoo.fit import LAYER, is_predictions
 from mtl.zoo.names import TENSOR_SUFFIX
 from mtl.zoo.predictions import read_predictions
@@ -26,16 +27,6 @@ SECTIONS = (
     "data", "head", "placement", "training", "versions", "parents",
 )  # fmt: skip
 """What is compared as settings; times, the command and the metrics have places of their own."""
-
-_KINDS = {
-    "F64": "<f8",
-    "F32": "<f4",
-    "F16": "<f2",
-    "I64": "<i8",
-    "I32": "<i4",
-    "U8": "u1",
-    "BOOL": "?",
-}
 
 
 @dataclass(frozen=True)
@@ -173,7 +164,8 @@ def weight_bytes(entry: Entry) -> int:
 def distances(one: Entry, other: Entry) -> Distances:
     """Distances of the weights, per layer; tensors are paired by file and name.
 
-    The adapters' own names, which differ between tasks, count as equal.
+    The adapters' own names, which differ between tasks, count as equal. omega is compared as it
+    enters the sum, normalised where the settings say so.
 
     Raises:
         ZooError: a file is damaged or gone.
@@ -240,31 +232,9 @@ def _weights(entry: Entry) -> dict[str, NDArray[Any]]:
         except FileNotFoundError as error:
             raise ZooError(f"{entry.ref}: {file} is missing.") from error
         for name, value in arrays.items():
+            if file == FILE and is_of(OMEGA, name):
+                value = normalised(value.astype(np.float64), normalisation(entry.manifest))
             if isinstance(own, str) and own:
                 name = f".{name}.".replace(f".{own}.", ".*.").strip(".")
             found[f"{file}:{name}"] = value
-    return found
-
-
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """All tensors of a safetensors file; bfloat16, which numpy has not, as float32.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ZooError: damaged, or of a type that is not compared.
-    """
-    header = read_header(path, path.name)
-    data: dict[str, bytearray] = {name: bytearray() for name in header.tensors}
-    for name, piece in pieces(path, header, path.name):
-        data[name] += piece
-    found = {}
-    for name, info in header.tensors.items():
-        if info.dtype == "BF16":
-            bits = np.frombuffer(data[name], "<u2").astype(np.uint32) << 16
-            array: NDArray[Any] = bits.view(np.float32)
-        elif info.dtype in _KINDS:
-            array = np.frombuffer(data[name], _KINDS[info.dtype])
-        else:
-            raise ZooError(f"{path.name}: tensors of type {info.dtype} are not compared.")
-        found[name] = array.reshape(info.shape)
     return found

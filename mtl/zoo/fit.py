@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mtl.zoo.composition import FILE as COMPOSITION
+from mtl.zoo.composition import OMEGA, is_of
 from mtl.zoo.fit_joint import task_of
 from mtl.zoo.manifest import Manifest
 from mtl.zoo.problem import Problem
@@ -22,10 +24,9 @@ ADAPTER, HEAD = "adapter_config.json", "head_config.json"
 FLOATS = {"F16", "BF16", "F32", "F64"}
 WEIGHTS = (
     "adapter.safetensors", "adapter_model.safetensors", "delta.safetensors",
-    "composition.safetensors",
+    COMPOSITION,
 )  # fmt: skip
 LAYER = re.compile(r"(?:^|\.)(?:layers?|h|block)\.([0-9]+)\.")
-_OMEGA = re.compile(r"omega\.[A-Za-z0-9_.]+")
 _OWN = re.compile(r"mtl_[a-z0-9_]{1,60}")
 ONE_SCORE_PER_OUTPUT = {"classification", "multilabel", "regression"}
 STOCK = {"lora", "prefix_tuning", "prompt_tuning", "reft", "union"}
@@ -119,7 +120,7 @@ def tensor_problems(
                 f"{manifest.base['layers']} layers.",
                 "",
             )
-        if base == "composition.safetensors" and _OMEGA.fullmatch(tensor):
+        if base == COMPOSITION and is_of(OMEGA, tensor):
             sources = len(manifest.parents)
             if shape[:1] != (sources,):
                 message = f"{show(tensor)} has the shape {shape}; there are {sources} parents."

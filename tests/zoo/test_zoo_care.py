@@ -19,7 +19,8 @@ from zoo_bench import composition, fill, manifest, store, task
 from mtl.cli.main import dispatch
 from mtl.errors import MtlError, RequestError, ZooError
 from mtl.zoo import SCHEMA_VERSION, Entry, Manifest, Zoo, open_zoo
-from mtl.zoo.diff import distances, read_arrays
+from mtl.zoo.arrays import read_arrays
+from mtl.zoo.diff import distances
 from mtl.zoo.migration import STEPS, lift
 from mtl.zoo.names import shown_command
 from mtl.zoo.summary import WORTH_WRITING, index_folder
