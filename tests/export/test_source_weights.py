@@ -1,4 +1,4 @@
-"""Stored weights of compositions mean what the network computes with: picture, graph, diff, export."""
+"""What is stored of a composition means what the network computes with, for all who read it."""
 
 from __future__ import annotations
 
