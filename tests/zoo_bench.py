@@ -8,9 +8,31 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from mtl.backbone.identity import function_fingerprint
 from mtl.zoo import SCHEMA_VERSION, Entry, Manifest, Zoo, open_zoo, write_predictions
 
 RUNHASH = "0123456789abcdef"
+
+
+def base(weights: str = "ab" * 32, **config: Any) -> dict[str, Any]:
+    """The base of a manifest, as :class:`mtl.backbone.Base` describes it."""
+    tokenizer = "cd" * 32
+    return {
+        "id": "tiny",
+        "revision": None,
+        "fingerprint": function_fingerprint(weights, "roberta", config, tokenizer),
+        "type": "roberta",
+        "hidden_size": 8,
+        "layers": 2,
+        "tokenizer": tokenizer,
+        "weights": weights,
+        "pooler": None,
+        "config": config,
+    }
+
+
+MARK = base()["fingerprint"][:8]
+"""What says which base it is, where there is little room."""
 
 
 def manifest(**changes: Any) -> Manifest:
@@ -18,15 +40,7 @@ def manifest(**changes: Any) -> Manifest:
         "schema_version": SCHEMA_VERSION,
         "kind": "adapter",
         "weights": "adapters",
-        "base": {
-            "id": "tiny",
-            "revision": None,
-            "fingerprint": "ab" * 32,
-            "type": "roberta",
-            "hidden_size": 8,
-            "layers": 2,
-            "tokenizer": "cd" * 32,
-        },
+        "base": base(),
         "task": {
             "id": "toy/own",
             "suite": "toy",

@@ -66,6 +66,12 @@ HEADS.add("pooler_linear", HeadDesign(layers=1, use_pooler=True))
 HEADS.add("frozen_pooler", HeadDesign(layers=2, use_pooler=False, fixed_first=True))
 
 
+def reads_pooler(name: str) -> bool:
+    """Whether what the head ``name`` computes depends on the base's own pooler."""
+    design = HEADS.get(name)
+    return design.use_pooler or design.fixed_first
+
+
 class Head(nn.Sequential):
     """Dropout and linear layers over one vector per sequence, (N,D) → (N,C), or over every token.
 

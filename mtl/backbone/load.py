@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,7 +29,12 @@ class Base:
     Attributes:
         id: Hub name, folder name, or ``demo``.
         revision: the Hub commit the weights came from, or None for a folder.
-        fingerprint: sha256 of the weights as loaded, in fp32, without the pooler.
+        fingerprint: sha256 of the function: weights, type, config and tokenizer
+            (:func:`mtl.backbone.identity.function_fingerprint`).
+        weights: sha256 of the weights as loaded, in fp32, without the pooler.
+        pooler: sha256 of the pooler's weights, None where the checkpoint has none.
+        config: what of config and tokenizer decides the function
+            (:func:`mtl.backbone.identity.deciding`).
         type: ``transformers`` model type.
         hidden_size: D.
         layers: L.
@@ -42,6 +48,9 @@ class Base:
     hidden_size: int
     layers: int
     tokenizer: str
+    weights: str
+    pooler: str | None
+    config: Mapping[str, Any]
 
     @property
     def slug(self) -> str:
@@ -161,6 +170,7 @@ def _load_backbone(
     from transformers import AutoConfig, AutoModel
 
     from mtl.backbone.fingerprint import tensors_fingerprint
+    from mtl.backbone.identity import deciding, function_fingerprint
     from mtl.tasks import tokenizer_fingerprint
 
     revision = reference.revision or "main"
@@ -208,15 +218,20 @@ def _load_backbone(
             f"holds {config.vocab_size}. They do not belong together."
         )
     named = [(n, p) for n, p in encoder.named_parameters() if not n.startswith("pooler.")]
-    pooler = any(n.startswith("pooler.") for n, _ in encoder.named_parameters())
+    pooler = [(n, p) for n, p in encoder.named_parameters() if n.startswith("pooler.")]
+    has_pooler = bool(pooler) and not any(n.startswith("pooler.") for n in info["missing_keys"])
+    weights, words = tensors_fingerprint(named), tokenizer_fingerprint(tokenizer)
+    decides = deciding(config, tokenizer)
     base = Base(
         id=reference.id,
         revision=None if reference.local else getattr(config, "_commit_hash", None),
-        fingerprint=tensors_fingerprint(named),
+        fingerprint=function_fingerprint(weights, config.model_type, decides, words),
         type=config.model_type,
         hidden_size=config.hidden_size,
         layers=config.num_hidden_layers,
-        tokenizer=tokenizer_fingerprint(tokenizer),
+        tokenizer=words,
+        weights=weights,
+        pooler=tensors_fingerprint(pooler) if has_pooler else None,
+        config=decides,
     )
-    has_pooler = pooler and not any(n.startswith("pooler.") for n in info["missing_keys"])
     return Backbone(encoder.eval(), tokenizer, base, has_pooler)

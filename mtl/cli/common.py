@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mtl.backbone import Backbone
     from mtl.tasks import Recipe, Suite, TaskSpec
     from mtl.train import Overrides, Plan, Report, Workspace
+    from mtl.zoo import Entry
 
 
 def make_parser(prog: str, description: str) -> ArgumentParser:
@@ -291,6 +292,16 @@ def print_reports(reports: Sequence[Report]) -> None:
 def exit_code(reports: Sequence[Report]) -> int:
     """0 if every run has its entry, else 1."""
     return 1 if any(report.status == "failed" for report in reports) else 0
+
+
+def note_unknown(entries: Iterable[Entry]) -> None:
+    """Say of which entries the base is known by its weights alone."""
+    from mtl.train.load import unknown_function
+    from mtl.zoo.names import printable_lines
+
+    said = unknown_function(entries)
+    if said:
+        print(printable_lines(f"note: {said}"), file=sys.stderr)
 
 
 def number(value: float | None) -> str:

@@ -131,6 +131,7 @@ def main(argv: Sequence[str]) -> int:
         model=context.model,
         allow_missing=options.allow_missing,
     )
+    common.note_unknown(sources)
     targets = [target]
     if options.probe is not None:
         from mtl.compose.probe import SCALES, grid

@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(list(argv))
 
     from mtl.backbone import load_backbone
-    from mtl.cli.common import quieten
+    from mtl.cli.common import note_unknown, quieten
     from mtl.export import export_entry
     from mtl.train import open_workspace
 
@@ -84,6 +84,7 @@ def main(argv: Sequence[str]) -> int:
         command=shlex.join(["python", "-m", "mtl.export", *argv]),
     )
     entry = workspace.zoo.get(options.entry)
+    note_unknown([entry])
     backbone = load_backbone(base_of(entry, options))
     record = export_entry(
         entry, Path(options.folder), workspace=workspace, backbone=backbone, options=chosen

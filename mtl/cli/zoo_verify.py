@@ -42,7 +42,7 @@ def verify(zoo: Zoo, options: Namespace) -> int:
     if options.tolerance is not None and not 0 <= options.tolerance < float("inf"):
         raise RequestError(f"--tolerance {options.tolerance} must be a number from 0 up.")
 
-    from mtl.cli.common import quieten
+    from mtl.cli.common import note_unknown, quieten
     from mtl.train import open_workspace
     from mtl.train.verify import verify_entry
 
@@ -52,6 +52,7 @@ def verify(zoo: Zoo, options: Namespace) -> int:
     workspace = open_workspace(
         zoo=zoo.root, data_root=options.data_root, command="python -m mtl.zoo verify"
     )
+    note_unknown(entries)
     found: list[Verification | dict[str, Any]] = []
     for entry in entries:
         try:

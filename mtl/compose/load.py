@@ -79,7 +79,7 @@ def load_composition(entry: Entry, zoo: Zoo, backbone: Backbone) -> LoadedCompos
     """
     manifest = entry.manifest
     parents = find_parents(entry, zoo)
-    check_base(entry, backbone.base)
+    check_base(entry, backbone.base, head=True)
     zoo.load_check(entry)
     composition = COMPOSITIONS.get(manifest.method)
     settings = make_settings(manifest.method, composition.settings, dict(manifest.method_settings))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from mtl.backbone.identity import base_differences, knows_function, same_base
 from mtl.compose.base import COMPOSITIONS
 from mtl.compose.low_rank import MIXED
 from mtl.compose.naming import Run, parse_source, run_names
@@ -187,7 +188,8 @@ def resolve_sources(
     if unclear:
         raise ambiguous(unclear, target)
     if missing and not allow_missing:
-        wrong = [e for e in elsewhere if e.manifest.base["fingerprint"] != base.fingerprint]
+        ours = base.to_dict()
+        wrong = [e for e in elsewhere if not same_base(e.manifest.base, ours)]
         if wrong and len(wrong) == len(elsewhere):
             check_base(wrong[0], base)
         raise RequestError(
@@ -238,11 +240,11 @@ def fitting_entries(
     )
     if source.run:
         entries = [entry for entry in entries if source.run.fits(entry)]
+    ours = base.to_dict()
     fitting = [
         entry
         for entry in entries
-        if entry.manifest.base["fingerprint"] == base.fingerprint
-        and entry.manifest.data["protocol"] == split
+        if same_base(entry.manifest.base, ours) and entry.manifest.data["protocol"] == split
     ]
     others: list[Entry] = []
 
@@ -259,6 +261,8 @@ def fitting_entries(
             fitting = alike or fitting
     elif several(fitting):
         fitting = [entry for entry in fitting if not _cut(entry)] or fitting
+    if several(fitting):  # what is known to be of this function goes before what may be
+        fitting = [e for e in fitting if knows_function(e.manifest.base)] or fitting
     if source.run and not fitting:
         raise not_that_one(source, entries, others, target, zoo, base, split)
     return fitting, entries, others
@@ -274,6 +278,7 @@ def find_candidates(
     """
     found: list[Entry] = []
     left_out: dict[str, str] = {}
+    ours = base.to_dict()
     for source in wanted:
         fitting, entries, _ = fitting_entries(source, target, zoo, base, seed, protocol)
         if len(fitting) == 1:
@@ -281,11 +286,15 @@ def find_candidates(
         elif fitting:
             left_out[source.task] = f"ambiguous: {', '.join(run_names(fitting))}"
         else:
-            others = {e.manifest.base["fingerprint"]: e.manifest.base["id"] for e in entries}
-            if others and base.fingerprint not in others:
-                bases = ", ".join(f"{name} ({mark[:8]})" for mark, name in others.items())
-                reason = f"of another base: {bases}, not {base.id} ({base.fingerprint[:8]})"
-            elif others:
+            bases = [entry.manifest.base for entry in entries]
+            if bases and not any(same_base(other, ours) for other in bases):
+                others = {b["fingerprint"]: b["id"] for b in bases}
+                listed = ", ".join(f"{name} ({mark[:8]})" for mark, name in others.items())
+                reason = (
+                    f"of another base: {listed}, not {base.id} ({base.fingerprint[:8]}); they "
+                    f"differ in {'; '.join(base_differences(bases[0], ours))}"
+                )
+            elif bases:
                 reason = f"of another protocol than {protocol}, or of other rows"
             else:
                 reason = f"not in the zoo ({source.method}, seed {seed})"

@@ -138,6 +138,20 @@ def resolve_precision(precision: str) -> str:
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
+def processes() -> int:
+    """The number of processes that train a run together.
+
+    Each draws its dropout from a generator of its own, so a run in two is another run than in one.
+    """
+    return int(_accelerator().num_processes)
+
+
+def _accelerator() -> Any:
+    from accelerate import Accelerator
+
+    return Accelerator(mixed_precision="no")
+
+
 def _told_cpu() -> bool:
     from accelerate.utils import parse_flag_from_env
 
@@ -154,14 +168,12 @@ def open_device(precision: str = "auto", *, deterministic: bool = False) -> Devi
     Raises:
         RequestError: bf16 on a device without it.
     """
-    from accelerate import Accelerator
-
     if deterministic:
         # cuBLAS reads it when its first handle is made, and torch refuses to multiply without it.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=False)
         torch.backends.cudnn.benchmark = False
-    device = Device(Accelerator(mixed_precision="no"), resolve_precision(precision))
+    device = Device(_accelerator(), resolve_precision(precision))
     if device.precision == "bf16" and not _has_bf16(device.torch_device.type):
         raise RequestError(
             f"Cannot compute with precision={precision}: {device.torch_device.type} has no bf16 "

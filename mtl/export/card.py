@@ -67,7 +67,7 @@ def _summary(entry: Entry, record: Mapping[str, Any]) -> str:
     return (
         f"One stock adapter of width {record['width']} in place of "
         f"{len(record['sources'])} source(s), on the frozen encoder {text(base['id'])} "
-        f"({text(base['type'])}, {base['layers']} layers, width {base['hidden_size']}, weights "
+        f"({text(base['type'])}, {base['layers']} layers, width {base['hidden_size']}, fingerprint "
         f"`{base['fingerprint'][:16]}`), with its prediction head. {how}. Entry: "
         f"{text(entry.ref)}, digest `{entry.digest}`."
     )

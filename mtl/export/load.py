@@ -71,7 +71,7 @@ def load_entry(entry: Entry, zoo: Zoo, backbone: Backbone) -> Loaded:
             f"Cannot export {entry.ref}: a {manifest.kind} model is for several tasks. "
             "Compositions and single adapters can be exported."
         )
-    check_base(entry, backbone.base)
+    check_base(entry, backbone.base, head=True)
     zoo.load_check(entry)
     method = find_method(manifest.method)
     settings = make_settings(manifest.method, method.settings, dict(manifest.method_settings))

@@ -42,7 +42,7 @@ class Evidence:
             choices may go by, for who picks sources by their test result has seen the test.
         n: examples behind it, None where that says nothing.
         seeds: of the runs behind it.
-        base: fingerprint of the base's weights.
+        base: fingerprint of the base.
         rows: fingerprint of the target's training rows: evidence over other rows is another one.
         layers: value per layer or site, where the method has them.
         provenance: what it was computed from (references and digests of entries, the command, the

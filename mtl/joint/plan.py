@@ -8,10 +8,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtl.engine.device import resolve_precision
+from mtl.engine.device import processes, resolve_precision
 from mtl.files import sha256_json
 from mtl.joint.sampler import JointFeed
-from mtl.train.plan import RESULT_SCHEMA, Built, data_section, file_name, task_section
+from mtl.train.plan import (
+    RESULT_SCHEMA,
+    Built,
+    base_identity,
+    data_section,
+    file_name,
+    task_section,
+)
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
@@ -64,8 +71,10 @@ class JointPlan:
             "tasks": [data.spec.to_dict() for data in self.datas.values()],
             "data": [data.fingerprint for data in self.datas.values()],
             "protocol": self.protocol,
-            "base": self.backbone.base.fingerprint,
-            "tokenizer": self.backbone.base.tokenizer,
+            "base": base_identity(
+                self.backbone, [data.spec for data in self.datas.values()], self.settings.head
+            ),
+            "processes": processes(),
             "method": self.method,
             "method_settings": asdict(self.method_settings),
             "run": {

@@ -224,7 +224,7 @@ def load_joint(entry: Entry, zoo: Zoo, backbone: Backbone) -> Attachment:
     manifest = entry.manifest
     if manifest.kind != "joint":
         raise RequestError(f"{entry.ref} is of kind {manifest.kind!r}, not a joint model.")
-    check_base(entry, backbone.base)
+    check_base(entry, backbone.base, head=True)
     zoo.load_check(entry)
     method = JOINT.get(manifest.method)
     settings = make_settings(manifest.method, method.settings, dict(manifest.method_settings))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mtl.tasks.as_metric import as_evaluate
     from mtl.tasks.batches import eval_order, train_order
     from mtl.tasks.data import TaskData, load_data
-    from mtl.tasks.encoding import Encoded, encode, tokenizer_fingerprint
+    from mtl.tasks.encoding import Encoded, encode, token_limit, tokenizer_fingerprint
     from mtl.tasks.kinds import KINDS, Kind, decode, task_loss
     from mtl.tasks.metrics import METRICS, Metric, examples, score, standard_error
     from mtl.tasks.prepare import PREPARE
@@ -36,7 +36,7 @@ __all__, __getattr__, __dir__ = exports(
         "as_metric": ["as_evaluate"],
         "batches": ["eval_order", "train_order"],
         "data": ["TaskData", "load_data"],
-        "encoding": ["Encoded", "encode", "tokenizer_fingerprint"],
+        "encoding": ["Encoded", "encode", "token_limit", "tokenizer_fingerprint"],
         "kinds": ["KINDS", "Kind", "decode", "task_loss"],
         "metrics": ["METRICS", "Metric", "examples", "score", "standard_error"],
         "prepare": ["PREPARE"],

@@ -14,7 +14,12 @@ from mtl.errors import RequestError
 from mtl.files import sha256_bytes, sha256_json
 from mtl.tasks.encoded_cache import read_arrays, write_arrays
 from mtl.tasks.kinds import KINDS
-from mtl.tasks.tokenise import tokenise, tokenise_shared, tokenise_windows
+from mtl.tasks.tokenise import (
+    tokenise,
+    tokenise_shared,
+    tokenise_windows,
+    tokenizer_options,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -140,6 +145,11 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
     return sha256_bytes(json.dumps(state, sort_keys=True).encode())
 
 
+def token_limit(tokenizer: Any) -> int:
+    """Tokens that the tokenizer allows in one encoding; "no limit" is 2^30."""
+    return int(min(tokenizer.model_max_length, 1 << 30))
+
+
 def encode(
     data: TaskData,
     split: str,
@@ -179,7 +189,7 @@ def encode(
         raise RequestError(
             f"The tokenizer {type(tokenizer).__name__} has no padding token; mtl needs one."
         )
-    limit = int(min(tokenizer.model_max_length, 1 << 30))  # "no limit" is a huge float
+    limit = token_limit(tokenizer)
     if max_length is not None and max_length > limit:
         raise RequestError(
             f"max_length={max_length} is more than the {limit} tokens that the tokenizer "
@@ -192,7 +202,7 @@ def encode(
         "data": data.fingerprints[split],
         "tokenizer": tokenizer_fingerprint(tokenizer),
         "max_length": length,
-        "pad": tokenizer.pad_token_id,
+        **tokenizer_options(tokenizer),
     }
     # What came later is named only where it is used, so that older encodings stay valid.
     if spec.choices > 1:

@@ -33,6 +33,16 @@ def has_types(tokenizer: Any) -> bool:
     return "token_type_ids" in tokenizer.model_input_names
 
 
+def tokenizer_options(tokenizer: Any) -> dict[str, Any]:
+    """What decides a fast tokenizer's answers beside its state: settings around it, as JSON."""
+    return {
+        "pad_token_id": tokenizer.pad_token_id,
+        "split_special_tokens": bool(getattr(tokenizer, "split_special_tokens", False)),
+        "token_type_ids": has_types(tokenizer),
+        "truncation_side": str(tokenizer.truncation_side),
+    }
+
+
 class _Flat:
     """Ragged integer rows, appended batch by batch and joined once."""
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from mtl.backbone import Network, load_head
+from mtl.backbone import HEADS, Network, load_head
 from mtl.backbone.bounded import bounded
+from mtl.backbone.heads import reads_pooler
+from mtl.backbone.identity import base_differences, knows_function
 from mtl.backbone.injection import freeze
 from mtl.engine import Attachment, RunSettings
 from mtl.errors import RequestError
@@ -25,21 +28,46 @@ MAX_BATCH = 4096
 """A stranger's entry does not make a pass of more examples than this."""
 
 
-def check_base(entry: Entry, base: Base) -> None:
+def check_base(entry: Entry, base: Base, *, head: bool = False) -> None:
     """Refuse an entry of another base: its adapter would read features it never saw.
 
+    An entry of before schema version 3 is compared by what it knows of its base: the weights and
+    the tokenizer (see :func:`unknown_function`).
+
+    Args:
+        head: whether the entry's head is used, too, so that the pooler counts where it reads it.
+
     Raises:
-        RequestError: says both sides.
+        RequestError: says in what the two differ.
     """
-    stored = entry.manifest.base
-    if stored["fingerprint"] == base.fingerprint:
+    stored, current = entry.manifest.base, base.to_dict()
+    differing = base_differences(stored, current)
+    if head and _reads_pooler(entry) and stored.get("pooler", base.pooler) != base.pooler:
+        differing.append(f"pooler {str(stored['pooler'])[:8]} and {str(base.pooler)[:8]}")
+    if not differing:
         return
     raise RequestError(
-        f"Cannot use {entry.ref} here: it was trained on {stored['id']!r} (weights "
-        f"{stored['fingerprint'][:8]}, {stored['type']}, hidden size {stored['hidden_size']}, "
-        f"{stored['layers']} layers), this run uses {base.id!r} (weights {base.fingerprint[:8]}, "
-        f"{base.type}, hidden size {base.hidden_size}, {base.layers} layers). List what fits with "
+        f"Cannot use {entry.ref} here: it was trained on {stored['id']!r} "
+        f"({stored['fingerprint'][:8]}), this run uses {base.id!r} ({base.fingerprint[:8]}), and "
+        f"they differ in {'; '.join(differing)}. List what fits with "
         f"mtl.zoo ls --base {base.fingerprint[:8]}, or pass the model of the entry with --model."
+    )
+
+
+def _reads_pooler(entry: Entry) -> bool:
+    design = entry.manifest.head.get("design")
+    return isinstance(design, str) and design in HEADS and reads_pooler(design)
+
+
+def unknown_function(entries: Iterable[Entry]) -> str:
+    """What to say of entries that do not know the function of their base; empty where all do."""
+    old = [entry.ref for entry in entries if not knows_function(entry.manifest.base)]
+    if not old:
+        return ""
+    what = f"{old[0]} was" if len(old) == 1 else f"{len(old)} entries ({old[0]}, …) were"
+    return (
+        f"{what} stored before mtl recorded the config of the base: compared by weights and "
+        "tokenizer alone, so give the model that it was trained on"
     )
 
 
@@ -121,7 +149,7 @@ def load_network(entry: Entry, zoo: Zoo, backbone: Backbone) -> Attachment:
     manifest = entry.manifest
     if manifest.kind != "adapter":
         raise RequestError(f"{entry.ref} is a {manifest.kind}, not the adapter of a single task.")
-    check_base(entry, backbone.base)
+    check_base(entry, backbone.base, head=True)
     zoo.load_check(entry)
     method = find_method(manifest.method)
     settings = make_settings(manifest.method, method.settings, dict(manifest.method_settings))

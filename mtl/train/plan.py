@@ -9,9 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mtl.engine.device import resolve_precision
+from mtl.backbone.heads import reads_pooler
+from mtl.engine.device import processes, resolve_precision
 from mtl.engine.feed import TaskFeed
 from mtl.files import sha256_json
+from mtl.tasks import token_limit
 
 if TYPE_CHECKING:
     from torch import nn
@@ -142,8 +144,8 @@ class RunPlan:
             "task": self.spec.to_dict(),
             "data": self.data.fingerprint,
             "protocol": self.data.protocol,
-            "base": self.backbone.base.fingerprint,
-            "tokenizer": self.backbone.base.tokenizer,
+            "base": base_identity(self.backbone, [self.spec], self.settings.head),
+            "processes": processes(),
             "method": self.method,
             "method_settings": asdict(self.method_settings),
             "run": {
@@ -219,6 +221,22 @@ class RunPlan:
     def metrics(self, found: Mapping[str, Mapping[str, Evaluation]]) -> dict[str, Any]:
         """Split → metric → value, standard error, n."""
         return {split: item.summary() for split, item in found[self.spec.id].items()}
+
+
+def base_identity(backbone: Backbone, specs: Sequence[TaskSpec], head: str) -> dict[str, Any]:
+    """What of the base decides the result of a run on the tasks ``specs``, as JSON.
+
+    Beside its function: the tokens that its tokenizer allows, where a task asks for more, and the
+    pooler, where the head reads it.
+    """
+    base = backbone.base
+    limit = token_limit(backbone.tokenizer)
+    found: dict[str, Any] = {"fingerprint": base.fingerprint}
+    if any(spec.max_length > limit for spec in specs):
+        found["tokens"] = limit
+    if reads_pooler(head):
+        found["pooler"] = base.pooler
+    return found
 
 
 def task_section(spec: TaskSpec) -> dict[str, Any]:

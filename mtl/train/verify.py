@@ -134,7 +134,7 @@ def verify_entry(
     """
     zoo = workspace.zoo
     parts = whole(entry) if parts is None else parts
-    check_base(entry, backbone.base)
+    check_base(entry, backbone.base, head=True)
     zoo.load_check(entry)
     stored = {part.task: read_predictions(entry.folder, part.file) for part in parts}
     datas = {part.task: same_data(entry, load_task(part.task), workspace, part) for part in parts}

@@ -111,7 +111,7 @@ def _summary(manifest: Manifest) -> str:
     }[manifest.kind]
     return (
         f"{what}, on the frozen encoder {text(base['id'])}{revision} ({text(base['type'])}, "
-        f"{base['layers']} layers, width {base['hidden_size']}, weights "
+        f"{base['layers']} layers, width {base['hidden_size']}, fingerprint "
         f"`{base['fingerprint'][:16]}`). Task: {_task(manifest)}. Weights format: "
         f"{text(manifest.weights)}, in safetensors."
     )

@@ -3,6 +3,10 @@
 1. the first.
 2. the file table gives, for every safetensors file, ``tensors``: dtype and shape by name. So what
    an entry holds is known, and can be refused, before its tensors are fetched or opened.
+3. ``base`` says what decides the function: ``weights`` (their hash, which ``fingerprint`` was),
+   ``config`` and ``pooler``; ``fingerprint`` covers all of it and the tokenizer. What an older
+   entry does not know is not made up: it keeps the weights' hash as its fingerprint, and is
+   compared by what it knows (:mod:`mtl.backbone.identity`).
 
 An older manifest is lifted while it is read (:func:`lift`); the file stays as it is until
 ``mtl zoo migrate`` rewrites it. The keys of the identity, and so the digest that a composition or a
@@ -16,7 +20,7 @@ from typing import Any
 
 from mtl.errors import ZooError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 JsonObject = dict[str, Any]
 
@@ -26,7 +30,15 @@ def _tensors_in_the_file_table(value: JsonObject) -> JsonObject:
     return {**value, "schema_version": 2}
 
 
-STEPS: dict[int, Callable[[JsonObject], JsonObject]] = {1: _tensors_in_the_file_table}
+def _function_of_the_base(value: JsonObject) -> JsonObject:
+    # Of the base an older entry knows the weights; a config that was not recorded stays unknown.
+    return {**value, "schema_version": 3}
+
+
+STEPS: dict[int, Callable[[JsonObject], JsonObject]] = {
+    1: _tensors_in_the_file_table,
+    2: _function_of_the_base,
+}
 """Schema version → what makes a manifest of it one of the next."""
 
 

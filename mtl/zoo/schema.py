@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from mtl.backbone.identity import function_fingerprint
 from mtl.errors import MtlError, ZooError, did_you_mean
 from mtl.zoo.names import CARD, MANIFEST, TENSOR_SUFFIX, clash, is_pickle, safe_name, safe_path
 
@@ -62,6 +63,8 @@ _SECTIONS: dict[str, dict[str, _Types]] = {
         "stopped": (str, bool, _NONE),
     },
 }
+# What a base says of its function, from schema version 3; an older entry has none of them.
+_FUNCTION: dict[str, _Types] = {"weights": (str,), "pooler": (str, _NONE), "config": (dict,)}
 _PARENT: dict[str, _Types] = {
     "ref": (str,),
     "digest": (str,),
@@ -149,6 +152,7 @@ def check_manifest(value: JsonObject, where: str) -> None:
         ("training", "trainable_parameters"),
     ):
         _check_count(value[section][key], f"{where}.{section}.{key}")
+    _check_function(value["base"], f"{where}.base")
     for key in ("labels", "metrics"):
         for number, text in enumerate(value["task"][key] or ()):
             _check(text, (str,), f"{where}.task.{key}[{number}]")
@@ -161,6 +165,22 @@ def check_manifest(value: JsonObject, where: str) -> None:
         for metric, item in metrics.items():
             _check_section(item, _VALUE, f"{where}.metrics[{show(split)}][{show(metric)}]")
     _check_parents(value["parents"], where)
+
+
+def _check_function(base: JsonObject, where: str) -> None:
+    """A base that says what decides its function has the fingerprint of that."""
+    if not _FUNCTION.keys() & base.keys():
+        return
+    _check_section(base, _FUNCTION, where)
+    for key in ("weights", "pooler"):
+        if base[key] is not None and not _DIGEST.fullmatch(base[key]):
+            raise ZooError(f"{where}.{key}: {show(base[key])} is not 64 lower-case hex digits.")
+    found = function_fingerprint(base["weights"], base["type"], base["config"], base["tokenizer"])
+    if found != base["fingerprint"]:
+        raise ZooError(
+            f"{where}.fingerprint: {show(base['fingerprint'])} is not that of the weights, config "
+            f"and tokenizer beside it ({found[:16]}…)."
+        )
 
 
 def _check_parents(parents: list[Any], where: str) -> None:

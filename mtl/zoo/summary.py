@@ -39,7 +39,7 @@ class Summary:
     Attributes:
         task, name, suite: as the manifest's task section says.
         tasks: id and name of every task that a joint entry answers; empty for other kinds.
-        base, fingerprint: id of the base, and the fingerprint of its weights.
+        base, fingerprint: id of the base, and the fingerprint of its function.
         metric, value, stderr, n: the headline on the test split.
         weights: sha256 over the hashes of all tensor files but the predictions.
         settings: sha256 over what was asked for: base, task, data, method, settings, seed, sources.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from zoo_bench import composition, manifest, store, task
+from zoo_bench import MARK, base, composition, manifest, store, task
 
 from mtl.cli.main import dispatch
 from mtl.errors import RequestError
@@ -146,12 +146,12 @@ def test_rows_of_one_label_say_what_differs(zoo: Zoo) -> None:
 def test_bases_are_told_apart(zoo: Zoo) -> None:
     described = manifest()
     store(zoo, described)
-    other = {**described.base, "fingerprint": "12" * 32}
+    other = base("12" * 32)
     store(zoo, manifest(base=other, runhash="f" * 16))
     text = render(results(zoo.entries()))
-    assert "tiny abababab" in text
-    assert "tiny 12121212" in text
-    assert "tiny" not in render(results(zoo.entries(base="abababab")))
+    assert f"tiny {MARK}" in text
+    assert f"tiny {other['fingerprint'][:8]}" in text
+    assert "tiny" not in render(results(zoo.entries(base=MARK)))
 
 
 def test_weights_per_source_and_layer(zoo: Zoo, tmp_path: Path) -> None:

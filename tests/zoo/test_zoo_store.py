@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from zoo_bench import composition, fill, manifest, store, task
+from zoo_bench import MARK, composition, fill, manifest, store, task
 
 from mtl.cli.main import dispatch
 from mtl.errors import MtlError, RequestError, RunError, ZooError
@@ -35,7 +35,7 @@ def test_what_was_stored_is_found_again(zoo: Zoo) -> None:
     assert not zoo.root.exists()
     entry = store(zoo, manifest(seed=12))
     assert entry.ref == "tiny-abababab/toy/own/pfeiffer/seed12-01234567"
-    (found,) = zoo.entries(task="own", method="pfeiffer", seed=12, base="abababab")
+    (found,) = zoo.entries(task="own", method="pfeiffer", seed=12, base=MARK)
     assert found == entry
     assert found.manifest == manifest(seed=12)
     assert zoo.get(entry.digest[:10]) == zoo.get("pfeiffer/seed12-01234567") == entry
