@@ -55,7 +55,13 @@ def main(argv: Sequence[str]) -> int:
     new.add_argument("--from", required=True, dest="train", metavar="FILE", help="training rows")
     new.add_argument("--dev", metavar="FILE", help="rows to select on")
     new.add_argument("--test", metavar="FILE", help="rows to test on")
-    new.add_argument("--label", metavar="COLUMN", help="the label [guessed]")
+    new.add_argument(
+        "--label",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="the label, or a column of 0 and 1 per label [guessed]",
+    )
     new.add_argument("--text", nargs="+", default=[], metavar="COLUMN", help="a text or a pair")
     new.add_argument("--kind", choices=("classification", "regression", "multilabel"))
     new.add_argument("--out", metavar="YAML", help="[MTL_TASKS or here: SUITE/NAME.yaml]")

@@ -14,6 +14,7 @@ from mtl.tasks.data import load_data
 from mtl.tasks.diagnose import diagnose
 from mtl.tasks.encoding import encode
 from mtl.tasks.findings import SHOWN, Example, Finding, share, short
+from mtl.tasks.label_remarks import Seen, label_remarks
 from mtl.tasks.leaks import leaks
 from mtl.tasks.protocols import default_protocol
 from mtl.tasks.raw import RawRows
@@ -106,6 +107,7 @@ def check_task(
             row |= counts
             report.findings += found
         report.splits.append(row)
+    report.findings += _label_names(report)
     report.findings += leaks(data, report.rows, near)
     return report
 
@@ -189,6 +191,22 @@ def _labels(report: TaskReport, name: str, split: Split) -> tuple[dict[str, Any]
     if name == "train" and len(present) > 1:
         found += _imbalance(by_label, rows, single=labels.ndim == 1)
     return {"labels": by_label}, found
+
+
+def _label_names(report: TaskReport) -> Iterator[Finding]:
+    """Remarks about the names of labels, over all splits together."""
+    data = report.data
+    assert data is not None
+    if not data.spec.labels or data.spec.kind not in {"classification", "multilabel"}:
+        return
+    seen: dict[str, Seen] = {}
+    for split in data.splits.values():
+        for place, name in enumerate(data.spec.labels):
+            has = split.labels == place if split.labels.ndim == 1 else split.labels[:, place] > 0
+            rows = np.flatnonzero(has)
+            places = [_place(report, split, int(row)) for row in rows[:SHOWN]]
+            seen.setdefault(name, Seen()).add(len(rows), places)
+    yield from label_remarks(seen, data.spec.kind)
 
 
 def _imbalance(by_label: Mapping[str, int], rows: int, *, single: bool) -> Iterator[Finding]:

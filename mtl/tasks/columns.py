@@ -5,13 +5,15 @@ Only used to write a first task file (``mtl.tasks new``). Nothing that trains or
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError
+from mtl.tasks.cells import read_cell, read_list
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,8 +35,6 @@ PAIRS = (
 """Columns that belong together as a pair of texts."""
 
 MOST_CLASSES = 200
-MOST_WHOLE_NUMBERS = 20
-"""Whole numbers with more different values than this are a scale, not classes."""
 
 
 @dataclass(frozen=True)
@@ -44,43 +44,60 @@ class Column:
     Attributes:
         values: as read; None where there is nothing.
         names: names of classes that the file itself declares, if any.
+        place: row → "line 7 of a.csv".
+        sizes: how many of the rows are of each file.
     """
 
     name: str
     values: Sequence[Any]
     names: tuple[str, ...] | None = None
+    place: Callable[[int], str] = lambda row: f"row {row}"
+    sizes: tuple[int, ...] = ()
 
     @cached_property
     def present(self) -> list[Any]:
         """The values that are there; text without surrounding space."""
-        stripped = (value.strip() if isinstance(value, str) else value for value in self.values)
-        return [value for value in stripped if value not in (None, "")]
+        return [
+            value.strip() if isinstance(value, str) else value
+            for value in self.values
+            if not read_cell(value).missing
+        ]
 
     @cached_property
     def distinct(self) -> set[Any]:
         """Different values, of lists the different items."""
-        if self.lists:
-            return {item for value in self.present for item in value}
-        return set(self.present)
+        values = [item for value in self.sets for item in value] if self.sets else self.present
+        # Objects and lists cannot stand in a set; what they look like can.
+        return {repr(value) if isinstance(value, dict | list) else value for value in values}
 
     @cached_property
-    def lists(self) -> bool:
-        return bool(self.present) and all(isinstance(value, list) for value in self.present)
+    def sets(self) -> list[list[Any]] | None:
+        """The values as lists, also of lists that were written as text; None where one is none."""
+        found = []
+        for value in self.present:
+            items = read_list(value) if isinstance(value, str) and value[0] == "[" else value
+            if not isinstance(items, list):
+                return None
+            found.append(items)
+        return found or None
 
     @cached_property
     def numbers(self) -> list[float] | None:
         """The values as numbers, or None where one is none."""
-        if self.lists:
-            return None
-        try:
-            return [float(value) for value in self.present]
-        except (TypeError, ValueError):
-            return None
+        found = []
+        for value in self.present:
+            cell = read_cell(value)
+            if cell.number is None and cell.truth is None:
+                return None
+            found.append(float(cell.number if cell.number is not None else bool(cell.truth)))
+        return found
 
-    @property
-    def whole(self) -> bool:
-        """Whether all values are whole numbers."""
-        return self.numbers is not None and all(number.is_integer() for number in self.numbers)
+    @cached_property
+    def flags(self) -> bool:
+        """Whether every row holds 0 or 1 (or truth values): a label that holds or does not."""
+        if len(self.present) < len(self.values) or not self.present:
+            return False
+        return all(read_cell(value).on is not None for value in self.distinct)
 
     @cached_property
     def words(self) -> float:
@@ -105,7 +122,13 @@ def read_columns(paths: Sequence[Path]) -> dict[str, Column]:
     from mtl.tasks.layout import class_names
     from mtl.tasks.sources import read_file
 
-    tables: list[pa.Table] = [read_file(path)[0] for path in paths]
+    read = [read_file(path) for path in paths]
+    tables: list[pa.Table] = [table for table, _ in read]
+    places = [
+        f"line {lines[row]} of {path}" if lines else f"row {row} of {path}"
+        for path, (table, lines) in zip(paths, read, strict=True)
+        for row in range(len(table))
+    ]
     for path, table in zip(paths, tables, strict=True):
         if not len(table):
             raise RequestError(f"{path} holds no rows, only names of columns.")
@@ -124,33 +147,68 @@ def read_columns(paths: Sequence[Path]) -> dict[str, Column]:
             name,
             [value for table in tables for value in table.column(name).to_pylist()],
             class_names(first.schema.metadata, name),
+            places.__getitem__,
+            tuple(map(len, tables)),
         )
         for name in shared
     }
 
 
-def find_label(columns: Mapping[str, Column]) -> Column:
+def find_label(columns: Mapping[str, Column]) -> list[Column]:
     """The column of the labels: by its name, else the last one with few different values.
 
+    Where no name says it and several columns hold nothing but 0 and 1, these together: each is one
+    label of a set.
+
     Raises:
-        RequestError: none looks like it.
+        RequestError: none looks like it, or it may be one column or several.
     """
     lower = {name.lower(): column for name, column in columns.items()}
     for name in LABEL_NAMES:
         if name in lower:
-            return lower[name]
-    for column in reversed(list(columns.values())):
-        different = len(column.distinct)
-        few = 2 <= different <= min(MOST_CLASSES, len(column.values) // 2)
-        if few and column.words <= 3:
-            return column
+            return [lower[name]]
+    few = [
+        column
+        for column in columns.values()
+        if 2 <= len(column.distinct) <= min(MOST_CLASSES, len(column.values) // 2)
+        and column.words <= 3
+    ]
+    flags = [column for column in columns.values() if column.flags]
+    if len(flags) > 1:
+        others = [column for column in few if not column.flags]
+        if not others and (len(flags) > 2 or _numbered([column.name for column in flags])):
+            return flags
+        named = " ".join(_typed(column.name) for column in flags)
+        one = (others or flags)[-1]
+        raise RequestError(
+            f"The columns {', '.join(repr(column.name) for column in flags)} hold nothing but 0 "
+            "and 1. If each of them is a label that a row has or has not, say --label "
+            f"{named}; if one column is the label, say which: --label {_typed(one.name)}."
+        )
+    if few:
+        return [few[-1]]
+    if len(columns) == 1:
+        raise RequestError(
+            f"The only column is {next(iter(columns))!r}; a task needs a column of texts and one "
+            "of labels. Join the labels to the texts in one file."
+        )
     raise RequestError(
-        f"None of the columns {', '.join(columns)} looks like a label (a few different values, or "
-        f"a name such as {', '.join(LABEL_NAMES[:4])}). Say which: --label COLUMN."
+        f"None of the columns {', '.join(map(repr, columns))} looks like the label: none is called "
+        f"{', '.join(LABEL_NAMES[:4])} or the like, and none has few different values. Say which "
+        "it is: --label COLUMN."
     )
 
 
-def find_texts(columns: Mapping[str, Column], label: str) -> list[Column]:
+def _numbered(names: Sequence[str]) -> bool:
+    """Whether names are one name with numbers: y_0, y_1."""
+    return len({name.rstrip("0123456789") for name in names}) == 1
+
+
+def _typed(name: str) -> str:
+    return shlex.quote(name)
+
+
+def find_texts(columns: Mapping[str, Column], labels: Sequence[str]) -> list[Column]:
     """One or two columns of text: a known pair, else those with the most words, in file order.
 
     Raises:
@@ -159,7 +217,7 @@ def find_texts(columns: Mapping[str, Column], label: str) -> list[Column]:
     texts = {
         name.lower(): column
         for name, column in columns.items()
-        if name != label and column.words > 0 and not column.counts_rows
+        if name not in labels and column.words > 0 and not column.counts_rows
     }
     for pair in PAIRS:
         if all(name in texts for name in pair):
@@ -169,6 +227,7 @@ def find_texts(columns: Mapping[str, Column], label: str) -> list[Column]:
     most = [column for column in most if column.words >= 2] or most[:1]
     if not most:
         raise RequestError(
-            f"None of the columns {', '.join(columns)} looks like a text. Say which: --text COLUMN."
+            f"None of the columns {', '.join(map(repr, columns))} looks like a text. Say which: "
+            "--text COLUMN."
         )
     return [column for column in columns.values() if column in most]

@@ -13,8 +13,8 @@ import numpy as np
 from mtl.errors import RequestError
 from mtl.files import canonical_json, sha256_json
 from mtl.tasks.kinds import KINDS
-from mtl.tasks.labels import LabelColumn, listed_labels
-from mtl.tasks.layout import class_names
+from mtl.tasks.label_sets import listed_labels
+from mtl.tasks.labels import LabelColumn, label_column
 from mtl.tasks.prepare import PREPARE
 from mtl.tasks.protocols import PROTOCOLS, Part
 from mtl.tasks.shots import draw_shots, one_class_note
@@ -227,14 +227,11 @@ class _Reader:
     def _label_column(self, source: str) -> LabelColumn:
         spec, table = self.spec, self._table(source)
         where = f"Task {spec.id!r}, split {source!r} of {self._raw.where}"
-        self._need(table, source, [spec.label_column])
+        self._need(table, source, spec.gold_columns)
         if not len(table):
             raise RequestError(f"{where} is empty: there is nothing to train or test on.")
-        return LabelColumn(
-            table.column(spec.label_column),
-            class_names(table.schema.metadata, spec.label_column),
-            f"{where}, column {spec.label_column!r}",
-            lambda row: self._line(source, row),
+        return label_column(
+            table, spec.label_column, spec.label_form, where, lambda row: self._line(source, row)
         )
 
     def split(self, name: str, part: Part, limit: int | None) -> Split:

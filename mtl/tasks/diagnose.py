@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError
+from mtl.tasks.cells import read_cell
 from mtl.tasks.findings import SHOWN, Example, Finding, share
 from mtl.tasks.kinds import KINDS
-from mtl.tasks.labels import LabelColumn
-from mtl.tasks.layout import class_names
+from mtl.tasks.label_sets import listed_labels
+from mtl.tasks.labels import label_column
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,7 +38,7 @@ def diagnose(rows: RawRows) -> list[Finding]:
 
 def _columns(rows: RawRows, split: str, table: pa.Table) -> Iterator[Finding]:
     spec = rows.spec
-    wanted = [*spec.columns, spec.label_column, *spec.table_columns]
+    wanted = [*spec.columns, *spec.gold_columns, *spec.table_columns]
     missing = [name for name in dict.fromkeys(wanted) if name not in table.column_names]
     if missing:
         yield Finding(
@@ -62,7 +64,7 @@ def _columns(rows: RawRows, split: str, table: pa.Table) -> Iterator[Finding]:
                 len(table),
                 [Example(rows.place(split, row)) for row in empty[:SHOWN]],
             )
-    if spec.label_column not in missing and len(table):
+    if not {*spec.gold_columns} & {*missing} and len(table):
         yield from _labels(rows, split, table)
 
 
@@ -71,15 +73,16 @@ def _labels(rows: RawRows, split: str, table: pa.Table) -> Iterator[Finding]:
     import pyarrow as pa
 
     spec = rows.spec
-    if spec.kind == "multilabel" and not spec.labels:  # whatever stands there is a label
-        return
-    values = table.column(spec.label_column)
-    names = class_names(table.schema.metadata, spec.label_column)
+    whole = label_column(table, spec.label_column, spec.label_form, "")
+    values = whole.values
 
     def fault(column: pa.ChunkedArray) -> str | None:
-        label = LabelColumn(column, names, "", lambda row: "")
+        label = replace(whole, values=column, where="", line=lambda row: "")
         try:
-            KINDS.get(spec.kind).check_labels(spec, label)
+            if spec.kind == "multilabel" and not spec.labels:  # whatever is a label is one of it
+                listed_labels(label)
+            else:
+                KINDS.get(spec.kind).check_labels(spec, label)
         except RequestError as error:
             return str(error).lstrip(", :").rstrip(".")
         return None
@@ -92,13 +95,13 @@ def _labels(rows: RawRows, split: str, table: pa.Table) -> Iterator[Finding]:
         key = json.dumps(value, default=str)
         by_value.setdefault(key, []).append(row)
         items.setdefault(key, value)
-    if set(by_value) == {"-1"}:
+    if all(read_cell(value).name == "-1" for value in items.values()):
         return
     for key, places in by_value.items():
         why = fault(pa.chunked_array([pa.array([items[key]], type=values.type)]))
         if why is None:
             continue
-        check = "no-label" if items[key] is None else "unknown-label"
+        check = "no-label" if read_cell(items[key]).missing else "unknown-label"
         yield Finding(
             check,
             "problem",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,13 @@ import numpy as np
 
 from mtl.errors import RequestError
 from mtl.files import write_text
-from mtl.tasks.columns import (
-    MOST_CLASSES,
-    MOST_WHOLE_NUMBERS,
-    Column,
-    find_label,
-    find_texts,
-    read_columns,
+from mtl.tasks.columns import Column, find_label, find_texts, read_columns
+from mtl.tasks.label_guess import (
+    KINDS_DRAFTED,
+    LabelGuess,
+    count_labels,
+    guess_labels,
+    hidden_files,
 )
 from mtl.tasks.protocols import default_protocol
 from mtl.tasks.spec import TaskSpec
@@ -28,8 +27,6 @@ from mtl.tasks.yamls import SUFFIXES, catalog
 
 TOKENS_PER_WORD = 1.4
 """About what the encoders' tokenizers make of English."""
-
-KINDS_DRAFTED = ("classification", "regression", "multilabel")
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ def draft_task(
     files: Mapping[str, Path],
     home: Path,
     *,
-    label: str | None = None,
+    label: Sequence[str] = (),
     texts: Sequence[str] = (),
     kind: str | None = None,
 ) -> Draft:
@@ -60,23 +57,39 @@ def draft_task(
         task: the id, ``suite/name``.
         files: split → file; ``train`` is one of them.
         home: folder of the YAML file; paths are written relative to it where they lie near it.
-        label, texts, kind: what is known, in place of a guess.
+        label, texts, kind: what is known, in place of a guess; several labels are columns of 0
+            and 1.
 
     Raises:
         RequestError: unreadable files, no label or text to be found, a column that is not there.
     """
     columns = read_columns(list(files.values()))
     guesses: list[str] = []
-    gold = _named(columns, label, "--label") if label else find_label(columns)
-    if not label:
-        guesses.append(f"label: column {gold.name!r} (--label COLUMN for another)")
-    used = [_named(columns, name, "--text") for name in texts] or find_texts(columns, gold.name)
-    if gold in used:
-        raise RequestError(f"Column {gold.name!r} cannot be text and label at once.")
+    golds = [_named(columns, name, "--label") for name in label] or find_label(columns)
+    hidden = [list(files)[place] for place in hidden_files(golds)]
+    if hidden:
+        files = {split: path for split, path in files.items() if split not in hidden}
+        columns = read_columns(list(files.values()))
+        golds = [columns[gold.name] for gold in golds]
+        guesses.append(
+            f"splits: {' and '.join(hidden)} left out, because all labels there are -1 (hidden)"
+        )
+    named = " ".join(gold.name for gold in golds)
+    if not label and len(golds) > 1:
+        guesses.append(
+            f"label: columns {named}, each 0 or 1 (--label COLUMN [COLUMN …] for others)"
+        )
+    elif not label:
+        guesses.append(f"label: column {named!r} (--label COLUMN for another)")
+    used = [_named(columns, name, "--text") for name in texts]
+    used = used or find_texts(columns, [gold.name for gold in golds])
+    both = [gold.name for gold in golds if gold in used]
+    if both:
+        raise RequestError(f"Column {both[0]!r} cannot be text and label at once.")
     if len(used) > 2:
         raise RequestError(f"--text names {len(used)} columns; a task has one text or a pair.")
     if not texts:
-        rest = [name for name in columns if name not in {gold.name, *(c.name for c in used)}]
+        rest = [name for name in columns if columns[name] not in [*golds, *used]]
         beside = f"; not used: {', '.join(rest)}" if rest else ""
         found = " and ".join(repr(column.name) for column in used)
         guesses.append(f"texts: {found} (--text COLUMN [COLUMN] for others){beside}")
@@ -86,28 +99,36 @@ def draft_task(
                 f"Column {column.name!r}: a template cannot name a column with one of {{ }} : ! in "
                 "its name. Rename the column."
             )
-    chosen, why = _kind(gold, kind)
+    guess = guess_labels(golds, kind)
     if not kind:
-        guesses.append(f"kind: {chosen}, {why} (--kind {'|'.join(KINDS_DRAFTED)} for another)")
+        others = f"(--kind {'|'.join(KINDS_DRAFTED)} for another)"
+        guesses.append(f"kind: {guess.kind}, {guess.why} {others}")
+    guesses += guess.said
     content: dict[str, Any] = {
         "id": task,
         "data": {"files": {split: _path(path, home) for split, path in files.items()}},
-        "kind": chosen,
+        "kind": guess.kind,
         "inputs": [f"{{{column.name}}}" for column in used],
-        "label_column": gold.name,
+        **guess.keys,
     }
-    if chosen != "regression":
-        content["labels"] = _labels(gold)
-    content["metrics"], said = _metrics(gold, chosen, content.get("labels", []))
-    guesses += said
-    content["max_length"], said = _max_length(used)
-    guesses += said
-    missing = sum(value is None or value == "" for value in gold.values)
-    if missing:
-        guesses.append(f"{missing} of {len(gold.values)} rows have no label; remove or fill them")
-    protocol = default_protocol(TaskSpec.from_dict(content, home / "task.yaml"))
+    length, said_of_length = _max_length(used)
+    # No file is there yet, so messages name the task's id.
+    spec = TaskSpec.from_dict({**content, "metrics": _any_metric(guess), "max_length": length})
+    counted = count_labels(golds, spec)
+    rows = {name: seen.count for name, seen in counted.seen.items()}
+    content["metrics"], said = _metrics(rows, guess.kind, content.get("labels", []))
+    content["max_length"] = length
+    guesses += [*said, *said_of_length]
+    if counted.missing:
+        first = golds[0].place(counted.missing[0])
+        guesses.append(
+            f"{len(counted.missing)} of {len(golds[0].values)} rows have no label (first: {first})"
+            "; remove or fill them"
+        )
+    guesses += [f"{f.text} ({'; '.join(map(str, f.examples))})" for f in counted.findings]
+    protocol = default_protocol(spec)
     guesses.append(_splits(protocol))
-    if protocol != "official" and chosen == "classification" and _rare(gold):
+    if protocol != "official" and guess.kind == "classification" and _rare(rows):
         content["stratify"] = False
         guesses.append("stratify: false, because a class has too few rows for a share of each")
     return Draft(content, tuple(guesses))
@@ -141,7 +162,7 @@ def render(content: Mapping[str, Any], path: Path) -> str:
         if key == "data":
             lines += ["data:", "  files:"]
             lines += [f"    {split}: {_quoted(file)}" for split, file in value["files"].items()]
-        elif key in {"id", "kind", "metrics", "max_length", "stratify"}:
+        elif key in {"id", "kind", "metrics", "max_length", "stratify", "label_vectors"}:
             plain = f"[{', '.join(value)}]" if isinstance(value, list) else value
             plain = str(plain).lower() if isinstance(value, bool) else plain
             lines.append(f"{key}: {plain}")
@@ -173,55 +194,19 @@ def _named(columns: Mapping[str, Column], name: str, option: str) -> Column:
     return columns[name]
 
 
-def _kind(gold: Column, asked: str | None) -> tuple[str, str]:
-    different = len(gold.distinct)
-    if asked is not None:
-        return asked, "as asked"
-    if gold.lists:
-        return "multilabel", "the labels are lists"
-    if gold.numbers is not None and not gold.names:
-        if not gold.whole:
-            return "regression", "the labels are numbers with fractions"
-        if different > MOST_WHOLE_NUMBERS:
-            return "regression", f"the labels are {different} different numbers"
-    if different > MOST_CLASSES:
-        raise RequestError(
-            f"Column {gold.name!r} has {different} different values; that is no class. Name "
-            "another column with --label, or say what it is with --kind."
-        )
-    if different < 2:
-        value = next(iter(gold.distinct), None)
-        raise RequestError(
-            f"Column {gold.name!r} holds only {value!r}; a classifier needs at least two classes."
-        )
-    return "classification", f"the labels are {different} different values"
+def _any_metric(guess: LabelGuess) -> list[str]:
+    return ["pearson" if guess.kind == "regression" else "accuracy"]
 
 
-def _labels(gold: Column) -> list[str]:
-    """Names of the classes: as the file declares them; numbers by size; names by alphabet.
-
-    A name that starts with "not" or "non" comes first, because F1 looks at the second of two.
-    """
-    if gold.names:
-        return list(gold.names)
-    if gold.whole and not gold.lists:
-        if all(isinstance(value, bool) for value in gold.distinct):
-            return ["false", "true"]
-        return [str(number) for number in sorted({int(float(value)) for value in gold.distinct})]
-    return sorted(
-        map(str, gold.distinct),
-        key=lambda name: (not name.lower().startswith(("not", "non")), name),
-    )
-
-
-def _metrics(gold: Column, kind: str, labels: Sequence[str]) -> tuple[list[str], list[str]]:
+def _metrics(
+    rows: Mapping[str, int], kind: str, labels: Sequence[str]
+) -> tuple[list[str], list[str]]:
     if kind == "regression":
         return ["pearson", "spearman"], []
     if kind == "multilabel":
         return ["macro_f1", "accuracy"], []
-    counts = Counter(map(str, gold.present))
-    name, most = counts.most_common(1)[0]
-    share = most / sum(counts.values())
+    name, most = max(rows.items(), key=lambda item: item[1])
+    share = most / sum(rows.values())
     if share > 0.8:
         return ["macro_f1", "accuracy"], [
             f"metrics: macro_f1 first, because {share:.0%} of the rows are {name!r}"
@@ -233,10 +218,9 @@ def _metrics(gold: Column, kind: str, labels: Sequence[str]) -> tuple[list[str],
     return ["accuracy", "macro_f1"], []
 
 
-def _rare(gold: Column) -> bool:
+def _rare(rows: Mapping[str, int]) -> bool:
     """Whether 10 % of the rows, twice, cannot hold a row of every class."""
-    counts = Counter(map(str, gold.present))
-    return min(counts.values()) < 4 or 0.08 * sum(counts.values()) < len(counts)
+    return min(rows.values()) < 4 or 0.08 * sum(rows.values()) < len(rows)
 
 
 def _max_length(texts: Sequence[Column]) -> tuple[int, list[str]]:

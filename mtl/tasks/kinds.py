@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mtl.registry import Registry
-from mtl.tasks.labels import read_class_labels, read_label_sets, read_numbers
+from mtl.tasks.label_sets import read_label_sets
+from mtl.tasks.labels import read_class_labels, read_numbers
 from mtl.tasks.spans import best_spans, read_spans
 
 if TYPE_CHECKING:

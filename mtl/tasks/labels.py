@@ -1,21 +1,51 @@
-"""Reading label columns: names or numbers to class ids, values, or sets of labels.
+"""Reading label columns: names or numbers to class ids, or values; sets are in ``label_sets.py``.
 
-Everything that is not a label of the task is refused with the place where it stands. Rows are
-counted from 0, as everywhere in the package.
+What a single cell says is decided in one place, :func:`mtl.tasks.cells.read_cell`. Everything that
+is not a label of the task is refused with the place where it stands. Rows are counted from 0, as
+everywhere in the package.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mtl.errors import RequestError
+from mtl.tasks.cells import Cell, read_cell
+from mtl.tasks.label_remarks import number_meant, twin_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+HIDDEN = (
+    "the label is -1, which marks hidden labels (official test data). Choose a protocol that does "
+    "not use this split, such as scalearn; or, if -1 is a class, add it to the task's labels."
+)
+MEND = "Remove these rows or fill in the label."
+
+
+@dataclass(frozen=True)
+class LabelForm:
+    """How one row says its labels, beside a name, a number, or a list of names.
+
+    Attributes:
+        columns: one column of 0 and 1 per label.
+        vectors: a list of 0 and 1 in the order of the task's labels.
+        separator: what stands between the names in a cell; empty where a cell is one name.
+    """
+
+    columns: tuple[str, ...] = ()
+    vectors: bool = False
+    separator: str = ""
+
+    @property
+    def indicators(self) -> bool:
+        """Whether 0 and 1 stand for the labels, by place."""
+        return self.vectors or bool(self.columns)
 
 
 @dataclass(frozen=True)
@@ -23,28 +53,53 @@ class LabelColumn:
     """A label column with what messages need to say where it is.
 
     Attributes:
-        values: as read: integers, floats, booleans, text, or lists of integers or text.
+        values: as read: integers, floats, booleans, text, lists of these, or (of a form with
+            ``columns``) structs with a field per column.
         names: the names of the classes if the data file declares them (an HF ``ClassLabel``).
         where: "task 'glue/rte', split 'train' of …, column 'label'".
         line: row → how the file is to be opened at it ("row 7", or "line 9 of a.csv").
+        form: how a row says its labels.
     """
 
     values: pa.ChunkedArray
     names: tuple[str, ...] | None
     where: str
     line: Callable[[int], str]
+    form: LabelForm = field(default_factory=LabelForm)
 
     def fail(self, row: int, why: str) -> RequestError:
         """The error for what stands in ``row``."""
         return RequestError(f"{self.where}, {self.line(row)}: {why}")
 
 
+def label_column(
+    table: pa.Table,
+    name: str,
+    form: LabelForm,
+    where: str,
+    line: Callable[[int], str] = lambda row: f"row {row}",
+) -> LabelColumn:
+    """The labels of a table: of column ``name``, or of the columns of ``form`` side by side."""
+    import pyarrow as pa
+
+    from mtl.tasks.layout import class_names
+
+    if form.columns:
+        named = ", ".join(map(repr, form.columns))
+        pieces = [table.column(column).combine_chunks() for column in form.columns]
+        values = pa.chunked_array([pa.StructArray.from_arrays(pieces, names=list(form.columns))])
+        return LabelColumn(values, None, f"{where}, columns {named}", line, form)
+    names = class_names(table.schema.metadata, name)
+    return LabelColumn(table.column(name), names, f"{where}, column {name!r}", line, form)
+
+
 def read_class_labels(column: LabelColumn, labels: Sequence[str]) -> np.ndarray:
     """(n,) int64 class ids.
 
-    Text is looked up in ``labels``. Whole numbers are ids, unless the labels themselves are numbers
-    (``labels: [1, 2, 3]``): then they are looked up, too. Where the data file declares names for
-    its ids, these decide, and must be the task's.
+    A cell is the label that is written as it; else a number is the label of the same value, where
+    labels are numbers; else, where none is, a whole number is a place in the list (0 is the first).
+    Where the data file declares names for its ids, these decide, and must be the task's. Of rows of
+    0 and 1 (``column.form``) the class is the place of the only 1.
 
     Raises:
         RequestError: a missing label, −1 (hidden), or one that is not in the list.
@@ -52,20 +107,36 @@ def read_class_labels(column: LabelColumn, labels: Sequence[str]) -> np.ndarray:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    if column.form.indicators:
+        from mtl.tasks.label_sets import read_indicators
+
+        ones = read_indicators(column, labels)
+        several = np.flatnonzero(ones.sum(axis=1) != 1)
+        if len(several):
+            count = int(ones[several[0]].sum())
+            raise column.fail(
+                int(several[0]),
+                f"{count} of the {len(labels)} labels are 1 ({len(several)} such rows), and a "
+                "class is exactly one. For sets of labels write `kind: multilabel`.",
+            )
+        return ones.argmax(axis=1).astype(np.int64)
+    refuse_nulls(column)
     values = column.values.combine_chunks()
-    _refuse_nulls(column)
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
-    if _is_list(values.type):
+    if is_list(values.type):
         raise column.fail(0, f"a list of labels ({values[0].as_py()!r}) where one is expected.")
+    if pa.types.is_nested(values.type):
+        raise column.fail(0, not_a_label(read_cell(values[0].as_py())))
     encoded = pc.dictionary_encode(values)
-    lookup = _class_lookup(column, labels)
+    lookup = class_lookup(column, labels)
     ids = np.empty(len(encoded.dictionary), dtype=np.int64)
     codes = encoded.indices.to_numpy(zero_copy_only=False)
     for code, value in enumerate(encoded.dictionary.to_pylist()):
         found = lookup(value)
         if isinstance(found, str):
-            raise column.fail(int(np.flatnonzero(codes == code)[0]), found)
+            rows = np.flatnonzero(codes == code)
+            raise column.fail(int(rows[0]), found.replace("(…)", f"({len(rows)} such rows)"))
         ids[code] = found
     return ids[codes]
 
@@ -74,92 +145,52 @@ def read_numbers(column: LabelColumn) -> np.ndarray:
     """(n,) float32 values.
 
     Raises:
-        RequestError: a missing value, NaN, infinity, or text that is no number.
-    """
-    import pyarrow as pa
-
-    _refuse_nulls(column)
-    values = column.values.combine_chunks()
-    if _is_text(values.type):
-        numbers = np.empty(len(values), dtype=np.float64)
-        for row, text in enumerate(values.to_pylist()):
-            try:
-                numbers[row] = float(text)
-            except ValueError as error:
-                raise column.fail(row, f"the label {text!r} is no number.") from error
-    elif (
-        pa.types.is_floating(values.type)
-        or pa.types.is_integer(values.type)
-        or pa.types.is_decimal(values.type)
-    ):
-        numbers = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    else:
-        raise column.fail(0, f"the label {values[0].as_py()!r} is no number.")
-    bad = np.flatnonzero(~np.isfinite(numbers))
-    if len(bad):
-        raise column.fail(
-            int(bad[0]),
-            f"the label is {numbers[bad[0]]}, not a finite number ({len(bad)} such rows). "
-            "Remove these rows or give them a value.",
-        )
-    return numbers.astype(np.float32)
-
-
-def listed_labels(column: LabelColumn) -> set[str]:
-    """Every label that stands in a column of label lists.
-
-    Raises:
-        RequestError: a missing list, something else than a list, or an item that is no label.
+        RequestError: a missing value, NaN, infinity, what float32 cannot hold, or text that is no
+            number; −1 in every row, as in official test data.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    _refuse_nulls(column)
+    refuse_nulls(column)
     values = column.values.combine_chunks()
-    if not _is_list(values.type):
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if pa.types.is_floating(values.type) or pa.types.is_integer(values.type):
+        numbers = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    elif is_text(values.type) or pa.types.is_decimal(values.type):
+        encoded = pc.dictionary_encode(values)
+        codes = encoded.indices.to_numpy(zero_copy_only=False)
+        different = np.empty(len(encoded.dictionary), dtype=np.float64)
+        for code, value in enumerate(encoded.dictionary.to_pylist()):
+            cell = read_cell(value)
+            if cell.number is None and not cell.missing:
+                row = int(np.flatnonzero(codes == code)[0])
+                raise column.fail(row, f"the label {value!r} is no number.{number_meant(cell)}")
+            different[code] = np.nan if cell.number is None else float(cell.number)
+        numbers = different[codes]
+    else:
+        raise column.fail(0, f"the label {values[0].as_py()!r} is no number.")
+    with np.errstate(over="ignore"):
+        found: np.ndarray = numbers.astype(np.float32)
+    bad = np.flatnonzero(~np.isfinite(found))
+    if len(bad):
         raise column.fail(
-            0, f"{values[0].as_py()!r} where a list of labels is expected (kind multilabel)."
+            int(bad[0]),
+            f"the label is {values[int(bad[0])].as_py()}, not a finite number ({len(bad)} such "
+            "rows). Remove these rows or give them a value.",
         )
-    inner = values.type.value_type
-    if not (_is_text(inner) or pa.types.is_integer(inner) or pa.types.is_null(inner)):
-        raise column.fail(0, f"a list of {inner} where a list of labels is expected.")
-    items = pc.unique(pc.list_flatten(values))
-    if items.null_count:
-        raise column.fail(
-            next(row for row, found in enumerate(values.to_pylist()) if None in found),
-            "a label is missing.",
-        )
-    return {str(item).strip() for item in items.to_pylist()}
-
-
-def read_label_sets(column: LabelColumn, labels: Sequence[str]) -> np.ndarray:
-    """(n,C) float32 zeros and ones; an empty list is a row without any label.
-
-    Raises:
-        RequestError: something else than a list, or an item that is not in the list of labels.
-    """
-    _refuse_nulls(column)
-    values = column.values.combine_chunks()
-    if not _is_list(values.type):
-        raise column.fail(
-            0, f"{values[0].as_py()!r} where a list of labels is expected (kind multilabel)."
-        )
-    lookup = _class_lookup(column, labels)
-    found = np.zeros((len(values), len(labels)), dtype=np.float32)
-    for row, items in enumerate(values.to_pylist()):
-        for item in items:
-            place = lookup(item)
-            if isinstance(place, str):
-                raise column.fail(row, place)
-            found[row, place] = 1.0
+    if len(found) > 1 and (found == -1).all():
+        raise column.fail(0, "every label is -1, which marks hidden labels (official test data).")
     return found
 
 
-def _class_lookup(column: LabelColumn, labels: Sequence[str]) -> Callable[[Any], int | str]:
+def class_lookup(column: LabelColumn, labels: Sequence[str]) -> Callable[[Any], int | str]:
     """A function from a value as read to its class id, or to the reason why there is none."""
-    ids = {name: place for place, name in enumerate(labels)}
+    exact = {name.strip(): place for place, name in enumerate(labels)}
+    cells = [read_cell(name) for name in labels]
+    by_number = {cell.number: place for place, cell in enumerate(cells) if cell.whole}
+    numeric = any(cell.number is not None for cell in cells)
     listed = ", ".join(labels[:12]) + (", …" if len(labels) > 12 else "")
-    numeric = all(_is_whole(name) for name in labels)
     declared = column.names
     if declared is not None and set(declared) != set(labels):
         raise RequestError(
@@ -168,61 +199,68 @@ def _class_lookup(column: LabelColumn, labels: Sequence[str]) -> Callable[[Any],
         )
 
     def lookup(value: Any) -> int | str:
-        if value is None:
-            return "a label is missing."
-        if isinstance(value, bool):
-            name = str(value).lower()
-            return ids.get(name, int(value) if len(labels) == 2 else f"{value} is no label.")
-        if isinstance(value, str):
-            if value.strip() in ids:
-                return ids[value.strip()]
-            if not _is_whole(value.strip()):
-                return f"{value!r} is none of the labels ({listed})."
-            value = int(value)
-        if isinstance(value, float):
-            if not value.is_integer():
-                return f"{value!r} is none of the labels ({listed})."
-            value = int(value)
-        if declared is not None and 0 <= value < len(declared):
-            return ids[declared[value]]
+        cell = read_cell(value)
+        if isinstance(value, str) and cell.text in exact:
+            return exact[cell.text]
+        if cell.missing:
+            wrote = "" if value is None else f": the cell is {value!r}"
+            return f"there is no label{wrote} (…). {MEND}"
+        if cell.strange:
+            return not_a_label(cell)
+        if cell.truth is not None:
+            if cell.text in exact:
+                return exact[cell.text]
+            if by_number:
+                return by_number.get(Decimal(cell.truth), f"{value} is no label ({listed}).")
+            return int(cell.truth) if len(labels) == 2 else f"{value} is no label ({listed})."
+        if not cell.whole and cell.name in exact:
+            return exact[cell.name]
+        none = f"{value!r} is none of the labels ({listed})."
+        if cell.number is None or not cell.whole:
+            return none + twin_of(cell, labels)
+        number = int(cell.number)
+        if declared is not None and 0 <= number < len(declared):
+            return exact[declared[number]]
+        if cell.number in by_number:
+            return by_number[cell.number]
+        if number == -1:
+            return HIDDEN
         if numeric:
-            named = {int(name): place for name, place in ids.items()}
-            return named.get(value, f"{value} is none of the labels ({listed}).")
-        if 0 <= value < len(labels):
-            return int(value)
-        if value == -1:
-            return (
-                "the label is -1, which marks hidden labels (official test data). Choose a "
-                "protocol that does not use this split, such as scalearn."
-            )
+            return none + twin_of(cell, labels)
+        if 0 <= number < len(labels):
+            return number
         return f"{value} is none of the labels: 0 to {len(labels) - 1} stand for {listed}."
 
     return lookup
 
 
-def _refuse_nulls(column: LabelColumn) -> None:
+def not_a_label(cell: Cell) -> str:
+    """What is wrong with a cell of a type that no label has."""
+    return (
+        f"{cell.strange} ({cell.text}) where a label is expected: a name, a number, or, for kind "
+        "multilabel, a list of names. Write one label per row, or a column of 0 and 1 per label."
+    )
+
+
+def refuse_nulls(column: LabelColumn) -> None:
+    """Refuse a column in which rows hold nothing at all."""
     if not column.values.null_count:
         return
     import pyarrow.compute as pc
 
     empty = np.flatnonzero(pc.is_null(column.values).to_numpy())
-    raise column.fail(
-        int(empty[0]),
-        f"there is no label ({len(empty)} such rows). Remove these rows or fill in the label.",
-    )
+    raise column.fail(int(empty[0]), f"there is no label ({len(empty)} such rows). {MEND}")
 
 
-def _is_whole(text: str) -> bool:
-    return text.lstrip("+-").isdecimal() and text.isascii()
-
-
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
+    """Whether an arrow type is text."""
     import pyarrow as pa
 
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _is_list(kind: pa.DataType) -> bool:
+def is_list(kind: pa.DataType) -> bool:
+    """Whether an arrow type is a list."""
     import pyarrow as pa
 
     return bool(

@@ -90,11 +90,18 @@ def _by_split(files: Any) -> Iterable[tuple[str, Any]]:
 
 
 def class_names(metadata: dict[bytes, bytes] | None, column: str) -> tuple[str, ...] | None:
-    """Names of classes that ``datasets`` left in the schema of a parquet file, if any."""
+    """Names of classes that ``datasets`` left in the schema of a parquet file, if any.
+
+    Of a list of class numbers they are those of its items.
+    """
     import json
 
     try:
         feature = json.loads((metadata or {})[b"huggingface"])["info"]["features"][column]
+        if isinstance(feature, list):  # as older versions write a list
+            (feature,) = feature
+        elif feature["_type"] in {"Sequence", "List", "LargeList"}:
+            feature = feature["feature"]
         if feature["_type"] != "ClassLabel":
             return None
         return tuple(str(name) for name in feature["names"])

@@ -12,6 +12,7 @@ from typing import Any
 from mtl.errors import RequestError, did_you_mean, unknown
 from mtl.files import safe_part
 from mtl.tasks.kinds import KINDS
+from mtl.tasks.labels import LabelForm
 from mtl.tasks.metrics import METRICS
 from mtl.tasks.yamls import SUFFIXES, catalog, check_keys, is_file_name, read_yaml
 
@@ -42,6 +43,11 @@ class TaskSpec:
         max_length: tokens per encoding at most, special tokens included.
         truncate: which text of a pair is cut when it is longer: ``longest`` or ``first``.
         label_column: the column of the label.
+        label_columns: instead of it, one column of 0 and 1 per label, in the order of ``labels``;
+            without these they are the labels' names.
+        label_vectors: whether the label column holds lists of 0 and 1 in the order of ``labels``.
+        label_separator: what stands between the labels of a cell (``a;b``); None where a set of
+            labels is a list of names.
         stratify: whether protocols that hold out a dev part do so class by class.
         origin: the file it came from; not part of the task.
 
@@ -62,10 +68,14 @@ class TaskSpec:
     truncate: str = "longest"
     label_column: str = "label"
     stratify: bool = True
+    label_columns: tuple[str, ...] = ()
+    label_vectors: bool = False
+    label_separator: str | None = None
     origin: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("inputs", "metrics", "labels"):  # lists are welcome, tuples are kept
+        # Lists are welcome, tuples are kept.
+        for name in ("inputs", "metrics", "labels", "label_columns"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         parts = self.id.split("/")
         if len(parts) != 2:
@@ -77,6 +87,7 @@ class TaskSpec:
             raise self._wrong("kind", str(unknown("kind", self.kind, KINDS)))
         for template in self.inputs:
             self._check_template(template)
+        self._check_label_form()
         if not self.metrics:
             raise self._wrong("metrics", "must name at least one; the first is the headline")
         for metric in self.metrics:
@@ -85,7 +96,7 @@ class TaskSpec:
             fault = METRICS.get(metric).unfit(self.kind, len(self.labels))
             if fault:
                 raise self._wrong("metrics", fault)
-        if len(set(self.labels)) != len(self.labels):
+        if len({name.strip() for name in self.labels}) != len(self.labels):
             raise self._wrong("labels", "holds a name twice")
         fault = KINDS.get(self.kind).unfit(self)
         if fault:
@@ -132,6 +143,16 @@ class TaskSpec:
         for metric in self.metrics:
             wanted += METRICS.get(metric).needs.get(self.kind, ())
         return tuple(dict.fromkeys(wanted))
+
+    @property
+    def label_form(self) -> LabelForm:
+        """How a row of the data says its labels."""
+        return LabelForm(self.label_columns, self.label_vectors, self.label_separator or "")
+
+    @property
+    def gold_columns(self) -> tuple[str, ...]:
+        """The columns that the label is read from."""
+        return self.label_columns or (self.label_column,)
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -181,8 +202,8 @@ class TaskSpec:
                 raise RequestError(
                     f"{where}: {key} must be a {_SPOKEN[expected]}, it is {value!r}."
                 )
-        for key in ("inputs", "metrics"):
-            bad = [item for item in values[key] if not isinstance(item, str)]
+        for key in ("inputs", "metrics", "label_columns"):
+            bad = [item for item in values.get(key, ()) if not isinstance(item, str)]
             if bad:
                 raise RequestError(f"{where}: {key} must hold text, not {bad[0]!r}; quote it.")
         # Numbers and true/false are good names of classes; they are kept as they are written.
@@ -213,6 +234,36 @@ class TaskSpec:
         elif not isinstance(value, str) or not value:
             raise self._wrong("data", f"has {found[0]}: {value!r}, which is no name")
 
+    def _check_label_form(self) -> None:
+        """What does not fit together of label_columns, label_vectors and label_separator."""
+        given = [
+            name
+            for name in ("label_columns", "label_vectors", "label_separator")
+            if getattr(self, name)
+        ]
+        if not given:
+            return
+        if len(given) > 1:
+            raise self._wrong(given[1], f"cannot stand beside {given[0]}: one of them reads a row")
+        form = given[0]
+        kinds = ("multilabel",) if form == "label_separator" else ("multilabel", "classification")
+        if self.kind not in kinds:
+            raise self._wrong(form, f"is for kind {' and '.join(kinds)}, not for {self.kind}")
+        if form == "label_separator" and not str(self.label_separator).strip():
+            raise self._wrong(form, f"is {self.label_separator!r}; a space ends no name")
+        if form == "label_vectors" and not self.labels:
+            raise self._wrong("labels", "must name the places of the vectors, in their order")
+        if form == "label_columns":
+            if len({*self.label_columns}) != len(self.label_columns) or len(self.label_columns) < 2:
+                raise self._wrong(form, "must name two columns or more, each once")
+            if not self.labels:
+                object.__setattr__(self, "labels", self.label_columns)
+            if len(self.labels) != len(self.label_columns):
+                raise self._wrong(
+                    "labels",
+                    f"has {len(self.labels)} names for {len(self.label_columns)} label_columns",
+                )
+
     def _check_template(self, template: str) -> None:
         try:
             parts = template_parts(template)
@@ -236,8 +287,11 @@ _TYPES: dict[str, type] = {
     "truncate": str,
     "label_column": str,
     "stratify": bool,
+    "label_columns": list,
+    "label_vectors": bool,
+    "label_separator": str,
 }
-_LATER = ("dev", "truncate")
+_LATER = ("dev", "truncate", "label_columns", "label_vectors", "label_separator")
 _SPOKEN: dict[type, str] = {
     str: "text",
     dict: "mapping",

@@ -205,7 +205,7 @@ def test_nothing_is_overwritten(here: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("x,y\nsome text,1\n", ["..", "--label", "y"], ["SUITE/NAME"]),
         ("x,y\nsome text,1\n", ["my/x", "--label", "Y"], ["--label Y", "Did you mean 'y'"]),
         ("x,y\nsome text,1\n", ["my/x", "--label", "y"], ["only '1'", "two classes"]),
-        ("x,w\na b,1\nb c,1\n", ["my/x"], ["x, w looks like a label", "--label COLUMN"]),
+        ("x,w\na b,1\nb c,1\n", ["my/x"], ["'x', 'w' looks like the label", "--label COLUMN"]),
         ("x,label\na b,1\nb c,2\n", ["my/x", "--text", "z"], ["--text z", "x, label"]),
         ("x,label\n,1\n,2\n", ["my/x"], ["looks like a text", "--text COLUMN"]),
         ("x,label\na b,1\na b,2\n", ["my/x", "--text", "label"], ["text and label at once"]),
@@ -223,3 +223,47 @@ def test_wrong_requests(rows: str | None, argv: list[str], parts: list[str], her
     refused(mtl("tasks", "new", *argv, "--from", "a.csv"), *parts)
     assert not list(here.rglob("*.yaml"))
     assert not entries(here)
+
+
+@pytest.mark.parametrize("form", ["columns", "vectors", "separated"])
+def test_sets_of_labels_from_a_file_to_an_adapter(
+    form: str, here: Path, tiny: Callable[[str], str]
+) -> None:
+    """Drafted, checked, shown and trained as three labels, not as the names 0 and 1."""
+    names = ["toxic", "calm", "rude"]
+    rows = []
+    for n in range(60):
+        ones = [n % 2, int(n % 3 == 0), int(n % 5 == 0)]
+        on = [name for name, one in zip(names, ones, strict=True) if one]
+        labels: dict[str, Any] = {
+            "columns": dict(zip(names, ones, strict=True)),
+            "vectors": {"labels": str(ones)},
+            "separated": {"labels": ";".join(on)},
+        }[form]
+        rows.append({"text": f"some old cat {n}", **labels})
+    write_csv(here / "a.csv", rows)
+    said = mtl("tasks", "new", "my/x", "--from", "a.csv", "--json")
+    assert said.code == 0, said
+    assert any("kind: multilabel" in guess for guess in said.json["guesses"])
+    task = said.json["task"]
+    assert (task["kind"], len(task["labels"])) == ("multilabel", 3)
+    checked = mtl("tasks", "check", "my/x.yaml", "--near", "0", "--json").json["tasks"][0]
+    assert not checked["problems"]
+    counts = [sum(row["labels"][name] for row in checked["splits"]) for name in task["labels"]]
+    assert sorted(counts) == [12, 20, 30]
+    shown = mtl("tasks", "show", "my/x.yaml", "-n", "1", "--model", tiny("roberta"), "--json")
+    assert set(shown.json["rows"][0]["label"]) <= set(task["labels"])
+    if form == "columns":  # the same arrays from here on
+        line = ["--task", "my/x.yaml", "--model", tiny("roberta"), "--max-steps", "2"]
+        said = mtl("train", *line, "--json")
+        assert said.code == 0, said
+        assert (said.json["runs"][0]["n"], said.json["runs"][0]["task"]) == (6, "my/x")
+
+
+def test_objects_are_no_labels(here: Path) -> None:
+    rows = [{"text": f"old cat {n}", "label": {"a": n % 2}} for n in range(20)]
+    (here / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    refused(mtl("tasks", "new", "my/x", "--from", "a.jsonl"), "line 1 of a.jsonl", "an object")
+    (here / "b.csv").write_text("text\nsome cat\nold cat\n")
+    refused(mtl("tasks", "new", "my/x", "--from", "b.csv"), "only column is 'text'", "one file")
+    assert not list(here.rglob("*.yaml"))

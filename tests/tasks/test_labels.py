@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from mtl.errors import RequestError
-from mtl.tasks.labels import LabelColumn, read_class_labels, read_label_sets, read_numbers
+from mtl.tasks.label_sets import read_label_sets
+from mtl.tasks.labels import LabelColumn, read_class_labels, read_numbers
 
 NAMES = ("entailment", "neutral", "contradiction")
 
@@ -68,11 +69,11 @@ def test_dictionaries_and_chunks() -> None:
         ([0, None, None], NAMES, r"row 1: there is no label \(2 such rows\)"),
         (["neutral", None], NAMES, r"row 1: there is no label"),
         ([0.0, 1.5], NAMES, r"row 1: 1.5 is none of the labels"),
-        ([0.0, float("nan")], NAMES, r"row 1: nan is none of the labels"),
+        ([0.0, float("nan")], NAMES, r"row 1: there is no label: the cell is nan \(1"),
         ([True, False], NAMES, r"row 0: True is no label"),
         ([[0], [1]], NAMES, r"row 0: a list of labels"),
         ([4, 1], ("1", "2", "3"), r"row 0: 4 is none of the labels \(1, 2, 3\)"),
-        (["", "neutral"], NAMES, r"row 0: '' is none of the labels"),
+        (["", "neutral"], NAMES, r"row 0: there is no label: the cell is ''"),
     ],
 )
 def test_what_is_no_class_label(values: Any, labels: tuple[str, ...], message: str) -> None:
