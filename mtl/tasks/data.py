@@ -290,7 +290,7 @@ class _Reader:
             raise RequestError(
                 f"Task {self.spec.id!r}: split {source!r} of {self._raw.where} has no column "
                 f"{', '.join(map(repr, missing))}; it has {', '.join(table.column_names)}. "
-                f"Mend inputs or label_column in {self.spec.where}."
+                f"Mend inputs or the label's columns in {self.spec.where}."
             )
 
     def _values(self, table: pa.Table, name: str, source: str, rows: np.ndarray) -> Any:

@@ -45,7 +45,7 @@ def _columns(rows: RawRows, split: str, table: pa.Table) -> Iterator[Finding]:
             "missing-column",
             "problem",
             f"no column {', '.join(map(repr, missing))} in {split} of {rows.raw.where}, only "
-            f"{', '.join(table.column_names)}; mend inputs or label_column in {spec.where}",
+            f"{', '.join(table.column_names)}; mend inputs or the label's columns in {spec.where}",
             split,
             len(table),
             len(table),
