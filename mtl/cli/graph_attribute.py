@@ -56,7 +56,7 @@ def attribute(argv: Sequence[str]) -> int:
     from mtl.graph import graph_folder, write_evidence
     from mtl.tasks import encode
     from mtl.train import open_workspace
-    from mtl.train.load import answer_batch_size, data_of_entry
+    from mtl.train.load import answer_passes, data_of_entry
 
     if options.json:
         os.environ["MTL_QUIET"] = "1"
@@ -108,7 +108,7 @@ def attribute(argv: Sequence[str]) -> int:
             built,
             EvalSet(data.spec, encoded),
             open_device("fp32"),
-            batch_size=answer_batch_size(entry),
+            passes=answer_passes(entry),
             shapley=not options.no_shapley,
             layers=layers,
             orders=options.orders,

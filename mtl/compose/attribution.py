@@ -31,6 +31,7 @@ import torch
 from mtl.compose.shapley import EXACT, Coalition, Shapley, Value, shapley_values
 from mtl.compose.sites import site_keys
 from mtl.engine import evaluate
+from mtl.engine.passes import usual_passes
 from mtl.errors import RequestError, unknown
 from mtl.graph.collect import settings_mark
 from mtl.graph.evidence import Evidence
@@ -38,6 +39,7 @@ from mtl.graph.evidence import Evidence
 if TYPE_CHECKING:
     from mtl.compose.load import LoadedComposition
     from mtl.engine import Device, EvalSet
+    from mtl.tasks import Passes
     from mtl.zoo import Entry
 
 
@@ -75,7 +77,7 @@ def attribute(
     data: EvalSet,
     device: Device,
     *,
-    batch_size: int = 128,
+    passes: Passes | None = None,
     shapley: bool = True,
     layers: Sequence[str] = (),
     orders: int = 32,
@@ -86,6 +88,7 @@ def attribute(
 
     Args:
         built: a loaded composition; it is as before when this returns.
+        passes: how much goes through the network at once, None for what is usual.
         shapley: False for leave-one-out only.
         layers: sites to look at one by one, too (see :func:`chosen_layers`).
         orders: random orders where the Shapley values are sampled (each also backwards).
@@ -103,14 +106,16 @@ def attribute(
     count = next(iter(sites.values())).bank.count
     everyone = frozenset(range(count))
     metric = data.spec.headline
-    rows = passes = 0
+    rows = done = 0
 
     def run(off: dict[str, Coalition]) -> float:
-        nonlocal rows, passes
+        nonlocal rows, done
         with switched_off(sites, off):
-            found = evaluate(built.attached, data, device, batch_size)
+            found = evaluate(
+                built.attached, data, device, passes or usual_passes(device.torch_device)
+            )
         rows = len(found.row)
-        passes += 1
+        done += 1
         if progress is not None:
             progress(1)
         value = found.metrics[metric]
@@ -150,7 +155,7 @@ def attribute(
         n=rows,
         layer_shapley=layer_shapley,
         layer_empty=layer_empty,
-        passes=passes,
+        passes=done,
     )
 
 

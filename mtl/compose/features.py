@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from mtl.engine.feed import to_device
+from mtl.engine.passes import usual_passes
 from mtl.errors import MtlError, RunError, ZooError
 from mtl.files import read_safetensors, sha256_json, write_safetensors
 from mtl.graph.scores import Candidate, TaskView, Unscorable
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from mtl.train import Workspace
     from mtl.zoo import Entry
 
-VERSION = 1
+VERSION = 2
 """Raised when the same inputs would give other features."""
 LIMIT = 2000
 SEED = 0
@@ -81,14 +82,12 @@ class Extractor:
         backbone: the base that all candidates must share.
         workspace: whose zoo holds the sources and whose cache keeps the features.
         device: where passes run.
-        batch_size: rows per forward pass.
         limit: rows per task at most.
     """
 
     backbone: Backbone
     workspace: Workspace
     device: Device
-    batch_size: int = 128
     limit: int = LIMIT
 
     def view(self, data: TaskData, needs: set[str]) -> TaskView:
@@ -249,7 +248,7 @@ class Extractor:
         first = np.zeros((len(encoded), encoded.choices, width), np.float32)
         mean = np.zeros_like(first)
         with torch.no_grad():
-            for rows in eval_order(encoded, self.batch_size):
+            for rows in eval_order(encoded, usual_passes(self.device.torch_device)):
                 batch = to_device(encoded.collate(rows), self.device.torch_device)
                 states = encoder(**_inputs(batch)).last_hidden_state.float()
                 mask = batch["attention_mask"].unsqueeze(-1).to(states.dtype)
@@ -270,7 +269,7 @@ class Extractor:
         by_row = torch.from_numpy(labels.reshape(len(encoded), encoded.choices, *labels.shape[1:]))
         totals: dict[str, torch.Tensor] = {}
         try:
-            for rows in eval_order(encoded, self.batch_size):
+            for rows in eval_order(encoded, usual_passes(self.device.torch_device)):
                 batch = to_device(encoded.collate(rows), self.device.torch_device)
                 with torch.enable_grad():
                     output = encoder(**_inputs(batch), output_hidden_states=True)

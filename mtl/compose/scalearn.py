@@ -19,7 +19,7 @@ Low-rank sources (LoRA and its kin) have a site per layer and linear module, and
 module's output width (:mod:`mtl.compose.low_rank`).
 
 No constraint, no bias, no activation. Each entry starts as N(init_scale/K, init_std). Dropout acts
-on omega itself: one mask per site and forward pass, the same for all rows and tokens
+on omega itself: one mask per site and optimiser step, the same for all rows and tokens
 (Frohmann et al. 2024, arXiv:2310.01217; specs/composition_methods §1).
 """
 
@@ -35,6 +35,7 @@ import torch.nn.functional as functional
 from adapters import AdapterConfig
 from torch import Tensor, nn
 
+from mtl.backbone.draws import PerStep
 from mtl.backbone.injection import FusionSite
 from mtl.compose.bank import Bank
 from mtl.compose.base import Composed, Composition
@@ -123,6 +124,7 @@ class ScaLearnSite(FusionSite):
         self._omega: list[Tensor] = []
         self._settings = ScaLearnSettings()
         self._folded: tuple[Tensor, Tensor] | None = None
+        self._mask: PerStep[Tensor] = PerStep()
         self.combine: Callable[[Sequence[PlainSource]], PlainSource] | None = None
 
     def bind(self, omega: Tensor, settings: ScaLearnSettings) -> None:
@@ -141,7 +143,10 @@ class ScaLearnSite(FusionSite):
             omega = omega / omega.sum(0, keepdim=True)
         elif self._settings.normalise == "softmax":
             omega = omega.softmax(0)
-        return functional.dropout(omega, self._settings.dropout, self.training)
+        dropout = self._settings.dropout
+        if not self.training or not dropout:
+            return omega
+        return omega * self._mask(lambda: functional.dropout(torch.ones_like(omega), dropout, True))
 
     def forward(self, z: Tensor) -> Tensor:
         weight, bias = self._folded or self.bank.fold(self.effective())

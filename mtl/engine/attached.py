@@ -78,6 +78,8 @@ class Attached(Protocol):
     """
 
     network: nn.Module
+    whole_batches: bool
+    """Whether a batch goes through the network in one pass, however long its rows are."""
 
     def groups(self) -> Sequence[Group]:
         """All trainable parameters. Everything else is frozen."""
@@ -122,6 +124,7 @@ class Attachment:
         own_loss: (network, spec, batch) → named parts, in place of the task's loss.
         kept: (state, load_state) of what a resume point must hold beyond trainable parameters.
         finishing: called by :meth:`finish`.
+        whole_batches: for what costs much per pass, whatever its rows, or draws noise in each.
     """
 
     network: nn.Module
@@ -134,6 +137,7 @@ class Attachment:
     own_loss: Callable[[nn.Module, TaskSpec, Batch], Mapping[str, torch.Tensor]] | None = None
     kept: tuple[Callable[[], Any], Callable[[Any, Any], None]] | None = None
     finishing: Callable[[], None] | None = None
+    whole_batches: bool = False
 
     def groups(self) -> Sequence[Group]:
         return self.trainable

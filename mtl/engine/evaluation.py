@@ -16,7 +16,7 @@ from mtl.tasks.spans import MASKED
 if TYPE_CHECKING:
     from mtl.engine.attached import Attached
     from mtl.engine.device import Device
-    from mtl.tasks import Encoded, TaskSpec
+    from mtl.tasks import Encoded, Passes, TaskSpec
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(attached: Attached, data: EvalSet, device: Device, batch_size: int) -> Evaluation:
+def evaluate(attached: Attached, data: EvalSet, device: Device, passes: Passes) -> Evaluation:
     """Evaluate ``attached`` on ``data``; every process gets the same answer.
 
     Batches are sorted by length and dealt to the processes; results are put back in row order, so
@@ -76,7 +76,7 @@ def evaluate(attached: Attached, data: EvalSet, device: Device, batch_size: int)
     outputs: list[torch.Tensor] = []
     try:
         with attached.evaluating():
-            order = eval_order(data.encoded, batch_size)
+            order = eval_order(data.encoded, passes)
             for indices in order[device.rank :: device.world]:
                 batch = collate(data.spec.id, data.encoded, indices)
                 rows.append(batch["row"].numpy())

@@ -19,13 +19,16 @@ class Feed(Protocol):
     def order(self, epoch: int) -> Sequence[tuple[str, np.ndarray]]:
         """The batches of an epoch, each as (task id, row numbers of its training split)."""
 
+    def tokens(self, task: str, rows: np.ndarray) -> np.ndarray:
+        """(B,) how many tokens each of these rows takes."""
+
     def collate(self, task: str, rows: np.ndarray) -> dict[str, Any]:
         """The padded tensors of these rows, with ``task`` beside them."""
 
 
 @dataclass(frozen=True)
 class TaskFeed:
-    """Batches of one task: shuffled per epoch, bucketed by length, padded to their longest."""
+    """Batches of one task, drawn anew in every epoch, padded to their longest."""
 
     task: str
     encoded: Encoded
@@ -39,6 +42,9 @@ class TaskFeed:
             (self.task, rows)
             for rows in train_order(self.encoded, self.batch_size, self.seed, epoch)
         ]
+
+    def tokens(self, task: str, rows: np.ndarray) -> np.ndarray:
+        return self.encoded.tokens_per_row[rows]
 
     def collate(self, task: str, rows: np.ndarray) -> dict[str, Any]:
         return collate(task, self.encoded, rows)

@@ -17,16 +17,19 @@ from typing import Any
 import torch
 from torch import nn
 
+from mtl.backbone.draws import one_step
 from mtl.engine.attached import Attached, Stage, trainable_parameters
 from mtl.engine.device import Device, seed_everything
 from mtl.engine.evaluation import EvalSet, Evaluation, evaluate
 from mtl.engine.feed import Feed, to_device
 from mtl.engine.folder import RunFolder
 from mtl.engine.optimise import Optimiser
+from mtl.engine.passes import eval_passes
 from mtl.engine.progress import Progress
 from mtl.engine.resume import RunState, load_point, save_point
 from mtl.engine.settings import RunSettings
 from mtl.errors import RequestError, RunError
+from mtl.tasks import cut
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Job:
         settings, seed: of the run; ``identity`` is its hash, checked on resuming.
         folder: where events and the resume point go.
         label: what progress shows.
+        overhead: what one more pass for a part of a batch costs, in tokens.
     """
 
     attached: Attached
@@ -50,6 +54,7 @@ class Job:
     identity: str
     folder: RunFolder
     label: str
+    overhead: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -175,26 +180,36 @@ def _step(
 ) -> torch.Tensor:
     """One optimiser step on ``rows``; returns the batch's mean loss, still on the device.
 
-    The batch is dealt to processes and cut into micro-batches; each piece's mean loss is weighted
-    by its share of the rows, so the gradient is that of the whole batch.
+    The batch is dealt to processes and cut into pieces of like length; each piece's mean loss is
+    weighted by its share of the rows, so the gradient is that of the whole batch.
     """
     own = rows[device.rank :: device.world]
-    size = job.settings.micro_batch_size or len(own)
     total = torch.zeros((), device=device.torch_device)
-    for start in range(0, len(own), max(size, 1)):
-        piece = own[start : start + size]
-        batch = to_device(job.feed.collate(task, piece), device.torch_device)
-        with device.autocast():
-            parts = job.attached.loss(batch)
-        loss = torch.stack([part.float() for part in parts.values()]).sum()
-        loss = loss * (len(piece) / len(rows))
-        loss.backward()
-        total += loss.detach()
+    with one_step():
+        for places in _pieces(job, task, own):
+            piece = own[places]
+            batch = to_device(job.feed.collate(task, piece), device.torch_device)
+            with device.autocast():
+                parts = job.attached.loss(batch)
+            loss = torch.stack([part.float() for part in parts.values()]).sum()
+            loss = loss * (len(piece) / len(rows))
+            loss.backward()
+            total += loss.detach()
     device.reduce_gradients(optimiser.parameters)
     if job.settings.clip:
         nn.utils.clip_grad_norm_(optimiser.parameters, job.settings.clip)
     optimiser.step(step)
     return total
+
+
+def _pieces(job: Job, task: str, rows: Any) -> Sequence[Any]:
+    """Places in ``rows`` of what goes through the network together."""
+    overhead = math.inf if job.attached.whole_batches else job.overhead
+    most = job.settings.micro_batch_size
+    if math.isinf(overhead):  # one pass, or passes of `most` rows in their order
+        size = max(most or len(rows), 1)
+        return [slice(start, start + size) for start in range(0, len(rows), size)]
+    return cut(job.feed.tokens(task, rows), overhead, most)
 
 
 class _LossWatch:
@@ -250,10 +265,8 @@ def _evaluate_and_select(
 ) -> None:
     """Evaluate on the dev sets, keep the state if it is the best, count patience, log."""
     settings = job.settings
-    found = {
-        task: evaluate(job.attached, data, device, settings.eval_batch_size)
-        for task, data in job.dev.items()
-    }
+    passes = eval_passes(settings, device.torch_device)
+    found = {task: evaluate(job.attached, data, device, passes) for task, data in job.dev.items()}
     value = selection_value(found, settings.select)
     # Logits of NaN still have an accuracy, so the loss is looked at whatever selects.
     for what, number in ((settings.select, value), ("loss", selection_value(found, "loss"))):

@@ -7,7 +7,7 @@ from typing import Any
 
 from mtl.errors import RequestError
 
-NOT_IN_IDENTITY = ("eval_batch_size", "micro_batch_size")
+NOT_IN_IDENTITY = ("eval_batch_size", "eval_tokens", "micro_batch_size")
 """Settings that say how, not what, is computed; they are recorded but not part of a run's hash."""
 LATER = ("shots", "shot_draw", "max_dev_samples")
 """Settings younger than the first entries of zoos; left out where 0, so that hashes stay equal."""
@@ -22,8 +22,13 @@ class RunSettings:
         epochs: passes over the training data; ignored when ``max_steps`` is given.
         max_steps: optimiser steps instead of epochs, 0 to go by epochs.
         batch_size: examples per optimiser step, over all processes.
-        micro_batch_size: examples per forward pass, 0 for the whole batch; same gradient.
-        eval_batch_size: examples per forward pass in evaluation.
+        micro_batch_size: examples per forward pass at most, 0 for no limit; same gradient.
+        piece_overhead: a batch is cut into pieces of like length where that saves more padding than
+            this many tokens per piece; same gradient, other dropout. 0 cuts wherever padding is
+            saved, a large number never; -1 goes by device and hidden size (mtl/engine/passes.py).
+        eval_batch_size: examples per forward pass in evaluation at most, 0 for no limit.
+        eval_tokens: tokens per forward pass in evaluation at most, padding included; 0 for 2,048 on
+            a CPU, 32,768 elsewhere.
         warmup: share of the steps in which the rate rises linearly from 0; it then falls to 0.
         weight_decay: decoupled decay, never on biases, normalisation or omega.
         clip: largest global gradient norm, 0 for no clipping.
@@ -45,7 +50,9 @@ class RunSettings:
     max_steps: int = 0
     batch_size: int = 32
     micro_batch_size: int = 0
-    eval_batch_size: int = 128
+    piece_overhead: int = -1
+    eval_batch_size: int = 0
+    eval_tokens: int = 0
     warmup: float = 0.0
     weight_decay: float = 0.0
     clip: float = 1.0
@@ -62,12 +69,14 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         problems = []
-        for name in ("lr", "epochs", "batch_size", "eval_batch_size"):
+        for name in ("lr", "epochs", "batch_size"):
             if not getattr(self, name) > 0:
                 problems.append(f"{name}={getattr(self, name)} must be above 0")
         for name in (
             "max_steps",
             "micro_batch_size",
+            "eval_batch_size",
+            "eval_tokens",
             "weight_decay",
             "clip",
             "patience",
@@ -89,6 +98,11 @@ class RunSettings:
             )
         if self.shot_draw and not self.shots:
             problems.append(f"shot_draw={self.shot_draw} says which shots: give shots=…, too")
+        if self.piece_overhead < -1:
+            problems.append(
+                f"piece_overhead={self.piece_overhead} must be -1 (by device and hidden size) or "
+                "not negative"
+            )
         if self.select not in {"loss", "metric"}:
             problems.append(f"select={self.select!r} must be 'loss' or 'metric'")
         if self.precision not in {"auto", "fp32", "bf16"}:

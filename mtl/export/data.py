@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mtl.engine import Attachment, EvalSet, Evaluation, evaluate, open_device
+from mtl.engine.passes import usual_passes
 from mtl.errors import RequestError
 from mtl.tasks import encode
 from mtl.train.workspace import Workspace, load_recorded_data
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from mtl.tasks import TaskData
     from mtl.zoo import Entry
 
-BATCH = 64
+BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,9 @@ class EntryData:
         """``network`` (batch → logits) on ``split``."""
         attached = network if isinstance(network, Attachment) else Attachment(network, {}, [])
         attached.network.to(self.device.torch_device)
-        return evaluate(attached, self.split(split), self.device, BATCH)
+        return evaluate(
+            attached, self.split(split), self.device, usual_passes(self.device.torch_device)
+        )
 
     def batches(self, split: str, rows: int, *, seed: int = 0) -> Iterator[dict[str, Any]]:
         """Unlabelled text: batches of up to ``rows`` rows of ``split``, shuffled."""
@@ -80,7 +83,7 @@ class EntryData:
         from mtl.tasks import train_order
 
         encoded, left = self.split(split).encoded, rows
-        for chosen in train_order(encoded, BATCH // 2, seed, 0):
+        for chosen in train_order(encoded, BATCH, seed, 0):
             chosen = chosen[:left]
             batch = encoded.collate(chosen)
             yield to_device(

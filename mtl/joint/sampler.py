@@ -89,5 +89,8 @@ class JointFeed:
         drawn = draw(sizes, self.batch_size, self.temperature, self.seed, epoch)
         return [(names[task], rows) for task, rows in drawn]
 
+    def tokens(self, task: str, rows: np.ndarray) -> np.ndarray:
+        return self.encoded[task].tokens_per_row[rows]
+
     def collate(self, task: str, rows: np.ndarray) -> dict[str, Any]:
         return collate(task, self.encoded[task], rows)

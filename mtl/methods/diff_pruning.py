@@ -230,6 +230,7 @@ def attach(encoder: Any, settings: DiffPruningSettings, name: str, request: Requ
         state=state,
         load_state=load_state,
         finish=finish,
+        whole_batches=True,  # a pass draws gates for, and computes, all of the base's weights
         merged=max(1, int(settings.density * entries)),
     )
 

@@ -30,6 +30,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
+from mtl.backbone.draws import PerStep
 from mtl.backbone.injection import CORES, CoreConfig, adapter_parameters
 from mtl.engine import Group
 from mtl.errors import RequestError
@@ -83,6 +84,7 @@ class Mixture(nn.Module):
         self.bias = nn.Parameter(torch.zeros(experts, outputs))
         self.routing = Routing()
         self._held: tuple[Tensor, Tensor] | None = None
+        self._chosen: PerStep[list[int]] = PerStep()
 
     @property
     def experts(self) -> int:
@@ -110,7 +112,7 @@ class Mixture(nn.Module):
         if self.experts == 1:
             return functional.linear(x, self.weight[0], self.bias[0])
         if self.training:
-            chosen = torch.randint(self.experts, (routing.passes,)).tolist()
+            chosen = self._chosen(lambda: torch.randint(self.experts, (routing.passes,)).tolist())
             parts = [
                 functional.linear(part, self.weight[expert], self.bias[expert])
                 for part, expert in zip(x.chunk(routing.passes), chosen, strict=True)

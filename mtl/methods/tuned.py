@@ -40,6 +40,7 @@ class Tuned:
         state, load_state: what a resume point must hold beyond trainable parameters.
         finish: called once, when training is over and the best state is loaded: merge experts,
             drop what is zero. Evaluation and storing see the result.
+        whole_batches: see :class:`mtl.engine.Attachment`.
         train_head: False keeps the head as it was drawn (SoRA's reference).
         merged: scalars that the method adds at inference, None where that is all that trains.
         mask_entries: bits stored beside the floats.
@@ -55,6 +56,7 @@ class Tuned:
     state: Callable[[], tuple[dict[str, torch.Tensor], dict[str, Any]]] | None = None
     load_state: Callable[[Mapping[str, torch.Tensor], Mapping[str, Any]], None] | None = None
     finish: Callable[[], None] | None = None
+    whole_batches: bool = False
     train_head: bool = True
     merged: int | None = None
     mask_entries: int = 0
@@ -94,4 +96,5 @@ class Tuned:
             own_loss=self.loss,
             kept=(self.state, self.load_state) if self.state and self.load_state else None,
             finishing=self.finish,
+            whole_batches=self.whole_batches,
         )

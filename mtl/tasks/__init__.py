@@ -2,7 +2,7 @@
 
 A task is a YAML file (``tasks/**.yaml``). The road of its data: :func:`load_task` reads the spec,
 :func:`load_data` reads the rows and splits them by a protocol, :func:`encode` tokenises a split,
-:func:`train_order` and :func:`eval_order` say which rows form which batch.
+:func:`train_order`, :func:`cut` and :func:`eval_order` say which rows form which batch.
 """
 
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from mtl.lazy import exports
 
 if TYPE_CHECKING:
     from mtl.tasks.as_metric import as_evaluate
-    from mtl.tasks.batches import eval_order, train_order
+    from mtl.tasks.batches import Passes, cut, eval_order, train_order
     from mtl.tasks.data import TaskData, load_data
     from mtl.tasks.encoding import Encoded, encode, token_limit, tokenizer_fingerprint
     from mtl.tasks.kinds import KINDS, Kind, decode, task_loss
@@ -34,7 +34,7 @@ __all__, __getattr__, __dir__ = exports(
     __name__,
     {
         "as_metric": ["as_evaluate"],
-        "batches": ["eval_order", "train_order"],
+        "batches": ["Passes", "cut", "eval_order", "train_order"],
         "data": ["TaskData", "load_data"],
         "encoding": ["Encoded", "encode", "token_limit", "tokenizer_fingerprint"],
         "kinds": ["KINDS", "Kind", "decode", "task_loss"],

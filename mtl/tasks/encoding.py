@@ -86,6 +86,11 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.row)
 
+    @property
+    def tokens_per_row(self) -> np.ndarray:
+        """(n,) tokens that a row takes in a batch whose longest it is: all of its choices."""
+        return self.lengths * self.choices
+
     def tokens(self, row: int) -> list[np.ndarray]:
         """The token ids of a row, one array per choice, as the encoder reads them."""
         found = []

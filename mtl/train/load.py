@@ -14,7 +14,7 @@ from mtl.engine import Attachment, RunSettings
 from mtl.errors import RequestError
 from mtl.methods import find_method, load
 from mtl.methods.base import make_settings
-from mtl.tasks import load_task
+from mtl.tasks import Passes, load_task
 from mtl.train.workspace import load_task_data
 
 if TYPE_CHECKING:
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from mtl.zoo import Entry, Zoo
 
 
-MAX_BATCH = 4096
-"""A stranger's entry does not make a pass of more examples than this."""
+MAX_ROWS, MAX_TOKENS = 4096, 1 << 20
+"""A stranger's entry does not make a pass of more examples, or of more tokens, than this."""
+OLD_ROWS = 128
+"""Examples per pass of entries of before that was recorded."""
 
 
 def check_base(entry: Entry, base: Base, *, head: bool = False) -> None:
@@ -85,15 +87,19 @@ def stored_settings(entry: Entry) -> RunSettings:
         raise RequestError(f"{entry.ref}: its run settings cannot be used: {error}.") from error
 
 
-def answer_batch_size(entry: Entry) -> int:
-    """Examples per forward pass with which an entry's answers were made.
+def answer_passes(entry: Entry) -> Passes:
+    """How much went through the network at once when an entry's answers were made.
 
-    Entries of before it was recorded, and numbers that make no sense, give the default.
+    Entries of before it was recorded, and numbers that make no sense, give what was usual then.
     """
-    told = entry.manifest.training.get("eval_batch_size")
-    if isinstance(told, int) and not isinstance(told, bool) and 1 <= told <= MAX_BATCH:
-        return told
-    return RunSettings().eval_batch_size
+
+    def told(key: str, most: int) -> int:
+        value = entry.manifest.training.get(key)
+        good = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+        return value if good else 0
+
+    found = Passes(told("eval_tokens", MAX_TOKENS), told("eval_batch_size", MAX_ROWS))
+    return found if found.tokens or found.rows else Passes(rows=OLD_ROWS)
 
 
 def data_of_entry(entry: Entry, workspace: Workspace) -> TaskData:

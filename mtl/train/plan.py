@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mtl.tasks import Encoded, TaskData, TaskSpec
     from mtl.zoo import Zoo
 
-RESULT_SCHEMA = 2
+RESULT_SCHEMA = 3
 """Raised when the same settings would give another result; then nothing old is taken for done."""
 
 

@@ -17,6 +17,7 @@ from mtl.engine import (
     open_device,
     train,
 )
+from mtl.engine.passes import eval_passes, piece_overhead
 from mtl.engine.progress import quiet
 from mtl.errors import MtlError, RunError
 from mtl.tasks import encode
@@ -98,6 +99,7 @@ def _execute(plan: Plan, workspace: Workspace, device: Device, folder: RunFolder
         identity=plan.runhash,
         folder=folder,
         label=plan.label,
+        overhead=piece_overhead(plan.settings, device.torch_device, plan.backbone.base.hidden_size),
     )
     outcome = train(job, device)
     evaluations = evaluate_splits(plan, built, sets, device)
@@ -129,9 +131,10 @@ def evaluate_splits(
     plan: Plan, built: Built, sets: Mapping[str, Mapping[str, EvalSet]], device: Device
 ) -> dict[str, dict[str, Evaluation]]:
     """Evaluations of dev and of every test split of every task."""
+    passes = eval_passes(plan.settings, device.torch_device)
     return {
         task: {
-            split: evaluate(built.attached, data, device, plan.settings.eval_batch_size)
+            split: evaluate(built.attached, data, device, passes)
             for split, data in splits.items()
             if split != "train"
         }

@@ -17,6 +17,7 @@ import numpy as np
 
 from mtl.engine import evaluate
 from mtl.engine.device import resolve_precision
+from mtl.engine.passes import eval_passes
 from mtl.errors import RunError
 from mtl.files import finite
 from mtl.tasks.spans import MASKED
@@ -92,9 +93,10 @@ def repeat(
 ) -> dict[str, dict[str, Evaluation]]:
     """What the reloaded model answers on all test splits of ``sets``."""
     device = device.alone()  # only the first process stores; the others do not come here
+    passes = eval_passes(plan.settings, device.torch_device)
     return {
         task: {
-            split: evaluate(again.attached, data, device, plan.settings.eval_batch_size)
+            split: evaluate(again.attached, data, device, passes)
             for split, data in splits.items()
             if split.startswith("test")
         }
@@ -131,8 +133,9 @@ def compare(
         same = float(np.mean(repeated[task].prediction == found.prediction))
         good = difference <= tolerance_of(device.precision, found.logits)
         if good and difference > TOLERANCE:
-            exact, size = replace(device.alone(), precision="fp32"), plan.settings.eval_batch_size
-            pair = [evaluate(model.attached, data[task], exact, size).logits for model in models]
+            exact = replace(device.alone(), precision="fp32")
+            passes = eval_passes(plan.settings, device.torch_device)
+            pair = [evaluate(m.attached, data[task], exact, passes).logits for m in models]
             good = float(np.max(np.abs(pair[0] - pair[1]))) <= TOLERANCE
         if not good:
             raise RunError(
@@ -166,6 +169,7 @@ def make_manifest(
 ) -> Manifest:
     """The manifest of a finished run."""
     described = device.describe()
+    passes = eval_passes(plan.settings, device.torch_device)
     return Manifest(
         kind=plan.kind,
         weights=plan.weights,
@@ -194,7 +198,8 @@ def make_manifest(
             "threads": described["threads"],
             "processes": described["processes"],
             # no part of what was trained, but the last digits of the answers depend on it
-            "eval_batch_size": plan.settings.eval_batch_size,
+            "eval_batch_size": passes.rows,
+            "eval_tokens": passes.tokens,
         },
         versions=versions(),
         parents=[dict(parent) for parent in plan.parents],

@@ -17,7 +17,7 @@ import numpy as np
 from mtl.engine import EvalSet, evaluate, open_device
 from mtl.errors import RequestError, RunError
 from mtl.tasks import encode, load_task, score
-from mtl.train.load import answer_batch_size, check_base, stored_settings
+from mtl.train.load import answer_passes, check_base, stored_settings
 from mtl.train.store import tolerance_of
 from mtl.train.workspace import load_task_data
 from mtl.zoo import read_predictions
@@ -203,7 +203,7 @@ def _evaluate(
     split: str,
 ) -> Evaluation:
     tokens = encode(data, split, backbone.tokenizer, cache=workspace.cache)
-    return evaluate(model, EvalSet(data.spec, tokens), device, answer_batch_size(entry))
+    return evaluate(model, EvalSet(data.spec, tokens), device, answer_passes(entry))
 
 
 def _verify_part(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from mtl.engine import EvalSet, Stage, evaluate, train
 from mtl.engine.loop import _step
 from mtl.engine.optimise import Optimiser
 from mtl.errors import RunError
+from mtl.tasks import Passes
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -46,9 +48,9 @@ def test_same_seed_same_run_other_seed_another(tmp_path: Path) -> None:
 def test_it_learns_and_leaves_the_frozen_weights_alone(tmp_path: Path) -> None:
     run = job(tmp_path, rows=400, epochs=12)
     frozen = run.attached.network.frozen.weight.detach().clone()
-    before = evaluate(run.attached, run.dev[SPEC.id], cpu(), 16)
+    before = evaluate(run.attached, run.dev[SPEC.id], cpu(), Passes(rows=16))
     outcome = train(run, cpu())
-    after = evaluate(run.attached, run.dev[SPEC.id], cpu(), 16)
+    after = evaluate(run.attached, run.dev[SPEC.id], cpu(), Passes(rows=16))
     assert torch.equal(run.attached.network.frozen.weight, frozen)
     assert after.loss < before.loss - 0.1
     assert after.metrics["accuracy"] > 0.75
@@ -217,7 +219,7 @@ def test_the_best_state_is_the_one_that_selection_saw(select: str, tmp_path: Pat
     # The first of equals: a later one must be strictly better.
     assert outcome.best_step == found[values.index(wanted)]["step"]
     assert outcome.selected_by == f"dev {select}"
-    after = evaluate(run.attached, run.dev[SPEC.id], cpu(), 128)
+    after = evaluate(run.attached, run.dev[SPEC.id], cpu(), Passes(rows=128))
     assert (after.loss if select == "loss" else after.metrics["accuracy"]) == wanted
     assert values[-1] != wanted  # else this test would not see that the best came back
 
@@ -242,6 +244,44 @@ def test_micro_batches_give_the_gradient_of_the_batch(
         # The loss is taken in fp32, so fp64 gradients agree to fp32's accuracy only.
         torch.testing.assert_close(whole, cut, rtol=1e-5, atol=1e-7)
         assert whole.abs().max() > 0
+
+
+@pytest.mark.parametrize("overhead", [0.0, 4.0, 1e9])
+@pytest.mark.parametrize("micro", [0, 3])
+def test_pieces_of_like_length_give_the_gradient_of_the_batch(
+    overhead: float, micro: int, tmp_path: Path
+) -> None:
+    gradients, passes = [], []
+    for cost in (float("inf"), overhead):
+        most = 0 if cost == float("inf") else micro
+        run = job(tmp_path, dropout=0.0, dtype=torch.float64, clip=0.0, micro_batch_size=most)
+        run = dataclasses.replace(run, overhead=cost)
+        seen: list[int] = []
+        run.attached.network.register_forward_pre_hook(
+            lambda module, args, seen=seen: seen.append(args[0]["input_ids"].shape[1])
+        )
+        rows = run.feed.order(0)[0][1]
+        optimiser = Optimiser(run.attached.groups(), run.settings, 10)
+        _step(run, cpu(), optimiser, 0, SPEC.id, rows)
+        gradients.append([parameter.grad.clone() for parameter in optimiser.parameters])
+        passes.append(seen)
+    for whole, pieces in zip(*gradients, strict=True):
+        torch.testing.assert_close(whole, pieces, rtol=1e-5, atol=1e-7)
+    lengths = sorted(set(run.feed.tokens(SPEC.id, rows).tolist()), reverse=True)
+    assert passes[0] == lengths[:1]
+    if overhead == 0:  # every length by itself, or fewer rows where micro-batches are smaller
+        assert sorted(set(passes[1]), reverse=True) == lengths
+    if overhead == 1e9:
+        assert len(passes[1]) == (1 if not micro else 3)
+
+
+def test_whole_batches_are_never_cut_by_length(tmp_path: Path) -> None:
+    run = dataclasses.replace(job(tmp_path, changes={"whole_batches": True}), overhead=0.0)
+    seen: list[int] = []
+    run.attached.network.register_forward_pre_hook(lambda module, args: seen.append(1))
+    optimiser = Optimiser(run.attached.groups(), run.settings, 10)
+    _step(run, cpu(), optimiser, 0, SPEC.id, run.feed.order(0)[0][1])
+    assert seen == [1]
 
 
 def test_the_gradient_is_clipped_as_a_whole(tmp_path: Path) -> None:
@@ -417,12 +457,12 @@ def test_one_parameter_under_two_names_is_a_defect_of_the_method(tmp_path: Path)
         train(run, cpu())
 
 
-@pytest.mark.parametrize("batch", [1, 7, 40, 1000])
-def test_evaluation_does_not_depend_on_the_batch_size(batch: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch", [1, 20, 100, 1000])
+def test_evaluation_does_not_depend_on_what_passes_at_once(batch: int, tmp_path: Path) -> None:
     run = job(tmp_path)
     data = EvalSet(SPEC, encoded(40, 2, "dev"))
-    found = evaluate(run.attached, data, cpu(), batch)
-    reference = evaluate(run.attached, data, cpu(), 40)
+    found = evaluate(run.attached, data, cpu(), Passes(tokens=batch))
+    reference = evaluate(run.attached, data, cpu(), Passes())
     assert found.row.tolist() == list(range(40))
     assert found.label.tolist() == data.encoded.labels.tolist()
     assert found.prediction.tolist() == reference.prediction.tolist()
@@ -432,7 +472,7 @@ def test_evaluation_does_not_depend_on_the_batch_size(batch: int, tmp_path: Path
 
 def test_summary_holds_value_error_and_n(tmp_path: Path) -> None:
     run = job(tmp_path)
-    found = evaluate(run.attached, run.dev[SPEC.id], cpu(), 16)
+    found = evaluate(run.attached, run.dev[SPEC.id], cpu(), Passes(rows=16))
     right = (found.prediction == found.label).mean()
     summary = found.summary()["accuracy"]
     assert summary["n"] == 40

@@ -31,7 +31,9 @@ from mtl.files import read_safetensors
         {"lr": float("nan")},
         {"epochs": 0},
         {"batch_size": -1},
-        {"eval_batch_size": 0},
+        {"eval_batch_size": -1},
+        {"eval_tokens": -1},
+        {"piece_overhead": -2},
         {"warmup": 1.0},
         {"warmup": -0.1},
         {"weight_decay": -1.0},
@@ -55,10 +57,17 @@ def test_all_problems_are_said_at_once() -> None:
 
 def test_identity_covers_what_decides_the_result() -> None:
     base = RunSettings()
-    assert base.identity() == RunSettings(eval_batch_size=3, micro_batch_size=2).identity()
+    assert (
+        base.identity()
+        == RunSettings(eval_batch_size=3, eval_tokens=9, micro_batch_size=2).identity()
+    )
     for change in ({"lr": 1.0}, {"batch_size": 2}, {"clip": 0.0}, {"head": "pooler_linear"}):
         assert base.identity() != RunSettings(**change).identity()
-    assert set(base.to_dict()) - set(base.identity()) == {"eval_batch_size", "micro_batch_size"}
+    assert set(base.to_dict()) - set(base.identity()) == {
+        "eval_batch_size",
+        "eval_tokens",
+        "micro_batch_size",
+    }
 
 
 def optimiser(steps: int, groups: list[Group] | None = None, **values: Any) -> Optimiser:

@@ -15,6 +15,7 @@ from mtl.engine.device import resolve_precision
 from mtl.engine.feed import to_device
 from mtl.engine.optimise import Optimiser
 from mtl.errors import RequestError
+from mtl.tasks import Passes
 
 
 def test_one_process_runs_both_precisions(tmp_path: Path) -> None:
@@ -26,7 +27,7 @@ def test_one_process_runs_both_precisions(tmp_path: Path) -> None:
         train(run, device)
         assert all(p.dtype == torch.float32 for p in run.attached.network.parameters())
         found.setdefault(precision, []).append(events(run))
-        again = evaluate(run.attached, run.dev[SPEC.id], device, 16)
+        again = evaluate(run.attached, run.dev[SPEC.id], device, Passes(rows=16))
         assert again.logits.dtype.name == "float32"
         assert again.loss < 0.7
     assert found["fp32"][0] == found["fp32"][1]

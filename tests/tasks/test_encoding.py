@@ -13,7 +13,15 @@ import torch
 from task_bench import ROWS, file_task, three
 
 from mtl.errors import RequestError
-from mtl.tasks import TaskData, encode, eval_order, load_data, tokenizer_fingerprint, train_order
+from mtl.tasks import (
+    Passes,
+    TaskData,
+    encode,
+    eval_order,
+    load_data,
+    tokenizer_fingerprint,
+    train_order,
+)
 
 LONG = {"a": "the cat sees a bird and " * 4, "b": "no dog likes a red apple", "label": "no"}
 
@@ -60,7 +68,7 @@ def expected(data: TaskData, tokenizer: Any, rows: np.ndarray, length: int) -> A
 @pytest.mark.parametrize("length", [64, 16])
 def test_batches_are_what_the_tokenizer_pads(data: TaskData, tokenizer: Any, length: int) -> None:
     encoded = encode(data, "train", tokenizer, max_length=length)
-    batches = [*train_order(encoded, 4, 0, 0), *eval_order(encoded, 4), np.array([4])]
+    batches = [*train_order(encoded, 4, 0, 0), *eval_order(encoded, Passes(rows=4)), np.array([4])]
     for rows in batches:
         batch, whole = encoded.collate(rows), expected(data, tokenizer, rows, length)
         assert set(batch) == {*whole, "labels", "row"}

@@ -12,7 +12,7 @@ import torch
 from task_bench import file_task, spec_of, table, three
 
 from mtl.errors import RequestError
-from mtl.tasks import Encoded, TaskData, encode, eval_order, load_data, task_loss
+from mtl.tasks import Encoded, Passes, TaskData, encode, eval_order, load_data, task_loss
 from mtl.tasks.data import Split
 from mtl.tasks.spans import MASKED, best_spans, read_spans, token_spans
 
@@ -104,7 +104,7 @@ def test_choices_are_pairs_with_the_context_side_by_side(
 ) -> None:
     encoded = encode(choice_data(tmp_path, truncate=truncate), "train", tokenizer)
     assert (encoded.choices, len(encoded), len(encoded.start)) == (2, 3, 7)
-    for rows in (np.array([0]), np.array([2, 0, 1]), *eval_order(encoded, 2)):
+    for rows in (np.array([0]), np.array([2, 0, 1]), *eval_order(encoded, Passes(rows=2))):
         pairs = [(CHOICES[row], choice) for row in rows for choice in ("c1", "c2")]
         whole = tokenizer(
             [f"{row['p']} because" for row, _ in pairs],
