@@ -95,8 +95,9 @@ def answer_passes(entry: Entry) -> Passes:
 
     def told(key: str, most: int) -> int:
         value = entry.manifest.training.get(key)
-        good = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
-        return value if good else 0
+        if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most:
+            return value
+        return 0
 
     found = Passes(told("eval_tokens", MAX_TOKENS), told("eval_batch_size", MAX_ROWS))
     return found if found.tokens or found.rows else Passes(rows=OLD_ROWS)

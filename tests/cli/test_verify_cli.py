@@ -12,6 +12,7 @@ import pytest
 from cli_bench import TARGET, entries, mtl, refused
 from safetensors.numpy import load_file, save_file
 
+from mtl.tasks import Passes
 from mtl.zoo import Manifest, open_zoo
 from mtl.zoo.check import file_table
 from mtl.zoo.manifest import record
@@ -55,14 +56,14 @@ def test_the_passes_are_those_of_then(mini: Path, monkeypatch: pytest.MonkeyPatc
     sizes = []
     real = verify.evaluate
 
-    def spy(model: Any, data: Any, device: Any, size: int) -> Any:
+    def spy(model: Any, data: Any, device: Any, size: Passes) -> Any:
         sizes.append(size)
         return real(model, data, device, size)
 
     monkeypatch.setattr(verify, "evaluate", spy)
     said = mtl("zoo", "verify", "mood/pfeiffer/seed0", "--tolerance", "0")
     assert said.code == 0, said
-    assert set(sizes) == {3}
+    assert set(sizes) == {Passes(tokens=2048, rows=3)}
 
 
 def test_better_metrics_than_the_predictions_give(stocked: Path) -> None:
