@@ -23,7 +23,7 @@ from mtl.engine import Attachment, EvalSet, Group, TaskFeed, evaluate, open_devi
 from mtl.engine.device import seed_everything
 from mtl.errors import MtlError
 from mtl.methods import METHODS, Request, attach
-from mtl.tasks import TaskData, encode, load_data, load_suite, load_task
+from mtl.tasks import Passes, TaskData, encode, load_data, load_suite, load_task
 
 
 def run_task(name: str, protocol: str, backbone: Any, options: argparse.Namespace) -> dict:
@@ -71,7 +71,7 @@ def run_task(name: str, protocol: str, backbone: Any, options: argparse.Namespac
         optimiser.zero_grad(set_to_none=True)
         losses.append(float(loss.detach()))
     device = open_device("fp32")
-    found = evaluate(attached, EvalSet(spec, sets["test"]), device, 32)
+    found = evaluate(attached, EvalSet(spec, sets["test"]), device, Passes(tokens=2048))
     values = {key: item["value"] for key, item in found.summary().items()}
     return {
         "task": spec.id,

@@ -41,7 +41,7 @@ test = EvalSet(spec, encode(data, "test", backbone.tokenizer))
 found = {}
 for entry in zoo.entries():
     attached = load_network(entry, zoo, backbone)
-    again = evaluate(attached, test, open_device("fp32"), 64)
+    again = evaluate(attached, test, open_device("fp32"), Passes(tokens=2048))
     stored = read_predictions(entry.folder)
     assert (again.row == stored.row).all()
     found[entry.manifest.method] = float(np.abs(again.logits - stored.scores).max())

@@ -66,7 +66,7 @@ def test_every_method_into_the_zoo_and_again(method: str, mini: Path) -> None:
 def test_a_stored_run_answers_after_loading(method: str, mini: Path, backbone: Any) -> None:
     from mtl.engine import EvalSet, evaluate, open_device
     from mtl.joint import load_joint
-    from mtl.tasks import encode, load_data, load_task
+    from mtl.tasks import Passes, encode, load_data, load_task
     from mtl.zoo import open_zoo
 
     assert mtl("joint", *LINE, "--method", method).code == 0
@@ -81,7 +81,7 @@ def test_a_stored_run_answers_after_loading(method: str, mini: Path, backbone: A
             attached,
             EvalSet(spec, encode(data, "test", backbone.tokenizer)),
             open_device("fp32"),
-            7,
+            Passes(rows=7),
         )
         stored = load_file(entry.folder / "predictions" / f"{task}.safetensors")
         np.testing.assert_allclose(found.logits, stored["scores"], atol=1e-5)

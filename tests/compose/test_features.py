@@ -42,7 +42,7 @@ def task(labels: Any, kind: str = "classification") -> TaskData:
 @pytest.fixture
 def extractor(backbone: Any, tmp_path: Path) -> Extractor:
     workspace = open_workspace(zoo=tmp_path / "zoo")
-    return Extractor(backbone, workspace, open_device("fp32"), batch_size=3)
+    return Extractor(backbone, workspace, open_device("fp32"))
 
 
 def test_which_rows() -> None:
