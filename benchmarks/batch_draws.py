@@ -2,7 +2,7 @@
 
     python benchmarks/batch_draws.py --data-root DIR --model DIR          # draws and padding
     python benchmarks/batch_draws.py --data-root DIR --model DIR --time   # and a step of each order
-    python benchmarks/batch_draws.py --cost                               # passes of random encoders
+    python benchmarks/batch_draws.py --cost                               # what a pass costs
 
 Three ways to put an epoch of a task into batches: *windows* (rows sorted by length inside windows
 of 50 batches, what mtl did up to results schema 2), *whole* (a uniform draw, each batch in one

@@ -33,8 +33,8 @@ def eval_passes(settings: RunSettings, device: torch.device) -> Passes:
 def piece_overhead(settings: RunSettings, device: torch.device, hidden_size: int) -> float:
     """What one more forward and backward pass costs, in tokens: ``piece_overhead`` or a guess.
 
-    On a CPU the calls of small modules, and reading the weights once more: measured at one thread,
-    about 120 tokens at D = 128, 40 at 384, 35 at 768 (``benchmarks/batch_draws.py --cost``). On a
+    On a CPU the calls of small modules, and reading the weights once more: at one thread about 160
+    tokens at D = 128, 50 at 384 and at 768 (``python benchmarks/batch_draws.py --cost``). On a
     GPU the launches: they do not grow with D, the work of a token does with D²; from 3,000 tokens
     at D = 768, which is an estimate.
     """
