@@ -1,4 +1,5 @@
-"""Reading files that a stranger may have written: JSON and the headers of safetensors.
+"""Reading files that a stranger may have written: JSON, what it asks a loader for, and the headers
+of safetensors.
 
 Nothing here trusts a size, a name, a number or a nesting depth that a file declares. Whatever is
 wrong with a file ends in one :class:`ZooError` that names the file and what is wrong, before memory
@@ -157,6 +158,57 @@ def _depth_beyond(value: Any, depth: int) -> bool:
         if not level:
             return False
     return bool(level)
+
+
+ORDERS = {
+    "auto_map", "custom_pipelines", "custom_pipeline", "trust_remote_code", "custom_code",
+    "custom_generate", "code_revision", "_target_", "class_path", "__reduce__", "__class__",
+    "_partial_", "py_file",
+    # another config than the one that was read; weights of another name, perhaps pickled
+    "configuration_files", "transformers_weights",
+    # packages that a quantised model, or a layer of peft, imports and runs
+    "quantization_config", "compression_config", "megatron_config",
+}  # fmt: skip
+"""Keys of configs by which some loader imports, fetches or reads something else."""
+_IMPLEMENTATION = re.compile(r"_?[a-z]+_implementation(_internal|_autoset)?")
+_IMPLEMENTATIONS = (None, False, "eager", "sdpa")
+"""What `transformers` computes itself; by every other name it imports a package or fetches one."""
+
+
+def asks_for_code(value: Any) -> str | None:
+    """The first key anywhere in a config that some loader takes as an order to import or to fetch.
+
+    That is: `auto_map` and the like; an attention or other `…_implementation` beside torch's own
+    (with the package `kernels`, `transformers` fetches the repository of that name from the Hub and
+    runs it: CVE-2026-4372), and every `…_implementation_internal`, which nothing writes; configs of
+    quantisation; and what names other files to be read in place of those that were looked at.
+    """
+    todo = [value]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, list):
+            todo += item
+        if not isinstance(item, dict):
+            continue
+        for key, inner in item.items():
+            # "trust_remote_code": false orders nothing
+            if key in ORDERS and inner not in (None, False, {}, []):
+                return str(key)
+            # peft names the library that its automatic classes import
+            if key == "parent_library" and not str(inner).startswith("transformers."):
+                return str(key)
+            found = _IMPLEMENTATION.fullmatch(key)
+            if found and (inner if found[1] == "_internal" else not _own(inner)):
+                return str(key)
+        todo += item.values()
+    return None
+
+
+def _own(implementation: Any) -> bool:
+    """Whether `transformers` computes it itself; a composite model names one per part."""
+    if isinstance(implementation, dict):
+        return all(map(_own, implementation.values()))
+    return any(implementation is one or implementation == one for one in _IMPLEMENTATIONS)
 
 
 @dataclass(frozen=True)

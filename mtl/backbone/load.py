@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import nn
 
+from mtl.backbone.model_files import ModelFiles, read_model_files
 from mtl.backbone.reference import ModelReference, resolve_model
 from mtl.errors import RequestError
 from mtl.files import slug
@@ -118,12 +119,32 @@ def load_tokenizer(model: str) -> Any:
     Raises:
         RequestError: none in the folder, not to be reached, or no fast one.
     """
+    return _load_tokenizer(model, checked_files(resolve_model(model)))
+
+
+def checked_files(reference: ModelReference) -> ModelFiles:
+    """The model's files, read by us and found to ask for nothing (:mod:`mtl.backbone.model_files`).
+
+    Raises:
+        RequestError: they do, are damaged, or are not to be reached.
+    """
+    try:
+        return read_model_files(reference)
+    except OSError as error:
+        raise _unreachable(reference, error) from error
+
+
+def _load_tokenizer(model: str, files: ModelFiles) -> Any:
     from transformers import AutoTokenizer
 
-    reference = resolve_model(model)
+    reference = files.reference
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            reference.source, revision=reference.revision or "main", use_fast=True
+            reference.source,
+            revision=files.revision or "main",
+            config=files.config,
+            use_fast=True,
+            trust_remote_code=False,
         )
     except Exception as error:
         if reference.local:
@@ -139,6 +160,41 @@ def load_tokenizer(model: str) -> Any:
             "once with AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)."
         )
     return tokenizer
+
+
+def load_text_encoder(model: str) -> tuple[Any, Any]:
+    """Any encoder of texts that ``transformers`` ships, and its tokenizer; for sentence vectors.
+
+    Its files are a stranger's as those of a base are, and read as strictly.
+
+    Raises:
+        RequestError: files that ask for code or other models, or no encoder of texts.
+        Exception: whatever the libraries raise where it cannot be had.
+    """
+    from transformers.models.auto import modeling_auto as known
+
+    files = read_model_files(resolve_model(model))
+    kind = files.config.model_type
+    if kind not in (
+        known.MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES.keys()
+        | known.MODEL_FOR_MASKED_LM_MAPPING_NAMES.keys()
+    ):
+        raise RequestError(f"A model of type {kind!r} is no encoder of texts.")
+    tokenizer = _load_tokenizer(model, files)
+    return _load_weights(files).eval(), tokenizer
+
+
+def _load_weights(files: ModelFiles, **more: Any) -> Any:
+    from transformers import AutoModel
+
+    return AutoModel.from_pretrained(
+        files.reference.source,
+        config=files.config,
+        revision=files.revision or "main",
+        use_safetensors=True,  # nothing is ever unpickled
+        trust_remote_code=False,
+        **more,
+    )
 
 
 def load_backbone(model: str) -> Backbone:
@@ -167,31 +223,17 @@ def _load_backbone(
     model: str, reference: ModelReference, stamp: tuple[tuple[str, int, int], ...]
 ) -> Backbone:
     import torch
-    from transformers import AutoConfig, AutoModel
 
     from mtl.backbone.fingerprint import tensors_fingerprint
     from mtl.backbone.identity import deciding, function_fingerprint
     from mtl.tasks import tokenizer_fingerprint
 
-    revision = reference.revision or "main"
-    try:
-        config = AutoConfig.from_pretrained(reference.source, revision=revision)
-    except Exception as error:
-        if reference.local:
-            raise RequestError(
-                f"Cannot read {reference.source}/config.json: {' '.join(str(error).split())[:200]}"
-            ) from error
-        raise _unreachable(reference, error) from error
+    files = checked_files(reference)
+    config = files.config
     check_supported(config, model)
-    tokenizer = load_tokenizer(model)
+    tokenizer = _load_tokenizer(model, files)
     try:
-        encoder, info = AutoModel.from_pretrained(
-            reference.source,
-            revision=revision,
-            dtype=torch.float32,
-            output_loading_info=True,
-            use_safetensors=True,  # nothing is ever unpickled
-        )
+        encoder, info = _load_weights(files, dtype=torch.float32, output_loading_info=True)
     except Exception as error:
         if reference.local:
             raise RequestError(
@@ -224,7 +266,7 @@ def _load_backbone(
     decides = deciding(config, tokenizer)
     base = Base(
         id=reference.id,
-        revision=None if reference.local else getattr(config, "_commit_hash", None),
+        revision=files.revision,
         fingerprint=function_fingerprint(weights, config.model_type, decides, words),
         type=config.model_type,
         hidden_size=config.hidden_size,

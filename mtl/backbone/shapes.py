@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mtl.backbone.model_files import read_model_files
 from mtl.backbone.reference import resolve_model
 from mtl.errors import unknown
 
@@ -70,10 +71,8 @@ def shape_config(model: str) -> Any:
         return AutoConfig.for_model(kind, **values)
     reference = resolve_model(model)
     try:
-        return AutoConfig.from_pretrained(
-            reference.source, revision=reference.revision or "main", local_files_only=True
-        )
-    except (OSError, ValueError) as error:
+        return read_model_files(reference, fetch=False).config
+    except OSError as error:
         raise unknown(
             "model shape",
             model,

@@ -75,11 +75,11 @@ def load_embedder(name: str, backbone: Backbone) -> tuple[Any, Any]:
     if name == BASE:
         # A copy: the pristine encoder is what all others are copied from, on the CPU.
         return copy.deepcopy(backbone.pristine).to(device).eval(), backbone.tokenizer
-    from transformers import AutoModel, AutoTokenizer
+    from mtl.backbone.load import load_text_encoder
 
     try:
-        model = AutoModel.from_pretrained(name, use_safetensors=True)
-        return model.to(device).eval(), AutoTokenizer.from_pretrained(name)
+        model, tokenizer = load_text_encoder(name)
+        return model.to(device), tokenizer
     except Exception as error:
         raise RequestError(_not_there(name, error)) from error
 

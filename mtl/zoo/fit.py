@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mtl.untrusted import asks_for_code
 from mtl.zoo.composition import FILE as COMPOSITION
 from mtl.zoo.composition import OMEGA, is_of
 from mtl.zoo.fit_joint import task_of
@@ -32,34 +33,10 @@ ONE_SCORE_PER_OUTPUT = {"classification", "multilabel", "regression"}
 STOCK = {"lora", "prefix_tuning", "prompt_tuning", "reft", "union"}
 """Architectures that ``adapters`` knows, beside None, its bottleneck. Ours begin with ``mtl_``."""
 
-_CODE_KEYS = {
-    "auto_map", "custom_pipelines", "custom_pipeline", "trust_remote_code", "custom_code",
-    "code_revision", "_target_", "class_path", "__reduce__", "__class__", "_partial_", "py_file",
-}  # fmt: skip
-
 
 def is_predictions(name: str) -> bool:
     """Whether the file ``name`` of an entry holds predictions, not weights."""
     return name == "predictions.safetensors" or name.startswith("predictions/")
-
-
-def asks_for_code(value: Any) -> str | None:
-    """The first key anywhere in a config that some loader takes as an order to import, or None."""
-    todo = [value]
-    while todo:
-        item = todo.pop()
-        if isinstance(item, dict):
-            for key, inner in item.items():
-                # "trust_remote_code": false orders nothing
-                if key in _CODE_KEYS and inner not in (None, False, {}, []):
-                    return str(key)
-                # peft names the library that its automatic classes import
-                if key == "parent_library" and not str(inner).startswith("transformers."):
-                    return str(key)
-            todo += item.values()
-        elif isinstance(item, list):
-            todo += item
-    return None
 
 
 def config_problems(name: str, value: Any, manifest: Manifest | None) -> Iterator[Problem]:

@@ -355,14 +355,13 @@ def test_the_sentence_encoder_of_a_soup(
     refused(said, "Mend the folder", *outs)
     said = mtl("compose", *line, "--set", "embedder=./nowhere")
     refused(said, "no such folder", *outs)
-    # With the network allowed but not there, the client's own reason is told.
-    import transformers
 
+    # With the network allowed but not there, the client's own reason is told.
     def unreachable(*_: Any, **__: Any) -> None:
         raise OSError("We couldn't connect to 'https://hub.invalid'. Check your internet and so on")
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", unreachable)
+    monkeypatch.setattr("transformers.utils.cached_file", unreachable)
     said = mtl("compose", *line)
     refused(said, "couldn't connect to 'https://hub.invalid'. Mend that", *outs)
 

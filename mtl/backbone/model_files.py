@@ -1,0 +1,222 @@
+"""The files of a model, read by us before a library obeys them.
+
+A model folder or repository is a stranger's. ``transformers`` takes from its JSON files which code
+to import (``auto_map``), which to fetch (names of implementations, with the package ``kernels``),
+which other model to load instead (``adapter_config.json``), which other files to read
+(``configuration_files``, ``transformers_weights``, ``tokenizer_file``). So we read them first,
+strictly (:mod:`mtl.untrusted`), refused where they ask for any of it, and the config that is then
+built is the one that was read.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from mtl.backbone.reference import ModelReference
+from mtl.errors import RequestError, ZooError
+from mtl.untrusted import ORDERS, asks_for_code, load_json
+
+CONFIG, TOKENIZER, ADAPTER = "config.json", "tokenizer_config.json", "adapter_config.json"
+INDEX = "model.safetensors.index.json"
+_FILES_OF_ITS_OWN = (
+    "tokenizer_file", "vocab_file", "merges_file", "gguf_file", "spm_file", "tokenizer_object",
+    "__slow_tokenizer", "from_slow", "init_inputs",
+)  # fmt: skip
+"""What a tokenizer takes from its config in place of the files beside it."""
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model whose files ask for nothing but to be read.
+
+    Attributes:
+        reference: what the user named.
+        config: the ``transformers`` config, built from what was read.
+        revision: the commit on the Hub, or None for a folder.
+    """
+
+    reference: ModelReference
+    config: Any
+    revision: str | None
+
+
+def read_model_files(reference: ModelReference, *, fetch: bool = True) -> ModelFiles:
+    """Read and check the JSON files of a model.
+
+    Args:
+        fetch: whether files may be fetched from the Hub; else only its client's cache is read.
+
+    Raises:
+        RequestError: a file that is damaged or asks for code, other files, or another model; or a
+            type that ``transformers`` does not know.
+        OSError: not to be had from the Hub (as its client says it).
+    """
+    path = _config_file(reference, fetch=fetch)
+    if path is None:
+        raise RequestError(f"Cannot load model {reference.id!r}: it has no {CONFIG}.")
+    revision = None if reference.local else _commit(path) or reference.revision
+    config = _build(reference, _read(reference, path))
+    if revision:
+        config._commit_hash = revision
+    if fetch:
+        _check_others(reference, revision)
+    return ModelFiles(reference, config, revision)
+
+
+def _check_others(reference: ModelReference, revision: str | None) -> None:
+    """The files beside the config: the tokenizer's, the list of weights, none of an adapter."""
+    if _beside(reference, ADAPTER, revision) is not None:
+        raise RequestError(
+            f"Cannot load model {reference.id!r}: its {ADAPTER} makes it an adapter, loading "
+            "which loads whatever model that names. Give the model itself with --model; an "
+            "adapter goes into a zoo with python -m mtl.zoo pull."
+        )
+    path = _beside(reference, TOKENIZER, revision)
+    if path is not None:
+        _check_tokenizer(reference, _read(reference, path))
+    path = _beside(reference, INDEX, revision)
+    if path is not None:
+        listed = _read(reference, path).get("weight_map")
+        names = list(listed.values()) if isinstance(listed, dict) else [None]
+        for name in names:
+            if not isinstance(name, str) or Path(name).name != name or _odd_weights(name):
+                raise RequestError(
+                    f"Cannot load model {reference.id!r}: its {INDEX} names {name!r:.80} as a file "
+                    "of weights; they are safetensors files beside it."
+                )
+
+
+def _odd_weights(name: str) -> bool:
+    return "\\" in name or not name.endswith(".safetensors")
+
+
+def _check_tokenizer(reference: ModelReference, value: dict[str, Any]) -> None:
+    for key in _FILES_OF_ITS_OWN:
+        if value.get(key) not in (None, False, [], ()):
+            raise RequestError(
+                f"Cannot load the tokenizer of {reference.id!r}: its {TOKENIZER} has the key "
+                f"{key!r}, which takes the place of the files beside it. Remove the key; "
+                "tokenizer.json belongs beside it."
+            )
+    _check_class(reference, value.get("tokenizer_class"), TOKENIZER)
+
+
+def _check_class(reference: ModelReference, name: Any, file: str) -> None:
+    """``transformers`` takes a class of that name from wherever it has one, tokenizer or not."""
+    if name is not None and not (isinstance(name, str) and name in _tokenizers()):
+        raise RequestError(
+            f"Cannot load the tokenizer of {reference.id!r}: its {file} names the class "
+            f"{name!r:.80}, which is no tokenizer of transformers that has a fast form. With a "
+            'tokenizer.json, "PreTrainedTokenizerFast" is always right.'
+        )
+
+
+@lru_cache(maxsize=1)
+def _tokenizers() -> frozenset[str]:
+    """Names of the fast tokenizers of ``transformers``, and of the slow ones they stand for."""
+    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
+
+    fast = {"PreTrainedTokenizerFast"}
+    for _, name in TOKENIZER_MAPPING_NAMES.values():
+        if name:
+            fast |= {name, name.removesuffix("Fast")}
+    return frozenset(fast)
+
+
+def _build(reference: ModelReference, value: dict[str, Any]) -> Any:
+    from transformers import CONFIG_MAPPING
+
+    kind = value.get("model_type")
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+        raise RequestError(
+            f"Cannot load model {reference.id!r}: its {CONFIG} says model_type {kind!r:.80}, which "
+            "transformers does not know."
+        )
+    _check_class(reference, value.get("tokenizer_class"), CONFIG)
+    adapters = value.get("adapters")
+    if isinstance(adapters, dict) and adapters.get("adapters"):
+        raise RequestError(
+            f"Cannot load model {reference.id!r}: its {CONFIG} says that there are adapters in it. "
+            "Give the plain encoder that they were made for."
+        )
+    try:
+        # An order that is empty orders nothing, but a library looks whether the key is there.
+        config = CONFIG_MAPPING[kind].from_dict({k: v for k, v in value.items() if k not in ORDERS})
+    except Exception as error:  # whatever a library makes of values that it did not expect
+        raise RequestError(
+            f"Cannot read {reference.source}/{CONFIG}: {' '.join(str(error).split())[:200]}"
+        ) from error
+    # How it answers is ours to say, see `mtl.backbone.identity.NOT_DECIDING`.
+    config.return_dict, config.torchscript = True, False
+    config.output_attentions = config.output_hidden_states = False
+    return config
+
+
+def _read(reference: ModelReference, path: Path) -> dict[str, Any]:
+    where = f"{path.name} of model {reference.id!r}"
+    try:
+        value = load_json(path, where, follow=True)  # a cache of the Hub consists of links
+    except (OSError, ZooError) as error:
+        raise RequestError(f"Cannot load model {reference.id!r}: {error}") from error
+    if not isinstance(value, dict):
+        raise RequestError(f"Cannot load model {reference.id!r}: {path.name} holds no JSON object.")
+    key = asks_for_code(value)
+    if key:
+        raise RequestError(
+            f"Cannot load model {reference.id!r}: its {path.name} asks for code, or for other "
+            f"files than those beside it, by {key!r}. mtl runs nothing that a model brings along. "
+            "If you know what the key is for and that the model is right without it, remove it "
+            "from a copy of the folder and give that with --model FOLDER."
+        )
+    return value
+
+
+def _config_file(reference: ModelReference, *, fetch: bool) -> Path | None:
+    if reference.local:
+        return _beside(reference, CONFIG, None)
+    from transformers.utils import cached_file
+
+    found = cached_file(
+        reference.source,
+        CONFIG,
+        revision=reference.revision or "main",
+        local_files_only=not fetch,
+    )
+    return Path(found) if found else None
+
+
+def _beside(reference: ModelReference, name: str, commit: str | None) -> Path | None:
+    """Where a file of the model is, or None where the model has none of that name.
+
+    A failing connection is no answer: what could not be looked at could be fetched a moment later.
+    """
+    if reference.local:
+        path = Path(reference.source) / name
+        return path if os.path.lexists(path) else None
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from transformers.utils.hub import TRANSFORMERS_CACHE
+
+    place = {"revision": commit or "main", "cache_dir": TRANSFORMERS_CACHE}
+    known = try_to_load_from_cache(reference.source, name, **place)
+    if known is not None:  # else a mark that there is no such file
+        return Path(known) if isinstance(known, str) else None
+    try:
+        return Path(hf_hub_download(reference.source, name, **place))
+    except LocalEntryNotFoundError:
+        if constants.HF_HUB_OFFLINE:
+            return None  # nor will anything else fetch it
+        raise
+    except EntryNotFoundError:
+        return None
+
+
+def _commit(path: Path) -> str | None:
+    from transformers.utils import extract_commit_hash
+
+    found: str | None = extract_commit_hash(str(path), None)
+    return found
