@@ -36,8 +36,9 @@ class Group:
         parameters: by a name that is unique over all groups and stable over processes.
         lr_factor: multiplies the run's learning rate.
         weight_decay: None for the run's (biases and normalisation never), or a fixed value.
-        options: further options of ``torch.optim.AdamW`` for this group (betas, eps).
+        options: further options of AdamW for this group (betas, eps).
         constant_lr: a rate of its own that no schedule and no ``lr_factor`` touches.
+        adam_form: None for the run's, or the form that the method is defined with.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Group:
     weight_decay: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     constant_lr: float | None = None
+    adam_form: str | None = None
 
 
 @dataclass(frozen=True)

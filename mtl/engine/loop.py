@@ -27,7 +27,7 @@ from mtl.engine.optimise import Optimiser
 from mtl.engine.passes import eval_passes
 from mtl.engine.progress import Progress
 from mtl.engine.resume import RunState, load_point, save_point
-from mtl.engine.settings import RunSettings
+from mtl.engine.settings import LAST, RunSettings
 from mtl.errors import RequestError, RunError
 from mtl.tasks import cut
 
@@ -59,11 +59,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How training went. The attached model holds the best state when :func:`train` returns.
+    """How training went. The attached model holds the selected state when :func:`train` returns.
 
     Attributes:
         steps, epochs: that were done (a partial epoch counts as the fraction done).
-        best_step, best_value: of the selected evaluation; ``selected_by`` says by what.
+        best_step, best_value: of the selected evaluation; ``selected_by`` says by what. Where
+            nothing selects (``select=last``): the last step, and the dev loss after it.
         stopped: what ended the last stage, ``planned`` or ``patience``.
         seconds: of training and evaluations, over all pieces of a resumed run.
         trainable: number of trainable parameters.
@@ -80,7 +81,7 @@ class Outcome:
 
 
 def train(job: Job, device: Device) -> Outcome:
-    """Train ``job`` from the start or from its resume point, and leave the best state loaded.
+    """Train ``job`` from the start or from its resume point, and leave the selected state loaded.
 
     Raises:
         RunError: a loss that is not finite; a damaged resume point; a disk that is full.
@@ -168,7 +169,7 @@ def train(job: Job, device: Device) -> Outcome:
         epochs=round(progress.epoch + progress.batch / max(batches, 1), 4),
         best_step=progress.best_step,
         best_value=float("nan") if progress.best_value is None else progress.best_value,
-        selected_by=f"dev {settings.select}",
+        selected_by="last step" if settings.select == LAST else f"dev {settings.select}",
         stopped=progress.stopped,
         seconds=round(progress.seconds, 3),
         trainable=sum(parameter.numel() for parameter in trainable.values()),
@@ -263,13 +264,17 @@ def _evaluate_and_select(
     batches: int,
     bar: Progress,
 ) -> None:
-    """Evaluate on the dev sets, keep the state if it is the best, count patience, log."""
+    """Evaluate on the dev sets, keep the state if it is the best, count patience, log.
+
+    With ``select=last`` the state in training is the one to keep, so no copy is made of any.
+    """
     settings = job.settings
     passes = eval_passes(settings, device.torch_device)
     found = {task: evaluate(job.attached, data, device, passes) for task, data in job.dev.items()}
     value = selection_value(found, settings.select)
     # Logits of NaN still have an accuracy, so the loss is looked at whatever selects.
-    for what, number in ((settings.select, value), ("loss", selection_value(found, "loss"))):
+    compared = "loss" if settings.select == LAST else settings.select
+    for what, number in ((compared, value), ("loss", selection_value(found, "loss"))):
         if not math.isfinite(number):
             raise RunError(
                 f"{job.label}: the dev {what} is {number} after step {progress.step} "
@@ -277,10 +282,11 @@ def _evaluate_and_select(
                 "--set lr=…."
             )
     old = progress.best_value
-    better = old is None or (value < old if settings.select == "loss" else value > old)
+    last = settings.select == LAST
+    better = old is None or last or (value < old if settings.select == "loss" else value > old)
     if better:
         progress.best_value, progress.best_step, progress.waiting = value, progress.step, 0
-        for name, parameter in trainable.items():
+        for name, parameter in () if last else trainable.items():
             best[name] = parameter.detach().clone()
     else:
         progress.waiting += 1
@@ -309,8 +315,11 @@ def _evaluate_and_select(
 
 
 def selection_value(found: Mapping[str, Evaluation], select: str) -> float:
-    """What selection compares: mean dev loss (lower wins), or mean headline metric (higher)."""
-    if select == "loss":
+    """What selection compares: mean dev loss (lower wins), or mean headline metric (higher).
+
+    Of ``last``, which compares nothing, the dev loss.
+    """
+    if select in {"loss", LAST}:
         return sum(evaluation.loss for evaluation in found.values()) / len(found)
     return sum(e.metrics[e.spec.headline] for e in found.values()) / len(found)
 

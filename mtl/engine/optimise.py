@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from mtl.engine.hf_adamw import HFAdamW
+
 if TYPE_CHECKING:
     from mtl.engine.attached import Group
     from mtl.engine.settings import RunSettings
+
+
+def _torch_adamw(groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
+    # On a GPU one kernel per group in place of a dozen, and no step counters on the host.
+    fused = all(parameter.is_cuda for group in groups for parameter in group["params"])
+    return torch.optim.AdamW(groups, lr=lr, fused=fused or None)
+
+
+_Made = Callable[[list[dict[str, Any]], float], torch.optim.Optimizer]
+ADAM_FORMS: Mapping[str, _Made] = {
+    "torch": _torch_adamw,
+    "hf": HFAdamW,
+}
+"""Values of ``adam_form``: :class:`torch.optim.AdamW` or :class:`~mtl.engine.hf_adamw.HFAdamW`."""
 
 
 class Optimiser:
@@ -18,7 +34,8 @@ class Optimiser:
 
     The rate of step k of S is ``lr · lr_factor · f(k)`` (factors of stage and group), f rising
     linearly over the first ``warmup · S`` steps and falling linearly to 0 at S
-    (specs/composition_methods §0).
+    (specs/composition_methods §0). Which form AdamW has, the run says (``adam_form``), or a group
+    that is defined with one.
     """
 
     def __init__(
@@ -26,11 +43,8 @@ class Optimiser:
     ) -> None:
         self._steps = max(steps, 1)
         self._warm = int(settings.warmup * self._steps + 0.999999)
-        self._names: list[str] = []
         self.parameters: list[nn.Parameter] = []
-        built: list[dict[str, Any]] = []
-        self._peaks: list[float] = []
-        self._constant: list[bool] = []
+        built: dict[str, list[dict[str, Any]]] = {}
         for group in groups:
             decayed: list[tuple[str, nn.Parameter]] = []
             plain: list[tuple[str, nn.Parameter]] = []
@@ -39,24 +53,21 @@ class Optimiser:
                 free = group.weight_decay is None and parameter.ndim < 2
                 (plain if free else decayed).append((name, parameter))
             decay = settings.weight_decay if group.weight_decay is None else group.weight_decay
+            own, peak = group.constant_lr, settings.lr * lr_factor * group.lr_factor
             for items, amount in ((decayed, decay), (plain, 0.0)):
                 if items:
-                    self._names += [name for name, _ in items]
                     self.parameters += [parameter for _, parameter in items]
-                    own = group.constant_lr
-                    peak = settings.lr * lr_factor * group.lr_factor
-                    self._peaks.append(peak if own is None else own)
-                    self._constant.append(own is not None)
-                    built.append(
+                    built.setdefault(group.adam_form or settings.adam_form, []).append(
                         {
                             "params": [parameter for _, parameter in items],
+                            "names": [name for name, _ in items],
+                            "peak": peak if own is None else own,
+                            "scheduled": own is None,
                             "weight_decay": amount,
                             **group.options,
                         }
                     )
-        # On a GPU one kernel per group in place of a dozen, and no step counters on the host.
-        fused = bool(self.parameters) and all(p.is_cuda for p in self.parameters)
-        self._adam = torch.optim.AdamW(built, lr=settings.lr, fused=fused or None)
+        self._adams = [ADAM_FORMS[form](part, settings.lr) for form, part in built.items()]
 
     def factor(self, step: int) -> float:
         """f(step): the share of the peak rate at the 0-based ``step``."""
@@ -67,29 +78,38 @@ class Optimiser:
     def step(self, step: int) -> None:
         """Take the 0-based optimiser step ``step`` with the rate of the schedule."""
         factor = self.factor(step)
-        rows = zip(self._adam.param_groups, self._peaks, self._constant, strict=True)
-        for group, peak, constant in rows:
-            group["lr"] = peak if constant else peak * factor
-        self._adam.step()
+        for adam in self._adams:
+            for group in adam.param_groups:
+                group["lr"] = group["peak"] * (factor if group["scheduled"] else 1.0)
+            adam.step()
 
     def clear(self) -> None:
         """Drop all gradients."""
-        self._adam.zero_grad(set_to_none=True)
+        for adam in self._adams:
+            adam.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Moments and step counters by parameter name."""
-        found = {}
-        for index, values in self._adam.state_dict()["state"].items():
-            for key, value in values.items():
-                found[f"{self._names[index]}|{key}"] = value
-        return found
+        return {
+            f"{name}|{key}": torch.as_tensor(value)
+            for adam in self._adams
+            for group in adam.param_groups
+            for name, parameter in zip(group["names"], group["params"], strict=True)
+            for key, value in adam.state.get(parameter, {}).items()
+        }
 
-    def load_state(self, tensors: dict[str, torch.Tensor]) -> None:
+    def load_state(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Take back what :meth:`state` returned."""
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        position = {name: index for index, name in enumerate(self._names)}
+        by_name: dict[str, dict[str, torch.Tensor]] = {}
         for key, value in tensors.items():
             name, _, part = key.rpartition("|")
-            state.setdefault(position[name], {})[part] = value
-        groups = self._adam.state_dict()["param_groups"]
-        self._adam.load_state_dict({"state": state, "param_groups": groups})
+            by_name.setdefault(name, {})[part] = value
+        for adam in self._adams:
+            names = [name for group in adam.param_groups for name in group["names"]]
+            state = {i: by_name.pop(name) for i, name in enumerate(names) if name in by_name}
+            # moves the moments to where the parameters are
+            adam.load_state_dict(
+                {"state": state, "param_groups": adam.state_dict()["param_groups"]}
+            )
+        if by_name:
+            raise KeyError(f"moments of parameters that do not train: {', '.join(sorted(by_name))}")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from mtl.errors import RequestError
 
 NOT_IN_IDENTITY = ("eval_batch_size", "eval_tokens", "micro_batch_size")
 """Settings that say how, not what, is computed; they are recorded but not part of a run's hash."""
-LATER = ("shots", "shot_draw", "max_dev_samples")
-"""Settings younger than the first entries of zoos; left out where 0, so that hashes stay equal."""
+LAST = "last"
+"""The value of ``select`` with which no evaluation picks a state."""
+LATER = ("shots", "shot_draw", "max_dev_samples", "adam_form")
+"""Settings younger than the first entries of zoos; left out where they have their default, which
+is what those entries trained with, so that hashes stay equal."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,12 @@ class RunSettings:
             a CPU, 32,768 elsewhere.
         warmup: share of the steps in which the rate rises linearly from 0; it then falls to 0.
         weight_decay: decoupled decay, never on biases, normalisation or omega.
+        adam_form: ``torch`` for ``torch.optim.AdamW``; ``hf`` for the Hugging Face library's form,
+            with which the references trained: its eps is not corrected for bias.
         clip: largest global gradient norm, 0 for no clipping.
         patience: evaluations without improvement after which training stops, 0 for never.
-        select: what picks the best evaluation: dev ``loss`` or the task's headline ``metric``.
+        select: which state is kept: the one of the best dev ``loss`` or headline ``metric``, or the
+            ``last`` one, whatever the dev set says of it (patience is 0 then).
         eval_every: steps between evaluations, 0 for one per epoch.
         max_train_samples: use only the first N training examples, 0 for all.
         max_eval_samples: use only the first N dev and test examples, 0 for all.
@@ -55,6 +61,7 @@ class RunSettings:
     eval_tokens: int = 0
     warmup: float = 0.0
     weight_decay: float = 0.0
+    adam_form: str = "torch"
     clip: float = 1.0
     patience: int = 5
     select: str = "loss"
@@ -103,8 +110,15 @@ class RunSettings:
                 f"piece_overhead={self.piece_overhead} must be -1 (by device and hidden size) or "
                 "not negative"
             )
-        if self.select not in {"loss", "metric"}:
-            problems.append(f"select={self.select!r} must be 'loss' or 'metric'")
+        if self.select not in {"loss", "metric", LAST}:
+            problems.append(f"select={self.select!r} must be 'loss', 'metric' or {LAST!r}")
+        if self.select == LAST and self.patience:
+            problems.append(
+                f"patience={self.patience} waits for a better state, and select={LAST} trains to "
+                "the end and keeps the last: give patience=0, or select=loss or metric"
+            )
+        if self.adam_form not in {"torch", "hf"}:
+            problems.append(f"adam_form={self.adam_form!r} must be 'torch' or 'hf'")
         if self.precision not in {"auto", "fp32", "bf16"}:
             problems.append(f"precision={self.precision!r} must be 'auto', 'fp32' or 'bf16'")
         if problems:
@@ -112,7 +126,8 @@ class RunSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """All settings, as manifests record them (:data:`LATER` ones where they are set)."""
-        return {k: value for k, value in asdict(self).items() if value or k not in LATER}
+        usual = {item.name: item.default for item in fields(self) if item.name in LATER}
+        return {k: v for k, v in asdict(self).items() if k not in usual or v != usual[k]}
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide the result, as a run's hash covers them."""

@@ -42,8 +42,9 @@ class SoRASettings:
     A (R,in) starts kaiming-uniform (a = √5), B (out,R) at zero, the gates g (R,) as N(0,1). The
     loss gets ``eta · mean |g|`` over all gates. After every optimiser step the gates pass a
     threshold at xi, not scaled by the learning rate; a gate at zero still gets a gradient and can
-    come back. What is stored is without the ranks whose gate ended at zero, at the scale alpha/R
-    (specs/adapter_methods §4).
+    come back. Whatever ``adam_form`` the run has, gates have the reference's AdamW (``hf``, eps
+    1e-6, no decay): some get gradients of the size of that eps. What is stored is without the
+    ranks whose gate ended at zero, at the scale alpha/R (specs/adapter_methods §4).
 
     With a schedule, stage k of n has xi on the linear grid from ``xi`` to ``xi_max``, the first
     for the run's epochs, the others for ``stage_epochs``. Every stage has a warm-up and a schedule
@@ -188,6 +189,13 @@ class SoRA(nn.Module):
         return found
 
 
+def gates(sora: SoRA) -> Group:
+    """The gates and how they are optimised (specs §4.3)."""
+    return Group(
+        "gating", {"gate": sora.gate}, weight_decay=0.0, options={"eps": 1e-6}, adam_form="hf"
+    )
+
+
 def attach(encoder: Any, settings: SoRASettings, name: str, _: Request) -> Tuned:
     """Add gated factors beside the chosen linears, trainable and active."""
     linears = linear_sites(encoder, module_names(settings.modules))
@@ -212,7 +220,7 @@ def attach(encoder: Any, settings: SoRASettings, name: str, _: Request) -> Tuned
     return Tuned(
         [
             Group("method", factors),
-            Group("gating", {"gate": sora.gate}, weight_decay=0.0, options={"eps": 1e-6}),
+            gates(sora),
         ],
         save,
         penalties=(sora.penalty,) if settings.eta else (),

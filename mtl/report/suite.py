@@ -124,7 +124,24 @@ def _table(
     for task in tasks:
         if len({row.scores[task].data for row in rows if task in row.scores}) > 1:
             notes.append(f"{task}: the rows trained or were tested on different data")
+    notes += _selections(found)
     return SuiteTable(suite, base, tuple(tasks), tuple(rows), tuple(notes))
+
+
+def _selections(found: Sequence[tuple[Sequence[_Run], SuiteRow]]) -> list[str]:
+    """What picked the states of the rows, where it was not the same for all runs."""
+    by: dict[str, list[str]] = {}
+    for runs, row in found:
+        for run in runs:
+            names = by.setdefault(run.entry.manifest.selected_by() or "unknown", [])
+            where = f"{row.method} on {run.task}"
+            if where not in names:
+                names.append(where)
+    if len(by) < 2:
+        return []
+    usual = max(by, key=lambda key: len(by[key]))
+    others = [f"{', '.join(names)} by {key}" for key, names in sorted(by.items()) if key != usual]
+    return [f"states were selected by {usual}; {'; '.join(others)}"]
 
 
 def _row_of(entry: Entry) -> tuple[str, ...]:

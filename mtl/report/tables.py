@@ -28,6 +28,7 @@ class Row:
         gain: composed − own adapter, paired by seed; None where there is nothing to compare.
         gain_examples: bootstrap interval of the same gain over test examples.
         seeds, compared: seeds behind ``test``, and those behind ``gain``.
+        selected_by: what picked the states: ``dev loss``, ``last step``, …; None where unknown.
         settings: what sets the row apart from others of the same task, base, method and number
             of sources; empty where there are none.
     """
@@ -45,6 +46,7 @@ class Row:
     gain: Interval | None = None
     gain_examples: tuple[float, float] | None = None
     compared: list[int] = field(default_factory=list)
+    selected_by: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -199,6 +201,7 @@ def _row(entries: Sequence[Entry], own: Sequence[Entry], settings: dict[str, Any
         gain=gain,
         gain_examples=_bootstrap(entries, own, compared) if gain else None,
         compared=compared,
+        selected_by=manifest.selected_by(),
         settings=settings,
     )
 
@@ -241,6 +244,7 @@ def render(rows: Sequence[Row]) -> str:
             ),
             len(row.seeds),
             row.examples or "",
+            row.selected_by or "–",
         ]
         for row in rows
     ]
@@ -255,6 +259,7 @@ def render(rows: Sequence[Row]) -> str:
         "over test examples",
         "seeds",
         "test n",
+        "selected by",
     ]
     text = tabulate(table, headers=headers, disable_numparse=True)
     return (

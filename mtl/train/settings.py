@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from mtl.engine.settings import RunSettings
+from mtl.engine.settings import LAST, RunSettings
 from mtl.errors import RequestError, did_you_mean
 
 if TYPE_CHECKING:
@@ -26,19 +26,13 @@ class Overrides:
 
 
 def recipe_values(recipe: Recipe, method: str, task: str, overrides: Overrides) -> dict[str, Any]:
-    """What ``recipe`` says on one run; with ``shots``, its few-shot settings.
-
-    Epochs that the user asks for go before the steps that few-shot settings plan.
-    """
+    """What ``recipe`` says on one run; with ``shots``, its few-shot settings."""
     asked = overrides.values
     plain = recipe.settings(method, task)
     shots = asked.get("shots", asked.get("run.shots", plain.get("shots", 0)))
     if not cast_value("shots", shots, int, "the run"):
         return plain
-    values = recipe.settings(method, task, few_shot=True)
-    if {"epochs", "run.epochs"} & {*asked} and not {"max_steps", "run.max_steps"} & {*asked}:
-        values["max_steps"] = 0
-    return values
+    return recipe.settings(method, task, few_shot=True)
 
 
 def resolve_settings(
@@ -52,16 +46,25 @@ def resolve_settings(
     """Build the method's and the run's settings.
 
     Order: the dataclasses' defaults, ``defaults`` of the method's name, the recipe, the overrides.
+    Where one setting makes another meaningless, the one that the user asked for stands: epochs go
+    before the ``max_steps`` of a recipe, and ``select=last`` before its patience.
 
     Raises:
         RequestError: an unknown or ambiguous key (says whose), or a value that does not fit.
     """
     method: dict[str, Any] = dict(defaults)
     run: dict[str, Any] = {}
+    asked: set[str] = set()
     for source, values in ((f"recipe {recipe_name!r}", recipe), ("--set", overrides.values)):
         for key, value in values.items():
             target, plain = _place(key, name, method_settings, source)
             (method if target == "method" else run)[plain] = value
+            if target == "run" and source == "--set":
+                asked.add(plain)
+    if "epochs" in asked and "max_steps" not in asked:
+        run["max_steps"] = 0
+    if run.get("select") == LAST and "patience" not in asked:
+        run["patience"] = 0
     return (
         _build(method_settings, method, f"method {name!r}"),
         _build(RunSettings, run, "the run"),

@@ -161,6 +161,7 @@ def _training(manifest: Manifest) -> str:
         ["parameters trained", f"{training['trainable_parameters']:,}"],
         ["steps", training["steps"]],
         ["epochs", training["epochs"]],
+        ["selected by", manifest.selected_by()],
         ["best step", training["best_step"]],
         ["stopped", training["stopped"]],
         ["precision", training["precision"]],

@@ -130,6 +130,11 @@ class Manifest:
                 return self.metrics[split][metric]
         return None
 
+    def selected_by(self) -> str | None:
+        """What picked the stored state: ``dev loss``, ``last step``, …; None where unknown."""
+        found = self.training.get("selected_by")
+        return found if isinstance(found, str) else None
+
 
 def digest(manifest: Manifest, files: Mapping[str, str]) -> str:
     """Hex sha256 of what an entry is: :data:`IDENTITY_KEYS` and the files that count.

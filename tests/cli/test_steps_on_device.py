@@ -103,6 +103,12 @@ def test_stage_one(method: str, mini: Path, jobs: list[Any], moving: None) -> No
     run_on_meta(jobs[0])
 
 
+def test_the_hugging_face_form_of_adamw(mini: Path, jobs: list[Any], moving: None) -> None:
+    line = [*LINE, "--task", "mood", "--method", "pfeiffer", "--adam-form", "hf"]
+    assert "kept" in mtl("train", *line, "--weight-decay", "0.1").err
+    run_on_meta(jobs[0])
+
+
 @pytest.fixture(scope="module")
 def kinds(
     suite_folder: Path, tiny: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory

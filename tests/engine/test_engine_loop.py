@@ -224,6 +224,43 @@ def test_the_best_state_is_the_one_that_selection_saw(select: str, tmp_path: Pat
     assert values[-1] != wanted  # else this test would not see that the best came back
 
 
+@pytest.mark.parametrize("stages", [1, 2])
+def test_last_keeps_the_state_after_the_last_step(
+    stages: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing selects: not the best, which comes earlier here, and no resume changes that."""
+    seen: dict[str, torch.Tensor] = {}
+    plan = [Stage(f"part {number}", 10 // stages) for number in range(stages)]
+
+    def made(name: str, select: str, after: Any = None) -> Any:
+        steps = [] if after is None else [after]
+        changes = {"plan": lambda settings: plan, "after": steps}
+        return job(tmp_path / name, lr=0.3, select=select, changes=changes)
+
+    whole = made("whole", "last")
+    whole.attached.after = [lambda step: seen.update(state(whole))]
+    outcome = train(whole, cpu())
+    found = events(whole)
+    losses = [event["dev_loss"] for event in found]
+    assert min(losses) < losses[-1]  # else the best is the last
+    assert same(state(whole), seen)
+    assert (outcome.selected_by, outcome.stopped) == ("last step", "planned")
+    assert (outcome.best_step, outcome.best_value) == (outcome.steps, losses[-1])
+    best = made("best", "loss")
+    train(best, cpu())
+    assert not same(state(best), state(whole))
+    monkeypatch.setenv("MTL_RESUME_SECONDS", "0")
+    with pytest.raises(Killed):
+        train(made("broken", "last", killer(41)), cpu())
+    again = made("broken", "last")
+    train(again, cpu())
+    assert same(state(again), state(whole))
+    assert events(again) == found
+    finished = made("broken", "last", killer(0))
+    assert train(finished, cpu()).best_step == outcome.best_step
+    assert same(state(finished), state(whole))
+
+
 @pytest.mark.parametrize("micro", [1, 3, 5])
 @pytest.mark.parametrize("penalised", [False, True])
 def test_micro_batches_give_the_gradient_of_the_batch(

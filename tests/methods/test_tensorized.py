@@ -15,6 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mtl.backbone import load_backbone
 from mtl.backbone.injection import bottleneck_layers
 from mtl.compose.bank import Bank
+from mtl.engine import Group, RunSettings
+from mtl.engine.optimise import Optimiser
 from mtl.errors import RequestError, ZooError
 from mtl.files import write_safetensors
 from mtl.methods import METHODS, as_source, attach, count_method, load
@@ -154,6 +156,31 @@ def test_starts_almost_as_the_identity() -> None:
     assert values.std().item() == pytest.approx(0.1 / 3**0.5, rel=0.15)
     left, right = matrix.thin()
     assert (left @ right).std() < 1e-4
+
+
+@pytest.mark.parametrize(("format", "low", "high"), [("cp", 10.0, 31.63), ("tt", 1.0, 3.0)])
+def test_the_first_step_under_the_two_forms_of_adamw(format: str, low: float, high: float) -> None:
+    """CP's first gradients are of the size of AdamW's eps, which the reference does not correct for
+    bias (it then weighs 1/√(1 − 0.999) = 31.6 times as much): an order of magnitude."""
+
+    def moved(adam_form: str) -> float:
+        torch.manual_seed(0)
+        down, up = TensorMap(format, (24, 32), (64,), 2), TensorMap(format, (64,), (24, 32), 2)
+        own = {
+            f"{index}.{name}": parameter
+            for index, matrix in enumerate((down, up))
+            for name, parameter in matrix.named_parameters()
+        }
+        run = RunSettings(lr=2e-4, adam_form=adam_form)
+        optimiser = Optimiser([Group("method", own)], run, 10**9)
+        before = torch.cat([value.detach().flatten() for value in own.values()])
+        x, label = torch.randn(32, 768), torch.randint(0, 2, (32,)).float()
+        logits = (x + up(TensorDown(down)(x))) @ (0.02 * torch.randn(768))
+        torch.nn.functional.binary_cross_entropy_with_logits(logits, label).backward()
+        optimiser.step(0)
+        return float((torch.cat([v.detach().flatten() for v in own.values()]) - before).norm())
+
+    assert low < moved("torch") / moved("hf") < high
 
 
 class Sizes(TorchDispatchMode):

@@ -21,6 +21,7 @@ from mtl.report import (
     render,
     results,
     source_weights,
+    suite_tables,
 )
 from mtl.zoo import Entry, Predictions, Zoo, open_zoo
 
@@ -152,6 +153,25 @@ def test_bases_are_told_apart(zoo: Zoo) -> None:
     assert f"tiny {MARK}" in text
     assert f"tiny {other['fingerprint'][:8]}" in text
     assert "tiny" not in render(results(zoo.entries(base=MARK)))
+
+
+def test_tables_say_how_states_were_selected(zoo: Zoo) -> None:
+    of = manifest().training
+    for number, by in enumerate(("dev loss", "dev loss", "last step")):
+        described = manifest(
+            task=task(("a", "b", "c")[number]),
+            runhash=f"{number:016x}",
+            training={**of, "selected_by": by},
+        )
+        store(zoo, described)
+    rows = {row.task: row.selected_by for row in results(zoo.entries())}
+    assert rows == {"toy/a": "dev loss", "toy/b": "dev loss", "toy/c": "last step"}
+    line = next(line for line in render(results(zoo.entries())).splitlines() if "toy/c" in line)
+    assert line.split()[-2:] == ["last", "step"]
+    (table,) = suite_tables(zoo.entries())
+    assert table.notes == ("states were selected by dev loss; pfeiffer on toy/c by last step",)
+    (table,) = suite_tables([*zoo.entries(task="toy/a"), *zoo.entries(task="toy/b")])
+    assert table.notes == ()
 
 
 def test_weights_per_source_and_layer(zoo: Zoo, tmp_path: Path) -> None:

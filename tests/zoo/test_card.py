@@ -61,6 +61,9 @@ def test_what_people_read() -> None:
     assert "| test | accuracy | 0.7500 | 0.7010 to 0.7990 | 0.0250 | 277 |" in text
     assert "| dev | accuracy | – | – | – | 0 |" in text
     assert "parameters trained | 42 |" in text
+    assert "| selected by | – |" in text
+    kept = real(training={**manifest().training, "selected_by": "last step"})
+    assert "| selected by | last step |" in card(kept)
     assert "python -m mtl.train --suite toy" in text
     assert "## Limits" in text
     assert "mit, as given" in text
