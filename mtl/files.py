@@ -14,7 +14,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError, RunError, ZooError
@@ -205,6 +205,13 @@ def slug(text: str) -> str:
 
 
 _SAFE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+\-]{0,120}")
+
+
+def path_name(path: str) -> str:
+    """The last part of a path of any system; what is none is returned as it is."""
+    windows = "\\" in path or re.match(r"[A-Za-z]:", path)
+    name = (PureWindowsPath(path) if windows else PurePosixPath(path)).name
+    return name or path
 
 
 def safe_part(name: str, what: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -132,7 +131,8 @@ def open_context(
         runs=options.runs,
         data_root=options.data_root,
         deterministic=options.deterministic,
-        command=shlex.join(["python", "-m", f"mtl.{command}", *argv]),
+        command=["python", "-m", *f"mtl.{command}".split(), *argv],
+        tasks=named_tasks(options),
     )
     return Context(
         suite,
@@ -143,6 +143,17 @@ def open_context(
         overrides,
         workspace,
     )
+
+
+def named_tasks(options: Any) -> list[str]:
+    """The tasks that a command line names, targets and sources among them, as they stand there."""
+    from mtl.cli.options import names
+
+    found: list[str] = []
+    for option in ("task", "target", "targets", "sources"):
+        value = getattr(options, option, None) or []
+        found += names([value] if isinstance(value, str) else value)
+    return [name.partition(":")[0] for name in found]
 
 
 def suite_of(options: Any, tasks: Sequence[str]) -> Suite:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtl.cli.options import PlainParser
+from mtl.cli.plain import PlainParser, add_task_files
 from mtl.errors import RequestError
 from mtl.zoo.names import printable_lines
 
 if TYPE_CHECKING:
     from mtl.export import ExportOptions
-    from mtl.zoo import Entry
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,6 +27,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--model", help="the entry's base: Hub name, folder, 'demo' [MTL_MODEL]")
     parser.add_argument("--zoo", help="folder of the zoo [MTL_ZOO, ./adapters_zoo]")
     parser.add_argument("--data-root", help="local mirror of Hub datasets [MTL_DATA_ROOT]")
+    add_task_files(parser)
     parser.add_argument(
         "--prune",
         nargs="?",
@@ -73,6 +72,7 @@ def main(argv: Sequence[str]) -> int:
     from mtl.cli.common import note_unknown, quieten
     from mtl.export import export_entry
     from mtl.train import open_workspace
+    from mtl.train.load import base_of
 
     if options.json:
         os.environ["MTL_QUIET"] = "1"
@@ -81,11 +81,12 @@ def main(argv: Sequence[str]) -> int:
     workspace = open_workspace(
         zoo=options.zoo,
         data_root=options.data_root,
-        command=shlex.join(["python", "-m", "mtl.export", *argv]),
+        command=["python", "-m", "mtl.export", *argv],
+        tasks=options.task,
     )
     entry = workspace.zoo.get(options.entry)
     note_unknown([entry])
-    backbone = load_backbone(base_of(entry, options))
+    backbone = load_backbone(base_of(entry, options.model))
     record = export_entry(
         entry, Path(options.folder), workspace=workspace, backbone=backbone, options=chosen
     )
@@ -122,15 +123,6 @@ def _chosen(options: Namespace) -> ExportOptions:
                 **some(width="width", tolerance="tolerance", how="shrink", rows="text_rows")
             )
     return ExportOptions(options.to, options.prune, narrowing, distilling, options.evaluate)
-
-
-def base_of(entry: Entry, options: Namespace) -> str:
-    """What to load as the entry's base: what the user says, else what the manifest names."""
-    base = entry.manifest.base
-    named = options.model or os.environ.get("MTL_MODEL")
-    if named:
-        return str(named)
-    return f"{base['id']}@{base['revision']}" if base["revision"] else str(base["id"])
 
 
 def _show(folder: str, record: dict[str, Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from mtl.cli.graph_runs import add_scene, check_limit
 from mtl.cli.options import PlainParser, names
+from mtl.cli.plain import add_task_files
 
 
 def attribute(argv: Sequence[str]) -> int:
@@ -22,6 +22,7 @@ def attribute(argv: Sequence[str]) -> int:
         "Shapley values, by zeroing its block; nothing is retrained.",
     )
     parser.add_argument("entry", help="reference of a composition, its last parts, or its digest")
+    add_task_files(parser)
     parser.add_argument("--split", default="dev", help="what it is evaluated on [dev]")
     parser.add_argument(
         "--per-layer",
@@ -56,7 +57,7 @@ def attribute(argv: Sequence[str]) -> int:
     from mtl.graph import graph_folder, write_evidence
     from mtl.tasks import encode
     from mtl.train import open_workspace
-    from mtl.train.load import answer_passes, data_of_entry
+    from mtl.train.load import answer_passes, base_of, data_of_entry
 
     if options.json:
         os.environ["MTL_QUIET"] = "1"
@@ -66,15 +67,15 @@ def attribute(argv: Sequence[str]) -> int:
         zoo=options.zoo,
         runs=options.runs,
         data_root=options.data_root,
-        command=shlex.join(["python", "-m", "mtl.graph", "attribute", *argv]),
+        command=["python", "-m", "mtl.graph", "attribute", *argv],
+        tasks=options.task,
     )
     entry = workspace.zoo.get(options.entry)
     find_parents(entry, workspace.zoo)  # before a model is loaded
     data = data_of_entry(entry, workspace)
     if options.split not in data.splits:
         raise unknown("split", options.split, list(data.splits))
-    model = options.model or os.environ.get("MTL_MODEL") or entry.manifest.base["id"]
-    backbone = load_backbone(model)
+    backbone = load_backbone(base_of(entry, options.model))
     built = load_composition(entry, workspace.zoo, backbone)
     encoded = encode(data, options.split, backbone.tokenizer, cache=workspace.cache)
     sites = site_keys(built.network.encoder)

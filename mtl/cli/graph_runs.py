@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -117,7 +116,8 @@ def open_scene(options: Namespace, command: str, argv: Sequence[str]) -> Scene:
         zoo=options.zoo,
         runs=options.runs,
         data_root=options.data_root,
-        command=shlex.join(["python", "-m", "mtl.graph", command, *argv]),
+        command=["python", "-m", "mtl.graph", command, *argv],
+        tasks=common.named_tasks(options),
     )
     protocol = options.protocol or suite.protocol
     limit = check_limit("--max-train-samples", options.max_train_samples, 0)
@@ -186,12 +186,12 @@ def look(
 def data_of(scene: Scene) -> Callable[[Entry], TaskData]:
     """Entry → the data its task trained on: the task's spec of today, the entry's limit."""
     from mtl.engine import RunSettings
-    from mtl.tasks import load_task
     from mtl.train.load import stored_settings
+    from mtl.train.recorded import task_of
     from mtl.train.workspace import load_task_data
 
     def find(entry: Entry) -> TaskData:
-        spec = load_task(entry.manifest.task["id"], scene.suite.name)
+        spec = task_of(entry, scene.workspace, option="--sources FILE …")
         cut = stored_settings(entry)
         rows = RunSettings(
             max_train_samples=cut.max_train_samples, shots=cut.shots, shot_draw=cut.shot_draw

@@ -27,6 +27,17 @@ def complaint(prog: str, message: str) -> RequestError:
     return RequestError(f"{prog}: {text}. See {prog.replace('mtl.', 'mtl ')} --help.")
 
 
+def add_task_files(parser: argparse.ArgumentParser) -> None:
+    """``--task``, of commands that need the tasks of stored entries again."""
+    parser.add_argument(
+        "--task",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="the YAML file of the entry's task, if it is your own and not below MTL_TASKS",
+    )
+
+
 class PlainParser(argparse.ArgumentParser):
     """For commands with flags only."""
 

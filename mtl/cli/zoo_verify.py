@@ -9,12 +9,12 @@ from argparse import Namespace
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from mtl.cli.plain import add_task_files
 from mtl.errors import MtlError, RequestError
 from mtl.files import finite
 from mtl.zoo.names import printable_lines
 
 if TYPE_CHECKING:
-    from mtl.backbone import Backbone
     from mtl.train.verify import Loader, Verification
     from mtl.zoo import Entry, Zoo
 
@@ -24,6 +24,7 @@ def add_verify(add: Callable[[str, str], Any]) -> None:
     verify = add("verify", "evaluate entries again; compare with stored predictions and metrics")
     verify.add_argument("ref", nargs="+", help="reference, its last parts, or start of its digest")
     verify.add_argument("--model", help="the base [MTL_MODEL, what the entry names]")
+    add_task_files(verify)
     verify.add_argument("--data-root", help="local mirror of Hub datasets [MTL_DATA_ROOT]")
     verify.add_argument(
         "--tolerance",
@@ -42,16 +43,16 @@ def verify(zoo: Zoo, options: Namespace) -> int:
     if options.tolerance is not None and not 0 <= options.tolerance < float("inf"):
         raise RequestError(f"--tolerance {options.tolerance} must be a number from 0 up.")
 
+    from mtl.backbone import load_backbone
     from mtl.cli.common import note_unknown, quieten
     from mtl.train import open_workspace
+    from mtl.train.load import base_of
     from mtl.train.verify import verify_entry
 
     if options.json:
         os.environ["MTL_QUIET"] = "1"
     quieten()
-    workspace = open_workspace(
-        zoo=zoo.root, data_root=options.data_root, command="python -m mtl.zoo verify"
-    )
+    workspace = open_workspace(zoo=zoo.root, data_root=options.data_root, tasks=options.task)
     note_unknown(entries)
     found: list[Verification | dict[str, Any]] = []
     for entry in entries:
@@ -60,7 +61,7 @@ def verify(zoo: Zoo, options: Namespace) -> int:
                 verify_entry(
                     entry,
                     workspace,
-                    _backbone(entry, options.model),
+                    load_backbone(base_of(entry, options.model)),
                     _loader(entry),
                     **_parts(entry),
                     tolerance=options.tolerance,
@@ -79,23 +80,6 @@ def verify(zoo: Zoo, options: Namespace) -> int:
     else:
         _print(rows)
     return 0 if all(row["good"] for row in rows) else 1
-
-
-def _backbone(entry: Entry, model: str | None) -> Backbone:
-    from mtl.backbone import load_backbone
-
-    chosen = model or os.environ.get("MTL_MODEL")
-    base = entry.manifest.base
-    if not chosen and base["id"] == "demo":
-        chosen = "demo"
-    elif not chosen and base["revision"]:
-        chosen = f"{base['id']}@{base['revision']}"
-    if not chosen:
-        raise RequestError(
-            f"{entry.ref} was trained on the local model {base['id']!r}; say where it is: --model "
-            "FOLDER."
-        )
-    return load_backbone(chosen)
 
 
 def _loader(entry: Entry) -> Loader:

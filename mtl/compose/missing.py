@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mtl.compose.refusals import ambiguous
 from mtl.compose.sources import Wanted, fitting_entries
-from mtl.tasks import load_task
+from mtl.train.recorded import find_task
 from mtl.train.settings import Overrides
 from mtl.train.stage_one import plan_train
 
@@ -56,7 +56,7 @@ def plan_missing(
     for source, fitting in there:
         if not fitting:
             plans += plan_train(
-                [load_task(source.task, suite.name)],
+                [find_task(source.task, suite.name, workspace)],
                 suite=suite.name,
                 method=source.method,
                 seeds=[seed],

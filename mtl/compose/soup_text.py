@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mtl.engine import open_device
 from mtl.errors import RequestError
-from mtl.train.workspace import load_recorded_data
+from mtl.train.load import data_of_entry
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
@@ -51,7 +51,7 @@ def similarities(
         if entry.manifest.task["id"] == target.spec.id:
             found.append(float(ours @ ours))
             continue
-        data = load_recorded_data(entry.manifest, workspace)
+        data = data_of_entry(entry, workspace, option="--sources FILE …")
         found.append(float(ours @ mean_embedding(training_texts(data, rows), model, tokenizer)))
     return found
 

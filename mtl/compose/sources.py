@@ -93,8 +93,8 @@ def wanted_sources(
     ]
     if not found:
         raise RequestError(
-            f"No source is left for target {target!r}: name other tasks with --sources, or drop "
-            "--without-own."
+            f"No source is left for target {target!r}: name tasks other than the target with "
+            "--sources."
         )
     check_kinds(COMPOSITIONS.get(composition), [source.method for source in found])
     return found

@@ -11,9 +11,8 @@ import numpy as np
 
 from mtl.engine import Attachment, EvalSet, Evaluation, evaluate, open_device
 from mtl.engine.passes import usual_passes
-from mtl.errors import RequestError
 from mtl.tasks import encode
-from mtl.train.workspace import Workspace, load_recorded_data
+from mtl.train.load import data_of_entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from mtl.backbone import Backbone
     from mtl.engine import Device
     from mtl.tasks import TaskData
+    from mtl.train import Workspace
     from mtl.zoo import Entry
 
 BATCH = 32
@@ -43,15 +43,7 @@ class EntryData:
         Raises:
             RequestError: data that cannot be had, or that are not the ones of the run.
         """
-        manifest = self.entry.manifest
-        data = load_recorded_data(manifest, self.workspace)
-        if data.fingerprint != manifest.data["fingerprint"]:
-            raise RequestError(
-                f"The data of {data.spec.id} are not those that {self.entry.ref} was trained and "
-                f"tested on: fingerprint {data.fingerprint[:12]}, recorded "
-                f"{manifest.data['fingerprint'][:12]}. Give the same data with --data-root."
-            )
-        return data
+        return data_of_entry(self.entry, self.workspace)
 
     @cached_property
     def device(self) -> Device:

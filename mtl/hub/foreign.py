@@ -27,6 +27,7 @@ from mtl.hub.pulling import Pulled
 from mtl.hub.recognise import recognise
 from mtl.hub.remote import Remote, adapter_folders, fetch, remember
 from mtl.zoo import Manifest, admit
+from mtl.zoo.machine import portable_command
 from mtl.zoo.names import printable
 
 if TYPE_CHECKING:
@@ -121,7 +122,9 @@ def _one(
     task, suite = _task(remote, folder, claims, found)
     versions = {"adapters": _text(stored.get("version")) or "unknown"}
     runhash = sha256_json([remote.repo.id, folder, used, backbone.base.fingerprint, task["id"]])
-    command = f"python -m mtl.zoo pull {remote.repo.id}@{remote.revision} --model {claims.model}"
+    named = f"{remote.repo.id}@{remote.revision}"
+    words = ["python", "-m", "mtl.zoo", "pull", named, "--model", claims.model, folder]
+    command = portable_command([word for word in words if word])
     manifest = Manifest(
         kind="adapter",
         weights="adapters",
@@ -137,7 +140,7 @@ def _one(
             "splits": {"train": ""},
             "protocol": claims.protocol,
             "sizes": {},
-            "notes": _notes(remote, folder, stored, claims, found),
+            "notes": _notes(remote, folder, stored, claims, found, backbone.base.id),
         },
         head={"design": found.design, "name": NAME if found.head else None},
         placement=method.placement(settings, width) if method.placement else None,
@@ -146,7 +149,7 @@ def _one(
         versions=versions,
         parents=[],
         runhash=runhash,
-        command=f"{command} {folder}".rstrip(),
+        command=command,
         verified=None,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
@@ -228,21 +231,26 @@ def _task(
     section = {
         "id": spec.id, "suite": spec.suite, "name": spec.name, "kind": spec.kind,
         "labels": list(spec.labels), "metrics": list(spec.metrics), "headline": spec.headline,
-        "num_outputs": spec.num_outputs, "spec": spec.to_dict(),
+        "num_outputs": spec.num_outputs, "spec": spec.portable(),
     }  # fmt: skip
     return section, spec.suite
 
 
 def _notes(
-    remote: Remote, folder: str, stored: Mapping[str, Any], claims: Claims, found: FoundHead
+    remote: Remote,
+    folder: str,
+    stored: Mapping[str, Any],
+    claims: Claims,
+    found: FoundHead,
+    base: str,
 ) -> list[str]:
-    """What the entry is not known to be."""
+    """What the entry is not known to be; ``base`` is the id of the encoder."""
     place = f"{remote.repo.id}, commit {remote.revision}" + (f", folder {folder}" if folder else "")
     said = _text(stored.get("model_name"))
     notes = [
         f"Not trained here: pulled from {place}, written by {_text(stored.get('version'))}.",
         "Unknown: training data, splits, run settings, seed, steps, results.",
-        f"The encoder was named by whoever pulled it ({claims.model}); the repository says {said}.",
+        f"The encoder was named by whoever pulled it ({base}); the repository says {said}.",
     ]
     if claims.task is not None or claims.protocol is not None:
         notes.append("Task and split protocol were named by whoever pulled it.")

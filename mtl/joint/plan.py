@@ -68,7 +68,7 @@ class JointPlan:
         return {
             "schema": RESULT_SCHEMA,
             "kind": self.kind,
-            "tasks": [data.spec.to_dict() for data in self.datas.values()],
+            "tasks": [data.spec.portable() for data in self.datas.values()],
             "data": [data.fingerprint for data in self.datas.values()],
             "protocol": self.protocol,
             "base": base_identity(

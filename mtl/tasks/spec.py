@@ -10,7 +10,7 @@ from string import Formatter
 from typing import Any
 
 from mtl.errors import RequestError, did_you_mean, unknown
-from mtl.files import safe_part
+from mtl.files import path_name, safe_part
 from mtl.tasks.kinds import KINDS
 from mtl.tasks.labels import LabelForm
 from mtl.tasks.metrics import METRICS
@@ -181,6 +181,14 @@ class TaskSpec:
             else value
             for key, value in values.items()
         }
+
+    def portable(self) -> dict[str, Any]:
+        """As :meth:`to_dict`, with names of files in place of paths: what is stored and travels."""
+        values = self.to_dict()
+        if "files" in self.data:
+            files = {split: path_name(path) for split, path in self.data["files"].items()}
+            values["data"] = {"files": files}
+        return values
 
     @staticmethod
     def from_dict(content: Mapping[str, Any], origin: Path | None = None) -> TaskSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +11,18 @@ from mtl.backbone.bounded import bounded
 from mtl.backbone.heads import reads_pooler
 from mtl.backbone.identity import base_differences, knows_function
 from mtl.backbone.injection import freeze
+from mtl.backbone.reference import DEMO
 from mtl.engine import Attachment, RunSettings
 from mtl.errors import RequestError
 from mtl.methods import find_method, load
 from mtl.methods.base import make_settings
-from mtl.tasks import Passes, load_task
+from mtl.tasks import Passes
+from mtl.train.recorded import OPTION, change_text, task_of
 from mtl.train.workspace import load_task_data
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone, Base
-    from mtl.tasks import TaskData
+    from mtl.tasks import TaskData, TaskSpec
     from mtl.train.workspace import Workspace
     from mtl.zoo import Entry, Zoo
 
@@ -73,6 +76,26 @@ def unknown_function(entries: Iterable[Entry]) -> str:
     )
 
 
+def base_of(entry: Entry, model: str | None) -> str:
+    """What to load as the base of an entry: ``model``, ``MTL_MODEL``, or what the entry names.
+
+    Raises:
+        RequestError: nobody says, and the entry names a folder of whoever trained it.
+    """
+    chosen = model or os.environ.get("MTL_MODEL")
+    if chosen:
+        return chosen
+    base = entry.manifest.base
+    if base["revision"]:
+        return f"{base['id']}@{base['revision']}"
+    if base["id"] == DEMO:
+        return DEMO
+    raise RequestError(
+        f"{entry.ref} was trained on a local folder called {base['id']!r} (weights "
+        f"{base['fingerprint'][:8]}); say where it is: --model FOLDER."
+    )
+
+
 def stored_settings(entry: Entry) -> RunSettings:
     """The run settings that an entry was made with, as its manifest tells them.
 
@@ -103,23 +126,33 @@ def answer_passes(entry: Entry) -> Passes:
     return found if found.tokens or found.rows else Passes(rows=OLD_ROWS)
 
 
-def data_of_entry(entry: Entry, workspace: Workspace) -> TaskData:
+def data_of_entry(entry: Entry, workspace: Workspace, *, option: str = OPTION) -> TaskData:
     """The data an entry was trained and tested on, read again.
 
+    Args:
+        option: see :func:`mtl.train.recorded.task_of`.
+
     Raises:
-        RequestError: the task is not known any more, or its data are others than then.
+        RequestError: the task is not known here, or its data are others than then.
     """
     manifest = entry.manifest
-    spec = load_task(manifest.task["id"], manifest.suite)
+    spec = task_of(entry, workspace, option=option)
     settings = stored_settings(entry)
     data = load_task_data(spec, workspace, str(manifest.data["protocol"]), settings)
     if data.fingerprint != manifest.data["fingerprint"]:
         raise RequestError(
             f"The data of {spec.id} are not those that {entry.ref} was made with (fingerprint "
-            f"{data.fingerprint[:12]}…, then {manifest.data['fingerprint'][:12]}…). Restore them, "
-            "or give the place they were read from with --data-root."
+            f"{data.fingerprint[:12]}…, then {manifest.data['fingerprint'][:12]}…)."
+            f"{change_text(spec, entry)} {where_text(spec, option)}"
         )
     return data
+
+
+def where_text(spec: TaskSpec, option: str = OPTION) -> str:
+    """How to name the data that an entry was made with, where those found are others."""
+    if "files" in spec.data:
+        return f"Name the task file that reads those of then: {option}."
+    return "Name the mirror that holds those of then: --data-root DIR."
 
 
 def load_adapter_entry(encoder: Any, entry: Entry, zoo: Zoo, name: str) -> None:

@@ -141,7 +141,7 @@ class RunPlan:
         return {
             "schema": RESULT_SCHEMA,
             "kind": self.kind,
-            "task": self.spec.to_dict(),
+            "task": self.spec.portable(),
             "data": self.data.fingerprint,
             "protocol": self.data.protocol,
             "base": base_identity(self.backbone, [self.spec], self.settings.head),
@@ -250,7 +250,7 @@ def task_section(spec: TaskSpec) -> dict[str, Any]:
         "metrics": list(spec.metrics),
         "headline": spec.headline,
         "num_outputs": spec.num_outputs,
-        "spec": spec.to_dict(),
+        "spec": spec.portable(),
     }
 
 

@@ -86,7 +86,7 @@ def execute(plan: Plan, workspace: Workspace) -> Report:
 def _execute(plan: Plan, workspace: Workspace, device: Device, folder: RunFolder) -> Report:
     if device.main:
         folder.write_config(
-            {"runhash": plan.runhash, "command": workspace.command, **plan.identity()}
+            {"runhash": plan.runhash, "command": workspace.typed, **plan.identity()}
         )
     sets = encode_splits(plan, workspace)
     built = plan.build(plan, None)

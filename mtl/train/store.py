@@ -21,7 +21,9 @@ from mtl.engine.passes import eval_passes
 from mtl.errors import RunError
 from mtl.files import finite
 from mtl.tasks.spans import MASKED
+from mtl.train.recorded import remember_task
 from mtl.zoo import Manifest, write_predictions
+from mtl.zoo.machine import remember_command
 
 if TYPE_CHECKING:
     from mtl.engine import Device, EvalSet, Evaluation, Outcome
@@ -85,7 +87,11 @@ def store_run(
             file = plan.predictions_file(task)
             write_predictions(folder, file, test.row, test.label, test.prediction, test.scores)
         manifest = make_manifest(plan, workspace, device, outcome, whole, verified)
-        return zoo.commit(folder, ref, manifest)
+        entry = zoo.commit(folder, ref, manifest)
+    remember_command(plan.runhash, workspace.typed)
+    for task_data in plan.datas.values():
+        remember_task(task_data, workspace)
+    return entry
 
 
 def repeat(

@@ -16,8 +16,9 @@ import numpy as np
 
 from mtl.engine import EvalSet, evaluate, open_device
 from mtl.errors import RequestError, RunError
-from mtl.tasks import encode, load_task, score
-from mtl.train.load import answer_passes, check_base, stored_settings
+from mtl.tasks import encode, score
+from mtl.train.load import answer_passes, check_base, stored_settings, where_text
+from mtl.train.recorded import change_text, remember_task, task_of
 from mtl.train.store import tolerance_of
 from mtl.train.workspace import load_task_data
 from mtl.zoo import read_predictions
@@ -35,8 +36,8 @@ Loader = Callable[["Entry", "Zoo", "Backbone"], "Attached"]
 
 METRIC_TOLERANCE = 1e-6
 
-Overall = Callable[[Mapping[str, Mapping[str, float]]], Mapping[str, float]]
-"""Task id → its metrics on a split, to the metrics over all tasks, by their names."""
+Overall = Callable[[Mapping[str, float]], Mapping[str, float]]
+"""Task id → its headline metric on a split, to the metrics over all tasks, by their names."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,8 @@ def verify_entry(
 ) -> Verification:
     """Evaluate ``entry`` on its test splits and compare with its predictions and metrics.
 
-    The task is looked up by its id in the catalogue of this machine: what a manifest says about
-    where data lie is not followed.
+    Its tasks are looked up by :func:`mtl.train.recorded.task_of`: what a manifest says about where
+    data lie is not followed. Data that agree are noted on this machine, for later commands.
 
     Args:
         load: makes the model of this kind of entry.
@@ -137,7 +138,10 @@ def verify_entry(
     check_base(entry, backbone.base, head=True)
     zoo.load_check(entry)
     stored = {part.task: read_predictions(entry.folder, part.file) for part in parts}
-    datas = {part.task: same_data(entry, load_task(part.task), workspace, part) for part in parts}
+    datas = {}
+    for part in parts:
+        spec = task_of(entry, workspace, part.task)
+        datas[part.task] = same_data(entry, spec, workspace, part)
     device = open_device(_precision(entry))
     model = load(entry, zoo, backbone)
     model.network.to(device.torch_device)
@@ -156,6 +160,12 @@ def verify_entry(
         )
         for part in parts
     ]
+    for item in found:
+        if item.problems:
+            spec = datas[item.task].spec
+            item.problems.extend(filter(None, [change_text(spec, entry, item.task).strip(" .")]))
+        else:
+            remember_task(datas[item.task], workspace)
     problems = [problem for item in found for problem in item.problems]
     metrics: dict[str, dict[str, dict[str, float | None]]] = {"test": {}}
     for item in found:
@@ -190,7 +200,8 @@ class _Found:
     equal: float
     metrics: Mapping[str, dict[str, dict[str, float | None]]]
     again: Mapping[str, Mapping[str, float]]
-    problems: Sequence[str]
+    headline: str
+    problems: list[str]
 
 
 def _evaluate(
@@ -243,7 +254,8 @@ def _verify_part(
         name = f" of {part.task}" if part.prefix else ""
         problems.append(f"it has no metrics of the test split{name}")
     n = len(stored.row)
-    return _Found(part.task, n, difference, equal, metrics, answers, problems)
+    headline = data.spec.headline
+    return _Found(part.task, n, difference, equal, metrics, answers, headline, problems)
 
 
 def _over_all(
@@ -258,7 +270,7 @@ def _over_all(
     for split in metrics:
         if not all(split in item.again for item in found):
             continue
-        again = overall({item.task: item.again[split] for item in found})
+        again = overall({item.task: item.again[split][item.headline] for item in found})
         told = entry.manifest.metrics.get(split, {})
         pairs = _metrics({name: told[name] for name in again if name in told}, again)
         problems += _far(split, pairs, tolerance)
@@ -287,8 +299,8 @@ def same_data(entry: Entry, spec: TaskSpec, workspace: Workspace, part: Part) ->
         split, then, now = different
         raise RequestError(
             f"Cannot verify {entry.ref}: the data of {spec.id} ({split}) have the fingerprint "
-            f"{str(now)[:12]}, those of the entry had {str(then)[:12]}. Point --data-root (or "
-            "MTL_TASKS) at the data that it was trained with."
+            f"{str(now)[:12]}, those of the entry had {str(then)[:12]}."
+            f"{change_text(spec, entry, part.task)} {where_text(spec)}"
         )
     return data
 

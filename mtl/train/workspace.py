@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.engine.folder import runs_folder
+from mtl.zoo.machine import portable_text
 
 if TYPE_CHECKING:
     from mtl.engine import RunSettings
     from mtl.tasks import TaskData, TaskSpec
-    from mtl.zoo import Manifest, Zoo
+    from mtl.zoo import Zoo
 
 
 LIMITS = ("max_train_samples", "max_eval_samples", "max_dev_samples")
@@ -29,7 +32,9 @@ class Workspace:
         cache: folder of encoded data.
         data_root: local mirror of Hub datasets, or None.
         deterministic: only deterministic kernels.
-        command: recorded in manifests; what to type to make the entry again.
+        typed: the command line as it was typed; it stays on this machine.
+        tasks: the task files that the command line names, by which :func:`mtl.train.task_of`
+            knows tasks that the catalogue lacks.
     """
 
     zoo: Zoo
@@ -37,7 +42,13 @@ class Workspace:
     cache: Path
     data_root: str | None
     deterministic: bool
-    command: str
+    typed: str = ""
+    tasks: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> str:
+        """The command line for manifests and records: without what belongs to this machine."""
+        return portable_text(self.typed)
 
 
 def open_workspace(
@@ -46,12 +57,18 @@ def open_workspace(
     runs: str | Path | None = None,
     data_root: str | Path | None = None,
     deterministic: bool = False,
-    command: str = "",
+    command: Sequence[str] = (),
+    tasks: Sequence[str] = (),
 ) -> Workspace:
     """Open the workspace; None means environment (``MTL_ZOO``, ``MTL_RUNS``, ``MTL_DATA_ROOT``).
 
     Nothing is created before something is written.
+
+    Args:
+        command: the words of the command line.
+        tasks: names of tasks on it; those that are files count (:attr:`Workspace.tasks`).
     """
+    from mtl.tasks.yamls import is_file_name
     from mtl.zoo import open_zoo
 
     root = data_root or os.environ.get("MTL_DATA_ROOT") or None
@@ -62,7 +79,8 @@ def open_workspace(
         cache=Path(cache) / "encoded",
         data_root=str(root) if root else None,
         deterministic=deterministic,
-        command=command,
+        typed=shlex.join(command),
+        tasks=tuple(name for name in tasks if is_file_name(name)),
     )
 
 
@@ -75,21 +93,6 @@ def load_task_data(
     return _load(spec.id, _Key(spec), workspace.data_root, protocol, (*cut, *drawn))
 
 
-def load_recorded_data(manifest: Manifest, workspace: Workspace) -> TaskData:
-    """The data of an entry's task, cut as its run's settings say.
-
-    Raises:
-        RequestError: the task is unknown here, or its data cannot be had.
-    """
-    from mtl.engine import RunSettings
-    from mtl.tasks import load_task
-
-    known = {item.name for item in fields(RunSettings)}
-    settings = {key: value for key, value in manifest.run_settings.items() if key in known}
-    spec = load_task(manifest.task["id"])
-    return load_task_data(spec, workspace, manifest.data["protocol"], RunSettings(**settings))
-
-
 class _Key:
     """Carries a spec (which holds dicts) through a cache; the id beside it tells specs apart."""
 
@@ -100,7 +103,10 @@ class _Key:
         return hash(self.spec.id)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and other.spec == self.spec
+        if not isinstance(other, _Key):
+            return False
+        # equal specs of two folders read two files
+        return (other.spec, other.spec.origin) == (self.spec, self.spec.origin)
 
 
 @lru_cache(maxsize=32)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mtl.zoo.machine import YAML_SUFFIXES, portable_text, recall_command
 from mtl.zoo.manifest import SCHEMA_VERSION, Manifest
 from mtl.zoo.names import shown_command
 
@@ -33,9 +36,25 @@ class Entry:
 
 
 def again_text(entry: Entry) -> str:
-    """What to type to make an entry again; a stranger's command line is not offered for that."""
-    command = shown_command(entry.manifest.command)
-    return f"make it again: {command}" if command else "pull or make it again."
+    """What to type to make an entry again: as it was typed here, else as its manifest says.
+
+    A stranger's command line is offered only where it is one of ours and holds nothing for a
+    shell.
+    """
+    typed = recall_command(entry.manifest.runhash)
+    if typed is not None and shown_command(typed[0]):
+        command, folder = typed
+        here = "" if folder == os.getcwd() else f"cd {shlex.quote(folder)} && "
+        return f"make it again: {here}{command}"
+    command = shown_command(portable_text(entry.manifest.command)) or ""
+    if not command:
+        return "pull or make it again."
+    base = entry.manifest.base
+    away = [word for word in shlex.split(command) if word.endswith(YAML_SUFFIXES)]
+    if not base["revision"] and base["id"] != "demo":
+        away.append(f"the model folder {base['id']}")
+    said = f" (with your own path of {', '.join(away)})" if away else ""
+    return f"pull it again, or make it again{said}: {command}"
 
 
 def remedy(ref: str) -> str:

@@ -138,13 +138,18 @@ def mark_of(found: os.stat_result) -> Mark:
     return (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
 
 
-def index_folder() -> Path | None:
-    """``$MTL_CACHE/zoo``, or None where there is no home for it."""
+def cache_folder() -> Path | None:
+    """``$MTL_CACHE``, else the user's; None where there is no home for it."""
     try:
-        cache = os.environ.get("MTL_CACHE") or Path.home() / ".cache" / "mtl"
+        return Path(os.environ.get("MTL_CACHE") or Path.home() / ".cache" / "mtl")
     except RuntimeError:  # a user without a home
         return None
-    return Path(cache) / "zoo"
+
+
+def index_folder() -> Path | None:
+    """``$MTL_CACHE/zoo``, or None where there is no home for it."""
+    cache = cache_folder()
+    return cache / "zoo" if cache else None
 
 
 class Index:
