@@ -97,6 +97,8 @@ class Hub:
         self.part_size: int | None = None
         self.url = ""
         self.lock = threading.RLock()
+        self.received: list[bytes] = []
+        """Headers and body of every request, as they came."""
         self.tokens: list[str] = []
         """The ``Authorization`` of every request that was answered."""
         self.twist: Callable[[str, int, dict[str, str], bytes], Any] = lambda *answer: answer[1:]
@@ -165,6 +167,7 @@ class Handler(BaseHTTPRequestHandler):
             self.rfile.read(length // 2)
             return self.hang_up(request)
         body = self.rfile.read(length) if length else b""
+        self.hub.received.append(f"{self.requestline}\n{self.headers}".encode() + body)
         if kind == "cut" and "/cdn/" not in request and self.command != "GET":
             return self.hang_up(request)
         if kind == "slow" and self.broken:

@@ -32,6 +32,11 @@ def add_commands(add: Callable[[str, str], Any]) -> dict[str, Command]:
     push.add_argument("--revision", help="branch, made if it is not there [main]")
     push.add_argument("--license", help="licence for the cards, as the Hub spells it: mit, …")
     push.add_argument("--replace", action="store_true", help="another result of an entry gives way")
+    push.add_argument(
+        "--with-paths",
+        action="store_true",
+        help="also push entries of before that name paths of the machine that made them",
+    )
     push.add_argument("--dry-run", action="store_true", help="say what would be sent")
     pull = add("pull", "put entries of a repository of the Hub, with their sources, into the zoo")
     pull.add_argument("repo", nargs="?", help="user/name, or user/name@revision")
@@ -96,6 +101,7 @@ def _push(zoo: Zoo, options: Namespace) -> int:
             private=options.private,
             license=options.license,
             replace=options.replace,
+            with_paths=options.with_paths,
             dry_run=options.dry_run,
         )
     if options.json:

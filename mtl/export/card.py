@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.export.proof import says_little
 from mtl.files import finite, write_json, write_text
-from mtl.zoo.card import fenced, header, table, text
+from mtl.zoo.card import base_code, fenced, header, table, text
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry
@@ -75,18 +75,21 @@ def _summary(entry: Entry, record: Mapping[str, Any]) -> str:
 
 def _load(entry: Entry, record: Mapping[str, Any]) -> str:
     name = record["name"]
+    base = base_code(entry.manifest)
+    note = f"{base.note}\n\n" if base.note else ""
     if record["form"] == "peft":
-        return fenced(
-            "from peft import PeftModel\n"
+        return note + fenced(
+            f"{base.lines}from peft import PeftModel\n"
             "from transformers import AutoModel\n\n"
-            f'encoder = AutoModel.from_pretrained("{entry.manifest.base["id"]}")\n'
+            f"encoder = AutoModel.from_pretrained({base.arguments})\n"
             "encoder = PeftModel.from_pretrained(encoder, FOLDER)",
             "python",
         )
     return (
-        fenced(
-            "from adapters import AutoAdapterModel\n\n"
-            f'model = AutoAdapterModel.from_pretrained("{entry.manifest.base["id"]}")\n'
+        note
+        + fenced(
+            f"{base.lines}from adapters import AutoAdapterModel\n\n"
+            f"model = AutoAdapterModel.from_pretrained({base.arguments})\n"
             "name = model.load_adapter(FOLDER, set_active=True)",
             "python",
         )

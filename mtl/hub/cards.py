@@ -11,7 +11,7 @@ from mtl.hub.index import ROOT, Listed
 from mtl.hub.stock import reader
 from mtl.words import counted
 from mtl.zoo import Entry
-from mtl.zoo.card import LICENSE, card, fenced, interval, number, table, text
+from mtl.zoo.card import LICENSE, base_code, card, fenced, interval, number, table, text
 from mtl.zoo.names import printable
 
 _MAX_ROWS = 500
@@ -40,7 +40,8 @@ def entry_card(entry: Entry, repo: RepoName, place: Listed, license: str | None)
 def _use(entry: Entry, repo: RepoName, place: Listed, library: str) -> str:
     source = f"{repo.id}@{repo.revision}" if repo.revision else repo.id
     pull = fenced(f"python -m mtl.zoo pull {source} {entry.ref}", "sh")
-    base = entry.manifest.base["id"]
+    base = base_code(entry.manifest)
+    note = f"{base.note}\n\n" if base.note else ""
     revision = f', revision="{repo.revision}"' if repo.revision else ""
     folder = (
         f'"{repo.id}"'
@@ -51,30 +52,34 @@ def _use(entry: Entry, repo: RepoName, place: Listed, library: str) -> str:
     if library == "adapters":
         version = f', version="{repo.revision}"' if repo.revision and place.path == ROOT else ""
         code = (
-            f"from adapters import AutoAdapterModel\n{download}\n"
-            f'model = AutoAdapterModel.from_pretrained("{base}")\n'
+            f"{base.lines}from adapters import AutoAdapterModel\n"
+            f"{download}\n"
+            f"model = AutoAdapterModel.from_pretrained({base.arguments})\n"
             f"name = model.load_adapter({folder}{version}, set_active=True)\n"
         )
         return (
-            f"Stock `adapters` reads it, prediction head included:\n\n{fenced(code, 'python')}"
+            f"{note}Stock `adapters` reads it, prediction head included:\n\n"
+            f"{fenced(code, 'python')}"
             + (f"\n\nInto a zoo of `mtl`, checked against its hashes:\n\n{pull}")
         )
     if library == "peft":
         at = revision if place.path == ROOT else ""
         code = (
-            f"from peft import PeftModel\nfrom transformers import AutoModel\n{download}\n"
-            f'encoder = AutoModel.from_pretrained("{base}")\n'
+            f"{base.lines}from peft import PeftModel\nfrom transformers import AutoModel\n"
+            f"{download}\n"
+            f"encoder = AutoModel.from_pretrained({base.arguments})\n"
             f"model = PeftModel.from_pretrained(encoder, {folder}{at})\n"
         )
         return (
-            f"`peft` reads the adapter (the prediction head is in the format of `adapters`):\n\n"
+            f"{note}`peft` reads the adapter (the prediction head is in the format of "
+            f"`adapters`):\n\n"
             f"{fenced(code, 'python')}\n\nInto a zoo of `mtl`, with its head, checked against its "
             f"hashes:\n\n{pull}"
         )
     what = "composition" if entry.manifest.kind == "composition" else "method"
     return (
-        f"The package `mtl` reads it; this {what} ({text(entry.manifest.method)}) is not one that "
-        f"stock `adapters` or `peft` knows, and they stop with an error.\n\n{pull}"
+        f"{note}The package `mtl` reads it; this {what} ({text(entry.manifest.method)}) is not one "
+        f"that stock `adapters` or `peft` knows, and they stop with an error.\n\n{pull}"
     )
 
 

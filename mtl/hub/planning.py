@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError, ZooError
-from mtl.files import write_json
+from mtl.files import pretty_json, write_json
 from mtl.hub.cards import entry_card, zoo_card
 from mtl.hub.client import RepoName
 from mtl.hub.index import INDEX, ROOT, Listed, index_json, listed
 from mtl.hub.remote import Remote, RemoteFile
 from mtl.hub.stock import reader, write_stock_copies
+from mtl.untrusted import load_json
+from mtl.zoo.machine import portable_text
 from mtl.zoo.names import CARD, MANIFEST
 
 if TYPE_CHECKING:
@@ -140,6 +142,11 @@ class Planner:
             partial.mkdir()
             if reader(entry.folder, entry.manifest) == "adapters":
                 write_stock_copies(entry.folder, partial)
+            portable = portable_text(entry.manifest.command)
+            if portable != entry.manifest.command:  # of before; no digest covers it
+                value = load_json(entry.folder / MANIFEST, f"{entry.ref}: {MANIFEST}")
+                text = pretty_json({**value, "command": portable})
+                (partial / MANIFEST).write_text(text, encoding="utf-8")
             (partial / CARD).write_text(
                 entry_card(entry, self.repo, place, self.license), encoding="utf-8"
             )

@@ -28,6 +28,7 @@ from mtl.hub.client import (
 from mtl.hub.planning import Plan, Planner
 from mtl.hub.remote import Remote, read_remote
 from mtl.words import counted
+from mtl.zoo.machine import machine_paths
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry, Zoo
@@ -90,6 +91,7 @@ def push(
     private: bool = False,
     license: str | None = None,
     replace: bool = False,
+    with_paths: bool = False,
     dry_run: bool = False,
 ) -> Pushed:
     """Put entries, with the sources that compositions need, into ``repo``, in one commit.
@@ -101,11 +103,13 @@ def push(
         keys: as for ``Zoo.get``; none for the whole zoo.
         license: identifier for the cards.
         replace: put an entry in the place of another result with the same reference.
+        with_paths: push entries of an earlier version although their digests cover paths of the
+            machine that made them.
         dry_run: say what would be sent; nothing is made or changed.
 
     Raises:
-        RequestError: unknown or unverified entries, no token, no right, offline, a repository of
-            the other visibility, another result in an entry's place.
+        RequestError: unknown or unverified entries, paths under a digest, no token, no right,
+            offline, a repository of the other visibility, another result in an entry's place.
         RunError: network, Hub, rate limit.
         ZooError: an entry is damaged.
     """
@@ -116,6 +120,8 @@ def push(
     for entry in entries:
         zoo.load_check(entry)
     _need_verified(entries)
+    if not with_paths:
+        _need_portable(entries)
     doing = f"push {len(entries)} entries to {repo}" if len(entries) > 1 else (
         f"push {entries[0].ref} to {repo}"
     )  # fmt: skip
@@ -135,6 +141,18 @@ def _need_verified(entries: Sequence[Entry]) -> None:
             f"{len(missing)} of {counted(len(entries), 'entry', 'entries')} "
             f"{'has' if len(missing) == 1 else 'have'} no record of a second evaluation from disk, "
             f"and only verified results are pushed. Get it with:\n  {lines}"
+        )
+
+
+def _need_portable(entries: Sequence[Entry]) -> None:
+    found = {entry.ref: paths for entry in entries if (paths := machine_paths(entry.manifest))}
+    if found:
+        lines = "\n  ".join(f"{ref}: {', '.join(paths)}" for ref, paths in found.items())
+        raise RequestError(
+            f"{len(found)} of {counted(len(entries), 'entry', 'entries')}, stored by an earlier "
+            "mtl, would publish where files lie on a machine, in a part of the manifest that the "
+            f"digest covers:\n  {lines}\nTrain them again (entries of today keep the names of "
+            "files alone), or push them as they are: --with-paths."
         )
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mtl.zoo.machine import portable_text
 from mtl.zoo.manifest import Manifest
 from mtl.zoo.names import printable
 
@@ -58,12 +60,57 @@ def card(
     if manifest.parents:
         sections.append("## Sources\n\n" + _parents(manifest))
     sections += [
-        "## Made by\n\n" + fenced(manifest.command, "sh"),
+        "## Made by\n\n" + fenced(portable_text(manifest.command), "sh"),
         "## Limits\n\n" + _limits(manifest),
         "## Licence\n\n" + _licence(license),
     ]
     body = "\n\n".join(sections)
     return f"---\n{header(manifest, manifest.metrics, license, library)}\n---\n\n{body}\n"
+
+
+@dataclass(frozen=True)
+class BaseCode:
+    """How Python code on a card loads the frozen encoder.
+
+    Attributes:
+        lines: what stands before, with a line break at the end, or nothing.
+        arguments: of ``from_pretrained``.
+        note: a sentence for who has to do something first, or nothing.
+    """
+
+    lines: str
+    arguments: str
+    note: str
+
+
+def base_code(manifest: Manifest) -> BaseCode:
+    """The encoder by its Hub name and commit; a local folder is said to be one, with its weights.
+
+    The name of a local folder means nothing on another machine, and to the Hub perhaps another
+    model.
+    """
+    base = manifest.base
+    if base["revision"]:
+        return BaseCode("", f"{_code(base['id'])}, revision={_code(base['revision'])}", "")
+    mark = f"weights with the fingerprint `{base['fingerprint'][:16]}`"
+    if base["id"] == "demo":
+        return BaseCode(
+            "import mtl.backbone\n",
+            'mtl.backbone.__path__[0] + "/demo"',
+            f"The encoder is the one that comes with the package `mtl` ({mark}).",
+        )
+    return BaseCode(
+        "",
+        "FOLDER_OF_THE_ENCODER",
+        f"The encoder is no model of the Hub, but a local folder called {text(base['id'])} of "
+        f"whoever trained this: a {text(base['type'])} of {base['layers']} layers, width "
+        f"{base['hidden_size']}, {mark}. Without these very weights the adapter means nothing; "
+        "`python -m mtl.zoo verify` compares them.",
+    )
+
+
+def _code(value: str) -> str:
+    return json.dumps(printable(value))
 
 
 def text(value: Any) -> str:

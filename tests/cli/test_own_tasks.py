@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import re
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from cli_bench import entries, mtl, refused, write_suite
+from hub_bench import hub
+from loopback_hub import Hub
 
+from mtl.hub import parse_repo, pull, push
 from mtl.train import open_workspace
 from mtl.train.recorded import changed_keys, recorded_spec, sections, task_of
 from mtl.zoo import open_zoo
 
+__all__ = ["hub"]  # the fixture
 SHORT = ["--max-steps", "2"]
 
 
@@ -178,3 +185,56 @@ def test_a_record_that_is_none_is_no_record(desk: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MTL_CACHE", str(tmp_path / "cache"))
         refused(mtl("zoo", "verify", "mood/pfeiffer/seed0"), "--task FILE")
+
+
+def test_nothing_of_the_machine_leaves_it(
+    hub: Hub, desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Own task, local encoder, absolute data paths: pushed, locked and exported without a place."""
+    new = write_suite(tmp_path / "private-folder")
+    file = new / "shared.yaml"
+    file.write_text(re.sub(r"(\w+): (shared_\w+\.jsonl)", rf"\1: {new}/\2", file.read_text()))
+    assert str(new) in file.read_text()
+    recipe = ["--recipe", new / "recipes" / "mini.yaml", "--protocol", "official"]
+    places = ["--zoo", tmp_path / "zoo", "--runs", tmp_path / "runs"]
+    assert mtl("train", "--task", file, *recipe, *SHORT, *places).code == 0
+    line = ["--target", file, "--sources", desk / "mood.yaml", *recipe, *SHORT, *places]
+    assert mtl("compose", *line).code == 0
+    zoo = open_zoo(tmp_path / "zoo")
+    repo = parse_repo("ada/zoo")
+    push(zoo, [], repo)
+    assert mtl("zoo", "lock", "--file", tmp_path / "mtl.lock", "--repo", "ada/zoo").code == 0
+    out = tmp_path / "out"
+    export = ["--to", "adapters", "--evaluate", *places[:2]]
+    assert mtl("export", "shared/scalearn/seed0", out, *export).code == 0
+    everything = {
+        **hub.files("ada/zoo"),
+        **{f"request {number}": body for number, body in enumerate(hub.received)},
+        **{str(path): path.read_bytes() for path in out.rglob("*") if path.is_file()},
+        "lock": (tmp_path / "mtl.lock").read_bytes(),
+        **{
+            str(path): path.read_bytes()
+            for folder in ("zoo", "zoo.graph")
+            for path in (tmp_path / folder).rglob("*.*")
+            if path.is_file()
+        },
+    }
+    bound = {str(tmp_path), str(desk.parents[1]), str(Path.cwd()), str(Path.home())} - {"/"}
+    bound |= {"private-folder", socket.gethostname(), str(Path(__file__).parents[2])}
+    bound |= {f"/{getpass.getuser()}/"}
+    for name, content in everything.items():
+        for word in bound:
+            assert word.encode() not in content, (name, word)
+    manifests = [json.loads(content) for name, content in everything.items() if "manifest" in name]
+    own = [m for m in manifests if m["task"]["id"] == "mini/shared"]
+    assert all(m["task"]["spec"]["data"]["files"]["dev"] == "shared_dev.jsonl" for m in own)
+    assert all("--task shared.yaml" in m["command"] for m in own if m["kind"] == "adapter")
+    card = hub.files("ada/zoo")[f"{zoo.get('shared/pfeiffer/seed0').ref}/README.md"].decode()
+    assert 'from_pretrained("tiny-roberta")' not in card
+    assert "from_pretrained(FOLDER_OF_THE_ENCODER)" in card
+    assert own[0]["base"]["fingerprint"][:16] in card
+    # What came back from the Hub is verified by what this machine knows of the task.
+    other = open_zoo(tmp_path / "other")
+    pull(other, repo)
+    said = mtl("zoo", "verify", "shared/scalearn/seed0", "--zoo", other.root)
+    assert said.code == 0, said
