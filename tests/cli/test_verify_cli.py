@@ -122,7 +122,9 @@ def test_data_that_have_changed_are_named(
     workspace._load.cache_clear()
     said = mtl("zoo", "verify", "mood/pfeiffer/seed0")
     workspace._load.cache_clear()
-    refused(said, "mini/mood (test)", "fingerprint", "--data-root")
+    refused(said, "mini/mood (test)", "fingerprint", "--task FILE")
+    again = ["--task", suite_folder / "mood.yaml"]
+    assert mtl("zoo", "verify", "mood/pfeiffer/seed0", *again).code == 0
 
 
 def joint(zoo: Path, method: str = "adapter-m") -> Path:
