@@ -98,7 +98,7 @@ def _short(word: str, option: str) -> str:
         return ",".join(_short(part, option) for part in word.split(","))
     dotted = word.startswith(("./", "../", ".\\", "..\\")) or word in {".", ".."}
     written = word.endswith(YAML_SUFFIXES)
-    model = option == "--model" and Path(word).is_dir()
+    model = option == "--model" and os.path.isdir(word)
     if is_machine_path(word) or dotted or written or model:
         return path_name(str(Path(word).absolute()) if word in {".", ".."} else word)
     return word
