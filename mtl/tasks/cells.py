@@ -82,7 +82,7 @@ class Cell:
             return self.truth
         if self.number in (0, 1) and not self.code:
             return self.number == 1
-        return {"true": True, "false": False}.get(self.text.lower())
+        return {"true": True, "false": False}.get(self.text[:6].lower())
 
 
 def read_cell(value: Any) -> Cell:
@@ -93,7 +93,7 @@ def read_cell(value: Any) -> Cell:
         return Cell(str(value).lower(), truth=value)
     if isinstance(value, str):
         text = value.strip()
-        if not text or text.lower() == "nan":
+        if not text or (len(text) == 3 and text.lower() == "nan"):
             return Cell(text, missing=True)
         if len(text) <= _LONGEST_NUMBER and _NUMBER.fullmatch(text):
             return Cell(text, Decimal(text), code=bool(_CODE.match(text)))
@@ -106,7 +106,8 @@ def read_cell(value: Any) -> Cell:
         if not isfinite(value):
             return Cell(str(value))
         number = Decimal(repr(value))
-        return Cell(str(int(number)) if value.is_integer() else repr(value), number)
+        short = value.is_integer() and abs(value) < 10**EXACT_DIGITS
+        return Cell(str(int(number)) if short else repr(value), number)
     if isinstance(value, Decimal):
         return read_cell(str(value))
     if isinstance(value, dict | list | bytes):

@@ -14,7 +14,7 @@ from mtl.tasks.data import load_data
 from mtl.tasks.diagnose import diagnose
 from mtl.tasks.encoding import encode
 from mtl.tasks.findings import SHOWN, Example, Finding, share, short
-from mtl.tasks.label_remarks import Seen, label_remarks
+from mtl.tasks.label_remarks import Seen, label_remarks, number_remarks
 from mtl.tasks.leaks import leaks
 from mtl.tasks.protocols import default_protocol
 from mtl.tasks.raw import RawRows
@@ -194,18 +194,28 @@ def _labels(report: TaskReport, name: str, split: Split) -> tuple[dict[str, Any]
 
 
 def _label_names(report: TaskReport) -> Iterator[Finding]:
-    """Remarks about the names of labels, over all splits together."""
-    data = report.data
+    """Remarks about how labels are written, over all splits together."""
+    data, rows = report.data, report.rows
     assert data is not None
+    assert rows is not None
+    if data.spec.kind == "regression":
+        cells: dict[str, Seen] = {}
+        for source in dict.fromkeys(split.source for split in data.splits.values()):
+            values = rows.table(source).column(data.spec.label_column).to_pylist()
+            for row, value in enumerate(values):
+                if isinstance(value, str):
+                    cell = cells.setdefault(value.strip(), Seen())
+                    cell.add(1, [rows.place(source, row)] if cell.count < SHOWN else [])
+        yield from number_remarks(cells)
     if not data.spec.labels or data.spec.kind not in {"classification", "multilabel"}:
         return
     seen: dict[str, Seen] = {}
     for split in data.splits.values():
         for place, name in enumerate(data.spec.labels):
             has = split.labels == place if split.labels.ndim == 1 else split.labels[:, place] > 0
-            rows = np.flatnonzero(has)
-            places = [_place(report, split, int(row)) for row in rows[:SHOWN]]
-            seen.setdefault(name, Seen()).add(len(rows), places)
+            held = np.flatnonzero(has)
+            places = [_place(report, split, int(row)) for row in held[:SHOWN]]
+            seen.setdefault(name, Seen()).add(len(held), places)
     yield from label_remarks(seen, data.spec.kind)
 
 

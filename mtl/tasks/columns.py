@@ -95,7 +95,7 @@ class Column:
     @cached_property
     def flags(self) -> bool:
         """Whether every row holds 0 or 1 (or truth values): a label that holds or does not."""
-        if len(self.present) < len(self.values) or not self.present:
+        if len(self.present) < len(self.values) or not self.present or self.sets:
             return False
         return all(read_cell(value).on is not None for value in self.distinct)
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from mtl.tasks.raw import RawRows
 
 
+MOST_FAULTS = 12
+"""Different values that are no label, each with its rows; a column of them needs no more."""
+
+
 def diagnose(rows: RawRows) -> list[Finding]:
     """Unreadable files, missing columns, missing texts and labels that a task does not know.
 
@@ -97,10 +101,16 @@ def _labels(rows: RawRows, split: str, table: pa.Table) -> Iterator[Finding]:
         items.setdefault(key, value)
     if all(read_cell(value).name == "-1" for value in items.values()):
         return
+    faulty = 0
     for key, places in by_value.items():
         why = fault(pa.chunked_array([pa.array([items[key]], type=values.type)]))
         if why is None:
             continue
+        faulty += 1
+        if faulty > MOST_FAULTS:
+            text = f"{split}: further labels that are none, from {rows.place(split, places[0])} on"
+            yield Finding("unknown-label", "problem", text, split, 0, len(table))
+            return
         check = "no-label" if read_cell(items[key]).missing else "unknown-label"
         yield Finding(
             check,

@@ -20,6 +20,7 @@ from mtl.tasks.label_remarks import (
     Seen,
     label_remarks,
     number_form,
+    number_remarks,
     parts_of,
 )
 from mtl.tasks.label_sets import are_vectors
@@ -61,6 +62,10 @@ def guess_labels(golds: Sequence[Column], asked: str | None) -> LabelGuess:
     if len(golds) > 1:
         return _columns(golds, asked)
     (gold,) = golds
+    if not gold.present or (gold.sets and not any(gold.sets)):
+        raise RequestError(
+            f"Column {gold.name!r} holds no label in any row. Name another column with --label."
+        )
     strange = next(_strange(gold), None)
     if strange is not None:
         row, what = strange
@@ -69,7 +74,7 @@ def guess_labels(golds: Sequence[Column], asked: str | None) -> LabelGuess:
             "number, or a list of names. Write one of these into each row, or a column of 0 and 1 "
             "for each label, or name another column with --label."
         )
-    if gold.sets is not None and asked in (None, "multilabel", "classification"):
+    if gold.sets is not None:
         return _lists(gold, gold.sets, asked)
     if asked == "multilabel":
         return _separated(gold, asked)
@@ -116,11 +121,11 @@ def _lists(gold: Column, sets: Sequence[list[Any]], asked: str | None) -> LabelG
         said = f"labels: {labels[0]} to {labels[-1]}, the {length} places of the vectors; write "
         said += "their names into the file, in this order"
         return LabelGuess(kind, keys, f"{why}, in vectors of {length}", (said,))
-    if asked == "classification":
+    if asked in {"classification", "regression"}:
         row = next(row for row, value in enumerate(gold.values) if not read_cell(value).missing)
         raise RequestError(
             f"Column {gold.name!r}, {gold.place(row)}: {gold.values[row]!r} is a list of labels, "
-            "and a class is one of them. Say --kind multilabel."
+            f"and a {asked} needs one label per row. Say --kind multilabel."
         )
     cells = {read_cell(item).text for items in sets for item in items}
     return LabelGuess(
@@ -204,7 +209,7 @@ def _kind(gold: Column, cells: Sequence[Cell]) -> tuple[str, str]:
         return "classification", f"the file names {len(gold.names)} classes"
     plain = [cell for cell in cells if cell.number is not None and not cell.code]
     codes = [cell for cell in cells if cell.code]
-    long = [cell for cell in plain if len(cell.name.lstrip("-")) > EXACT_DIGITS and cell.whole]
+    long = [cell for cell in plain if _digits(cell) > EXACT_DIGITS]
     odd = [(cell, form) for cell in cells if (form := number_form(cell.text))]
     like = len(plain) + len(odd) + len(codes)
     scale = len(cells) > MOST_WHOLE_NUMBERS or any(
@@ -224,6 +229,12 @@ def _kind(gold: Column, cells: Sequence[Cell]) -> tuple[str, str]:
             "another column with --label, or say what it is with --kind."
         )
     return "classification", f"the labels are {len(cells)} different values"
+
+
+def _digits(cell: Cell) -> int:
+    """How many digits a cell of digits has; 0 of 1e300, which is no identifier."""
+    text = cell.text.lstrip("+-")
+    return len(text) if text.isdigit() else 0
 
 
 def _ambiguous(
@@ -357,7 +368,10 @@ def count_labels(golds: Sequence[Column], spec: TaskSpec) -> LabelCount:
             lambda _, first=first: golds[0].place(first),  # type: ignore[misc]
             form,
         )
-        (found,) = check(spec, column)
+        try:
+            (found,) = check(spec, column)
+        except RequestError as error:  # one row was looked at
+            raise RequestError(str(error).replace(" (1 such rows)", "")) from error
         places = [golds[0].place(row) for row in rows[key][:3]]
         if spec.kind == "classification":
             names = [spec.labels[int(found)]]
@@ -366,7 +380,12 @@ def count_labels(golds: Sequence[Column], spec: TaskSpec) -> LabelCount:
         for name in names:
             seen.setdefault(name, Seen()).add(len(rows[key]), places)
     if spec.kind == "regression":
-        return LabelCount({}, missing, ())
+        written = {
+            value: Seen(len(rows[key]), [golds[0].place(row) for row in rows[key][:3]])
+            for key, value in values.items()
+            if isinstance(value, str)
+        }
+        return LabelCount({}, missing, tuple(number_remarks(written)))
     # The forms of 0 and 1 hold no names that somebody wrote into a row.
     findings = () if form.indicators else tuple(label_remarks(seen, spec.kind))
     return LabelCount(seen, missing, findings)

@@ -101,6 +101,8 @@ def number_form(text: str) -> tuple[str, str] | None:
         return "a thousands separator or a decimal comma", both
     if re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?", plain) and not plain.startswith("0"):
         return "thousands separators", plain.replace(",", "")
+    if re.fullmatch(r"[+-]?[1-9]\d{0,2}(\.\d{3}){2,}", plain):
+        return "thousands separators", plain.replace(".", "")
     if re.fullmatch(r"[+-]?\d{1,3}(\.\d{3})+,\d+|[+-]?\d*,\d+", plain):
         return "a decimal comma", plain.replace(".", "").replace(",", ".")
     if re.fullmatch(r"[+-]?\d+([ '’_]\d+)+(\.\d+)?", plain):
@@ -131,6 +133,30 @@ def parts_of(
         if 2 <= len(items) < len(names) and not any(number_form(name) for name in names):
             return separator, sorted(items)
     return None
+
+
+def number_remarks(seen: Mapping[str, Seen]) -> Iterator[Finding]:
+    """A remark about the cells of a regression: ``1.234`` is 1.234, and may have been 1,234.
+
+    Args:
+        seen: cell as it is written → where it stands.
+    """
+    points = [text for text in seen if "." in text]
+    grouped = [text for text in points if re.fullmatch(r"[+-]?[1-9]\d{0,2}\.\d{3}", text)]
+    if len(grouped) < 3 or len(grouped) < len(points):
+        return
+    places = [Example(seen[text].places[0], text) for text in grouped[:SHOWN]]
+    count, total = (sum(seen[text].count for text in texts) for texts in (grouped, seen))
+    yield Finding(
+        "point-thousands",
+        "remark",
+        f"every label with a point has three digits behind it, such as {grouped[0]!r}, and is read "
+        f"as a fraction; if the point groups thousands, write {grouped[0].replace('.', '')}",
+        "",
+        count,
+        total,
+        places,
+    )
 
 
 def label_remarks(seen: Mapping[str, Seen], kind: str) -> Iterator[Finding]:

@@ -7,11 +7,14 @@ import json
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mtl.errors import RequestError
 from mtl.tasks import load_data
@@ -259,6 +262,8 @@ REFUSED: dict[str, tuple[list[str], str | None, str]] = {
     "no sets": (["a", "b"], "multilabel", "no separator such as 'a;b'"),
     "lists as classes": (["['a', 'b']", "[]"], "classification", "Say --kind multilabel"),
     "one class": (["1", "1.0"], None, "holds only '1'"),
+    "empty lists": (["[]"], None, "holds no label in any row"),
+    "no label": (["", "nan"], None, "holds no label in any row"),
 }  # fmt: skip
 
 
@@ -280,6 +285,76 @@ def test_both_ways_out_are_open(cells: list[str], tmp_path: Path) -> None:
     draft = draft_task("my/x", {"train": path}, tmp_path, kind="regression")
     data = load_data(TaskSpec.from_dict(draft.content, tmp_path / "x.yaml"), protocol="holdout")
     assert data.sizes["train"] > 40
+
+
+POOL = [
+    *(
+        "0",
+        "1",
+        "2",
+        "-1",
+        "1.0",
+        "0.5",
+        "1e3",
+        "007",
+        "nan",
+        "",
+        "NA",
+        "a",
+        "b",
+        "A",
+        "a;b",
+        "b;a",
+    ),
+    *(
+        "['a','b']",
+        "['a']",
+        "[]",
+        "[1, 0]",
+        "[0 1]",
+        "True",
+        "false",
+        "１",
+        "1_0",
+        "1,5",
+        "50%",
+        "inf",
+    ),
+    *(
+        "{'a': 1}",
+        "(a)",
+        "[",
+        "not x",
+        "a|b",
+        " a ",
+        "a\u200b",
+        "12345678901234567890",
+        "1.10",
+        "-",
+    ),
+]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    cells=st.lists(st.sampled_from(POOL), min_size=1, max_size=6),
+    kind=st.sampled_from([None, None, "classification", "regression", "multilabel"]),
+)
+def test_a_draft_loads_or_is_refused(cells: list[str], kind: str | None) -> None:
+    """Whatever the cells are: a draft that says nothing of missing labels loads."""
+    with TemporaryDirectory() as folder:
+        path = write_cells(Path(folder) / "a.csv", cells, rows=24)
+        files = dict.fromkeys(("train", "validation", "test"), path)
+        try:
+            draft = draft_task("my/x", files, path.parent, kind=kind)
+        except RequestError:
+            return
+        spec = TaskSpec.from_dict(draft.content, path.parent / "x.yaml")
+        if any("have no label" in guess for guess in draft.guesses):
+            with pytest.raises(RequestError, match=r"no label|not a finite number"):
+                load_data(spec, protocol="official", check_classes=False)
+        else:
+            load_data(spec, protocol="official", check_classes=False)
 
 
 def test_objects_as_labels(tmp_path: Path) -> None:

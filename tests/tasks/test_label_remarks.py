@@ -85,6 +85,7 @@ def test_nothing_is_said_of_sound_labels(names: list[str]) -> None:
         ("0,123", ("a decimal comma", "0.123")),
         ("1.234,5", ("a decimal comma", "1234.5")),
         ("1,234", ("a thousands separator or a decimal comma", "1234 or 1.234")),
+        ("1.234.567", ("thousands separators", "1234567")),
         ("1,234,567", ("thousands separators", "1234567")),
         ("50 %", ("a percent sign", "50")),
         ("2,5%", ("a percent sign", "2.5")),
@@ -100,6 +101,41 @@ def test_nothing_is_said_of_sound_labels(names: list[str]) -> None:
 )
 def test_numbers_that_are_written_as_words(text: str, form: Any) -> None:
     assert number_form(text) == form
+
+
+@pytest.mark.parametrize(
+    ("cells", "found"),
+    [
+        (["1.234", "12.500", "999", "3.100"], 3),
+        (["1.234", "12.5", "3.100", "4.100"], 0),
+        (["0.234", "0.500", "1.100", "2.500", "3.500"], 0),
+    ],
+)
+def test_points_that_may_group_thousands(cells: list[str], found: int, tmp_path: Path) -> None:
+    rows = [
+        {"a": f"some old cat {n}", "score": cells[n % len(cells)]} for n in range(10 * len(cells))
+    ]
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    draft = draft_task("own/x", {"train": path}, tmp_path)
+    said = [text for text in draft.guesses if "groups thousands, write 1234 (line 1 of" in text]
+    keys = {"kind": "regression", "labels": (), "metrics": ("pearson",), "label_column": "score"}
+    spec = file_task(tmp_path, {"train": rows}, inputs=("{a}",), **keys)
+    report = check_task(spec, protocol="holdout", near=0)
+    counts = [f.count for f in report.findings if f.check == "point-thousands"]
+    assert (len(said), counts) == ((1, [found * 10]) if found else (0, []))
+
+
+def test_a_column_of_what_is_no_label_is_said_shortly(tmp_path: Path) -> None:
+    rows = [{"a": f"some old cat {n}", "label": f"{n},5"} for n in range(40)]
+    keys = {"kind": "regression", "labels": (), "metrics": ("pearson",)}
+    spec = file_task(tmp_path, {"train": rows}, inputs=("{a}",), **keys)
+    *first, last = check_task(spec, protocol="holdout").of_level("problem")
+    assert len(first) == 12
+    assert "'0,5' is no number. It has a decimal comma: write 0.5" in first[0].text
+    assert (
+        last.text
+        == f"train: further labels that are none, from line 13 of {tmp_path / 'train.jsonl'} on"
+    )
 
 
 def test_parts_only_where_they_come_again() -> None:

@@ -210,6 +210,14 @@ def test_columns_of_0_and_1_are_drafted_together(names: Sequence[str], tmp_path:
     assert load_data(load_task(str(tmp_path / "x.yaml")), protocol="holdout").spec.num_outputs == 3
 
 
+def test_vectors_are_no_column_of_0_and_1(tmp_path: Path) -> None:
+    rows = [{"text": f"some old cat {n}", "spam": n % 2, "vec": flags(n)} for n in range(60)]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    content = draft_task("my/x", {"train": path}, tmp_path).content
+    assert (content["label_column"], content["label_vectors"]) == ("vec", True)
+
+
 def test_exactly_one_1_is_drafted_as_a_class(tmp_path: Path) -> None:
     rows = [[f"some old cat {n}", *np.eye(3, dtype=int)[n % 3]] for n in range(60)]
     path = write_csv(tmp_path / "a.csv", ["text", *NAMES], rows)
