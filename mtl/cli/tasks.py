@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from argparse import Namespace
+from argparse import BooleanOptionalAction, Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,25 @@ def main(argv: Sequence[str]) -> int:
     )
     new.add_argument("--text", nargs="+", default=[], metavar="COLUMN", help="a text or a pair")
     new.add_argument("--kind", choices=("classification", "regression", "multilabel"))
+    new.add_argument(
+        "--separator", metavar="C", help="between cells: ';', tab, … [suffix, guessed]"
+    )
+    new.add_argument(
+        "--quoted", dest="quoting", action="store_const", const="double", help="cells may be quoted"
+    )
+    new.add_argument(
+        "--unquoted", dest="quoting", action="store_const", const="none", help="quotes are text"
+    )
+    new.add_argument(
+        "--header",
+        action=BooleanOptionalAction,
+        help="whether the first line names the columns [guessed]",
+    )
+    new.add_argument(
+        "--columns", nargs="+", default=[], metavar="NAME", help="names where there is no header"
+    )
+    new.add_argument("--encoding", metavar="NAME", help="of text files [utf-8, else guessed]")
+    new.add_argument("--field", metavar="NAME", help="of a JSON file: where the rows are [guessed]")
     new.add_argument("--out", metavar="YAML", help="[MTL_TASKS or here: SUITE/NAME.yaml]")
     for command in (show, check):
         command.add_argument("--protocol", help="how data are split [the suite's]")

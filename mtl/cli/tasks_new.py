@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mtl.tasks.dialect import Dialect
+    from mtl.tasks.drafts import Draft
 
 
 def run(options: Namespace) -> int:
     """Write the file; say what was guessed, and what to type next."""
-    from pathlib import Path
-
     from mtl.errors import RequestError
     from mtl.files import safe_part
     from mtl.tasks.drafts import draft_task, write_draft
-    from mtl.tasks.yamls import catalog
 
     parts = options.task.split("/")
     if len(parts) != 2:
@@ -35,20 +40,56 @@ def run(options: Namespace) -> int:
         label=options.label,
         texts=options.text,
         kind=options.kind,
+        dialect=_dialect(options, files),
     )
+    text = _told(draft, path)
+    if not options.json:  # a terminal that cannot show it is no reason to leave a file behind
+        text.encode(sys.stdout.encoding or "utf-8", sys.stdout.errors or "strict")
     spec = write_draft(draft, path)
     if options.json:
         answer = {"file": str(path), "task": spec.to_dict(), "guesses": list(draft.guesses)}
-        print(json.dumps(answer))
-        return 0
-    print(f"wrote {path}\n")
-    print(path.read_text(encoding="utf-8"))
-    print("guessed; mend the file where it is wrong:")
-    for guess in draft.guesses:
-        print(f"  {guess}")
-    name = options.task if options.task in catalog().tasks else path
-    print("\nnext:")
-    print(f"  python -m mtl.tasks check {name}")
-    print(f"  python -m mtl.tasks show {name}")
-    print(f"  python -m mtl.train --task {name}")
+        text = json.dumps(answer)
+    print(text)
     return 0
+
+
+def _told(draft: Draft, path: Path) -> str:
+    """What is printed once the file is written."""
+    from mtl.tasks.drafts import render
+    from mtl.tasks.yamls import folders
+
+    found = any(path.resolve().is_relative_to(folder.resolve()) for folder in folders())
+    name = draft.content["id"] if found else path
+    lines = [f"wrote {path}", "", render(draft.content, path)]
+    lines += ["guessed; mend the file where it is wrong:", *(f"  {one}" for one in draft.guesses)]
+    lines += [
+        "",
+        "next:",
+        f"  python -m mtl.tasks check {name}",
+        f"  python -m mtl.tasks show {name}",
+    ]
+    return "\n".join([*lines, f"  python -m mtl.train --task {name}"])
+
+
+def _dialect(options: Namespace, files: Mapping[str, Path]) -> Dialect:
+    """What was said about the files.
+
+    Raises:
+        RequestError: an option that means nothing, or that none of the files heeds.
+    """
+    from mtl.cli.options import names
+    from mtl.errors import RequestError
+    from mtl.tasks.dialect import Dialect, separator_of
+
+    said = Dialect(
+        separator=separator_of(options.separator) if options.separator else None,
+        quoting=options.quoting,
+        header=options.header,
+        columns=tuple(names(options.columns)),
+        encoding=options.encoding,
+        field=options.field,
+    )
+    try:
+        return Dialect.from_data({"files": files, **said.to_data()}, partly=True)
+    except ValueError as error:
+        raise RequestError(f"{options.task}: data {error}.") from error

@@ -16,6 +16,7 @@ from mtl.tasks.encoding import encode
 from mtl.tasks.findings import SHOWN, Example, Finding, share, short
 from mtl.tasks.label_remarks import Seen, label_remarks, number_remarks
 from mtl.tasks.leaks import leaks
+from mtl.tasks.oddities import lost_rows, oddities
 from mtl.tasks.protocols import default_protocol
 from mtl.tasks.raw import RawRows
 
@@ -89,7 +90,8 @@ def check_task(
             spec, data_root=data_root, protocol=report.protocol, check_classes=False
         )
     except MtlError as error:
-        report.findings += diagnose(report.rows) if report.rows else []
+        if report.rows:
+            report.findings += [*diagnose(report.rows), *lost_rows(report.rows)]
         if not report.findings:
             report.findings.append(Finding("unusable", "problem", str(error).rstrip(".")))
         return report
@@ -108,6 +110,7 @@ def check_task(
             report.findings += found
         report.splits.append(row)
     report.findings += _label_names(report)
+    report.findings += [*lost_rows(report.rows), *oddities(data, report.rows)]
     report.findings += leaks(data, report.rows, near)
     return report
 

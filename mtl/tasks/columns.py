@@ -18,6 +18,8 @@ from mtl.tasks.cells import read_cell, read_list
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from mtl.tasks.dialect import Dialect
+
 LABEL_NAMES = (
     *("label", "labels", "gold_label", "gold", "target", "class", "category", "tag", "tags", "y"),
     *("answer", "sentiment", "emotion", "stance", "intent", "topic", "similarity", "relatedness"),
@@ -113,17 +115,20 @@ class Column:
         return len(self.distinct) == len(self.values) > 1 and self.words <= 1
 
 
-def read_columns(paths: Sequence[Path]) -> dict[str, Column]:
+def read_columns(paths: Sequence[Path], dialect: Dialect | None = None) -> dict[str, Column]:
     """The columns that all files have, their rows one after the other.
+
+    Of a column of objects, the fields are columns (``doc.text``).
 
     Raises:
         RequestError: unreadable, without rows, or the files share no column.
     """
     from mtl.tasks.layout import class_names
+    from mtl.tasks.nested import column_names, with_fields
     from mtl.tasks.sources import read_file
 
-    read = [read_file(path) for path in paths]
-    tables: list[pa.Table] = [table for table, _ in read]
+    read = [read_file(path, dialect) for path in paths]
+    tables: list[pa.Table] = [with_fields(table, column_names(table)) for table, _ in read]
     places = [
         f"line {lines[row]} of {path}" if lines else f"row {row} of {path}"
         for path, (table, lines) in zip(paths, read, strict=True)
@@ -133,9 +138,7 @@ def read_columns(paths: Sequence[Path]) -> dict[str, Column]:
         if not len(table):
             raise RequestError(f"{path} holds no rows, only names of columns.")
     first = tables[0]
-    shared = [
-        name for name in first.column_names if all(name in table.column_names for table in tables)
-    ]
+    shared = [name for name in column_names(first) if all(name in t.column_names for t in tables)]
     if not shared:
         listed = "; ".join(
             f"{path}: {', '.join(table.column_names)}"
@@ -163,10 +166,17 @@ def find_label(columns: Mapping[str, Column]) -> list[Column]:
     Raises:
         RequestError: none looks like it, or it may be one column or several.
     """
-    lower = {name.lower(): column for name, column in columns.items()}
     for name in LABEL_NAMES:
-        if name in lower:
-            return [lower[name]]
+        found = [column for other, column in columns.items() if other.lower() == name]
+        exact = [column for column in found if column.name == name]
+        if len(found) > 1 and not exact:
+            listed = " and ".join(column.name for column in found)
+            raise RequestError(
+                f"The columns {listed} differ in their case alone. Say which is the label: "
+                f"--label {_typed(found[0].name)}."
+            )
+        if found:
+            return (exact or found)[:1]
     few = [
         column
         for column in columns.values()
@@ -214,15 +224,18 @@ def find_texts(columns: Mapping[str, Column], labels: Sequence[str]) -> list[Col
     Raises:
         RequestError: there is no text.
     """
-    texts = {
-        name.lower(): column
+    texts = [
+        column
         for name, column in columns.items()
         if name not in labels and column.words > 0 and not column.counts_rows
-    }
+    ]
+    # Of two that differ in their case, the one in lower case counts.
+    named = {column.name.lower(): column for column in texts}
+    named |= {column.name: column for column in texts}
     for pair in PAIRS:
-        if all(name in texts for name in pair):
-            return [texts[name] for name in pair]
-    most = sorted(texts.values(), key=lambda column: -column.words)[:2]
+        if all(name in named for name in pair):
+            return [named[name] for name in pair]
+    most = sorted(texts, key=lambda column: -column.words)[:2]
     # One word beside long texts is a name or a date; alone it may be what is to be judged.
     most = [column for column in most if column.words >= 2] or most[:1]
     if not most:

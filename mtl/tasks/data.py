@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mtl.errors import RequestError
+from mtl.errors import RequestError, did_you_mean
 from mtl.files import canonical_json, sha256_json
 from mtl.tasks.kinds import KINDS
 from mtl.tasks.label_sets import listed_labels
 from mtl.tasks.labels import LabelColumn, label_column
+from mtl.tasks.nested import column_names, no_text, objects
 from mtl.tasks.prepare import PREPARE
 from mtl.tasks.protocols import PROTOCOLS, Part
+from mtl.tasks.separated import LONGEST_TEXT, too_long
 from mtl.tasks.shots import draw_shots, one_class_note
 from mtl.tasks.sources import RawData, open_data
 from mtl.tasks.spec import TaskSpec, template_parts
-from mtl.tasks.textfiles import LONGEST_TEXT, too_long
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -230,6 +231,12 @@ class _Reader:
         self._need(table, source, spec.gold_columns)
         if not len(table):
             raise RequestError(f"{where} is empty: there is nothing to train or test on.")
+        fault = next(filter(None, (objects(table.schema.field(n)) for n in spec.gold_columns)), "")
+        if fault:
+            raise RequestError(
+                f"{where}: column {', '.join(map(repr, spec.gold_columns))} holds {fault}. Mend "
+                f"the label's columns in {spec.where}."
+            )
         return label_column(
             table, spec.label_column, spec.label_form, where, lambda row: self._line(source, row)
         )
@@ -287,10 +294,12 @@ class _Reader:
     def _need(self, table: pa.Table, source: str, columns: Sequence[str]) -> None:
         missing = [name for name in columns if name not in table.column_names]
         if missing:
+            known = column_names(table)
             raise RequestError(
                 f"Task {self.spec.id!r}: split {source!r} of {self._raw.where} has no column "
-                f"{', '.join(map(repr, missing))}; it has {', '.join(table.column_names)}. "
-                f"Mend inputs or the label's columns in {self.spec.where}."
+                f"{', '.join(map(repr, missing))}; it has {', '.join(known)}."
+                f"{did_you_mean(missing[0], known)} Mend inputs or the label's columns in "
+                f"{self.spec.where}."
             )
 
     def _values(self, table: pa.Table, name: str, source: str, rows: np.ndarray) -> Any:
@@ -313,6 +322,12 @@ class _Reader:
         parts = template_parts(template)
         columns = {}
         for name in {column for _, column in parts if column}:
+            fault = no_text(table.schema.field(name))
+            if fault:
+                raise RequestError(
+                    f"Task {self.spec.id!r}, split {source!r} of {self._raw.where}: column "
+                    f"{name!r} holds {fault}. Mend inputs in {self.spec.where}."
+                )
             values = _cells(table.column(name))
             bad = next((i for i, value in enumerate(values) if value is None), None)
             if bad is not None:

@@ -13,6 +13,7 @@ from mtl.tasks.findings import SHOWN, Example, Finding, share
 from mtl.tasks.kinds import KINDS
 from mtl.tasks.label_sets import listed_labels
 from mtl.tasks.labels import label_column
+from mtl.tasks.nested import column_names, no_text, objects
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,13 +50,19 @@ def _columns(rows: RawRows, split: str, table: pa.Table) -> Iterator[Finding]:
             "missing-column",
             "problem",
             f"no column {', '.join(map(repr, missing))} in {split} of {rows.raw.where}, only "
-            f"{', '.join(table.column_names)}; mend inputs or the label's columns in {spec.where}",
+            f"{', '.join(column_names(table))}; mend inputs or the label's columns in {spec.where}",
             split,
             len(table),
             len(table),
         )
     for name in spec.columns:
         if name in missing:
+            continue
+        fault = no_text(table.schema.field(name))
+        if fault:
+            text = f"column {name!r} of {split} of {rows.raw.where} holds {fault}; mend inputs in "
+            text += str(spec.where)
+            yield Finding("no-text", "problem", text, split, len(table), len(table))
             continue
         empty = [row for row, value in enumerate(table.column(name).to_pylist()) if value is None]
         if empty:
@@ -68,8 +75,16 @@ def _columns(rows: RawRows, split: str, table: pa.Table) -> Iterator[Finding]:
                 len(table),
                 [Example(rows.place(split, row)) for row in empty[:SHOWN]],
             )
-    if not {*spec.gold_columns} & {*missing} and len(table):
-        yield from _labels(rows, split, table)
+    if {*spec.gold_columns} & {*missing} or not len(table):
+        return
+    for name in spec.gold_columns:
+        fault = objects(table.schema.field(name))
+        if fault:
+            text = f"column {name!r} of {split} of {rows.raw.where} holds {fault}; mend the "
+            text += f"label's columns in {spec.where}"
+            yield Finding("unknown-label", "problem", text, split, len(table), len(table))
+            return
+    yield from _labels(rows, split, table)
 
 
 def _labels(rows: RawRows, split: str, table: pa.Table) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ import numpy as np
 from mtl.errors import RequestError
 from mtl.files import write_text
 from mtl.tasks.columns import Column, find_label, find_texts, read_columns
+from mtl.tasks.dialect import Dialect
 from mtl.tasks.label_guess import (
     KINDS_DRAFTED,
     LabelGuess,
@@ -22,8 +23,9 @@ from mtl.tasks.label_guess import (
     hidden_files,
 )
 from mtl.tasks.protocols import default_protocol
+from mtl.tasks.sniff import find_dialect
 from mtl.tasks.spec import TaskSpec
-from mtl.tasks.yamls import SUFFIXES, catalog
+from mtl.tasks.yamls import SUFFIXES, catalog, parse_yaml
 
 TOKENS_PER_WORD = 1.4
 """About what the encoders' tokenizers make of English."""
@@ -50,6 +52,7 @@ def draft_task(
     label: Sequence[str] = (),
     texts: Sequence[str] = (),
     kind: str | None = None,
+    dialect: Dialect | None = None,
 ) -> Draft:
     """Guess a task from the columns of its files.
 
@@ -57,19 +60,19 @@ def draft_task(
         task: the id, ``suite/name``.
         files: split → file; ``train`` is one of them.
         home: folder of the YAML file; paths are written relative to it where they lie near it.
-        label, texts, kind: what is known, in place of a guess; several labels are columns of 0
-            and 1.
+        label, texts, kind, dialect: what is known, in place of a guess; several labels are columns
+            of 0 and 1.
 
     Raises:
         RequestError: unreadable files, no label or text to be found, a column that is not there.
     """
-    columns = read_columns(list(files.values()))
-    guesses: list[str] = []
+    dialect, guesses = find_dialect([*files.values()], dialect or Dialect())
+    columns = read_columns([*files.values()], dialect)
     golds = [_named(columns, name, "--label") for name in label] or find_label(columns)
     hidden = [list(files)[place] for place in hidden_files(golds)]
     if hidden:
         files = {split: path for split, path in files.items() if split not in hidden}
-        columns = read_columns(list(files.values()))
+        columns = read_columns([*files.values()], dialect)
         golds = [columns[gold.name] for gold in golds]
         guesses.append(
             f"splits: {' and '.join(hidden)} left out, because all labels there are -1 (hidden)"
@@ -106,7 +109,10 @@ def draft_task(
     guesses += guess.said
     content: dict[str, Any] = {
         "id": task,
-        "data": {"files": {split: _path(path, home) for split, path in files.items()}},
+        "data": {
+            "files": {split: _path(path, home) for split, path in files.items()},
+            **dialect.to_data(),
+        },
         "kind": guess.kind,
         "inputs": [f"{{{column.name}}}" for column in used],
         **guess.keys,
@@ -148,11 +154,11 @@ def write_draft(draft: Draft, path: Path) -> TaskSpec:
     known = catalog().tasks
     if task in known:
         raise RequestError(f"There is a task {task} already, in {known[task]}. Choose another id.")
+    text = render(draft.content, path)
+    spec = TaskSpec.from_dict(parse_yaml(text, path), path)  # before anything is written
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, render(draft.content, path))
-    from mtl.tasks.spec import load_task
-
-    return load_task(str(path))
+    write_text(path, text)
+    return spec
 
 
 def render(content: Mapping[str, Any], path: Path) -> str:
@@ -162,6 +168,8 @@ def render(content: Mapping[str, Any], path: Path) -> str:
         if key == "data":
             lines += ["data:", "  files:"]
             lines += [f"    {split}: {_quoted(file)}" for split, file in value["files"].items()]
+            more = [(name, item) for name, item in value.items() if name != "files"]
+            lines += [f"  {name}: {_quoted(item)}" for name, item in more]
         elif key in {"id", "kind", "metrics", "max_length", "stratify", "label_vectors"}:
             plain = f"[{', '.join(value)}]" if isinstance(value, list) else value
             plain = str(plain).lower() if isinstance(value, bool) else plain
@@ -172,7 +180,9 @@ def render(content: Mapping[str, Any], path: Path) -> str:
 
 
 def _quoted(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    """JSON, which is YAML, too, but for characters that YAML wants to see escaped."""
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
 
 
 def _path(path: Path, home: Path) -> str:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl.errors import MtlError, RequestError, unknown
+from mtl.tasks.dialect import Dialect
 from mtl.tasks.layout import declared_files, locate_splits, usual_places
+from mtl.tasks.nested import with_fields
 from mtl.tasks.textfiles import READERS, read_text_file
 
 if TYPE_CHECKING:
@@ -53,6 +55,12 @@ def open_data(spec: TaskSpec, data_root: str | Path | None) -> RawData:
     root = Path(data_root).expanduser() if data_root is not None else None
     if root is not None and not root.is_dir():
         raise RequestError(f"--data-root {data_root} is no folder.")
+    raw = _source(spec, root)
+    wanted = [*spec.columns, *spec.gold_columns, *spec.table_columns]
+    return replace(raw, read=lambda split: with_fields(raw.read(split), wanted))
+
+
+def _source(spec: TaskSpec, root: Path | None) -> RawData:
     if "demo" in spec.data:
         return _demo(spec)
     if "files" in spec.data:
@@ -218,19 +226,24 @@ def _files(spec: TaskSpec, root: Path | None) -> RawData:
 
     return RawData(
         tuple(paths),
-        partial(_read_file, paths, lines),
+        partial(_read_file, paths, lines, Dialect.from_data(spec.data)),
         ", ".join(str(path) for path in paths.values()),
         line,
     )
 
 
-def _read_file(paths: Mapping[str, Path], lines: dict[str, Sequence[int]], split: str) -> pa.Table:
-    table, lines[split] = read_file(paths[split])
+def _read_file(
+    paths: Mapping[str, Path], lines: dict[str, Sequence[int]], dialect: Dialect, split: str
+) -> pa.Table:
+    table, lines[split] = read_file(paths[split], dialect)
     return table
 
 
-def read_file(path: Path) -> tuple[pa.Table, Sequence[int]]:
+def read_file(path: Path, dialect: Dialect | None = None) -> tuple[pa.Table, Sequence[int]]:
     """A file of rows by its suffix, and the line at which each row starts (of text files).
+
+    Args:
+        dialect: what the suffix does not say; parquet files say all of it themselves.
 
     Raises:
         RequestError: missing, of a format we do not read, or broken.
@@ -239,7 +252,7 @@ def read_file(path: Path) -> tuple[pa.Table, Sequence[int]]:
         return read_parquet([path]), ()
     if path.suffix.lower() not in READERS:
         raise RequestError(_unread(path))
-    return read_text_file(path)
+    return read_text_file(path, dialect)
 
 
 def _unread(path: Path) -> str:

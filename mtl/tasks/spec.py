@@ -11,13 +11,17 @@ from typing import Any
 
 from mtl.errors import RequestError, did_you_mean, unknown
 from mtl.files import path_name, safe_part
+from mtl.tasks.dialect import KEYS, Dialect
 from mtl.tasks.kinds import KINDS
 from mtl.tasks.labels import LabelForm
 from mtl.tasks.metrics import METRICS
 from mtl.tasks.yamls import SUFFIXES, catalog, check_keys, is_file_name, read_yaml
 
-SOURCES = {"repo": ("repo", "config", "revision"), "files": ("files",), "demo": ("demo",)}
+SOURCES = {"repo": ("repo", "config", "revision"), "files": ("files", *KEYS), "demo": ("demo",)}
 """Kinds of data source by their first key, with the keys each may have."""
+
+RESERVED = {"_joint": "entries of joint runs are stored under it"}
+"""Names that neither a suite nor a task may have, and why."""
 
 TRUNCATE = ("longest", "first")
 
@@ -28,7 +32,8 @@ class TaskSpec:
 
     Attributes:
         id: ``suite/name``.
-        data: ``{repo, config?, revision?}``, ``{files: {split: file}}`` or ``{demo: name}``.
+        data: ``{repo, config?, revision?}``, ``{files: {split: file}}`` with the keys of
+            :class:`mtl.tasks.dialect.Dialect`, or ``{demo: name}``.
         kind: what is predicted and how it is scored: see :data:`mtl.tasks.kinds.KINDS`.
         inputs: one or two templates over the columns (``"{word}: {sentence1}"``); two are encoded
             as a pair. Of a multiple choice, the context and then one template per choice. Of a
@@ -82,6 +87,9 @@ class TaskSpec:
             raise self._wrong("id", f"must be 'suite/name', it is {self.id!r}")
         for part, what in zip(parts, ("suite", "name"), strict=True):
             safe_part(part, f"{self.where}: the {what} in id")
+            if part.lower() in RESERVED or part.endswith(SUFFIXES):
+                why = RESERVED.get(part.lower(), "names with this ending are names of files")
+                raise self._wrong("id", f"is {self.id!r}, but {part!r} is taken: {why}")
         self._check_data()
         if self.kind not in KINDS:
             raise self._wrong("kind", str(unknown("kind", self.kind, KINDS)))
@@ -239,6 +247,10 @@ class TaskSpec:
             )
             if not good or not value:
                 raise self._wrong("data", "must map splits to files: {files: {train: a.csv, …}}")
+            try:
+                Dialect.from_data(self.data)
+            except ValueError as error:
+                raise self._wrong("data", str(error)) from error
         elif not isinstance(value, str) or not value:
             raise self._wrong("data", f"has {found[0]}: {value!r}, which is no name")
 

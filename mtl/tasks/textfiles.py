@@ -1,40 +1,39 @@
 """CSV, TSV, JSON and JSON lines as arrow tables, with the line behind every complaint.
 
 Nothing is guessed: cells of CSV files stay text (labels and numbers are read where they are
-needed), and one column of a JSON file must hold one type.
+needed), and one column of a JSON file must hold one type. What a suffix does not say, the task's
+file does (:class:`mtl.tasks.dialect.Dialect`).
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError
+from mtl.tasks.dialect import Dialect
+from mtl.tasks.encodings import decoded
+from mtl.tasks.separated import read_cells
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-LONGEST_TEXT = 1 << 20
-"""Characters of one text at most, about 500 pages: what is longer is a quote that never closes, or
-a file that is no table. (The csv module's own limit, 131,072, is below real documents.)"""
-_TOO_LONG = (
-    "more than {limit:,} characters. Is a quote never closed, or a line break lost? Cut real "
-    "documents of this length before; an encoder reads some hundred words."
-)
 
-
-def read_text_file(path: Path) -> tuple[pa.Table, Sequence[int]]:
+def read_text_file(path: Path, dialect: Dialect | None = None) -> tuple[pa.Table, Sequence[int]]:
     """Read a file by its suffix.
+
+    Args:
+        dialect: what the suffix does not say.
 
     Returns:
         The table, and the line of the file at which each row starts.
 
     Raises:
-        RequestError: unknown suffix, missing, not UTF-8, broken; names file and line.
+        RequestError: unknown suffix, missing, of another encoding, broken; names file and line.
     """
     reader = READERS.get(path.suffix.lower())
     if reader is None:
@@ -42,120 +41,32 @@ def read_text_file(path: Path) -> tuple[pa.Table, Sequence[int]]:
             f"{path}: the suffix {path.suffix!r} is unknown. Known: "
             f"{', '.join([*READERS, '.parquet'])}."
         )
-    columns, lines = reader(path, _read(path))
+    dialect = dialect or Dialect()
+    columns, lines = reader(path, decoded(path, dialect.encoding), dialect)
     if not columns:
         raise RequestError(f"{path} is empty: there is no row in it.")
     return _table(path, columns, lines), lines
 
 
-def _read(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise RequestError(f"Cannot read {path}: {error.strerror or error}.") from error
-    for magic, what in _MAGIC.items():
-        if data.startswith(magic):
-            raise RequestError(f"{path}, line 1: this is {what}, not text.")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise RequestError(
-            f"{path}, line {line}: the byte 0x{data[error.start]:02x} is not UTF-8. Save the file "
-            f"as UTF-8, for example with `iconv -f latin1 -t utf-8 {path.name}`."
-        ) from error
-    zero = text.find("\0")
-    if zero >= 0:
-        line = text.count("\n", 0, zero) + 1
-        raise RequestError(
-            f"{path}, line {line}: there is a NUL character, which no text has. The file is "
-            "damaged, or binary; write it again."
-        )
-    return text
-
-
-_MAGIC = {
-    b"\xff\xfe": "UTF-16 (save it as UTF-8, for example with `iconv -f utf-16 -t utf-8`)",
-    b"\xfe\xff": "UTF-16 (save it as UTF-8, for example with `iconv -f utf-16 -t utf-8`)",
-    b"PK\x03\x04": "a zip archive or a spreadsheet (unpack it, or save the sheet as CSV)",
-    b"\x1f\x8b": "a gzip archive (unpack it with `gunzip`)",
-    b"PAR1": "a parquet file (give it the suffix .parquet)",
-}
-
-
-def too_long(place: str) -> RequestError:
-    """The error for a text above :data:`LONGEST_TEXT`; ``place`` says where it stands."""
-    return RequestError(f"{place}: a text has {_TOO_LONG.format(limit=LONGEST_TEXT)}")
-
-
 Columns = Mapping[str, Sequence[Any]]
 
 
-def _csv(path: Path, text: str, delimiter: str) -> tuple[Columns, list[int]]:
-    csv.field_size_limit(LONGEST_TEXT)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    header: list[str] | None = None
-    rows: list[list[str]] = []
-    lines: list[int] = []
-    start = 1
-    try:
-        for cells in reader:
-            first, start = start, reader.line_num + 1
-            if not cells:  # an empty line
-                continue
-            if header is None:
-                header = [cell.strip() for cell in cells]
-                twice = sorted({name for name in header if header.count(name) > 1})
-                if twice:
-                    raise RequestError(
-                        f"{path}, line {first}: two columns are called {twice[0]!r}."
-                    )
-                _refuse_other_separator(path, first, header, delimiter)
-                continue
-            if len(cells) != len(header):
-                raise RequestError(
-                    f"{path}, line {first}: {len(cells)} cells where the header names "
-                    f"{len(header)} columns ({', '.join(header)}). A cell that holds the separator "
-                    "or a line break must stand in double quotes."
-                )
-            rows.append(cells)
-            lines.append(first)
-    except csv.Error as error:
-        if "field limit" in str(error):
-            raise too_long(f"{path}, line {start}") from error
-        raise RequestError(
-            f"{path}, line {start}: {error}. Check the quotes of this row: a quote inside a quoted "
-            "cell is written twice."
-        ) from error
-    if header is None:
-        raise RequestError(f"{path} is empty; its first line must name the columns.")
-    return {name: [row[place] for row in rows] for place, name in enumerate(header)}, lines
+def _separated(path: Path, text: str, dialect: Dialect) -> tuple[Columns, list[int]]:
+    found = read_cells(path, text, dialect)
+    columns = {name: [row[place] for row in found.rows] for place, name in enumerate(found.names)}
+    return columns, found.lines
 
 
-def _refuse_other_separator(path: Path, line: int, header: list[str], delimiter: str) -> None:
-    others = {",": "commas", ";": "semicolons", "\t": "tabs"}
-    used = next((other for other in others if other != delimiter and other in header[0]), None)
-    if len(header) > 1 or used is None:
-        return
-    advice = {",": "Give it the suffix .csv.", "\t": "Give it the suffix .tsv."}
-    raise RequestError(
-        f"{path}, line {line}: the header is one cell, {header[0]!r}: its columns are separated by "
-        f"{others[used]}, and by {others[delimiter]} where the suffix is {path.suffix}. "
-        + advice.get(used, f"Save it with {others[delimiter]}.")
-    )
-
-
-def _json_lines(path: Path, text: str) -> tuple[Columns, list[int]]:
+def _json_lines(path: Path, text: str, dialect: Dialect) -> tuple[Columns, list[int]]:
+    if dialect.field is not None:
+        return _json(path, text, dialect)
     objects: list[dict[str, Any]] = []
     lines: list[int] = []
     # Not splitlines(): U+2028 and its like may stand inside a JSON string.
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise RequestError(f"{path}, line {number}: no valid JSON ({error}).") from error
+        value = _parsed(line, f"{path}, line {number}: no valid JSON")
         if not isinstance(value, dict):
             raise RequestError(
                 f"{path}, line {number}: each line must be an object {{…}}, this one is "
@@ -166,18 +77,94 @@ def _json_lines(path: Path, text: str) -> tuple[Columns, list[int]]:
     return _columns(objects), lines
 
 
-def _json(path: Path, text: str) -> tuple[Columns, list[int]]:
+def _json(path: Path, text: str, dialect: Dialect) -> tuple[Columns, list[int]]:
     try:
-        value = json.loads(text)
-    except ValueError as error:
-        if text.lstrip().startswith("{") and "Extra data" in str(error):
-            return _json_lines(path, text)  # JSON lines in a file called .json, as many are
-        raise RequestError(f"{path} is no valid JSON: {error}.") from error
-    if isinstance(value, dict):  # one object: a file of JSON lines that has one line
-        value = [value]
+        value = _parsed(text, f"{path} is no valid JSON")
+    except RequestError as error:
+        lines = text.lstrip().startswith("{") and "Extra data" in str(error)
+        if lines and dialect.field is None:
+            return _json_lines(path, text, dialect)  # JSON lines called .json, as many are
+        raise
+    if dialect.field is not None:
+        value = _field(path, value, dialect.field)
+    elif isinstance(value, dict):
+        _refuse_wrapped(path, value)
+        value = [value]  # one object: a file of JSON lines that has one line
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise RequestError(f"{path} must hold a list of objects, one per row.")
+        within = f"field {dialect.field!r} of {path}" if dialect.field else str(path)
+        raise RequestError(f"{within} must hold a list of objects, one per row.")
     return _columns(value), []
+
+
+def _parsed(text: str, complaint: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise RequestError(f"{complaint}: {error}.") from error
+    except RecursionError as error:
+        raise RequestError(f"{complaint}: brackets are nested too deeply.") from error
+
+
+def row_fields(value: Any) -> dict[str, int]:
+    """Keys of a JSON object that hold lists of objects (inner ones with dots), and how many."""
+    found = {}
+    for name, inner in value.items() if isinstance(value, dict) else ():
+        if isinstance(inner, list) and inner and all(isinstance(item, dict) for item in inner):
+            found[str(name)] = len(inner)
+        found |= {f"{name}.{rest}": count for rest, count in row_fields(inner).items()}
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _field(path: Path, value: Any, field: str) -> Any:
+    for part in field.split("."):
+        if not isinstance(value, dict) or part not in value:
+            known = ", ".join(value) if isinstance(value, dict) else f"no keys, {_sort(value)}"
+            raise RequestError(f"{path} has no field {field!r}: at {part!r} there is {known}.")
+        value = value[part]
+    return value
+
+
+def _refuse_wrapped(path: Path, value: Mapping[str, Any]) -> None:
+    """An object that holds the rows is no row: as one it would be a table of a single line."""
+    fields = row_fields(value)
+    if fields:
+        listed = " or ".join(f"`field: {name}`" for name in [*fields][:4])
+        raise RequestError(
+            f"{path} holds one object, not a list of rows; the rows are in one of its fields. "
+            f"Write {listed} below `data` in the task file (`mtl.tasks new --field`)."
+        )
+    columns = value and all(isinstance(item, list | dict) for item in value.values())
+    if columns:  # what pandas writes unless told otherwise, and its like
+        rows = all(isinstance(item, dict) for item in value.values())
+        shape = "an object per column or per row" if rows else "a list per column"
+        raise RequestError(
+            f"{path} holds one object with {shape}, not a list of rows. Write it again as rows: "
+            f"{_command(_REWRITE.format(_orient(value)), path, f'{path.stem}-rows.jsonl')}."
+        )
+
+
+def _orient(value: Mapping[str, Any]) -> str:
+    if {"columns", "data"} <= {*value}:
+        return "split"
+    inner = [{*item} for item in value.values() if isinstance(item, dict)]
+    numbered = bool(inner) and all(key.isdecimal() for keys in inner for key in keys)
+    return "index" if len(inner) == len(value) and not numbered else "columns"
+
+
+_REWRITE = (
+    "import pandas, sys; pandas.read_json(sys.argv[1], orient='{}', dtype=False, "
+    "convert_axes=False, convert_dates=False).to_json(sys.stdout, orient='records', lines=True, "
+    "force_ascii=False)"
+)
+
+
+def _command(code: str, path: Path, name: str) -> str:
+    """A command line that reads a file and writes another one where it is typed."""
+    return f'`python -c "{code}" {shlex.quote(str(path))} > {shlex.quote(name)}`'
+
+
+def _sort(value: Any) -> str:
+    return f"a {type(value).__name__}"
 
 
 def _columns(objects: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -188,28 +175,73 @@ def _columns(objects: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 def _table(path: Path, columns: Columns, lines: Sequence[int]) -> pa.Table:
     import pyarrow as pa
 
+    def place(row: int) -> str:
+        return f"line {lines[row]}" if lines else f"row {row}"
+
     arrays = {}
     for name, values in columns.items():
+        if _HALF.search(name):
+            mend = _mend(path, bool(lines))
+            raise RequestError(f"{path}: the name of column {name!r} holds {_HALVED}. {mend}")
         try:
             arrays[name] = pa.array(values)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        except UnicodeEncodeError as error:
+            rows = [
+                row for row, value in enumerate(values) if any(map(_HALF.search, _texts(value)))
+            ]
+            mend = _mend(path, bool(lines))
+            some = f" ({len(rows)} such rows)" if len(rows) > 1 else ""
+            raise RequestError(
+                f"{path}, {place(rows[0])}: column {name!r} holds {_HALVED}{some}. {mend}"
+            ) from error
+        except (pa.ArrowException, OverflowError) as error:
             kinds = [type(value) for value in values]
             first = next(kind for kind in kinds if kind is not type(None))
             row = next((n for n, kind in enumerate(kinds) if kind not in (first, type(None))), None)
             if row is None:
                 raise RequestError(f"{path}: column {name!r} cannot be read: {error}.") from error
-            place = f"line {lines[row]}" if lines else f"row {row}"
             raise RequestError(
-                f"{path}, {place}: column {name!r} holds {values[row]!r} "
+                f"{path}, {place(row)}: column {name!r} holds {values[row]!r} "
                 f"({kinds[row].__name__}) where earlier rows hold {first.__name__}. One column "
                 "must hold one type."
             ) from error
     return pa.table(arrays)
 
 
-READERS: dict[str, Callable[[Path, str], tuple[Columns, list[int]]]] = {
-    ".csv": lambda path, text: _csv(path, text, ","),
-    ".tsv": lambda path, text: _csv(path, text, "\t"),
+_HALF = re.compile("[\ud800-\udfff]")
+_HALVED = "half of a surrogate pair (such as \\ud83d), which is no character: an emoji cut in two"
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield name
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+
+
+def _mend(path: Path, lines: bool) -> str:
+    read, write = "json.loads(x)", "for x in open(sys.argv[1], 'rb') if x.strip()"
+    if not lines:
+        read, write = "json.load(open(sys.argv[1], 'rb'))", "for _ in range(1)"
+    code = (
+        f"import json, sys; sys.stdout.buffer.writelines((json.dumps({read}, ensure_ascii=False) "
+        f"+ chr(10)).encode('utf-8', 'replace') {write})"
+    )
+    return (
+        "Make the file again with whole characters, or put a question mark in place of each: "
+        f"{_command(code, path, f'{path.stem}-mended{path.suffix}')}."
+    )
+
+
+READERS: dict[str, Callable[[Path, str, Dialect], tuple[Columns, list[int]]]] = {
+    ".csv": _separated,
+    ".tsv": _separated,
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
     ".json": _json,

@@ -65,6 +65,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise RequestError(f"There is no file {path}.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path} cannot be read as UTF-8 text: {error}.") from error
+    return parse_yaml(text, path)
+
+
+def parse_yaml(text: str, path: Path) -> dict[str, Any]:
+    """The mapping in a text of YAML; ``path`` is where it stands. Raises as :func:`read_yaml`."""
     try:
         content = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
