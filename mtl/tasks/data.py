@@ -15,7 +15,7 @@ from mtl.files import canonical_json, sha256_json
 from mtl.tasks.kinds import KINDS
 from mtl.tasks.label_sets import listed_labels
 from mtl.tasks.labels import LabelColumn, label_column
-from mtl.tasks.nested import column_names, no_text, objects
+from mtl.tasks.nested import column_names, no_text
 from mtl.tasks.prepare import PREPARE
 from mtl.tasks.protocols import PROTOCOLS, Part
 from mtl.tasks.separated import LONGEST_TEXT, too_long
@@ -231,12 +231,6 @@ class _Reader:
         self._need(table, source, spec.gold_columns)
         if not len(table):
             raise RequestError(f"{where} is empty: there is nothing to train or test on.")
-        fault = next(filter(None, (objects(table.schema.field(n)) for n in spec.gold_columns)), "")
-        if fault:
-            raise RequestError(
-                f"{where}: column {', '.join(map(repr, spec.gold_columns))} holds {fault}. Mend "
-                f"the label's columns in {spec.where}."
-            )
         return label_column(
             table, spec.label_column, spec.label_form, where, lambda row: self._line(source, row)
         )

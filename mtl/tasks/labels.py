@@ -238,7 +238,8 @@ def not_a_label(cell: Cell) -> str:
     """What is wrong with a cell of a type that no label has."""
     return (
         f"{cell.strange} ({cell.text}) where a label is expected: a name, a number, or, for kind "
-        "multilabel, a list of names. Write one label per row, or a column of 0 and 1 per label."
+        "multilabel, a list of names. Write one label per row, or a column of 0 and 1 per label; "
+        "of an object, name one field: `label_column: label.name`."
     )
 
 

@@ -29,23 +29,14 @@ def column_names(table: pa.Table) -> list[str]:
     return [name for item in table.schema for name in _leaves(item)]
 
 
-def objects(item: pa.Field) -> str | None:
-    """What to say of a column of objects, which is neither text nor label; None for others."""
-    import pyarrow as pa
-
-    if not pa.types.is_struct(item.type):
-        return None
-    inner = ", ".join(repr(name) for name in _leaves(item) if name != item.name)
-    return f"objects with the fields {inner}; name one of them" if inner else "objects"
-
-
 def no_text(item: pa.Field) -> str | None:
-    """What a column holds that is no text; None for text and numbers."""
+    """What a column holds that is no text, and what to do; None for text and numbers."""
     import pyarrow as pa
 
-    if pa.types.is_nested(item.type):
-        return objects(item) or "lists, not texts; join their items before"
-    return None
+    if pa.types.is_struct(item.type):
+        inner = ", ".join(repr(name) for name in _leaves(item) if name != item.name)
+        return f"objects with the fields {inner}; name one of them" if inner else "empty objects"
+    return "lists, not texts; join their items before" if pa.types.is_nested(item.type) else None
 
 
 def _leaves(item: pa.Field) -> Iterator[str]:

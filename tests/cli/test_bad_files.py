@@ -150,9 +150,9 @@ BAD: dict[str, tuple[str, str | bytes | Callable[[], bytes], str, str]] = {
     ),
     "objects as labels": (
         "t.jsonl",
-        lines(*({"text": "x", "label": {"name": "ab"[n % 2]}} for n in range(40))),
+        lines(*({"text": "x", "label": {"name": "a"}} for n in range(40))),
         "t.jsonl",
-        "objects with the fields 'label.name'",
+        "`label_column: label.name`",
     ),
     "lists as texts": (
         "t.jsonl",

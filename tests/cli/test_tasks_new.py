@@ -261,9 +261,10 @@ def test_sets_of_labels_from_a_file_to_an_adapter(
 
 
 def test_objects_are_no_labels(here: Path) -> None:
-    rows = [{"text": f"old cat {n}", "label": {"a": n % 2}} for n in range(20)]
+    rows = [{"text": f"old cat {n}", "label": {"a": n % 2, "b": 1}} for n in range(20)]
     (here / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    refused(mtl("tasks", "new", "my/x", "--from", "a.jsonl"), "line 1 of a.jsonl", "an object")
+    said = mtl("tasks", "new", "my/x", "--from", "a.jsonl")
+    refused(said, "'label.a', 'label.b' hold nothing but 0 and 1", "--label label.a label.b")
     (here / "b.csv").write_text("text\nsome cat\nold cat\n")
     refused(mtl("tasks", "new", "my/x", "--from", "b.csv"), "only column is 'text'", "one file")
     assert not list(here.rglob("*.yaml"))

@@ -361,8 +361,8 @@ def test_objects_as_labels(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     rows = [{"text": f"old cat {n}", "label": {"a": n % 2, "b": 1}} for n in range(20)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(RequestError, match=r"line 1 of .*an object \(\{\"a\": 0, \"b\": 1\}\)"):
-        draft_task("my/x", {"train": path}, tmp_path)
+    draft = draft_task("my/x", {"train": path}, tmp_path, label=["label.a"])  # a field is a column
+    assert (draft.content["label_column"], draft.content["labels"]) == ("label.a", ["0", "1"])
     content = {
         "id": "my/x", "data": {"files": {"train": str(path)}}, "kind": "classification",
         "inputs": ["{text}"], "labels": ["a", "b"], "metrics": ["accuracy"],
