@@ -32,6 +32,11 @@ def exports(
     def getattribute(name: str) -> Any:
         if name not in home:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{package}.{home[name]}"), name)
+        module = f"{package}.{home[name]}"
+        try:
+            return getattr(importlib.import_module(module), name)
+        except AttributeError as error:
+            # `from package import name` would say "cannot import name" of it, and nothing else.
+            raise ImportError(f"{module} cannot be imported for {name!r}: {error}") from error
 
     return sorted(home), getattribute, lambda: sorted(home)

@@ -6,12 +6,13 @@ The encoder comes back frozen, in fp32, in evaluation mode and ready for adapter
 from __future__ import annotations
 
 import copy
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -19,6 +20,9 @@ from mtl.backbone.model_files import ModelFiles, read_model_files
 from mtl.backbone.reference import ModelReference, resolve_model
 from mtl.errors import RequestError
 from mtl.files import slug
+
+if TYPE_CHECKING:
+    from mtl.tasks import Encoded, TaskData
 
 SUPPORTED_TYPES = ("bert", "roberta", "xlm-roberta", "deberta-v2")
 
@@ -76,6 +80,22 @@ class Backbone:
     base: Base
     pooler: bool
 
+    def encode(self, data: TaskData, split: str, cache: Path | None = None) -> Encoded:
+        """A split tokenised for this encoder (:func:`mtl.tasks.encode`).
+
+        Raises:
+            RequestError: as there, or the encoder cannot read it: too long, or of more token types.
+        """
+        from mtl.tasks import encode
+        from mtl.tasks.encoder_fit import check_fit
+
+        encoded = encode(data, split, self.tokenizer, cache=cache)
+        texts = len(data.splits[split].texts)
+        notes = check_fit(encoded, self.tokenizer, self.pristine.config, data.spec.id, texts)
+        for note in notes if split == "train" else ():
+            logging.getLogger("mtl").warning("%s, %s", data.spec.id, note)
+        return encoded
+
     def encoder(self) -> Any:
         """A fresh frozen copy of the encoder, prepared for adapters, in evaluation mode."""
         from mtl.backbone.injection import freeze, init
@@ -119,7 +139,13 @@ def load_tokenizer(model: str) -> Any:
     Raises:
         RequestError: none in the folder, not to be reached, or no fast one.
     """
-    return _load_tokenizer(model, checked_files(resolve_model(model)))
+    return load_words(model)[0]
+
+
+def load_words(model: str) -> tuple[Any, Any]:
+    """The fast tokenizer of ``model`` and the config of its encoder. Raises as the former."""
+    files = checked_files(resolve_model(model))
+    return _load_tokenizer(model, files), files.config
 
 
 def checked_files(reference: ModelReference) -> ModelFiles:
@@ -158,6 +184,12 @@ def _load_tokenizer(model: str, files: ModelFiles) -> Any:
         raise RequestError(
             f"Model {model!r} has no fast tokenizer (tokenizer.json); mtl needs one. Convert it "
             "once with AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)."
+        )
+    known = getattr(files.config, "vocab_size", None)
+    if known is not None and len(tokenizer) > known:  # `vocab_size` leaves added tokens out
+        raise RequestError(
+            f"Model {model!r}: its tokenizer knows {len(tokenizer)} tokens, its embedding "
+            f"holds {known}. They do not belong together."
         )
     return tokenizer
 
@@ -253,11 +285,6 @@ def _load_backbone(
             f"Model {model!r} lacks weights of its own architecture: {len(missing)} missing "
             f"({', '.join(sorted(missing)[:3])}…), {len(info['mismatched_keys'])} of another "
             "shape. Training on random weights would be silent nonsense; give a complete model."
-        )
-    if len(tokenizer) > config.vocab_size:  # `vocab_size` leaves added tokens out
-        raise RequestError(
-            f"Model {model!r}: its tokenizer knows {len(tokenizer)} tokens, its embedding "
-            f"holds {config.vocab_size}. They do not belong together."
         )
     named = [(n, p) for n, p in encoder.named_parameters() if not n.startswith("pooler.")]
     pooler = [(n, p) for n, p in encoder.named_parameters() if n.startswith("pooler.")]

@@ -55,7 +55,6 @@ def attribute(argv: Sequence[str]) -> int:
     from mtl.engine import EvalSet, open_device
     from mtl.errors import unknown
     from mtl.graph import graph_folder, write_evidence
-    from mtl.tasks import encode
     from mtl.train import open_workspace
     from mtl.train.load import answer_passes, base_of, data_of_entry
 
@@ -77,7 +76,7 @@ def attribute(argv: Sequence[str]) -> int:
         raise unknown("split", options.split, list(data.splits))
     backbone = load_backbone(base_of(entry, options.model))
     built = load_composition(entry, workspace.zoo, backbone)
-    encoded = encode(data, options.split, backbone.tokenizer, cache=workspace.cache)
+    encoded = backbone.encode(data, options.split, workspace.cache)
     sites = site_keys(built.network.encoder)
     asked = names(options.layers) or (["all"] if options.per_layer else [])
     layers = shares.chosen_layers(sites, asked) if asked else []

@@ -193,8 +193,13 @@ def data_root(options: Namespace) -> str | None:
 
 def tokenizer_of(model: str) -> Any:
     """The tokenizer of a model, without the libraries' notes."""
-    from mtl.backbone.load import load_tokenizer
+    return words_of(model)[0]
+
+
+def words_of(model: str) -> tuple[Any, Any]:
+    """The tokenizer of a model and the config of its encoder, without the libraries' notes."""
+    from mtl.backbone.load import load_words
     from mtl.cli.common import quieten
 
     quieten()
-    return load_tokenizer(model)
+    return load_words(model)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def run(options: Namespace) -> int:
     """Print what was found; 1 if something is wrong (with ``--strict``, if anything is found)."""
     from mtl.cli.options import names as split_names
-    from mtl.cli.tasks import tokenizer_of
+    from mtl.cli.tasks import words_of
     from mtl.errors import RequestError
     from mtl.tasks import PROTOCOLS, list_recipes, list_suites, list_tasks, load_recipe, load_suite
     from mtl.tasks.spec import resolve_task
@@ -37,8 +37,8 @@ def run(options: Namespace) -> int:
             resolve_task(name)
         elif not os.path.isfile(os.path.expanduser(name)):
             raise RequestError(f"There is no file {name}.")
-    tokenizer = tokenizer_of(options.model) if options.model else None
-    reports = _reports(names, against, tokenizer, options)
+    words = words_of(options.model) if options.model else None
+    reports = _reports(names, against, words, options)
     others = [str(text) for text in catalog().problems.values()] if options.all else []
     if options.all:
         for load, listed in ((load_suite, list_suites()), (load_recipe, list_recipes())):
@@ -59,7 +59,10 @@ def run(options: Namespace) -> int:
 
 
 def _reports(
-    names: Sequence[str], against: Sequence[str], tokenizer: Any, options: Namespace
+    names: Sequence[str],
+    against: Sequence[str],
+    words: tuple[Any, Any] | None,
+    options: Namespace,
 ) -> list[TaskReport]:
     """One per task that was asked for; what crosses to the tasks against it is in its findings."""
     from dataclasses import replace
@@ -73,7 +76,9 @@ def _reports(
     from mtl.tasks.findings import Finding
     from mtl.tasks.leaks import leaks_between
 
-    def report_on(name: str, near: float, tokens: Any = None) -> TaskReport:
+    def report_on(
+        name: str, near: float, words: tuple[Any, Any] | tuple[None, None] = (None, None)
+    ) -> TaskReport:
         try:
             spec = load_task(name)
         except MtlError as error:
@@ -82,14 +87,15 @@ def _reports(
             spec,
             data_root=data_root(options),
             protocol=options.protocol,
-            tokenizer=tokens,
+            tokenizer=words[0],
+            config=words[1],
             near=near,
         )
 
     reports = []
     held = [report_on(name, 0.0) for name in against]
     for name in tqdm(names, desc="check", unit="task", leave=False, disable=None, delay=2):
-        report = report_on(name, options.near, tokenizer)
+        report = report_on(name, options.near, words or (None, None))
         reports.append(report)
         for other in held:
             if other.data is None or other.rows is None:

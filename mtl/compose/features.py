@@ -22,7 +22,7 @@ from mtl.engine.passes import usual_passes
 from mtl.errors import MtlError, RunError, ZooError
 from mtl.files import read_safetensors, sha256_json, write_safetensors
 from mtl.graph.scores import Candidate, TaskView, Unscorable
-from mtl.tasks import KINDS, encode, eval_order
+from mtl.tasks import KINDS, eval_order
 from mtl.train.load import load_adapter_entry, load_network
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ class Extractor:
             return self._vectors(attached.network.encoder, few)
 
     def _encoded(self, few: TaskData) -> Encoded:
-        return encode(few, "train", self.backbone.tokenizer, cache=self.workspace.cache)
+        return self.backbone.encode(few, "train", self.workspace.cache)
 
     def _vectors(self, encoder: Any, few: TaskData) -> Arrays:
         encoded = self._encoded(few)

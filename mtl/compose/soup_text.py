@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mtl.engine import open_device
 from mtl.errors import RequestError
+from mtl.tasks.encoder_fit import position_limit
 from mtl.train.load import data_of_entry
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def mean_embedding(texts: Sequence[str], model: Any, tokenizer: Any) -> Tensor:
     from mtl.engine.progress import quiet
 
     total = torch.zeros((), dtype=torch.float64)
-    limit = int(min(tokenizer.model_max_length, TOKENS))
+    limit = int(min(tokenizer.model_max_length, TOKENS, position_limit(model.config) or TOKENS))
     texts = sorted(texts, key=len)  # texts of like length need little padding; a sum has no order
     starts = range(0, len(texts), BATCH)
     bar = tqdm(starts, desc="embed", leave=False, disable=True if quiet() else None)

@@ -11,7 +11,6 @@ import numpy as np
 
 from mtl.engine import Attachment, EvalSet, Evaluation, evaluate, open_device
 from mtl.engine.passes import usual_passes
-from mtl.tasks import encode
 from mtl.train.load import data_of_entry
 
 if TYPE_CHECKING:
@@ -53,9 +52,7 @@ class EntryData:
     def split(self, name: str) -> EvalSet:
         """One split, tokenised."""
         data = self.task_data
-        return EvalSet(
-            data.spec, encode(data, name, self.backbone.tokenizer, cache=self.workspace.cache)
-        )
+        return EvalSet(data.spec, self.backbone.encode(data, name, self.workspace.cache))
 
     def tests(self) -> list[str]:
         """Names of the splits that are no training data, dev first."""

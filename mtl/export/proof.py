@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mtl.backbone.network import INPUTS
 from mtl.errors import RunError
+from mtl.tasks.encoder_fit import position_limit
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
@@ -31,7 +32,8 @@ def proof_batch(
     generator = torch.Generator().manual_seed(0)
     special = set(tokenizer.all_special_ids)
     known = torch.tensor([i for i in range(len(tokenizer)) if i not in special])
-    limit = min(tokens, tokenizer.model_max_length)
+    places = position_limit(backbone.pristine.config) or tokens
+    limit = min(tokens, tokenizer.model_max_length, places)
 
     def text(most: int) -> str:
         count = int(torch.randint(1, most + 1, (1,), generator=generator))

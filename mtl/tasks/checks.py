@@ -12,6 +12,7 @@ import numpy as np
 from mtl.errors import MtlError
 from mtl.tasks.data import load_data
 from mtl.tasks.diagnose import diagnose
+from mtl.tasks.encoder_fit import misfits
 from mtl.tasks.encoding import encode
 from mtl.tasks.findings import SHOWN, Example, Finding, share, short
 from mtl.tasks.label_remarks import Seen, label_remarks, number_remarks
@@ -73,6 +74,7 @@ def check_task(
     data_root: str | Path | None = None,
     protocol: str | None = None,
     tokenizer: Any = None,
+    config: Any = None,
     near: float = 0.8,
 ) -> TaskReport:
     """Read a task's data and report what is in them.
@@ -80,6 +82,7 @@ def check_task(
     Args:
         protocol: how they are split, None for the task's default.
         tokenizer: counts tokens and what ``max_length`` cuts, None not to.
+        config: of the encoder; whether it can read what ``tokenizer`` makes, None not to look.
         near: Jaccard similarity from which texts are near duplicates, 0 to look for exact ones
             only.
     """
@@ -105,7 +108,7 @@ def check_task(
             row |= counts
             report.findings += found
         if tokenizer is not None:
-            counts, found = _lengths(data, name, tokenizer)
+            counts, found = _lengths(data, name, tokenizer, config)
             row |= counts
             report.findings += found
         report.splits.append(row)
@@ -237,17 +240,26 @@ def _imbalance(by_label: Mapping[str, int], rows: int, *, single: bool) -> Itera
         yield Finding("rare-label", "remark", text, "train", sum(rare.values()), rows)
 
 
-def _lengths(data: TaskData, name: str, tokenizer: Any) -> tuple[dict[str, Any], list[Finding]]:
+def _lengths(
+    data: TaskData, name: str, tokenizer: Any, config: Any
+) -> tuple[dict[str, Any], list[Finding]]:
     encoded = encode(data, name, tokenizer)
+    rows = len(encoded)
+    wrong = [
+        Finding(item.check, item.level, item.text, name, rows, rows)
+        for item in misfits(encoded, tokenizer, config, len(data.splits[name].texts))
+        if item.level == "problem" or name == "train"
+    ] if config is not None else []  # fmt: skip
     cut = encoded.truncated / max(len(encoded), 1)
     counts = {"longest": int(encoded.lengths.max()), "truncated": cut}
     if cut < CUT or name != "train":
-        return counts, []
+        return counts, wrong
     text = (
         f"{name}: {encoded.truncated:,} of {len(encoded):,} encodings ({cut:.1%}) are cut at "
         f"max_length {data.spec.max_length}; a larger one costs time and may gain accuracy"
     )
-    return counts, [Finding("truncation", "remark", text, name, encoded.truncated, len(encoded))]
+    cuts = Finding("truncation", "remark", text, name, encoded.truncated, len(encoded))
+    return counts, [*wrong, cuts]
 
 
 def _place(report: TaskReport, split: Split, row: int) -> str:

@@ -20,7 +20,6 @@ from mtl.engine import (
 from mtl.engine.passes import eval_passes, piece_overhead
 from mtl.engine.progress import quiet
 from mtl.errors import MtlError, RunError
-from mtl.tasks import encode
 from mtl.train.store import store_run
 from mtl.zoo.names import printable_lines
 
@@ -118,9 +117,7 @@ def encode_splits(plan: Plan, workspace: Workspace) -> dict[str, dict[str, EvalS
     """All splits of every task, tokenised (from the cache where they are there)."""
     return {
         task: {
-            split: EvalSet(
-                data.spec, encode(data, split, plan.backbone.tokenizer, cache=workspace.cache)
-            )
+            split: EvalSet(data.spec, plan.backbone.encode(data, split, workspace.cache))
             for split in data.splits
         }
         for task, data in plan.datas.items()

@@ -16,7 +16,7 @@ import numpy as np
 
 from mtl.engine import EvalSet, evaluate, open_device
 from mtl.errors import RequestError, RunError
-from mtl.tasks import encode, score
+from mtl.tasks import score
 from mtl.train.load import answer_passes, check_base, stored_settings, where_text
 from mtl.train.recorded import change_text, remember_task, task_of
 from mtl.train.store import tolerance_of
@@ -213,7 +213,7 @@ def _evaluate(
     device: Device,
     split: str,
 ) -> Evaluation:
-    tokens = encode(data, split, backbone.tokenizer, cache=workspace.cache)
+    tokens = backbone.encode(data, split, workspace.cache)
     return evaluate(model, EvalSet(data.spec, tokens), device, answer_passes(entry))
 
 
