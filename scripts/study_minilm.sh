@@ -10,7 +10,7 @@ data=$(realpath "$1") model=$(realpath "$2") processes=${3:-2}
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/env.sh plot,peft
 export MTL_DATA_ROOT=$data MTL_MODEL=$model OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python
-export few="--max-train-samples 300 --epochs 10 --eval-every 20"
+export few="--max-train-samples 300 --epochs 10 --eval-every 20 --patience 0"
 export sources="cola mrpc stsb rte qnli mnli"
 
 each() { xargs -P "$processes" -I{} bash -c '"$python" -m mtl.{}'; }

@@ -107,7 +107,7 @@ def train(job: Job, device: Device) -> Outcome:
             if progress.stage + 1 == len(stages):
                 break
             progress.stage, progress.stage_step = progress.stage + 1, 0
-            progress.waiting, progress.stopped = 0, ""
+            progress.waiting, progress.improved, progress.stopped = 0, 0, ""
             optimiser_state, fresh = None, True
         stage = stages[progress.stage]
         if fresh and stage.forget:
@@ -285,12 +285,14 @@ def _evaluate_and_select(
     last = settings.select == LAST
     better = old is None or last or (value < old if settings.select == "loss" else value > old)
     if better:
-        progress.best_value, progress.best_step, progress.waiting = value, progress.step, 0
+        progress.best_value, progress.best_step = value, progress.step
+        progress.waiting, progress.improved = 0, progress.stage_step
         for name, parameter in () if last else trainable.items():
             best[name] = parameter.detach().clone()
     else:
         progress.waiting += 1
-        if settings.patience and progress.waiting >= settings.patience:
+        idle = progress.stage_step - progress.improved
+        if settings.waited(progress.waiting, idle, batches):
             progress.stopped = "patience"
     single = len(found) == 1
     metrics = {

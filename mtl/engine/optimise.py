@@ -33,7 +33,7 @@ class Optimiser:
     """AdamW over named parameters, with the learning rate a pure function of the step.
 
     The rate of step k of S is ``lr · lr_factor · f(k)`` (factors of stage and group), f rising
-    linearly over the first ``warmup · S`` steps and falling linearly to 0 at S
+    linearly over the first ``warmup_steps`` of S and falling linearly to 0 at S
     (specs/composition_methods §0). Which form AdamW has, the run says (``adam_form``), or a group
     that is defined with one.
     """
@@ -42,7 +42,7 @@ class Optimiser:
         self, groups: Sequence[Group], settings: RunSettings, steps: int, lr_factor: float = 1.0
     ) -> None:
         self._steps = max(steps, 1)
-        self._warm = int(settings.warmup * self._steps + 0.999999)
+        self._warm = settings.warmup_steps(self._steps)
         self.parameters: list[nn.Parameter] = []
         built: dict[str, list[dict[str, Any]]] = {}
         for group in groups:

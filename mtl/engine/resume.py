@@ -30,6 +30,7 @@ class RunState:
     best_value: float | None = None
     best_step: int = 0
     waiting: int = 0
+    improved: int = 0
     loss_sum: float = 0.0
     loss_count: int = 0
     seconds: float = 0.0

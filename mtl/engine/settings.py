@@ -5,10 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from mtl.engine.lengths import read_length, write_length
 from mtl.errors import RequestError
 
 NOT_IN_IDENTITY = ("eval_batch_size", "eval_tokens", "micro_batch_size")
 """Settings that say how, not what, is computed; they are recorded but not part of a run's hash."""
+LENGTHS = {
+    "patience": (("evaluations", "epochs", "steps"), "evaluations", int),
+    "warmup": (("steps",), "share", float),
+}
+"""Settings that are lengths of training: the units to write them in, that of a number, its type."""
 LAST = "last"
 """The value of ``select`` with which no evaluation picks a state."""
 LATER = ("shots", "shot_draw", "max_dev_samples", "adam_form")
@@ -32,12 +38,15 @@ class RunSettings:
         eval_batch_size: examples per forward pass in evaluation at most, 0 for no limit.
         eval_tokens: tokens per forward pass in evaluation at most, padding included; 0 for 2,048 on
             a CPU, 32,768 elsewhere.
-        warmup: share of the steps in which the rate rises linearly from 0; it then falls to 0.
+        warmup: share of the steps in which the rate rises linearly from 0, or their number
+            (``"100 steps"``); it then falls to 0.
         weight_decay: decoupled decay, never on biases, normalisation or omega.
         adam_form: ``torch`` for ``torch.optim.AdamW``; ``hf`` for the Hugging Face library's form,
             with which the references trained: its eps is not corrected for bias.
         clip: largest global gradient norm, 0 for no clipping.
-        patience: evaluations without improvement after which training stops, 0 for never.
+        patience: how long nothing may improve before an evaluation ends training: ``"5 epochs"``,
+            ``"20 steps"``, or a bare number of evaluations, however far ``eval_every`` puts them
+            apart; 0 for never.
         select: which state is kept: the one of the best dev ``loss`` or headline ``metric``, or the
             ``last`` one, whatever the dev set says of it (patience is 0 then).
         eval_every: steps between evaluations, 0 for one per epoch.
@@ -59,11 +68,11 @@ class RunSettings:
     piece_overhead: int = -1
     eval_batch_size: int = 0
     eval_tokens: int = 0
-    warmup: float = 0.0
+    warmup: float | str = 0.0
     weight_decay: float = 0.0
     adam_form: str = "torch"
     clip: float = 1.0
-    patience: int = 5
+    patience: int | str = "5 epochs"
     select: str = "loss"
     eval_every: int = 0
     max_train_samples: int = 0
@@ -86,7 +95,6 @@ class RunSettings:
             "eval_tokens",
             "weight_decay",
             "clip",
-            "patience",
             "eval_every",
             "max_train_samples",
             "max_eval_samples",
@@ -96,8 +104,15 @@ class RunSettings:
         ):
             if not getattr(self, name) >= 0:
                 problems.append(f"{name}={getattr(self, name)} must not be negative")
-        if not 0 <= self.warmup < 1:
-            problems.append(f"warmup={self.warmup} is a share of the steps: 0 ≤ warmup < 1")
+        for name, (units, bare, kind) in LENGTHS.items():
+            try:
+                number, unit = read_length(getattr(self, name), units, bare, kind)
+                if number < 0 or (unit == "share" and number >= 1):
+                    limit = "from 0 to below 1" if unit == "share" else "not negative"
+                    raise ValueError(f"must be {limit}")
+                object.__setattr__(self, name, write_length(number, unit, bare))
+            except ValueError as error:
+                problems.append(f"{name}={getattr(self, name)!r} {error}")
         if self.shots and self.max_train_samples:
             problems.append(
                 f"shots={self.shots} and max_train_samples={self.max_train_samples} both choose "
@@ -123,6 +138,22 @@ class RunSettings:
             problems.append(f"precision={self.precision!r} must be 'auto', 'fp32' or 'bf16'")
         if problems:
             raise RequestError("These run settings cannot be used: " + "; ".join(problems) + ".")
+
+    def waited(self, evaluations: int, steps: int, batches: int) -> bool:
+        """Whether patience ends training.
+
+        Args:
+            evaluations, steps: since the best one.
+            batches: optimiser steps of an epoch.
+        """
+        length, unit = read_length(self.patience, *LENGTHS["patience"])
+        been = {"evaluations": evaluations, "steps": steps, "epochs": steps / max(batches, 1)}
+        return bool(length) and been[unit] >= length
+
+    def warmup_steps(self, steps: int) -> int:
+        """In how many of ``steps`` the rate rises; a share of them is rounded up."""
+        length, unit = read_length(self.warmup, *LENGTHS["warmup"])
+        return int(length) if unit == "steps" else int(length * steps + 0.999999)
 
     def to_dict(self) -> dict[str, Any]:
         """All settings, as manifests record them (:data:`LATER` ones where they are set)."""

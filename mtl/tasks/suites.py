@@ -114,15 +114,16 @@ def suite_for(spec: TaskSpec) -> Suite:
 
 FEW_SHOT: Mapping[str, Any] = {
     "max_steps": 1000,
-    "patience": 20,
+    "patience": "20 epochs",
     "select": "metric",
     "max_dev_samples": 5000,
     "eval_every": 10,
 }
 """What few-shot runs change in every recipe (specs/composition_methods §1.6, §3.3).
 
-The reference evaluates after each epoch, that is after 1 to 4 steps, and spends nearly all its time
-on that; every 10 steps keep evaluations at 100. ``--eval-every 1`` is the reference.
+The reference evaluates after each epoch, that is after 1 step up to 32 rows and after 4 of 100, and
+spends nearly all its time on that; every 10 steps keep evaluations at 100. Its patience of 20
+evaluations is therefore one of 20 epochs. ``--eval-every 0`` is the reference.
 """
 
 

@@ -105,7 +105,14 @@ def _build(settings: type, values: Mapping[str, Any], owner: str) -> Any:
     return settings(**cast)
 
 
-_SPOKEN = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}
+_SPOKEN: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a finite number",
+    str: "text",
+    int | str: "a number, or one with its unit",
+    float | str: "a number, or one with its unit",
+}
 
 
 def cast_value(key: str, value: Any, kind: Any, owner: str) -> Any:
@@ -115,6 +122,10 @@ def cast_value(key: str, value: Any, kind: Any, owner: str) -> Any:
         RequestError: it cannot be.
     """
     try:
+        if kind in {int | str, float | str}:  # a length with its unit: its owner reads it
+            if isinstance(value, bool) or not isinstance(value, int | float | str):
+                raise ValueError
+            return value
         if kind is bool:
             if isinstance(value, bool):
                 return value

@@ -33,7 +33,10 @@ def test_few_shot_through_both_stages(stocked: Path) -> None:
         "rows": list(range(16)),
     }
     assert found["data"]["sizes"] == {"train": 16, "dev": 32, "test": 40}
-    assert (found["run_settings"]["patience"], found["run_settings"]["select"]) == (20, "metric")
+    assert (found["run_settings"]["patience"], found["run_settings"]["select"]) == (
+        "20 epochs",
+        "metric",
+    )
 
     said = mtl("compose", *target, *QUICK)
     assert said.code == 0, said

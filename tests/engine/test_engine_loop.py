@@ -204,6 +204,31 @@ def test_patience_counts_evaluations_without_improvement(tmp_path: Path) -> None
     assert len(events(never)) == 12
 
 
+@pytest.mark.parametrize("eval_every", [0, 3, 5])
+@pytest.mark.parametrize("patience", [2, "10 steps", "2 epochs"])
+def test_patience_in_epochs_and_steps_is_the_same_however_often_is_evaluated(
+    patience: int | str, eval_every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mtl.engine.loop as loop
+
+    # Nothing improves after the first evaluation; an epoch has 7 batches.
+    monkeypatch.setattr(loop, "selection_value", lambda found, select: 0.5)
+    values = {"epochs": 40, "patience": patience, "eval_every": eval_every}
+    run = job(tmp_path / "whole", **values)
+    outcome = train(run, cpu())
+    every = eval_every or 7
+    idle = {2: 2 * every, "10 steps": 10, "2 epochs": 14}[patience]
+    # the first evaluation at which so much has passed since the best one
+    assert outcome.steps == every + -(-idle // every) * every
+    assert (outcome.stopped, outcome.best_step) == ("patience", every)
+    monkeypatch.setenv("MTL_RESUME_SECONDS", "0")
+    with pytest.raises(Killed):
+        train(job(tmp_path / "broken", changes={"after": [killer(8)]}, **values), cpu())
+    again = job(tmp_path / "broken", **values)
+    train(again, cpu())
+    assert events(again) == events(run)
+
+
 @pytest.mark.parametrize("select", ["loss", "metric"])
 def test_the_best_state_is_the_one_that_selection_saw(select: str, tmp_path: Path) -> None:
     run = job(tmp_path, epochs=10, lr=0.3, select=select)
@@ -526,8 +551,9 @@ def test_auto_precision_without_a_gpu_is_fp32() -> None:
     assert cpu().describe() == {"device": "cpu", "precision": "fp32", "threads": 1, "processes": 1}
 
 
+@pytest.mark.parametrize("patience", [3, "3 epochs", "15 steps"])
 def test_every_stage_has_a_schedule_and_patience_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    patience: int | str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mtl.engine.loop as loop
 
@@ -540,7 +566,7 @@ def test_every_stage_has_a_schedule_and_patience_of_its_own(
 
     monkeypatch.setattr(loop, "Optimiser", Recorded)
     plan = [Stage("a", 9, ("head",)), Stage("b", 9, ("body",))]
-    run = job(tmp_path, patience=3, select="metric", changes={"plan": lambda settings: plan})
+    run = job(tmp_path, patience=patience, select="metric", changes={"plan": lambda _: plan})
     # Nothing improves after the first evaluation: every later one counts against patience.
     monkeypatch.setattr(loop, "selection_value", lambda found, select: 0.5)
     outcome = train(run, cpu())

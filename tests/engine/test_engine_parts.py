@@ -38,6 +38,14 @@ from mtl.files import read_safetensors
         {"warmup": -0.1},
         {"weight_decay": -1.0},
         {"patience": -1},
+        {"patience": "-1 epochs"},
+        {"patience": "5 days"},
+        {"patience": 2.5},
+        {"patience": True},
+        {"patience": None},
+        {"warmup": "0.5 steps"},
+        {"warmup": "5 epochs"},
+        {"warmup": [1]},
         {"select": "f1"},
         {"patience": 5, "select": "last"},
         {"precision": "fp16"},
@@ -50,6 +58,39 @@ def test_unusable_settings_are_named(values: dict[str, Any]) -> None:
         RunSettings(**values)
     name, *_ = values
     assert name in str(caught.value)
+
+
+def test_lengths_have_one_form() -> None:
+    """One length, one hash; a number keeps the type that old entries have."""
+    for written, found in (
+        (5, 5),
+        ("5", 5),
+        (5.0, 5),
+        ("5 evaluations", 5),
+        ("1 epoch", "1 epochs"),
+        ("20epochs", "20 epochs"),
+        (" 80 Steps ", "80 steps"),
+        ("0 epochs", 0),
+    ):
+        kept = RunSettings(patience=written).patience
+        assert (kept, type(kept)) == (found, type(found))
+        assert RunSettings(patience=kept).patience == found
+    for written, share in ((0, 0.0), ("0.1", 0.1), ("0 steps", 0.0), ("100 steps", "100 steps")):
+        kept = RunSettings(warmup=written).warmup
+        assert (kept, type(kept)) == (share, type(share))
+    assert RunSettings().patience == "5 epochs"
+
+
+def test_how_long_is_waited() -> None:
+    cases = (
+        (RunSettings(patience=3), {(2, 900, 1): False, (3, 3, 900): True}),
+        (RunSettings(patience="20 steps"), {(9, 19, 4): False, (2, 20, 4): True}),
+        (RunSettings(patience="20 epochs"), {(9, 79, 4): False, (2, 80, 4): True}),
+        (RunSettings(patience=0), {(900, 900, 1): False}),
+    )
+    for settings, waits in cases:
+        for (evaluations, steps, batches), ends in waits.items():
+            assert settings.waited(evaluations, steps, batches) == ends
 
 
 def test_all_problems_are_said_at_once() -> None:
@@ -98,10 +139,14 @@ def test_the_rate_rises_during_warm_up() -> None:
 def test_the_schedule_is_that_of_transformers() -> None:
     from transformers import get_linear_schedule_with_warmup
 
-    for steps, warmup in ((7, 0.0), (50, 0.1), (33, 0.25)):
+    cases = ((7, 0.0), (50, 0.1), (33, 0.25), (50, "7 steps"), (20, "30 steps"))
+    for steps, warmup in cases:
         found = optimiser(steps, warmup=warmup)
         adam = torch.optim.AdamW([nn.Parameter(torch.ones(1))], lr=1.0)
-        warm = int(np.ceil(round(steps * warmup, 9)))
+        if isinstance(warmup, str):
+            warm = int(warmup.split()[0])
+        else:
+            warm = int(np.ceil(round(steps * warmup, 9)))
         theirs = get_linear_schedule_with_warmup(adam, warm, steps)
         for step in range(steps):
             assert found.factor(step) == pytest.approx(theirs.get_last_lr()[0])

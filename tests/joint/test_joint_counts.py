@@ -95,7 +95,8 @@ def test_record_in_the_papers_joint_runs(recipe: str) -> None:
         method = JOINT.get(name)
         own, run = resolve_joint(method, of, Overrides({}), tasks)
         assert (own.unselected, own.temperature, own.sampler_seed) == ("superglue/record", 1.0, 0)
-        assert (run.max_steps, run.eval_every, run.warmup, run.patience) == (375_000, 7500, 0.1, 10)
+        assert (run.max_steps, run.eval_every, run.warmup) == (375_000, 7500, 0.1)
+        assert run.patience == "75000 steps"  # ten evaluations
         assert run.lr == (2e-5 if name == "full-ft-m" else 3e-4)
         limits = [
             resolve_joint(method, of, Overrides({}), tasks, task)[1].max_train_samples

@@ -74,6 +74,32 @@ def test_references_that_trained_with_the_hugging_face_adamw() -> None:
         assert run_of(recipe, method, "glue/rte").adam_form == form
 
 
+def test_adalora_warms_up_for_the_steps_of_its_scripts() -> None:
+    """Spec methods §5.4; in a run of another length, too, but for MRPC, which has a share."""
+    scripts = {
+        "cola": 100, "mnli": 1000, "qnli": 500, "qqp": 2000, "rte": 200, "sst2": 1000, "stsb": 100
+    }  # fmt: skip
+    for name, steps in scripts.items():
+        run = run_of("adalora", "adalora", f"glue/{name}")
+        assert run.warmup_steps(5_000) == run.warmup_steps(90_000) == steps
+    assert run_of("adalora", "adalora", "glue/mrpc").warmup_steps(3_450) == 345
+
+
+@pytest.mark.parametrize("recipe", ["scalearn", "reference"])
+def test_patience_of_the_papers_does_not_hang_on_evaluations(recipe: str) -> None:
+    for method, patience in (
+        ("pfeiffer", "5 epochs"),
+        ("scalearn", "30 epochs"),
+        ("average", "30 epochs"),
+        ("fusion", "5 epochs"),
+        ("adapter-m", "75000 steps"),
+    ):
+        run = run_of(recipe, method, "glue/rte", eval_every=10)
+        assert (run.patience, run.eval_every) == (patience, 10)
+        assert run_of(recipe, method, "glue/rte", patience="3 epochs").patience == "3 epochs"
+        assert run_of(recipe, method, "glue/rte", patience=3).patience == 3
+
+
 def run_of(recipe: str, method: str, task: str, **asked: object) -> RunSettings:
     """The run settings that a user gets who sets ``asked``."""
     overrides = Overrides({f"run.{key}": value for key, value in asked.items()})

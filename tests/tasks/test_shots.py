@@ -75,7 +75,12 @@ def test_settings_of_few_shot_runs() -> None:
     for method, lr in (("pfeiffer", 3e-4), ("scalearn", 6e-3), ("fusion", 5e-5)):
         values = recipe_values(recipe, method, "glue/rte", Overrides({"run.shots": 16}))
         assert values["lr"] == lr
-        assert (values["max_steps"], values["patience"], values["batch_size"]) == (1000, 20, 32)
+        assert (values["max_steps"], values["batch_size"]) == (1000, 32)
+        # 20 idle epochs are 20 steps up to 32 rows and 80 of 100, wherever evaluations are
+        run = RunSettings(patience=values["patience"])
+        for steps, batches in ((20, 1), (80, 4)):
+            assert not run.waited(99, steps - 1, batches)
+            assert run.waited(1, steps, batches)
         assert (values["select"], values["max_dev_samples"]) == ("metric", 5000)
         # at most 100 evaluations
         assert values["max_steps"] / values["eval_every"] <= 100
@@ -92,7 +97,7 @@ def test_a_recipe_has_few_shot_settings_of_its_own(tmp_path: Path) -> None:
     recipe = load_recipe(str(path))
     assert recipe.settings("scalearn", "demo/entail") == {"lr": 1.0, "patience": 3}
     few = recipe.settings("scalearn", "demo/entail", few_shot=True)
-    assert (few["lr"], few["max_steps"], few["patience"]) == (3.0, 50, 20)
+    assert (few["lr"], few["max_steps"], few["patience"]) == (3.0, 50, "20 epochs")
     assert recipe.settings("scalearn++", "demo/nli", few_shot=True)["lr"] == 2.0
     path.write_text("few_shot: {default: {max_steps: 50}}\n")
     with pytest.raises(RequestError, match=r"'default' in .*few_shot.*'defaults'"):
