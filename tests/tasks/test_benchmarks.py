@@ -191,14 +191,17 @@ def test_humset_label_columns_that_are_none(tmp_path: Path) -> None:
     folder = tmp_path / "nlp-thedeep" / "humset" / "1.0.0"
     for value, message in (
         ([], "holds no label at all"),
-        ("['Health']", "where a list of labels is expected"),
-        ([["a"]], "a list of list"),
+        ("Health", "where a list of labels is expected"),
+        ([["a"]], "in a list of labels, where a name is expected"),
         ([None, "a"], "row 0: a label is missing"),
     ):
         for split in ("train", "validation", "test"):
             mirror_bench.write(folder, split, [{"excerpt": "x", "sectors": value}])
         with pytest.raises(RequestError, match=message):
             data_of(tmp_path, "humset/sectors")
+    for split in ("train", "validation", "test"):  # a list that a program wrote as text is one
+        mirror_bench.write(folder, split, [{"excerpt": "x", "sectors": "['Health', 'WASH']"}])
+    assert data_of(tmp_path, "humset/sectors").spec.labels == ("Health", "WASH")
 
 
 def test_squad_labels_are_characters_of_the_context(mirror: Path) -> None:
