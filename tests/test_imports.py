@@ -20,7 +20,7 @@ ROOMS = (
     *("tasks", "backbone", "zoo", "engine", "methods", "hub", "report", "graph", "train"),
     *("compose", "joint", "export", "bench", "cli"),
 )
-ROOT = {"mtl", "registry", "errors", "files", "lazy", "limits", "untrusted", "words"}
+ROOT = {"mtl", "registry", "errors", "files", "lazy", "limits", "threads", "untrusted", "words"}
 HEAVY = ("torch", "transformers", "datasets", "matplotlib", "pandas", "adapters", "sklearn")
 
 

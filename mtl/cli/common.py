@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from mtl.engine.launch import launch
 from mtl.engine.settings import RunSettings
 from mtl.errors import RequestError
 from mtl.words import counted
@@ -50,6 +51,11 @@ def make_parser(prog: str, description: str) -> ArgumentParser:
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would run, run nothing")
     parser.add_argument("--json", action="store_true", help="one line of JSON on standard output")
+    parser.add_argument(
+        "--verbose",
+        action="store_true",
+        help="without a terminal, a line per evaluation and not only per run",
+    )
     group = parser.add_argument_group("settings of the run (defaults: the recipe's)")
     for name, kind, text in run_options():
         group.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
@@ -118,7 +124,9 @@ def open_context(
 
     if options.json:
         os.environ["MTL_QUIET"] = "1"
-    if int(os.environ.get("RANK") or 0):
+    if options.verbose:
+        os.environ["MTL_VERBOSE"] = "1"
+    if launch().rank:
         # of the processes that `accelerate launch` starts, the first one speaks
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
     quieten()

@@ -107,7 +107,7 @@ def attribute(argv: Sequence[str]) -> int:
         found = shares.attribute(
             built,
             EvalSet(data.spec, encoded),
-            open_device("fp32"),
+            open_device("fp32", hidden_size=backbone.base.hidden_size),
             passes=answer_passes(entry),
             shapley=not options.no_shapley,
             layers=layers,

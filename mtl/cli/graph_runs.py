@@ -140,7 +140,8 @@ def make_extractor(scene: Scene, rows: int) -> Extractor:
     from mtl.engine import open_device
 
     limit = check_limit("--rows", rows, 2)
-    return Extractor(scene.backbone, scene.workspace, open_device("fp32"), limit=limit)
+    device = open_device("fp32", hidden_size=scene.backbone.base.hidden_size)
+    return Extractor(scene.backbone, scene.workspace, device, limit=limit)
 
 
 def look(

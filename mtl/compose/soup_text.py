@@ -72,7 +72,7 @@ def load_embedder(name: str, backbone: Backbone) -> tuple[Any, Any]:
     Raises:
         RequestError: not to be had.
     """
-    device = open_device("fp32").torch_device
+    device = open_device("fp32", hidden_size=backbone.base.hidden_size).torch_device
     if name == BASE:
         # A copy: the pristine encoder is what all others are copied from, on the CPU.
         return copy.deepcopy(backbone.pristine).to(device).eval(), backbone.tokenizer

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from mtl.engine.launch import asked_of_accelerate, launch
 from mtl.errors import RequestError
+from mtl.threads import chosen_by_user, threads_for, usable_cores
 
 
 @dataclass(frozen=True)
@@ -146,40 +148,89 @@ def processes() -> int:
     return int(_accelerator().num_processes)
 
 
-def _accelerator() -> Any:
-    from accelerate import Accelerator
-
-    return Accelerator(mixed_precision="no")
-
-
 def _told_cpu() -> bool:
     from accelerate.utils import parse_flag_from_env
 
     return bool(parse_flag_from_env("ACCELERATE_USE_CPU"))
 
 
-def open_device(precision: str = "auto", *, deterministic: bool = False) -> Device:
+def open_device(
+    precision: str = "auto",
+    *,
+    hidden_size: int | None = None,
+    threads: int | None = None,
+    deterministic: bool = False,
+) -> Device:
     """Open the device that ``accelerate`` finds (its environment and ``accelerate launch`` apply).
 
     Args:
         precision: ``auto``, ``fp32`` or ``bf16``.
+        hidden_size: D of the model that is to compute: what says how many threads of a CPU do it
+            (:mod:`mtl.threads`). None: as many as there are now.
+        threads: as many instead, where this machine has them: sums of another number of threads
+            differ in the last digits.
         deterministic: only deterministic kernels; on a GPU slower, and needed for bit-equal reruns.
 
     Raises:
-        RequestError: bf16 on a device without it.
+        RequestError: bf16 on a device without it; a launcher's variables that make no sense; what
+            the environment asks for is not installed, or the device cannot compute.
     """
     if deterministic:
         # cuBLAS reads it when its first handle is made, and torch refuses to multiply without it.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=False)
         torch.backends.cudnn.benchmark = False
+    local = launch().local
     device = Device(_accelerator(), resolve_precision(precision))
     if device.precision == "bf16" and not _has_bf16(device.torch_device.type):
         raise RequestError(
             f"Cannot compute with precision={precision}: {device.torch_device.type} has no bf16 "
             "here. Use --set precision=fp32."
         )
+    if device.torch_device.type == "cpu":
+        _set_threads(hidden_size, threads, local)
     return device
+
+
+def _accelerator() -> Any:
+    """``accelerate``'s view of devices and processes, after a first sum on the device."""
+    try:
+        # Its flags are read while it is imported and made, by code that raises whatever it likes.
+        from accelerate import Accelerator
+
+        accelerator = Accelerator(mixed_precision="no")
+    except Exception as error:
+        raise RequestError(
+            f"Cannot open the device that the environment asks for ({asked_of_accelerate()}): "
+            f"{_short(error)} Unset what is wrong; ACCELERATE_USE_CPU=true computes on the CPU."
+        ) from error
+    try:
+        (torch.ones(2, device=accelerator.device) + 1).sum().item()
+    except Exception as error:
+        raise RequestError(
+            f"Device {accelerator.device} is there but cannot compute: {_short(error)} "
+            "ACCELERATE_USE_CPU=true computes on the CPU."
+        ) from error
+    return accelerator
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split())[:300].rstrip(".")
+    return f"{text or type(error).__name__}."
+
+
+_at_first = _now = torch.get_num_threads()
+
+
+def _set_threads(hidden_size: int | None, threads: int | None, local: int) -> None:
+    """Set torch's threads, unless the user has: in the environment, or by a call since our last."""
+    global _now
+    if hidden_size is None or chosen_by_user() or torch.get_num_threads() != _now:
+        return
+    if threads is None or threads > usable_cores():
+        threads = threads_for(hidden_size, _at_first, local)
+    torch.set_num_threads(threads)
+    _now = threads
 
 
 def _has_bf16(kind: str) -> bool:

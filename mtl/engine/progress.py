@@ -1,4 +1,8 @@
-"""What a person sees while a run goes: a bar on a terminal, a line per evaluation otherwise."""
+"""What a person sees while a run goes: a bar on a terminal; elsewhere nothing, unless asked for.
+
+Without a terminal a command says one line per finished run (``mtl/train/run.py``), and with
+``--verbose`` (``MTL_VERBOSE=1``) one per evaluation, too.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,11 @@ from tqdm import tqdm
 def quiet() -> bool:
     """Whether progress output is switched off (``MTL_QUIET=1``, set by tests and ``--json``)."""
     return os.environ.get("MTL_QUIET") == "1"
+
+
+def verbose() -> bool:
+    """Whether every evaluation is a line where there is no terminal for a bar."""
+    return os.environ.get("MTL_VERBOSE") == "1"
 
 
 class Progress:
@@ -31,11 +40,11 @@ class Progress:
             self._bar.update(1)
 
     def evaluation(self, event: dict[str, Any]) -> None:
-        """Show an evaluation: in the bar's tail, or as a line."""
+        """Show an evaluation: in the bar's tail, or as a line if every one is wanted."""
         metrics = " ".join(f"{name} {value:.4f}" for name, value in event["metrics"].items())
         if self._bar is not None:
             self._bar.set_postfix_str(f"dev loss {event['dev_loss']:.4f} {metrics}")
-        elif self._shown:
+        elif self._shown and verbose():
             print(
                 f"{self._label}: epoch {event['epoch']} step {event['step']} train loss "
                 f"{event['train_loss']:.4f} dev loss {event['dev_loss']:.4f} {metrics}",

@@ -47,7 +47,7 @@ class EntryData:
     @cached_property
     def device(self) -> Device:
         """In fp32, wherever it is."""
-        return open_device("fp32")
+        return open_device("fp32", hidden_size=self.backbone.base.hidden_size)
 
     def split(self, name: str) -> EvalSet:
         """One split, tokenised."""

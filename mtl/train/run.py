@@ -18,6 +18,7 @@ from mtl.engine import (
     train,
 )
 from mtl.engine.passes import eval_passes, piece_overhead
+from mtl.engine.launch import launch
 from mtl.engine.progress import quiet
 from mtl.errors import MtlError, RunError
 from mtl.train.store import store_run
@@ -71,7 +72,11 @@ def execute(plan: Plan, workspace: Workspace) -> Report:
     if done is not None:
         workspace.zoo.load_check(done)
         return Report(plan, "skipped", done)
-    device = open_device(plan.settings.precision, deterministic=workspace.deterministic)
+    device = open_device(
+        plan.settings.precision,
+        hidden_size=plan.backbone.base.hidden_size,
+        deterministic=workspace.deterministic,
+    )
     folder = RunFolder(workspace.runs / plan.runhash)
     if not device.main:
         return _execute(plan, workspace, device, folder)
@@ -159,12 +164,28 @@ def execute_all(
         except RunError as error:
             report = Report(plan, "failed", None, error)
             print(printable_lines(f"error: {error}"), file=sys.stderr)
-        if not quiet() and len(plans) > 1 and sys.stderr.isatty():
-            print(f"[{number}/{len(plans)}] {plan.label}: {report.status}", file=sys.stderr)
+        if not quiet() and not (sys.stderr.isatty() and len(plans) == 1) and launch().rank == 0:
+            line = f"[{number}/{len(plans)}] {plan.label}: {_what_became(report)}"
+            print(line, file=sys.stderr, flush=True)
         reports.append(report)
         if finished is not None and report.entry is not None:
             finished(report.entry)
     return reports
+
+
+def _what_became(report: Report) -> str:
+    """One line on a run that is over."""
+    if report.entry is None or report.status == "skipped":
+        return report.status
+    manifest = report.entry.manifest
+    headline = manifest.task["headline"]
+    dev, test = (manifest.metrics[split][headline]["value"] for split in ("dev", "test"))
+    shown = " ".join(
+        f"{split} {'–' if value is None else format(value, '.4f')}"
+        for split, value in (("dev", dev), ("test", test))
+    )
+    seconds, steps = manifest.training["seconds"], manifest.training["steps"]
+    return f"{report.status}, {headline} {shown}, {steps} steps, {seconds:.0f} s"
 
 
 def _try_zoo(plans: Sequence[Plan], workspace: Workspace) -> None:

@@ -142,7 +142,11 @@ def verify_entry(
     for part in parts:
         spec = task_of(entry, workspace, part.task)
         datas[part.task] = same_data(entry, spec, workspace, part)
-    device = open_device(_precision(entry))
+    device = open_device(
+        _precision(entry),
+        hidden_size=backbone.base.hidden_size,
+        threads=entry.manifest.training["threads"],
+    )
     model = load(entry, zoo, backbone)
     model.network.to(device.torch_device)
     allowed = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -257,3 +258,24 @@ def test_a_dry_run_tokenises_nothing_and_writes_nothing(
         assert said.code == 0, said
         assert {row["state"] for row in said.json["runs"]} == {"missing"}
     assert set(tmp_path.rglob("*")) == before
+
+
+def test_without_a_terminal_a_line_per_finished_run(
+    mini: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log of many runs is read; a line per epoch is for who asks for it."""
+    monkeypatch.delenv("MTL_QUIET")
+    line = ["--suite", "mini", "--task", "mood", "--epochs", "3", "--max-train-samples", "32"]
+    said = mtl("train", *line, "--seeds", "0", "1")
+    assert said.code == 0, said
+    lines = said.err.splitlines()
+    assert len(lines) == 2, said.err
+    for number, text in enumerate(lines):
+        start = rf"\[{number + 1}/2\] mini/mood pfeiffer seed {number}: done, accuracy dev "
+        assert re.match(start + r"\d\.\d{4} test \d\.\d{4}, \d+ steps, \d+ s$", text), text
+    said = mtl("train", *line, "--seeds", "1", "2", "--verbose")
+    assert [text for text in said.err.splitlines() if text.startswith("[")] == [
+        "[1/2] mini/mood pfeiffer seed 1: skipped",
+        said.err.splitlines()[-1],
+    ]
+    assert said.err.count("epoch ") == 3

@@ -66,6 +66,31 @@ def test_the_passes_are_those_of_then(mini: Path, monkeypatch: pytest.MonkeyPatc
     assert set(sizes) == {Passes(tokens=2048, rows=3)}
 
 
+def test_the_threads_are_those_of_then(stocked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So are they on how many threads: sums are cut into as many pieces."""
+    import torch
+
+    from mtl.engine import device
+
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(device, "_now", torch.get_num_threads())
+    monkeypatch.setattr(device, "usable_cores", lambda: 2)
+    folder = next(path for path in entries(stocked) if "mood" in str(path))
+    training = json.loads((folder / "manifest.json").read_text())["training"]
+    before = torch.get_num_threads()
+    assert training["threads"] == before == 1
+    taken = []
+    try:
+        for threads in (2, 3):  # three are more than this machine has
+            reseal(folder, training={**training, "threads": threads})
+            assert mtl("zoo", "verify", "mood/pfeiffer/seed0").code == 0
+            taken.append(torch.get_num_threads())
+    finally:
+        torch.set_num_threads(before)
+    assert taken == [2, 1]
+
+
 def test_better_metrics_than_the_predictions_give(stocked: Path) -> None:
     folder = next(path for path in entries(stocked) if "mood" in str(path))
     metrics = json.loads((folder / "manifest.json").read_text())["metrics"]
