@@ -81,8 +81,7 @@ def measure(options: argparse.Namespace, environment: dict[str, str], n: int) ->
         for _ in range(n)
     ]
     for worker in workers:
-        assert worker.stdin and worker.stdout
-        if worker.stdout.readline() != "ready\n":
+        if worker.stdout.readline() != "ready\n":  # type: ignore[union-attr]
             raise SystemExit("a measured process ended before it was ready")
     for worker in workers:
         worker.stdin.write("go\n")  # type: ignore[union-attr]
