@@ -17,8 +17,8 @@ from mtl.engine import (
     open_device,
     train,
 )
-from mtl.engine.passes import eval_passes, piece_overhead
 from mtl.engine.launch import launch
+from mtl.engine.passes import eval_passes, piece_overhead
 from mtl.engine.progress import quiet
 from mtl.errors import MtlError, RunError
 from mtl.train.store import store_run

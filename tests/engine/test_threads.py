@@ -35,18 +35,16 @@ def test_waiting_threads_sleep_unless_the_user_said_otherwise(
     assert given.items() <= environment.items()
 
 
-@pytest.mark.parametrize("how", ["-c", "-m"])
-def test_the_library_has_read_it_when_torch_is_loaded(how: str) -> None:
-    """What OpenMP itself says it does, in a process that came in by a front door."""
-    line = ["-c", "import mtl, torch"] if how == "-c" else ["-m", "mtl.methods", "ls"]
+def test_the_library_has_read_it_when_torch_is_loaded() -> None:
+    """What OpenMP itself says that it does; every front door imports the package ``mtl`` first."""
     environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
     done = subprocess.run(
-        [sys.executable, *line],
+        [sys.executable, "-c", "import mtl, torch"],
         cwd=ROOT,
         env={**environment, "OMP_DISPLAY_ENV": "VERBOSE"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=250,
     )
     assert done.returncode == 0, done.stderr
     said = [line.strip() for line in done.stderr.splitlines()]
