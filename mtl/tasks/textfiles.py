@@ -197,7 +197,14 @@ def _table(path: Path, columns: Columns, lines: Sequence[int]) -> pa.Table:
         except (pa.ArrowException, OverflowError) as error:
             kinds = [type(value) for value in values]
             first = next(kind for kind in kinds if kind is not type(None))
-            row = next((n for n, kind in enumerate(kinds) if kind not in (first, type(None))), None)
+            long = next((n for n, v in enumerate(values) if _beyond_64_bits(v)), None)
+            if long is not None:
+                raise RequestError(
+                    f"{path}, {place(long)}: column {name!r} holds {values[long]}, a whole number "
+                    "of more than 64 bits. Write such identifiers as text, in quotes."
+                ) from error
+            same = {int, float} if first in (int, float) else {first}
+            row = next((n for n, kind in enumerate(kinds) if kind not in {*same, type(None)}), None)
             if row is None:
                 raise RequestError(f"{path}: column {name!r} cannot be read: {error}.") from error
             raise RequestError(
@@ -206,6 +213,10 @@ def _table(path: Path, columns: Columns, lines: Sequence[int]) -> pa.Table:
                 "must hold one type."
             ) from error
     return pa.table(arrays)
+
+
+def _beyond_64_bits(value: Any) -> bool:
+    return isinstance(value, int) and not -(1 << 63) <= value < 1 << 63
 
 
 _HALF = re.compile("[\ud800-\udfff]")

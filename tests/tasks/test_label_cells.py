@@ -373,3 +373,18 @@ def test_objects_as_labels(tmp_path: Path) -> None:
             keys |= {"labels": None, "metrics": ["pearson"]}
         with pytest.raises(RequestError, match=r"line 1 of .*\{'a': 0, 'b': 1\}"):
             load_data(TaskSpec.from_dict(keys), protocol="holdout")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([10**19, 10**19 + 1], r"line 1: .*10000000000000000000, a whole number of more than 64"),
+        ([1, 0.5, "a"], r"line 3.*'a' \(str\) where earlier rows hold int"),
+    ],
+)
+def test_what_no_column_of_json_holds(labels: list[Any], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [{"text": f"old cat {n}", "label": label} for n, label in enumerate(labels)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(RequestError, match=message):
+        draft_task("my/x", {"train": path}, tmp_path)
