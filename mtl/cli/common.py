@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -255,6 +255,8 @@ def plan_rows(plans: Sequence[Plan], workspace: Workspace) -> list[dict[str, Any
 
 def report_rows(reports: Sequence[Report]) -> list[dict[str, Any]]:
     """One row per run for tables and ``--json``."""
+    from mtl.zoo.caveats import stated
+
     rows = []
     for report in reports:
         plan = report.plan
@@ -267,13 +269,16 @@ def report_rows(reports: Sequence[Report]) -> list[dict[str, Any]]:
         if report.entry is not None:
             manifest = report.entry.manifest
             headline = manifest.task["headline"]
-            test = manifest.metrics["test"][headline]
+            dev = stated(report.entry, "dev", headline) or {}
+            test = stated(report.entry, "test", headline) or {}
             row |= {
                 "metric": headline,
-                "dev": manifest.metrics["dev"][headline]["value"],
-                "test": test["value"],
-                "stderr": test["stderr"],
-                "n": test["n"],
+                "dev": dev.get("value"),
+                "dev_caveat": dev.get("caveat"),
+                "test": test.get("value"),
+                "stderr": test.get("stderr"),
+                "n": test.get("n"),
+                "caveat": test.get("caveat"),
                 "steps": manifest.training["steps"],
                 "seconds": manifest.training["seconds"],
                 "ref": report.entry.ref,
@@ -289,23 +294,45 @@ def print_reports(reports: Sequence[Report]) -> None:
     """The table at the end of a training command."""
     from tabulate import tabulate
 
+    rows = report_rows(reports)
     table = [
         [
             row["task"],
             row["seed"],
             row["status"],
             row.get("metric", ""),
-            number(row.get("dev")),
-            f"{number(row.get('test'))} ± {number(row.get('stderr'))}" if "test" in row else "",
+            *scores_text(row),
             row.get("n", ""),
             row.get("steps", ""),
             f"{row['seconds']:.0f}" if "seconds" in row else "",
             row.get("ref", ""),
         ]
-        for row in report_rows(reports)
+        for row in rows
     ]
     headers = ["task", "seed", "status", "metric", "dev", "test ± se", "n", "steps", "s", "entry"]
-    print(tabulate(table, headers=headers, disable_numparse=True))
+    print(tabulate(table, headers=headers, disable_numparse=True) + caveat_lines(rows))
+
+
+def scores_text(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Dev and test of a row as a table shows them."""
+    from mtl.zoo.caveats import error_text, value_text
+
+    if "test" not in row:
+        return "", ""
+    dev = {"value": row["dev"], "caveat": row["dev_caveat"]}
+    return value_text(dev), error_text({**row, "value": row["test"]})
+
+
+def caveat_lines(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What stands below a table of rows: why values in it are marked."""
+    from mtl.zoo.caveats import footnotes
+
+    return footnotes(
+        (f"{split} {row['metric']} of {row['task']}", row.get(key))
+        for row in rows
+        for split, key in (("dev", "dev_caveat"), ("test", "caveat"))
+        if "metric" in row
+    )
 
 
 def exit_code(reports: Sequence[Report]) -> int:
@@ -321,11 +348,6 @@ def note_unknown(entries: Iterable[Entry]) -> None:
     said = unknown_function(entries)
     if said:
         print(printable_lines(f"note: {said}"), file=sys.stderr)
-
-
-def number(value: float | None) -> str:
-    """A metric in a table; ``–`` where it is undefined."""
-    return "–" if value is None else f"{value:.4f}"
 
 
 def check_seeds(seeds: Sequence[int]) -> list[int]:

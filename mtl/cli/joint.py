@@ -84,16 +84,19 @@ def main(argv: Sequence[str]) -> int:
 
 def task_rows(report: Report) -> list[dict[str, Any]]:
     """What a finished run reached on each of its tasks."""
+    from mtl.zoo.caveats import stated
+
     if report.entry is None:
         return []
     manifest = report.entry.manifest
     rows = []
     for task in manifest.task["tasks"]:
         name = f"{task['id']}/{task['headline']}"
-        test = manifest.metrics["test"][name]
-        dev = manifest.metrics["dev"][name]["value"]
-        own = {"task": task["id"], "metric": task["headline"], "dev": dev}
-        rows.append(own | {"test": test["value"], "stderr": test["stderr"], "n": test["n"]})
+        dev, test = (stated(report.entry, split, name) or {} for split in ("dev", "test"))
+        row = {"task": task["id"], "metric": task["headline"]}
+        row |= {"dev": dev.get("value"), "dev_caveat": dev.get("caveat")}
+        row |= {"test": test.get("value"), "stderr": test.get("stderr")}
+        rows.append(row | {"n": test.get("n"), "caveat": test.get("caveat")})
     return rows
 
 
@@ -101,20 +104,20 @@ def print_tasks(reports: Sequence[Report]) -> None:
     """A table of tasks and seeds."""
     from tabulate import tabulate
 
-    from mtl.cli.common import number
+    from mtl.cli.common import caveat_lines, scores_text
 
+    rows = [(report, row) for report in reports for row in task_rows(report)]
     table = [
         [
             row["task"],
             report.plan.seed,
             row["metric"],
-            number(row["dev"]),
-            f"{number(row['test'])} ± {number(row['stderr'])}",
+            *scores_text(row),
             row["n"],
         ]
-        for report in reports
-        for row in task_rows(report)
+        for report, row in rows
     ]
     if table:
         headers = ["task", "seed", "metric", "dev", "test ± se", "n"]
-        print(tabulate(table, headers=headers, disable_numparse=True), end="\n\n")
+        lines = caveat_lines([row for _, row in rows])
+        print(tabulate(table, headers=headers, disable_numparse=True) + lines, end="\n\n")

@@ -78,7 +78,9 @@ def main(argv: Sequence[str]) -> int:
         raise RequestError("--entry says what --heatmap draws: give --heatmap PNG, too.")
     if options.heatmap:
         named = zoo.get(options.entry) if options.entry else None
-        draw_heatmap(runs_to_draw(entries, named, options.method), Path(options.heatmap))
+        chosen = runs_to_draw(entries, named, options.method)
+        with zoo.reading(*chosen):
+            draw_heatmap(chosen, Path(options.heatmap))
         drawn = options.heatmap
     if options.json:
         found = [table.to_dict() for table in tables]

@@ -63,16 +63,21 @@ def _add(commands: Any, name: str, text: str) -> Any:
 
 
 def _show(zoo: Zoo, options: Namespace) -> int:
+    from mtl.zoo.caveats import caveats, footnotes
     from mtl.zoo.names import printable
 
     entry = zoo.get(options.ref)
     manifest = entry.manifest.to_dict()
+    found = caveats(entry)
     if options.json:
-        print(json.dumps({"ref": entry.ref, "digest": entry.digest, "manifest": manifest}))
+        said = {"ref": entry.ref, "digest": entry.digest, "manifest": manifest, "caveats": found}
+        print(json.dumps(said))
         return 0
     print(f"{entry.ref}\ndigest {entry.digest}\n")
     for line in json.dumps(manifest, indent=2, ensure_ascii=False).splitlines():
         print(printable(line))
+    if found:
+        print(footnotes(found.items()))
     used = [user.ref for user in zoo.users(entry.digest)]
     if used:
         print("\nneeded by " + ", ".join(used))

@@ -99,11 +99,13 @@ def gc(zoo: Zoo, options: Namespace) -> int:
 
 def diff(zoo: Zoo, options: Namespace) -> int:
     """Print in what two entries differ."""
+    from mtl.zoo.caveats import MARK, footnotes
     from mtl.zoo.diff import diff as compare
     from mtl.zoo.twins import NEAR
 
     one, other = zoo.get(options.a), zoo.get(options.b)
-    found = compare(one, other)
+    with zoo.reading(one, other):
+        found = compare(one, other)
     whole = found["weights"]["all"]
     near = bool(whole and not found["weights"]["only"] and whole["relative"] < NEAR)
     if options.json:
@@ -116,12 +118,16 @@ def diff(zoo: Zoo, options: Namespace) -> int:
     if settings:
         print(tabulate(settings, headers=["setting", "a", "b"], disable_numparse=True) + "\n")
     metrics = [
-        [_cell(key), *(_number(item[part]) for part in ("a", "b", "difference", "stderr"))]
+        [
+            _cell(key) + (f" {MARK}" if item["caveat"] else ""),
+            *(_number(item[part]) for part in ("a", "b", "difference", "stderr")),
+        ]
         for key, item in found["metrics"].items()
     ]
     if metrics:
         headers = ["metric", "a", "b", "b − a", "se"]
-        print(tabulate(metrics, headers=headers, disable_numparse=True) + "\n")
+        doubts = footnotes((key, item["caveat"]) for key, item in found["metrics"].items())
+        print(tabulate(metrics, headers=headers, disable_numparse=True) + doubts + "\n")
     answers = found["predictions"]
     if answers:
         print(f"{answers['equal']:.2%} of {answers['n']} test predictions are equal\n")

@@ -49,7 +49,7 @@ def ls(zoo: Zoo, options: Namespace) -> int:
         return 0
     rows = [_row(summary) for summary in chosen]
     if rows:
-        print(_table(rows))
+        print(_table(rows) + _caveats(chosen))
     for twin in near[:10]:
         print(f"note: {twin}")
     if len(near) > 10:
@@ -109,6 +109,7 @@ def _json(zoo: Zoo, chosen: list[Summary], near: dict[str, Any]) -> dict[str, An
                 "test": summary.value,
                 "stderr": summary.stderr,
                 "n": summary.n,
+                "caveat": summary.caveat,
                 "parameters": summary.parameters,
                 "verified": summary.verified,
                 "created": summary.created,
@@ -123,7 +124,14 @@ HEADERS = [
 ]  # fmt: skip
 
 
+def _caveats(chosen: list[Summary]) -> str:
+    from mtl.zoo.caveats import footnotes
+
+    return footnotes((f"{summary.metric} of {summary.ref}", summary.caveat) for summary in chosen)
+
+
 def _row(summary: Summary) -> list[str]:
+    from mtl.zoo.caveats import error_text
     from mtl.zoo.names import printable
 
     cells = [
@@ -132,7 +140,7 @@ def _row(summary: Summary) -> list[str]:
         summary.method,
         summary.seed,
         summary.metric or "–",
-        f"{_text(summary.value)} ± {_text(summary.stderr)}",
+        error_text({key: getattr(summary, key) for key in ("value", "stderr", "caveat")}),
         f"{summary.parameters:,}",
         "yes" if summary.verified else "no",
         summary.created[:16].replace("T", " "),
@@ -163,7 +171,3 @@ def _hint(listed: list[Summary], chosen: list[Summary], options: Namespace) -> s
         if value is not None and value not in known:
             return f" of {len(listed)}: none has --{name} {value}.{did_you_mean(value, known)}"
     return f" of {len(listed)}"
-
-
-def _text(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"

@@ -15,7 +15,7 @@ from mtl.files import finite
 from mtl.zoo.names import printable_lines
 
 if TYPE_CHECKING:
-    from mtl.train.verify import Loader, Verification
+    from mtl.train.verify import Loader
     from mtl.zoo import Entry, Zoo
 
 
@@ -48,17 +48,18 @@ def verify(zoo: Zoo, options: Namespace) -> int:
     from mtl.train import open_workspace
     from mtl.train.load import base_of
     from mtl.train.verify import verify_entry
+    from mtl.zoo.caveats import caveats
 
     if options.json:
         os.environ["MTL_QUIET"] = "1"
     quieten()
     workspace = open_workspace(zoo=zoo.root, data_root=options.data_root, tasks=options.task)
     note_unknown(entries)
-    found: list[Verification | dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
     for entry in entries:
         try:
-            found.append(
-                verify_entry(
+            with zoo.reading(entry):
+                result = verify_entry(
                     entry,
                     workspace,
                     load_backbone(base_of(entry, options.model)),
@@ -67,19 +68,18 @@ def verify(zoo: Zoo, options: Namespace) -> int:
                     tolerance=options.tolerance,
                     record=not options.no_record,
                 )
-            )
+            found.append({**result.to_dict(), "caveats": caveats(entry)})
         except MtlError as error:
             if len(entries) == 1:
                 raise
             # The others are looked at all the same; the message is in the answer.
             print(printable_lines(f"error: {error}"), file=sys.stderr)
             found.append({"ref": entry.ref, "good": False, "problems": [str(error)]})
-    rows = [item if isinstance(item, dict) else item.to_dict() for item in found]
     if options.json:
-        print(json.dumps(finite({"zoo": str(zoo.root), "verified": rows})))
+        print(json.dumps(finite({"zoo": str(zoo.root), "verified": found})))
     else:
-        _print(rows)
-    return 0 if all(row["good"] for row in rows) else 1
+        _print(found)
+    return 0 if all(row["good"] for row in found) else 1
 
 
 def _loader(entry: Entry) -> Loader:
@@ -109,6 +109,7 @@ def _parts(entry: Entry) -> dict[str, Any]:
 def _print(rows: list[dict[str, Any]]) -> None:
     from tabulate import tabulate
 
+    from mtl.zoo.caveats import MARK, footnotes
     from mtl.zoo.names import printable
 
     table = [
@@ -119,6 +120,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
             f"{row['equal_predictions']:.2%}",
             ", ".join(
                 f"{name} {_number(pair['stored'])} → {_number(pair['again'])}"
+                + (MARK if f"test {name}" in row["caveats"] else "")
                 for name, pair in row["metrics"]["test"].items()
             ),
             "yes" if row["good"] else "no",
@@ -128,7 +130,12 @@ def _print(rows: list[dict[str, Any]]) -> None:
     ]
     if table:
         headers = ["entry", "n", "max |Δ score|", "equal", "stored → again", "agrees"]
-        print(tabulate(table, headers=headers, disable_numparse=True))
+        doubts = footnotes(
+            (f"{name} of {row['ref']}", why)
+            for row in rows
+            for name, why in row.get("caveats", {}).items()
+        )
+        print(tabulate(table, headers=headers, disable_numparse=True) + doubts)
     for row in rows:
         for problem in row["problems"] if "n" in row else ():
             print(printable(f"{row['ref']}: {problem}."))

@@ -87,7 +87,7 @@ def load_composition(entry: Entry, zoo: Zoo, backbone: Backbone) -> LoadedCompos
     encoder: Any = backbone.encoder()
     for name, parent in zip(names, parents, strict=True):
         load_adapter_entry(encoder, parent, zoo, name)
-    with bounded(entry.ref):
+    with zoo.reading(entry), bounded(entry.ref):
         composed = composition.attach(encoder, names, settings)
         composed.load(read_safetensors(entry.folder / WEIGHTS_FILE)[0])
         freeze(encoder)

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from mtl.engine.feed import collate, to_device
-from mtl.tasks import KINDS, decode, eval_order, examples, score, standard_error, task_loss
+from mtl.tasks import KINDS, decode, eval_order, score, task_loss
+from mtl.tasks.caveats import summarise
 from mtl.tasks.spans import MASKED
 
 if TYPE_CHECKING:
@@ -50,13 +51,18 @@ class Evaluation:
     table: Mapping[str, Any] = field(default_factory=dict)
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """Metric → value, standard error, n: the form in manifests."""
+        """Metric → value, standard error, n, caveat: the form in manifests."""
+        counted = self.spec.kind == "classification"
         return {
-            name: {
-                "value": value,
-                "stderr": standard_error(name, self.prediction, self.label, self.table),
-                "n": examples(name, self.prediction, self.label, self.table),
-            }
+            name: summarise(
+                name,
+                value,
+                self.prediction,
+                self.label,
+                self.table,
+                names=self.spec.labels,
+                outputs=self.spec.num_outputs if counted else None,
+            )
             for name, value in self.metrics.items()
         }
 

@@ -77,8 +77,9 @@ def load_entry(entry: Entry, zoo: Zoo, backbone: Backbone) -> Loaded:
     settings = make_settings(manifest.method, method.settings, dict(manifest.method_settings))
     encoder = backbone.encoder()
     name = str(manifest.head["name"])
-    tuned = load(encoder, method, settings, name, entry.folder, active=True)
-    head = load_head(entry.folder, encoder.config, pooler=backbone.pooler)
+    with zoo.reading(entry):
+        tuned = load(encoder, method, settings, name, entry.folder, active=True)
+        head = load_head(entry.folder, encoder.config, pooler=backbone.pooler)
     freeze(head)
     network = Network(encoder, head).eval()
     attached = Attachment(network, {}, [], caches=tuned.caches)

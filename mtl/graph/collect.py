@@ -13,6 +13,7 @@ import numpy as np
 from mtl.errors import ZooError
 from mtl.files import sha256_json
 from mtl.graph.evidence import Evidence, evidence_file, read_file, write_evidence
+from mtl.zoo.caveats import headline
 from mtl.zoo.composition import source_weights
 
 if TYPE_CHECKING:
@@ -155,6 +156,7 @@ def evidence_of(entry: Entry, own: Entry | None) -> list[Evidence]:
                     provenance={
                         **provenance,
                         "metric": manifest.task["headline"],
+                        "caveat": _caveat(entry, own),
                         "source": parents[0],
                         "own": {"ref": own.ref, "digest": own.digest},
                     },
@@ -247,6 +249,15 @@ def _gain(entry: Entry, own: Entry) -> tuple[float, tuple[float, float] | None, 
         draws=DRAWS,
     )
     return float(ours["value"]) - float(theirs["value"]), interval, ours["n"]
+
+
+def _caveat(entry: Entry, own: Entry) -> str | None:
+    """Why the difference says less than it seems: one of the two scores does."""
+    for item in (entry, own):
+        found = (headline(item) or {}).get("caveat")
+        if found:
+            return f"{item.manifest.method}: {found}"
+    return None
 
 
 def _dev_gain(entry: Entry, own: Entry) -> float | None:

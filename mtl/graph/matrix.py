@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mtl.graph.model import edge_value
+from mtl.zoo.caveats import MARK, footnotes
 from mtl.zoo.names import printable
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class Matrix:
         targets, sources: ids, sorted; of rows and columns.
         values: (targets, sources), NaN where there is no finding.
         low, high: the intervals, NaN where there is none.
+        caveats: (target, source) → why a value says less than it seems.
     """
 
     kind: str
@@ -34,6 +36,7 @@ class Matrix:
     values: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    caveats: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON: None where there is nothing."""
@@ -49,6 +52,10 @@ class Matrix:
             "values": plain(self.values),
             "low": plain(self.low),
             "high": plain(self.high),
+            "caveats": [
+                {"target": target, "source": source, "caveat": why}
+                for (target, source), why in self.caveats.items()
+            ],
         }
 
 
@@ -85,7 +92,8 @@ def transfer_matrix(
         for name, array in parts.items():
             if item[name] is not None:
                 array[rows.index(target), columns.index(source)] = item[name]
-    return Matrix(kind, method, rows, columns, parts["value"], parts["low"], parts["high"])
+    doubts = {key: item["caveat"] for key, item in sorted(found.items()) if item["caveat"]}
+    return Matrix(kind, method, rows, columns, parts["value"], parts["low"], parts["high"], doubts)
 
 
 def matrix_text(matrix: Matrix) -> str:
@@ -99,12 +107,14 @@ def matrix_text(matrix: Matrix) -> str:
         cells = []
         for j in range(len(matrix.sources)):
             value, low, high = matrix.values[i, j], matrix.low[i, j], matrix.high[i, j]
-            mark = "*" if low > 0 or high < 0 else ""
+            mark = "*" if high > low and (low > 0 or high < 0) else ""
+            mark += MARK if (target, matrix.sources[j]) in matrix.caveats else ""
             cells.append("" if np.isnan(value) else f"{value:+.4f}{mark}")
         rows.append([printable(target), *cells])
     headers = ["target \\ source", *map(printable, matrix.sources)]
     return (
         tabulate(rows, headers=headers, disable_numparse=True)
+        + footnotes((f"{s} → {t}", why) for (t, s), why in matrix.caveats.items())
         + f"\n{matrix.kind}{f' ({matrix.method})' if matrix.method else ''}; * the 95 % interval "
         "leaves out zero"
     )

@@ -184,6 +184,7 @@ def _joined(items: Sequence[Evidence]) -> dict[str, Any]:
         "layers": layers,
         "settings": str(first.provenance.get("settings", "")),
         "sources": first.provenance.get("sources"),
+        "caveat": next((str(c) for i in kept if (c := i.provenance.get("caveat"))), None),
         "created": max(str(item.provenance.get("created", "")) for item in kept),
         "runs": [dict(item.provenance) for item in kept],
     }

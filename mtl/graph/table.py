@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.graph.model import method_text, negative_edges
 from mtl.words import counted
+from mtl.zoo.caveats import MARK, footnotes
 from mtl.zoo.names import printable
 
 if TYPE_CHECKING:
@@ -52,23 +53,27 @@ def render(
     """
     from tabulate import tabulate
 
+    found = edge_rows(graph, target, kind, score)
     rows = [
         [
             printable(row["target"]),
             printable(row["source"]),
             row["kind"],
             printable(method_text(row)),
-            number(row["value"], row["kind"]),
+            number(row["value"], row["kind"]) + (MARK if row["caveat"] else ""),
             interval(row["low"], row["high"]),
             row["n"] or "",
             " ".join(map(str, row["seeds"])),
             row["base"][:8],
         ]
-        for row in edge_rows(graph, target, kind, score)
+        for row in found
     ]
     headers = ["target", "source", "evidence", "method", "value", "95 %", "n", "seeds", "base"]
     parts = [
-        tabulate(rows, headers=headers, disable_numparse=True) if rows else _nothing(kind, score)
+        tabulate(rows, headers=headers, disable_numparse=True)
+        + footnotes((f"{row['source']} → {row['target']}", row["caveat"]) for row in found)
+        if rows
+        else _nothing(kind, score)
     ]
     tasks = graph.number_of_nodes()
     edges, findings = counted(graph.number_of_edges(), "edge"), counted(len(rows), "finding")
@@ -103,5 +108,7 @@ def number(value: float, kind: str) -> str:
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """``[low, high]``, or nothing."""
-    return "" if low is None or high is None else f"[{low:+.4f}, {high:+.4f}]"
+    """``[low, high]``; ``–`` of values that are all alike, which leave none; or nothing."""
+    if low is None or high is None:
+        return ""
+    return "–" if low == high else f"[{low:+.4f}, {high:+.4f}]"

@@ -115,7 +115,7 @@ def _row(summary: Mapping[str, Any], item: Listed) -> list[Any]:
     return [
         item.ref,
         *("–" if value is None else value for value in plain),
-        number(values["value"]),
+        number(values["value"]) + (" ?" if summary.get("caveat") else ""),
         interval(values),
         "–" if n is None else n,
     ]

@@ -60,6 +60,7 @@ def listed(entry: Entry, path: str) -> Listed:
         "value": found["value"],
         "stderr": found["stderr"],
         "n": found["n"],
+        "caveat": found.get("caveat"),
     }
     return Listed(path, entry.ref, entry.digest, summary)
 

@@ -128,7 +128,7 @@ def pull_listed(
     size = sum(check_sizes(wanted.recorded, wanted.place.ref) for wanted in missing)
     if not dry_run:
         for done, wanted in enumerate(missing, start=1):
-            _store(zoo, remote, wanted)
+            _store(zoo, remote, wanted, sources)
             if progress is not None:
                 progress(done, len(missing))
         remember(remote)
@@ -228,7 +228,7 @@ def _check_free(zoo: Zoo, wanted: _Wanted, remote: Remote) -> None:
         )
 
 
-def _store(zoo: Zoo, remote: Remote, wanted: _Wanted) -> None:
+def _store(zoo: Zoo, remote: Remote, wanted: _Wanted, sources: bool) -> None:
     ref, recorded = wanted.place.ref, wanted.recorded
     with zoo.stage(ref) as folder:
         paths = {name: wanted.place.at(name) for name in (MANIFEST, *recorded.files)}
@@ -246,7 +246,7 @@ def _store(zoo: Zoo, remote: Remote, wanted: _Wanted) -> None:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(found[path], folder / name)
         check_staged(folder, recorded, ref)
-        entry = zoo.commit(folder, ref, recorded.manifest)
+        entry = zoo.commit(folder, ref, recorded.manifest, orphan=not sources)
     _keep_license(entry, remote, wanted)
 
 

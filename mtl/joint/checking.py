@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from mtl.errors import ZooError
 from mtl.joint.plan import AVERAGE
 from mtl.train.verify import Part
-from mtl.zoo.names import safe_path
+from mtl.zoo.schema import joint_sections
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry
@@ -18,21 +17,10 @@ def joint_tasks(entry: Entry) -> list[str]:
     """Ids of the tasks of a joint entry, in the order of its run.
 
     Raises:
-        ZooError: its manifest does not list them.
-        RequestError: an id that cannot be a path.
+        ZooError: its manifest does not list them, or one whose id cannot be a path.
     """
-    listed = entry.manifest.task.get("tasks")
-    listed = listed if isinstance(listed, list) else []
-    found = [task.get("id") for task in listed if isinstance(task, dict)]
-    ids = [task for task in found if isinstance(task, str)]
-    if not ids or len(set(ids)) != len(listed):
-        raise ZooError(
-            f"{entry.ref}: its manifest's task.tasks does not name every task once; a joint entry "
-            "cannot be loaded without."
-        )
-    for task in ids:
-        safe_path(task, "task")
-    return ids
+    manifest = entry.manifest
+    return list(joint_sections(manifest.task, manifest.data, entry.ref))
 
 
 def joint_parts(entry: Entry) -> tuple[Part, ...]:
@@ -41,14 +29,11 @@ def joint_parts(entry: Entry) -> tuple[Part, ...]:
     Raises:
         ZooError: its manifest does not list them, or says nothing about the data of one.
     """
-    sections = entry.manifest.data.get("tasks")
-    parts = []
-    for task in joint_tasks(entry):
-        section = sections.get(task) if isinstance(sections, dict) else None
-        if not isinstance(section, dict):
-            raise ZooError(f"{entry.ref}: its manifest's data.tasks says nothing about {task}.")
-        parts.append(Part(task, section, f"predictions/{task}.safetensors", f"{task}/"))
-    return tuple(parts)
+    manifest = entry.manifest
+    return tuple(
+        Part(task, data, f"predictions/{task}.safetensors", f"{task}/")
+        for task, (_, data) in joint_sections(manifest.task, manifest.data, entry.ref).items()
+    )
 
 
 def joint_average(headlines: Mapping[str, float]) -> Mapping[str, float]:

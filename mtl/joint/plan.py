@@ -175,10 +175,15 @@ class JointPlan:
                 for metric, item in summary.items()
             }
             if len(summaries) == len(found):
-                headlines = [
-                    summary[self.datas[task].spec.headline] for task, summary in summaries.items()
-                ]
-                metrics[split][AVERAGE] = average(headlines)
+                headlines = {
+                    task: summary[self.datas[task].spec.headline]
+                    for task, summary in summaries.items()
+                }
+                doubtful = [task for task, item in headlines.items() if item["caveat"]]
+                metrics[split][AVERAGE] = {
+                    **average(list(headlines.values())),
+                    "caveat": f"over doubtful values: {', '.join(doubtful)}" if doubtful else None,
+                }
         return metrics
 
 

@@ -230,7 +230,7 @@ def load_joint(entry: Entry, zoo: Zoo, backbone: Backbone) -> Attachment:
     settings = make_settings(manifest.method, method.settings, dict(manifest.method_settings))
     encoder = backbone.encoder()
     tasks = joint_tasks(entry)
-    with bounded(entry.ref):
+    with zoo.reading(entry), bounded(entry.ref):
         shared = method.load(encoder, tasks, settings, ADAPTER, entry.folder)
         heads = load_heads(entry.folder, tasks, encoder.config, backbone)
     network = JointNetwork(encoder, heads, shared.use)

@@ -28,8 +28,35 @@ class Interval:
         """Half the width of a symmetric interval."""
         return None if self.high is None else self.high - self.mean
 
-    def to_dict(self) -> dict[str, float | int | None]:
-        return {"mean": self.mean, "low": self.low, "high": self.high, "n": self.n}
+    @property
+    def caveat(self) -> str | None:
+        """Why the interval says nothing: of one value, or of several that are all equal."""
+        if self.half is None:
+            return "one seed has no interval" if self.n == 1 else None
+        if self.half <= 1e-12 * max(1.0, abs(self.mean)):
+            return f"all {self.n} seeds gave one value"
+        return None
+
+    def to_dict(self) -> dict[str, float | int | str | None]:
+        return {
+            "mean": self.mean,
+            "low": self.low,
+            "high": self.high,
+            "n": self.n,
+            "caveat": self.caveat,
+        }
+
+
+def interval_text(value: Interval, *, sign: bool = False, mark: str = "") -> str:
+    """``0.9000 ± 0.0210``; ``– `` for an interval that there is none of, or that says nothing.
+
+    Args:
+        sign: of a difference: with + or −.
+        mark: behind the mean.
+    """
+    mean = f"{value.mean:+.4f}" if sign else f"{value.mean:.4f}"
+    half = "–" if value.half is None or value.caveat else f"{value.half:.4f}"
+    return f"{mean}{mark} ± {half}"
 
 
 def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:

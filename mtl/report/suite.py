@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from mtl.report.stats import Interval, mean_interval
+from mtl.errors import ZooError
+from mtl.report.stats import Interval, interval_text, mean_interval
+from mtl.zoo.caveats import MARK, footnotes, headline, stated
 from mtl.zoo.composition import ATTENTION, is_of
+from mtl.zoo.names import printable
+from mtl.zoo.schema import joint_sections
 from mtl.zoo.settings import differing, settings_of, settings_text
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry
     from mtl.zoo.manifest import Manifest
 
+_LOG = logging.getLogger("mtl.report")
 KINDS = {"adapter": "one adapter per task", "composition": "two-stage", "joint": "joint"}
 _BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F16": 16, "BF16": 16, "I16": 16, "I32": 32, "F32": 32}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What a method reached on one task: its mean over ``seeds``, trained on ``data``."""
+    """What a method reached on one task: its mean over ``seeds``, trained on ``data``.
+
+    ``caveats`` say why it says less than it seems (:mod:`mtl.tasks.caveats`).
+    """
 
     mean: float
     seeds: tuple[int, ...]
     data: str
+    caveats: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,6 +94,7 @@ class _Run:
     task: str
     score: float | None
     data: str
+    caveat: str | None = None
 
 
 def suite_tables(entries: Sequence[Entry], zoo: Sequence[Entry] = ()) -> list[SuiteTable]:
@@ -98,7 +109,7 @@ def suite_tables(entries: Sequence[Entry], zoo: Sequence[Entry] = ()) -> list[Su
         zoo: where sources are looked up by digest, beside ``entries``.
     """
     places: dict[tuple[str, str], list[Entry]] = {}
-    for entry in entries:
+    for entry in filter(_readable, entries):
         manifest = entry.manifest
         base = f"{manifest.base['id']} {manifest.base['fingerprint'][:8]}"
         places.setdefault((manifest.suite, base), []).append(entry)
@@ -153,7 +164,7 @@ def _row_of(entry: Entry) -> tuple[str, ...]:
     if manifest.kind == "composition":
         found += [str(len(manifest.parents)), *sorted({p["method"] for p in manifest.parents})]
     if manifest.kind == "joint":
-        found += [task["id"] for task in manifest.task["tasks"]]
+        found += list(_joint(entry))
         found.append(canonical_json(manifest.run_settings))
     return tuple(found)
 
@@ -161,7 +172,7 @@ def _row_of(entry: Entry) -> tuple[str, ...]:
 def _settings_of(manifest: Manifest) -> dict[str, Any]:
     """What of a row's settings all its runs have in common, see :func:`_row_of`."""
     if manifest.kind == "joint":
-        tasks = ", ".join(task["id"] for task in manifest.task["tasks"])
+        tasks = ", ".join(item["id"] for item in manifest.task["tasks"])
         return {**settings_of(manifest), "tasks": tasks}
     sources = sorted({parent["method"] for parent in manifest.parents})
     return {**manifest.method_settings, "source methods": ", ".join(sources)}
@@ -170,15 +181,32 @@ def _settings_of(manifest: Manifest) -> dict[str, Any]:
 def _runs(entry: Entry) -> list[_Run]:
     manifest = entry.manifest
     if manifest.kind != "joint":
-        test = manifest.headline() or {"value": None}
+        test = headline(entry) or {"value": None}
         data = manifest.data["fingerprint"]
-        return [_Run(entry, manifest.task["id"], test["value"], data)]
+        return [_Run(entry, manifest.task["id"], test["value"], data, test.get("caveat"))]
     runs = []
-    for task in manifest.task["tasks"]:
-        test = manifest.metrics["test"].get(f"{task['id']}/{task['headline']}", {"value": None})
-        data = manifest.data["tasks"][task["id"]]["fingerprint"]
-        runs.append(_Run(entry, task["id"], test["value"], data))
+    for task, data in _joint(entry).values():
+        name = f"{task['id']}/{task['headline']}"
+        test = stated(entry, "test", name) or {"value": None}
+        score, mark = test["value"], data["fingerprint"]
+        runs.append(_Run(entry, task["id"], score, mark, test.get("caveat")))
     return runs
+
+
+def _joint(entry: Entry) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    manifest = entry.manifest
+    return joint_sections(manifest.task, manifest.data, entry.ref)
+
+
+def _readable(entry: Entry) -> bool:
+    """Whether an entry says what a table needs; one that does not is named, once."""
+    if entry.manifest.kind == "joint":
+        try:
+            _joint(entry)
+        except ZooError as error:
+            _LOG.warning("left out: %s", printable(error))
+            return False
+    return True
 
 
 def _row(
@@ -195,7 +223,8 @@ def _row(
         values = {run.entry.manifest.seed: run.score for run in found if run.score is not None}
         if values:
             mean = sum(values.values()) / len(values)
-            scores[task] = Cell(mean, tuple(sorted(values)), found[0].data)
+            doubts = dict.fromkeys(run.caveat for run in found if run.caveat)
+            scores[task] = Cell(mean, tuple(sorted(values)), found[0].data, tuple(doubts))
     chosen = {run.entry.digest: run.entry for found in shown.values() for run in found}
     joint = manifest.kind == "joint"
     share = len(shown) if joint else 1
@@ -321,8 +350,8 @@ def render_suite(table: SuiteTable) -> str:
             [
                 " ".join([row.method, settings_text(row.settings)]).rstrip(),
                 KINDS[row.kind],
-                *(f"{row.scores[t].mean:.4f}" if t in row.scores else "–" for t in table.tasks),
-                "–" if row.average is None else _interval(row.average),
+                *(_cell(row.scores[t]) if t in row.scores else "–" for t in table.tasks),
+                "–" if row.average is None else interval_text(row.average, mark=_doubt(row)),
                 f"{row.trainable:,.0f}",
                 "–" if row.stored is None else f"{row.stored:,.0f}",
                 f"{row.steps:,.0f}" + ("" if row.source_steps is not None else " + ?") + sources,
@@ -332,13 +361,23 @@ def render_suite(table: SuiteTable) -> str:
     head = ["method", "", *headers, "average", "trained/task", "stored/task", "steps", "seeds"]
     text = tabulate(lines, headers=head, disable_numparse=True)
     notes = "".join(f"\nnote: {note}" for note in table.notes)
+    doubts = footnotes(
+        (f"{task}, {row.method}", why)
+        for row in table.rows
+        for task, cell in row.scores.items()
+        for why in cell.caveats
+    )
     return (
         f"Suite {table.suite}, base {table.base}: test score per task, mean over seeds\n\n"
-        f"{text}\n\n"
+        f"{text}{doubts}\n\n"
         "trained/task: parameters trained, a joint run's shared by its tasks; stored/task: 32-bit "
         "numbers kept, sources\nonce for all tasks; steps: of all tasks together." + notes
     )
 
 
-def _interval(value: Interval) -> str:
-    return f"{value.mean:.4f}" + ("" if value.half is None else f" ± {value.half:.4f}")
+def _cell(cell: Cell) -> str:
+    return f"{cell.mean:.4f}{MARK if cell.caveats else ''}"
+
+
+def _doubt(row: SuiteRow) -> str:
+    return MARK if any(cell.caveats for cell in row.scores.values()) else ""

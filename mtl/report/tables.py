@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError, ZooError, unknown
-from mtl.report.stats import Interval, mean_interval, paired_bootstrap, paired_gain
+from mtl.report.stats import Interval, interval_text, mean_interval, paired_bootstrap, paired_gain
+from mtl.zoo.caveats import MARK, footnotes, headline
 from mtl.zoo.settings import differing, settings_of, settings_text
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class Row:
         gain_examples: bootstrap interval of the same gain over test examples.
         seeds, compared: seeds behind ``test``, and those behind ``gain``.
         selected_by: what picked the states: ``dev loss``, ``last step``, …; None where unknown.
+        caveats, gain_caveats: why ``test``, and ``gain``, say less than they seem: a score that is
+            undefined or degenerate in one of the runs (:mod:`mtl.tasks.caveats`).
         settings: what sets the row apart from others of the same task, base, method and number
             of sources; empty where there are none.
     """
@@ -48,6 +51,8 @@ class Row:
     compared: list[int] = field(default_factory=list)
     selected_by: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    caveats: list[str] = field(default_factory=list)
+    gain_caveats: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -187,6 +192,7 @@ def _row(entries: Sequence[Entry], own: Sequence[Entry], settings: dict[str, Any
     gain = paired_gain(base, scores)
     compared = sorted(scores.keys() & base.keys())
     test = manifest.headline() or {}
+    doubts = _doubts(entries)
     return Row(
         task=manifest.task["id"],
         base=f"{manifest.base['id']} {manifest.base['fingerprint'][:8]}",
@@ -203,7 +209,19 @@ def _row(entries: Sequence[Entry], own: Sequence[Entry], settings: dict[str, Any
         compared=compared,
         selected_by=manifest.selected_by(),
         settings=settings,
+        caveats=doubts,
+        gain_caveats=list(dict.fromkeys([*doubts, *_doubts(own)])) if gain else [],
     )
+
+
+def _doubts(entries: Sequence[Entry]) -> list[str]:
+    """The caveats of their test scores, each with the seeds that have it."""
+    found: dict[str, list[int]] = {}
+    for entry in entries:
+        item = headline(entry) or {}
+        if item.get("caveat"):
+            found.setdefault(item["caveat"], []).append(entry.manifest.seed)
+    return [f"{why} (seed {', '.join(map(str, sorted(s)))})" for why, s in found.items()]
 
 
 def _bootstrap(
@@ -235,13 +253,9 @@ def render(rows: Sequence[Row]) -> str:
             _label(row),
             f"{row.parameters:,}",
             row.metric,
-            _interval(row.test) if row.test else "–",
-            _interval(row.gain, sign=True) if row.gain else "",
-            (
-                f"[{row.gain_examples[0]:+.4f}, {row.gain_examples[1]:+.4f}]"
-                if row.gain_examples
-                else ""
-            ),
+            interval_text(row.test, mark=_mark(row.caveats)) if row.test else "–",
+            (interval_text(row.gain, sign=True, mark=_mark(row.gain_caveats)) if row.gain else ""),
+            _examples_text(row.gain_examples),
             len(row.seeds),
             row.examples or "",
             row.selected_by or "–",
@@ -262,10 +276,26 @@ def render(rows: Sequence[Row]) -> str:
         "selected by",
     ]
     text = tabulate(table, headers=headers, disable_numparse=True)
-    return (
-        f"{text}\n\nmean ± 95 %: Student-t over seeds; gain: paired by seed; over test examples: "
-        "paired bootstrap, 95 %."
+    doubts = footnotes(
+        (f"{row.metric} of {row.task}, {row.method}", why)
+        for row in rows
+        for why in (*row.caveats, *row.gain_caveats)
     )
+    return (
+        f"{text}{doubts}\n\nmean ± 95 %: Student-t over seeds; gain: paired by seed; over test "
+        "examples: paired bootstrap, 95 %; –: one seed, or seeds or examples that are all alike."
+    )
+
+
+def _mark(caveats: Sequence[str]) -> str:
+    return MARK if caveats else ""
+
+
+def _examples_text(found: tuple[float, float] | None) -> str:
+    if found is None:
+        return ""
+    low, high = found
+    return "–" if low == high else f"[{low:+.4f}, {high:+.4f}]"
 
 
 def _label(row: Row) -> str:
@@ -273,8 +303,3 @@ def _label(row: Row) -> str:
     if not row.settings:
         return label
     return f"{label} {settings_text(row.settings)}"
-
-
-def _interval(value: Interval, *, sign: bool = False) -> str:
-    mean = f"{value.mean:+.4f}" if sign else f"{value.mean:.4f}"
-    return mean if value.half is None else f"{mean} ± {value.half:.4f}"

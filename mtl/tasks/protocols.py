@@ -9,7 +9,9 @@ protocol      splits
               dev = 1,000 of train, test = validation (specs/adapter_methods §4.5)
 ``official``  train, dev and test as they are given, all three
 ``holdout``   train, dev and test as they are given; of dev and test, what is missing is
-              held out of train: a test of 10 %, then a dev of 10 % (seed 42, by class)
+              held out of train: a test of 10 %, then a dev of 10 % (seed 42, by class,
+              and a row of every class that has one to spare)
+``holdout-1`` the same before it saw to rare classes: for entries of then
 ============  ==========================================================================
 
 A protocol works on labels and row numbers only; it never sees the texts.
@@ -195,9 +197,49 @@ def official(spec: TaskSpec, splits: Sequence[str], labels: Labels) -> Mapping[s
     return {"train": Part(train), "dev": Part(dev), "test": Part(_first(spec, splits, ("test",)))}
 
 
+def holdout_of_every_class(
+    labels: np.ndarray, share: float, *, where: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`holdout` by class, and of every class with two rows or more one in each part.
+
+    The draw is that of :func:`holdout`; where it leaves out a class, as shares below one row do,
+    the first row of that class in the shuffled rest is held out, too. Classes of a single row stay
+    in the rest: a model cannot be tested on what it never saw.
+
+    Raises:
+        RequestError: too few rows to hold something out of every class.
+    """
+    number, counts = np.unique(labels, return_counts=True)
+    single = np.isin(labels, number[counts < 2])
+    several = np.flatnonzero(~single)
+    if not len(several):  # nothing to stratify: the error says so
+        return holdout(labels, share, stratify=True, where=where)
+    rest, held = holdout(labels[several], share, stratify=True, where=where)
+    rest, held = several[rest], several[held]
+    missing = [c for c in number[counts > 1] if c not in labels[held]]
+    moved = np.array([rest[labels[rest] == c][0] for c in missing], dtype=rest.dtype)
+    rest = rest[~np.isin(rest, moved)]
+    return np.concatenate([rest, np.flatnonzero(single)]), np.concatenate([held, moved])
+
+
+@PROTOCOLS.register("holdout-1")
+def held_out_as_before(spec: TaskSpec, splits: Sequence[str], labels: Labels) -> Mapping[str, Part]:
+    """``holdout`` as it was: a class with few rows may be in one of the parts only."""
+    return _held_out(spec, splits, labels, every_class=False)
+
+
 @PROTOCOLS.register("holdout")
 def held_out(spec: TaskSpec, splits: Sequence[str], labels: Labels) -> Mapping[str, Part]:
-    """The splits as they are given; a missing test, then a missing dev, is held out of train."""
+    """The splits as they are given; a missing test, then a missing dev, is held out of train.
+
+    Rows are those of ``holdout-1`` wherever that kept a row of every class in every part.
+    """
+    return _held_out(spec, splits, labels, every_class=True)
+
+
+def _held_out(
+    spec: TaskSpec, splits: Sequence[str], labels: Labels, *, every_class: bool
+) -> Mapping[str, Part]:
     train = _first(spec, splits, ("train",))
     rows = np.arange(len(labels(train)))
     parts: dict[str, Part] = {}
@@ -208,6 +250,9 @@ def held_out(spec: TaskSpec, splits: Sequence[str], labels: Labels) -> Mapping[s
             continue
         stratify = spec.stratify and spec.kind == "classification"
         where = f"Task {spec.id!r}, {name}"
-        rest, held = holdout(labels(train)[rows], 0.1, stratify=stratify, where=where)
+        if stratify and every_class:
+            rest, held = holdout_of_every_class(labels(train)[rows], 0.1, where=where)
+        else:
+            rest, held = holdout(labels(train)[rows], 0.1, stratify=stratify, where=where)
         rows, parts[name] = rows[rest], Part(train, rows[held])
     return {"train": Part(train, rows), "dev": parts["dev"], "test": parts["test"]}

@@ -109,6 +109,7 @@ def _execute(plan: Plan, workspace: Workspace, device: Device, folder: RunFolder
     evaluations = evaluate_splits(plan, built, sets, device)
     entry = None
     if device.main:
+        _warn_of_selection(plan, evaluations)
         entry = store_run(plan, workspace, device, built, outcome, evaluations, sets)
         folder.write_result(
             {"ref": entry.ref, "digest": entry.digest, "metrics": entry.manifest.metrics}
@@ -142,6 +143,24 @@ def evaluate_splits(
         }
         for task, splits in sets.items()
     }
+
+
+def _warn_of_selection(plan: Plan, evaluations: Mapping[str, Mapping[str, Evaluation]]) -> None:
+    """Say so where the state was selected by a dev metric that is undefined or degenerate."""
+    if plan.settings.select != "metric":
+        return
+    for task in plan.selected:
+        found = evaluations[task]["dev"]
+        name = found.spec.headline
+        why = found.summary()[name]["caveat"]
+        if why:
+            print(
+                printable_lines(
+                    f"warning: {plan.label}: the state was selected by dev {name} of {task}, which "
+                    f"says less than it seems ({why}); --set select=loss goes by the dev loss."
+                ),
+                file=sys.stderr,
+            )
 
 
 def execute_all(

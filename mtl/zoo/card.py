@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mtl.tasks.caveats import is_undefined, without_certainty
 from mtl.zoo.machine import portable_text
 from mtl.zoo.manifest import Manifest
 from mtl.zoo.names import printable
@@ -176,20 +177,29 @@ def _task(manifest: Manifest) -> str:
 
 
 def _results(manifest: Manifest) -> str:
+    found = [
+        (split, metric, without_certainty(item))
+        for split, metrics in manifest.metrics.items()
+        for metric, item in metrics.items()
+    ]
     rows = [
         [
             split,
             metric,
-            number(item["value"]),
+            number(item["value"]) + (" ?" if item.get("caveat") else ""),
             interval(item),
             number(item["stderr"]),
             "–" if item["n"] is None else item["n"],
         ]
-        for split, metrics in manifest.metrics.items()
-        for metric, item in metrics.items()
+        for split, metric, item in found
     ]
     if not rows:
         return "None recorded."
+    doubts = "".join(
+        f"\n- ? {text(split)} {text(metric)}: {text(item['caveat'])}"
+        for split, metric, item in found
+        if item.get("caveat")
+    )
     headline = manifest.task["headline"]
     note = (
         "Intervals: value ± 1.96 standard errors over n examples; the headline metric is "
@@ -198,7 +208,8 @@ def _results(manifest: Manifest) -> str:
     verified = manifest.verified
     state = "verified by a second evaluation from disk" if verified else "not verified"
     head = ["split", "metric", "value", "95 % interval", "standard error", "n"]
-    return table(head, rows) + f"\n\n{note} Stored result: {state}."
+    whole = table(head, rows) + f"\n\n{note} Stored result: {state}."
+    return whole + (f"\n\nValues that say less than they seem:\n{doubts}" if doubts else "")
 
 
 def _training(manifest: Manifest) -> str:
@@ -301,7 +312,7 @@ def header(
         )
         for split, metrics in splits.items()
         for metric, item in metrics.items()
-        if item["value"] is not None
+        if item["value"] is not None and not is_undefined(item)
     ]
     name = f"{manifest.task['id']} {manifest.method} seed {manifest.seed}"
     stock = manifest.weights == "adapters"

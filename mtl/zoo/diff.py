@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mtl.errors import ZooError
 from mtl.zoo.arrays import read_arrays
+from mtl.zoo.caveats import stated
 from mtl.zoo.composition import FILE, OMEGA, is_of, normalisation, normalised
 from mtl.zoo.fit import LAYER, is_predictions
 from mtl.zoo.names import TENSOR_SUFFIX
@@ -62,7 +63,7 @@ def diff(one: Entry, other: Entry) -> dict[str, Any]:
 
     Returns:
         ``settings``: dotted key → [one, other], where they differ (None where a side has none);
-        ``metrics``: split.metric → {"a", "b", "difference", "stderr"};
+        ``metrics``: split.metric → {"a", "b", "difference", "stderr", "caveat"};
         ``predictions``: {"n", "equal"} where both answered the same examples, else None;
         ``weights``: see :class:`Distances`; ``same_digest``.
 
@@ -109,13 +110,16 @@ def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, value
 
 
-def metrics(one: Entry, other: Entry) -> dict[str, dict[str, float | None]]:
-    """Every metric that both have; ``stderr`` is that of the difference of independent results."""
-    found = {}
+def metrics(one: Entry, other: Entry) -> dict[str, dict[str, Any]]:
+    """Every metric that both have; ``stderr`` is that of the difference of independent results.
+
+    ``caveat`` is that of one of them, where there is one.
+    """
+    found: dict[str, dict[str, Any]] = {}
     for split, values in one.manifest.metrics.items():
-        for name, item in values.items():
-            match = other.manifest.metrics.get(split, {}).get(name)
-            if match is None:
+        for name in values:
+            item, match = stated(one, split, name), stated(other, split, name)
+            if item is None or match is None:
                 continue
             a, b = item["value"], match["value"]
             known = a is not None and b is not None
@@ -125,6 +129,7 @@ def metrics(one: Entry, other: Entry) -> dict[str, dict[str, float | None]]:
                 "b": b,
                 "difference": b - a if known else None,
                 "stderr": None if None in errors else math.hypot(*errors),
+                "caveat": item.get("caveat") or match.get("caveat"),
             }
     return found
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mtl.errors import ZooError
 from mtl.zoo.machine import YAML_SUFFIXES, portable_text, recall_command
 from mtl.zoo.manifest import SCHEMA_VERSION, Manifest
 from mtl.zoo.names import shown_command
@@ -55,6 +56,14 @@ def again_text(entry: Entry) -> str:
         away.append(f"the model folder {base['id']}")
     said = f" (with your own path of {', '.join(away)})" if away else ""
     return f"pull it again, or make it again{said}: {command}"
+
+
+def gone(ref: str) -> ZooError:
+    """The one error for an entry that another process removed while it was read."""
+    return ZooError(
+        f"The entry {ref} was removed by another process while it was read. Make or pull it again, "
+        "or leave it out."
+    )
 
 
 def remedy(ref: str) -> str:

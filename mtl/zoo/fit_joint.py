@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from mtl.errors import MtlError
+from mtl.errors import MtlError, ZooError
 from mtl.zoo.manifest import Manifest
 from mtl.zoo.names import MANIFEST, safe_path
 from mtl.zoo.problem import Problem
-from mtl.zoo.schema import show
+from mtl.zoo.schema import joint_sections, show
 
 HEADS, PREDICTIONS, SUFFIX = "heads/", "predictions/", ".safetensors"
 
@@ -42,11 +42,11 @@ def joint_problems(files: Collection[str], manifest: Manifest) -> Iterator[Probl
     Args:
         files: names of all files of the entry.
     """
-    listed = manifest.task.get("tasks")
     tasks = joint_tasks(manifest)
-    if not tasks or len(tasks) != len(listed or ()):
-        message = "does not name every task of the joint entry once (task.tasks)."
-        yield Problem("fit", MANIFEST, message, "")
+    try:
+        joint_sections(manifest.task, manifest.data, "it")
+    except ZooError as error:
+        yield Problem("fit", MANIFEST, f"does not say what a joint entry has to: {error}", "")
         return
     for task, section in tasks.items():
         outputs = section.get("num_outputs")

@@ -15,7 +15,7 @@ from mtl.zoo.intake import check_content
 from mtl.zoo.names import MANIFEST, is_pickle, is_safe_name
 from mtl.zoo.places import name_problem
 from mtl.zoo.problem import Problem
-from mtl.zoo.staging import LOCK_SUFFIX, clear, is_dead, is_temporary
+from mtl.zoo.staging import LOCK_SUFFIX, ZOO_LOCK, clear, is_dead, is_temporary
 
 if TYPE_CHECKING:
     from mtl.zoo.entry import Entry
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 """Called as ``progress(done, total)`` after each entry."""
 
-_AT_ROOT = {"README.md", ".gitignore", ".gitattributes", "mtl.lock"}
+_AT_ROOT = {"README.md", ".gitignore", ".gitattributes", "mtl.lock", ZOO_LOCK}
 
 
 def fsck(zoo: Zoo, progress: Progress | None = None, jobs: int | None = None) -> list[Problem]:

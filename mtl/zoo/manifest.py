@@ -60,7 +60,9 @@ class Manifest:
     Attributes:
         kind: ``adapter`` (stage one), ``composition`` (stage two) or ``joint``.
         weights: the format of the trained weights: ``adapters``, ``peft`` or ``delta``.
-        metrics: split → metric → ``{"value", "stderr", "n"}``; an undefined value is None.
+        metrics: split → metric → ``{"value", "stderr", "n", "caveat"}``; ``stderr`` is None where
+            it cannot be estimated, ``caveat`` says why a value is undefined or degenerate
+            (:mod:`mtl.tasks.caveats`; entries of before it was recorded have no such key).
         placement: the placement signature (any JSON value), None for a composition without one.
         parents: the sources of a composition in their order, each
             ``{"ref", "digest", "task", "method", "seed"}``.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mtl.errors import RequestError, ZooError
 from mtl.files import sync_folder
 from mtl.zoo.names import MANIFEST
-from mtl.zoo.staging import cannot, staging
+from mtl.zoo.staging import cannot, guarded, staging
 
 if TYPE_CHECKING:
     from mtl.zoo.store import Zoo
@@ -18,13 +18,24 @@ if TYPE_CHECKING:
 
 def remove_all(zoo: Zoo, keys: Sequence[str], force: bool) -> list[str]:
     """See :meth:`mtl.zoo.store.Zoo.remove_all`."""
-    doomed: dict[str, str | None] = {}  # reference → digest, None where it cannot be read
+    _find(zoo, keys)  # a key that names nothing needs no lock, nor a zoo that can be written
+    with guarded(zoo.root, "remove from the zoo"):
+        return _remove_found(zoo, _find(zoo, keys), force)
+
+
+def _find(zoo: Zoo, keys: Sequence[str]) -> dict[str, str | None]:
+    """Reference → digest (None where it cannot be read) of the entries that ``keys`` name."""
+    doomed: dict[str, str | None] = {}
     for key in keys:
         try:
             entry = zoo.get(key)
             doomed[entry.ref] = entry.digest
         except (ZooError, RequestError):
             doomed[_damaged(zoo, key)] = None
+    return doomed
+
+
+def _remove_found(zoo: Zoo, doomed: dict[str, str | None], force: bool) -> list[str]:
     users = {
         ref: {user.ref for user in (zoo.users(digest) if digest else zoo.users("", ref))}
         for ref, digest in doomed.items()

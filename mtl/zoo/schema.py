@@ -20,62 +20,74 @@ JsonObject = dict[str, Any]
 KINDS = ("adapter", "composition", "joint")
 WEIGHTS = ("adapters", "peft", "delta")
 
-_Types = tuple[type, ...]
-_NONE = type(None)
-_NUMBER: _Types = (int, float)
+Types = tuple[type, ...]
+NONE = type(None)
+NUMBER: Types = (int, float)
 
 # Section → required key → allowed types.
-_SECTIONS: dict[str, dict[str, _Types]] = {
+_SECTIONS: dict[str, dict[str, Types]] = {
     "base": {
         "id": (str,),
-        "revision": (str, _NONE),
+        "revision": (str, NONE),
         "fingerprint": (str,),
         "type": (str,),
         "hidden_size": (int,),
         "layers": (int,),
-        "tokenizer": (str, _NONE),
+        "tokenizer": (str, NONE),
     },
     "task": {
         "id": (str,),
         "suite": (str,),
         "name": (str,),
         "kind": (str,),
-        "labels": (list, _NONE),
+        "labels": (list, NONE),
         "metrics": (list,),
-        "headline": (str, _NONE),
-        "num_outputs": (int, _NONE),
+        "headline": (str, NONE),
+        "num_outputs": (int, NONE),
     },
     "data": {
         "fingerprint": (str,),
-        "protocol": (str, _NONE),
+        "protocol": (str, NONE),
         "sizes": (dict,),
-        "notes": (list, dict, str, _NONE),
+        "notes": (list, dict, str, NONE),
     },
     "training": {
         "steps": (int,),
-        "epochs": (*_NUMBER, _NONE),
-        "best_step": (int, _NONE),
-        "seconds": _NUMBER,
+        "epochs": (*NUMBER, NONE),
+        "best_step": (int, NONE),
+        "seconds": NUMBER,
         "device": (str,),
         "precision": (str,),
-        "threads": (int, _NONE),
+        "threads": (int, NONE),
         "trainable_parameters": (int,),
-        "stopped": (str, bool, _NONE),
+        "stopped": (str, bool, NONE),
     },
 }
 # What a base says of its function, from schema version 3; an older entry has none of them.
-_FUNCTION: dict[str, _Types] = {"weights": (str,), "pooler": (str, _NONE), "config": (dict,)}
-_PARENT: dict[str, _Types] = {
+_FUNCTION: dict[str, Types] = {"weights": (str,), "pooler": (str, NONE), "config": (dict,)}
+# Section → key that may be missing (entries of before it was recorded) → allowed types.
+_OPTIONAL: dict[str, dict[str, Types]] = {
+    "data": {"splits": (dict, NONE), "few_shot": (dict, NONE)},
+    "task": {"spec": (dict, NONE)},
+}
+_JOINT_TASK: dict[str, Types] = {
+    "id": (str,),
+    "headline": (str,),
+    "num_outputs": (int, NONE),
+    "kind": (str,),
+    "labels": (list, NONE),
+}
+_PARENT: dict[str, Types] = {
     "ref": (str,),
     "digest": (str,),
     "task": (str,),
     "method": (str,),
     "seed": (int,),
 }
-_VALUE: dict[str, _Types] = {
-    "value": (*_NUMBER, _NONE),
-    "stderr": (*_NUMBER, _NONE),
-    "n": (int, _NONE),
+_VALUE: dict[str, Types] = {
+    "value": (*NUMBER, NONE),
+    "stderr": (*NUMBER, NONE),
+    "n": (int, NONE),
 }
 _HASH = re.compile(r"[0-9a-f]{8,64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -87,27 +99,39 @@ def show(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def _check(value: Any, types: _Types, where: str) -> None:
+def check_type(value: Any, types: Types, where: str) -> None:
+    """Whether ``value`` is of one of ``types``, and finite. Raises ZooError."""
     # bool is an int to Python, not to us.
     fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))
     if fits and (not isinstance(value, float) or math.isfinite(value)):
         return
-    names = " or ".join("null" if t is _NONE else t.__name__ for t in types)
+    names = " or ".join("null" if t is NONE else t.__name__ for t in types)
     raise ZooError(f"{where}: expected {names}, found {show(value)}.")
 
 
 def _check_count(value: Any, where: str) -> None:
-    _check(value, (int,), where)
+    check_type(value, (int,), where)
     if value < 0:
         raise ZooError(f"{where}: {show(value)} is negative.")
 
 
-def _check_section(value: Any, keys: Mapping[str, _Types], where: str) -> None:
-    _check(value, (dict,), where)
+def check_section(
+    value: Any, keys: Mapping[str, Types], where: str, *, partial: bool = False
+) -> None:
+    """Whether ``value`` is an object with these keys of these types; others are not looked at.
+
+    Args:
+        partial: keys may be missing.
+
+    Raises:
+        ZooError: names ``where``, the key, what was expected and found.
+    """
+    check_type(value, (dict,), where)
     for key, types in keys.items():
-        if key not in value:
+        if key in value:
+            check_type(value[key], types, f"{where}.{key}")
+        elif not partial:
             raise ZooError(f"{where}: the key {key!r} is missing.")
-        _check(value[key], types, f"{where}.{key}")
 
 
 def check_manifest(value: JsonObject, where: str) -> None:
@@ -117,14 +141,18 @@ def check_manifest(value: JsonObject, where: str) -> None:
         ZooError: names ``where``, the key, what was expected and found.
     """
     for key in ("suite", "method", "runhash", "command", "created", "kind", "weights"):
-        _check(value[key], (str,), f"{where}.{key}")
+        check_type(value[key], (str,), f"{where}.{key}")
     for key in ("method_settings", "run_settings", "head", "metrics", "versions"):
-        _check(value[key], (dict,), f"{where}.{key}")
-    _check(value["seed"], (int,), f"{where}.seed")
-    _check(value["verified"], (dict, _NONE), f"{where}.verified")
-    _check(value["parents"], (list,), f"{where}.parents")
+        check_type(value[key], (dict,), f"{where}.{key}")
+    check_type(value["seed"], (int,), f"{where}.seed")
+    check_type(value["verified"], (dict, NONE), f"{where}.verified")
+    check_type(value["parents"], (list,), f"{where}.parents")
     for section, keys in _SECTIONS.items():
-        _check_section(value[section], keys, f"{where}.{section}")
+        check_section(value[section], keys, f"{where}.{section}")
+    for section, keys in _OPTIONAL.items():
+        check_section(value[section], keys, f"{where}.{section}", partial=True)
+    for name, mark in (value["data"].get("splits") or {}).items():
+        check_type(mark, (str,), f"{where}.data.splits[{show(name)}]")
     for place, name in (
         ("suite", value["suite"]),
         ("method", value["method"]),
@@ -155,15 +183,17 @@ def check_manifest(value: JsonObject, where: str) -> None:
     _check_function(value["base"], f"{where}.base")
     for key in ("labels", "metrics"):
         for number, text in enumerate(value["task"][key] or ()):
-            _check(text, (str,), f"{where}.task.{key}[{number}]")
+            check_type(text, (str,), f"{where}.task.{key}[{number}]")
     for name, size in value["data"]["sizes"].items():
         _check_count(size, f"{where}.data.sizes[{show(name)}]")
     for name, version in value["versions"].items():
-        _check(version, (str, _NONE), f"{where}.versions[{show(name)}]")
+        check_type(version, (str, NONE), f"{where}.versions[{show(name)}]")
     for split, metrics in value["metrics"].items():
-        _check(metrics, (dict,), f"{where}.metrics[{show(split)}]")
+        check_type(metrics, (dict,), f"{where}.metrics[{show(split)}]")
         for metric, item in metrics.items():
-            _check_section(item, _VALUE, f"{where}.metrics[{show(split)}][{show(metric)}]")
+            place = f"{where}.metrics[{show(split)}][{show(metric)}]"
+            check_section(item, _VALUE, place)
+            check_type(item.get("caveat"), (str, NONE), f"{place}.caveat")
     _check_parents(value["parents"], where)
 
 
@@ -171,7 +201,7 @@ def _check_function(base: JsonObject, where: str) -> None:
     """A base that says what decides its function has the fingerprint of that."""
     if not _FUNCTION.keys() & base.keys():
         return
-    _check_section(base, _FUNCTION, where)
+    check_section(base, _FUNCTION, where)
     for key in ("weights", "pooler"):
         if base[key] is not None and not _DIGEST.fullmatch(base[key]):
             raise ZooError(f"{where}.{key}: {show(base[key])} is not 64 lower-case hex digits.")
@@ -183,10 +213,45 @@ def _check_function(base: JsonObject, where: str) -> None:
         )
 
 
+def joint_sections(
+    task: JsonObject, data: JsonObject, where: str
+) -> dict[str, tuple[JsonObject, JsonObject]]:
+    """Task id → what a joint manifest says of the task, and of its data, in the order of its run.
+
+    Args:
+        task, data: the manifest's sections.
+
+    Raises:
+        ZooError: ``task.tasks`` does not describe every task once, or ``data.tasks`` not one of
+            them.
+    """
+    listed, datas = task.get("tasks"), data.get("tasks")
+    if not isinstance(listed, list) or not listed:
+        raise ZooError(f"{where}.task.tasks: expected a list of tasks, found {show(listed)}.")
+    if not isinstance(datas, dict):
+        raise ZooError(f"{where}.data.tasks: expected dict, found {show(datas)}.")
+    found: dict[str, tuple[JsonObject, JsonObject]] = {}
+    for number, section in enumerate(listed):
+        place = f"{where}.task.tasks[{number}]"
+        check_section(section, _JOINT_TASK, place)
+        for label in section["labels"] or ():
+            check_type(label, (str,), f"{place}.labels")
+        name = section["id"]
+        _check_path(name, f"{place}.id")
+        if name in found:
+            raise ZooError(f"{place}.id: {show(name)} is there twice.")
+        own = f"{where}.data.tasks[{show(name)}]"
+        check_section(datas.get(name), {"fingerprint": (str,)}, own)
+        optional = {"sizes": (dict, NONE), "splits": (dict, NONE), "protocol": (str, NONE)}
+        check_section(datas[name], optional, own, partial=True)
+        found[name] = (section, datas[name])
+    return found
+
+
 def _check_parents(parents: list[Any], where: str) -> None:
     for number, parent in enumerate(parents):
         place = f"{where}.parents[{number}]"
-        _check_section(parent, _PARENT, place)
+        check_section(parent, _PARENT, place)
         if not _DIGEST.fullmatch(parent["digest"]):
             raise ZooError(
                 f"{place}.digest: {show(parent['digest'])} is not 64 lower-case hex digits."
@@ -203,11 +268,11 @@ def check_files(files: Any, where: str, *, headers: bool = True) -> dict[str, Js
     Raises:
         ZooError: says which file, and what is wrong.
     """
-    _check(files, (dict,), f"{where}.files")
+    check_type(files, (dict,), f"{where}.files")
     for name, item in files.items():
         place = f"{where}.files[{show(name)}]"
         _check_path(name, place)
-        _check_section(item, {"sha256": (str,), "bytes": (int,)}, place)
+        check_section(item, {"sha256": (str,), "bytes": (int,)}, place)
         if not _DIGEST.fullmatch(item["sha256"]) or item["bytes"] < 0:
             raise ZooError(f"{place}: {show(item)} is no sha256 and size.")
         if is_pickle(name) or name in {MANIFEST, CARD}:
@@ -224,7 +289,7 @@ def check_files(files: Any, where: str, *, headers: bool = True) -> dict[str, Js
 
 
 def _check_headers(tensors: Any, where: str) -> None:
-    _check(tensors, (dict,), where)
+    check_type(tensors, (dict,), where)
     for name, item in tensors.items():
         whole = isinstance(item, list) and len(item) == 2 and isinstance(item[1], list)
         if not (

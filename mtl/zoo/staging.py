@@ -3,13 +3,18 @@
 A staging folder ``.tmp-<name>-<random>`` stands beside the entry it becomes, and its writer holds
 ``.tmp-<name>-<random>.lock`` as long as it lives. After ``kill -9`` the folder stays, the lock does
 not (the system drops it): readers skip such names, and :func:`clear` removes exactly those whose
-lock nobody holds.
+lock nobody holds. Whoever stages the same entry again takes along what could not be removed then.
+
+:func:`guarded` is the one lock of a whole zoo: sources are looked for, and entries removed, by one
+process at a time.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -17,10 +22,16 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mtl.errors import RunError
+from mtl.errors import MtlError, RunError
 from mtl.files import TEMPORARY, sync_folder
 
 LOCK_SUFFIX = ".lock"
+ZOO_LOCK = ".lock"
+"""The file in the root of a zoo that :func:`guarded` locks; it stays, and says nothing."""
+PATIENCE = 60.0
+"""Seconds to wait for it: what is done under it takes less than one."""
+
+_LOG = logging.getLogger("mtl.zoo")
 
 
 def cannot(doing: str, error: OSError) -> RunError:
@@ -42,6 +53,7 @@ def staging(target: Path, root: Path) -> Iterator[Path]:
     Raises:
         RunError: the folder cannot be made.
     """
+    _clear_earlier(target, root)
     try:
         folder, lock = _begin(target)
     except OSError as error:
@@ -85,8 +97,59 @@ def _begin(target: Path) -> tuple[Path, FileLock]:
         lock.release()
 
 
+def _clear_earlier(target: Path, root: Path) -> None:
+    """Remove what earlier runs for ``target`` left: killed ones, and ones that could not clean."""
+    ours = re.compile(rf"{re.escape(TEMPORARY + target.name)}-[0-9a-f]{{12}}")
+    try:
+        found = [path for path in target.parent.iterdir() if ours.fullmatch(path.name)]
+    except OSError:
+        return  # not there yet, or whoever stages finds out what is wrong
+    for path in found:
+        try:
+            clear(path, root)
+        except MtlError as error:  # as it was: no reason not to go on
+            _LOG.info("%s", error)
+
+
 def _discard(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        pass  # it was renamed: stored
+    except OSError as error:
+        _LOG.warning(
+            "the temporary %s could not be removed (%s); the next run for the same entry takes it "
+            "along, or 'mtl zoo fsck --fix'.",
+            folder,
+            error.strerror or error,
+        )
+
+
+@contextlib.contextmanager
+def guarded(root: Path, doing: str) -> Iterator[None]:
+    """Hold the zoo's lock for the block, waiting for whoever holds it.
+
+    An entry is removed in it, after a look at who needs it, and a composition is stored in it,
+    after a look at whether its sources are there: so neither happens between the other's two steps.
+
+    Raises:
+        RunError: the system refuses, or somebody holds it for longer than :data:`PATIENCE`.
+    """
+    lock = FileLock(root / ZOO_LOCK, timeout=PATIENCE, mode=0o666)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise RunError(
+            f"Cannot {doing}: another process has held {root / ZOO_LOCK} for {PATIENCE:.0f} "
+            "seconds. See what is at work in this zoo, then run the same command again."
+        ) from error
+    except OSError as error:
+        raise cannot(doing, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def prune(folder: Path, root: Path) -> None:

@@ -14,13 +14,13 @@ from typing import Any
 from mtl.errors import RequestError, ZooError
 from mtl.files import slug
 from mtl.zoo import check, commit, removal
-from mtl.zoo.entry import Entry, again_text, remedy
+from mtl.zoo.entry import Entry, again_text, gone, remedy
 from mtl.zoo.find import find
 from mtl.zoo.manifest import Manifest, Recorded, read_manifest
 from mtl.zoo.names import MANIFEST, printable, safe_name, safe_path
 from mtl.zoo.places import natural, places
 from mtl.zoo.problem import Problem
-from mtl.zoo.staging import staging
+from mtl.zoo.staging import guarded, staging
 from mtl.zoo.summary import Index, Mark, Summary, mark_of, summarise
 
 DEFAULT_ROOT = "adapters_zoo"
@@ -173,20 +173,23 @@ class Zoo:
         with staging(self.path(ref), self.root) as folder:
             yield folder
 
-    def commit(self, folder: Path, ref: str, manifest: Manifest) -> Entry:
+    def commit(self, folder: Path, ref: str, manifest: Manifest, *, orphan: bool = False) -> Entry:
         """Store the staged ``folder`` as ``ref``: write manifest and card, sync, rename.
 
         Any number of processes may do so at once. The same digest at the same place is success:
         the entry that is there is returned, and ``folder`` goes when its block ends. A warning is
         logged where another entry of the task is nearly the same (:mod:`mtl.zoo.twins`).
 
+        Args:
+            orphan: store a composition although a source of it is not in the zoo.
+
         Raises:
-            ZooError: another digest is there already, the manifest or a file cannot be stored, or
-            another process removed the entry at once.
+            ZooError: another digest is there already, a source is not there, the manifest or a
+                file cannot be stored, or another process removed the entry at once.
             RunError: the system refuses (full disk, read-only); nothing was stored.
         """
         target = self.path(ref)
-        existing = commit.store(folder, target, self.root, ref, manifest)
+        existing = self._store(folder, target, ref, manifest, orphan)
         while True:
             try:
                 entry = self._entry(target)
@@ -202,12 +205,29 @@ class Zoo:
                     raise ZooError(
                         f"{ref} was stored, and at once removed by another process."
                     ) from error
-                existing = commit.store(folder, target, self.root, ref, manifest)
+                existing = self._store(folder, target, ref, manifest, orphan)
         if not existing:
             from mtl.zoo.twins import warn_of_twin
 
             warn_of_twin(self, entry)
         return entry
+
+    def _store(
+        self, folder: Path, target: Path, ref: str, manifest: Manifest, orphan: bool
+    ) -> bool:
+        if orphan or not manifest.parents:
+            return commit.store(folder, target, self.root, ref, manifest)
+        with guarded(self.root, f"store {ref} in the zoo {self.root}"):
+            there = {summary.digest for summary in self.summaries()}
+            for parent in manifest.parents:
+                if parent["digest"] not in there:
+                    raise ZooError(
+                        f"Cannot store {ref}: its source {parent['ref']} (digest "
+                        f"{parent['digest'][:12]}…) is not in the zoo any more; another process "
+                        "removed it. Nothing was stored. Train that source again, then run the "
+                        "same command."
+                    )
+            return commit.store(folder, target, self.root, ref, manifest)
 
     def record_verified(self, entry: Entry, verified: dict[str, Any] | None) -> Entry:
         """Replace the ``verified`` record of a stored entry (and its card); its digest stays.
@@ -240,10 +260,35 @@ class Zoo:
             ZooError: names the file, what was expected and found, and what to do.
         """
         for problem in check.check_files(entry.folder, entry.files):
+            if not self.holds(entry):
+                raise gone(entry.ref)
             raise ZooError(
                 f"The entry {entry.ref} is damaged: {problem.path} {problem.message} Remove it "
                 f"(mtl zoo rm {entry.ref}), then {again_text(entry)}"
             )
+
+    def holds(self, entry: Entry) -> bool:
+        """Whether ``entry`` is still there, and the same."""
+        try:
+            return self._entry(entry.folder).digest == entry.digest
+        except (OSError, ZooError):
+            return os.path.lexists(entry.folder / MANIFEST)  # there, and damaged
+
+    @contextlib.contextmanager
+    def reading(self, *entries: Entry) -> Iterator[None]:
+        """Read files of ``entries`` in the block.
+
+        Raises:
+            ZooError: the block failed, and one of the entries was removed meanwhile, which is what
+                is said then, whatever it was that missed its files.
+        """
+        try:
+            yield
+        except Exception as error:
+            for entry in entries:
+                if not self.holds(entry):
+                    raise gone(entry.ref) from error
+            raise
 
     def users(self, digest: str, ref: str | None = None) -> list[Entry]:
         """Entries that have the entry of this digest (or, if given, at ``ref``) as a parent."""
@@ -333,7 +378,8 @@ class Zoo:
         summary = self._index.get(ref, mark)
         if summary is None:
             try:
-                summary = summarise(ref, self._recorded(self.root / ref, mark))
+                recorded = self._recorded(self.root / ref, mark)
+                summary = summarise(ref, recorded, self._test(ref, recorded))
             except FileNotFoundError:
                 return None  # removed since it was listed
             except ZooError as error:
@@ -341,6 +387,17 @@ class Zoo:
                 return None
             self._index.put(ref, mark, summary)
         return summary
+
+    def _test(self, ref: str, recorded: Recorded) -> dict[str, Any] | None:
+        """The headline with its caveat; computed, where none is recorded, if it looks certain."""
+        found = recorded.manifest.headline()
+        if found is None or "caveat" in found or (found["stderr"] and found["value"] not in (0, 1)):
+            return found
+        from mtl.zoo.caveats import headline
+
+        return headline(
+            Entry(self.root / ref, ref, recorded.manifest, recorded.digest, recorded.files)
+        )
 
     def _problem(self, problem: Problem) -> None:
         self.problems.append(problem)

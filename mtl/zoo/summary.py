@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,8 @@ class Summary:
         task, name, suite: as the manifest's task section says.
         tasks: id and name of every task that a joint entry answers; empty for other kinds.
         base, fingerprint: id of the base, and the fingerprint of its function.
-        metric, value, stderr, n: the headline on the test split.
+        metric, value, stderr, n, caveat: the headline on the test split, and why it may say less
+            than it seems (of entries of before that was recorded: where it looks certain).
         weights: sha256 over the hashes of all tensor files but the predictions.
         settings: sha256 over what was asked for: base, task, data, method, settings, seed, sources.
         parents: (digest, reference) of every source.
@@ -70,16 +71,21 @@ class Summary:
     parents: tuple[tuple[str, str], ...]
     schema_version: int
     tasks: tuple[str, ...] = ()
+    caveat: str | None = None
 
     def covers(self, task: str) -> bool:
         """Whether ``task`` is the id or name of the entry's task, or of one of a joint entry."""
         return task in (self.task, self.name) or task in self.tasks
 
 
-def summarise(ref: str, recorded: Recorded) -> Summary:
-    """The summary of a manifest as read."""
+def summarise(ref: str, recorded: Recorded, test: Mapping[str, Any] | None = None) -> Summary:
+    """The summary of a manifest as read.
+
+    Args:
+        test: the headline on the test split with its caveat; None for what the manifest says.
+    """
     manifest = recorded.manifest
-    test = manifest.headline() or {"value": None, "stderr": None, "n": None}
+    test = test or manifest.headline() or {"value": None, "stderr": None, "n": None}
     tensors = {
         name: item["sha256"]
         for name, item in recorded.files.items()
@@ -122,6 +128,7 @@ def summarise(ref: str, recorded: Recorded) -> Summary:
         parents=parents,
         schema_version=recorded.schema_version,
         tasks=_tasks(manifest),
+        caveat=test.get("caveat"),
     )
 
 

@@ -134,3 +134,58 @@ def test_default_protocol() -> None:
     assert default_protocol(spec_of(data={"files": {"train": "a.csv", "dev": "b.csv"}})) == (
         "scalearn"
     )
+
+
+def spread(*counts: int) -> np.ndarray:
+    """Labels with so many rows of each class, in an order of their own."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    return np.random.default_rng(1).permutation(labels)
+
+
+def parts_of(protocol: str, labels: np.ndarray, *splits: str) -> dict[str, np.ndarray]:
+    spec = spec_of(labels=tuple(f"c{i}" for i in range(max(2, int(labels.max()) + 1))))
+    found = PROTOCOLS.get(protocol)(spec, ["train", *splits], lambda split: labels)
+    return {name: part.rows for name, part in found.items() if part.rows is not None}
+
+
+@pytest.mark.parametrize("counts", [(60, 40), (200, 30, 25), (50, 50, 20)])
+def test_holdout_draws_as_it_always_did_where_every_class_was_there(
+    counts: tuple[int, ...],
+) -> None:
+    labels = spread(*counts)
+    for splits in ((), ("test",), ("validation",)):
+        before, now = (parts_of(name, labels, *splits) for name in ("holdout-1", "holdout"))
+        assert before.keys() == now.keys()
+        for name, rows in before.items():
+            np.testing.assert_array_equal(rows, now[name])
+
+
+@pytest.mark.parametrize(
+    ("counts", "there"), [((97, 3), "train dev test"), ((98, 2), "train test")]
+)
+def test_holdout_keeps_a_row_of_every_class(counts: tuple[int, ...], there: str) -> None:
+    labels = spread(*counts)
+    before, now = (
+        parts_of("holdout-1", labels) if counts[1] > 2 else {},
+        parts_of("holdout", labels),
+    )
+    if before:  # what a user got: no row of the class to be tested on
+        assert not all((labels[rows] == 1).any() for rows in before.values())
+    assert [name for name in ("train", "dev", "test") if (labels[now[name]] == 1).any()] == (
+        there.split()
+    )
+    whole = np.concatenate(list(now.values()))
+    np.testing.assert_array_equal(np.sort(whole), np.arange(100))  # each row once
+    assert 10 <= len(now["test"]) <= 11
+
+
+def test_a_class_of_one_row_is_trained_on() -> None:
+    labels = spread(97, 1, 2)
+    now = parts_of("holdout", labels)
+    assert {name: sorted(set(labels[rows].tolist())) for name, rows in now.items()} == {
+        "train": [0, 1, 2],
+        "test": [0, 2],
+        "dev": [0],
+    }
+    with pytest.raises(RequestError, match="cannot be held out"):
+        parts_of("holdout", np.arange(4))

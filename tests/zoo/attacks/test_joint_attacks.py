@@ -55,7 +55,8 @@ def zoo(tmp_path: Path) -> Zoo:
 @pytest.fixture
 def joint(zoo: Zoo) -> Path:
     """A good joint entry of two tasks."""
-    described = manifest(kind="joint", task=section(), method="adapter-m", metrics={})
+    data = {**manifest().data, "tasks": {name: manifest().data for name in WIDTHS}}
+    described = manifest(kind="joint", task=section(), data=data, method="adapter-m", metrics={})
     ref = zoo.location("tiny-abababab", "toy", "_joint", "adapter-m", 0, described.runhash)
     with zoo.stage(ref) as folder:
         (folder / "adapter_config.json").write_text('{"config": {}}')
