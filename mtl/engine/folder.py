@@ -29,6 +29,8 @@ import torch
 
 from mtl.errors import RunError, ZooError
 from mtl.files import finite, locked, read_safetensors, write_json, write_safetensors
+from mtl.untrusted import parse_json
+from mtl.zoo.schema import check_section
 
 
 def runs_folder(runs: str | Path | None) -> Path:
@@ -98,20 +100,22 @@ class RunFolder:
             ) from error
 
     def read_events(self) -> list[dict[str, Any]]:
-        """All whole lines of the events; a line cut by a kill is left out."""
+        """All whole lines of the events; what is no event (cut by a kill, damaged) is left out."""
         if not self.events.is_file():
             return []
         found = []
-        for line in self.events.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                found.append(json.loads(line))
+        for line in self.events.read_bytes().splitlines():
+            with contextlib.suppress(ZooError):
+                event = parse_json(line, self.events.name)
+                check_section(event, {"step": (int,)}, self.events.name)
+                found.append(event)
         return found
 
     def keep_events(self, step: int) -> None:
         """Drop the events after ``step``: a resumed run writes them again."""
         from mtl.files import write_text
 
-        kept = [event for event in self.read_events() if event.get("step", 0) <= step]
+        kept = [event for event in self.read_events() if event["step"] <= step]
         if self.events.is_file():
             write_text(self.events, "".join(json.dumps(event) + "\n" for event in kept))
 

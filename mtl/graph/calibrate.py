@@ -28,6 +28,7 @@ import numpy as np
 from mtl.errors import RequestError, ZooError
 from mtl.files import read_json, write_json
 from mtl.graph.model import choice_value
+from mtl.zoo.schema import NONE, NUMBER, check_section, check_type, show
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -36,6 +37,30 @@ SCHEMA_VERSION = 1
 LEAST_SOURCES = 3
 DRAWS = 2000
 KS = (1, 3)
+
+_CALIBRATION: dict[str, tuple[type, ...]] = {
+    "schema_version": (int,),
+    "base": (str,),
+    "split": (str,),
+    "method": (str,),
+    "scores": (dict,),
+    "random": (dict,),
+    "skipped": (dict,),
+    "targets": (list,),
+}
+_TRUST: dict[str, tuple[type, ...]] = {
+    "score": (str,),
+    "targets": (int,),
+    "pairs": (int,),
+    "rho": NUMBER,
+    "low": (*NUMBER, NONE),
+    "high": (*NUMBER, NONE),
+    "regret": (dict,),
+    "slope": NUMBER,
+    "intercept": NUMBER,
+    "residual": NUMBER,
+    "over": (str,),
+}
 
 Pair = tuple[float, float]
 """(score, measured transfer) of one source."""
@@ -327,31 +352,49 @@ def read_calibration(folder: Path, base: str) -> Calibration | None:
         return None
     stored = read_json(path)
     try:
-        if stored["schema_version"] != SCHEMA_VERSION or stored["base"] != base:
-            raise ValueError(f"schema {stored['schema_version']}, base {stored['base'][:8]}")
-        if stored["split"] != "dev":
-            raise ValueError(f"split {stored['split']!r}")
-        scores = {name: _read_trust(value) for name, value in stored["scores"].items()}
+        check_section(stored, _CALIBRATION, "it")
+        for key, wanted in (("schema_version", SCHEMA_VERSION), ("base", base), ("split", "dev")):
+            if stored[key] != wanted:
+                raise ZooError(f"its {key} is {show(stored[key])}, not {show(wanted)}.")
+        for key, types in (("random", NUMBER), ("skipped", (str,))):
+            for name, value in stored[key].items():
+                check_type(value, types, f"it.{key}[{show(name)}]")
+        if set(stored["random"]) != set(map(str, KS)):
+            raise ZooError(f"its random regrets are of {show(sorted(stored['random']))}.")
+        for task in stored["targets"]:
+            check_type(task, (str,), "it.targets")
+        scores = {name: _read_trust(name, value) for name, value in stored["scores"].items()}
         return Calibration(
             base=base,
-            method=str(stored["method"]),
+            method=stored["method"],
             scores=scores,
-            random={str(k): float(v) for k, v in stored["random"].items()},
-            skipped=dict(stored["skipped"]),
-            targets=[str(task) for task in stored["targets"]],
+            random={key: float(value) for key, value in stored["random"].items()},
+            skipped=stored["skipped"],
+            targets=stored["targets"],
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except ZooError as error:
         raise ZooError(
-            f"{path} is damaged ({error!r}). Remove it and run python -m mtl.graph calibrate."
+            f"{path} is damaged: {error} Remove it and run python -m mtl.graph calibrate."
         ) from error
 
 
-def _read_trust(value: Mapping[str, Any]) -> Trust:
-    plain = {key: item for key, item in value.items() if key not in {"trusted", "verdict"}}
-    numbers = [plain[key] for key in ("rho", "slope", "intercept", "residual")]
-    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
-        raise ValueError(f"numbers of {plain.get('score')!r} are not finite")
-    return Trust(**{**plain, "regret": {k: tuple(v) for k, v in plain["regret"].items()}})
+def _read_trust(name: str, value: Any) -> Trust:
+    where = f"it.scores[{show(name)}]"
+    check_section(value, _TRUST, where)
+    if value["score"] != name:
+        raise ZooError(f"{where}.score: {show(value['score'])} is another one.")
+    regret: dict[str, tuple[float, float | None, float | None]] = {}
+    for k in map(str, KS):
+        found = value["regret"].get(k)
+        if not isinstance(found, list) or len(found) != 3:
+            raise ZooError(f"{where}.regret: {show(found)} for {k} is no value with an interval.")
+        for number, types in zip(found, (NUMBER, (*NUMBER, NONE), (*NUMBER, NONE)), strict=True):
+            check_type(number, types, f"{where}.regret[{k}]")
+        regret[k] = (found[0], found[1], found[2])
+    for low, high in ((value["low"], value["high"]), *(item[1:] for item in regret.values())):
+        if (low is None) != (high is None):
+            raise ZooError(f"{where}: an interval has two ends, or none.")
+    return Trust(**{**{key: value[key] for key in _TRUST}, "regret": regret})
 
 
 def expected_gains(values: Mapping[str, float], trust: Trust) -> dict[str, float]:

@@ -290,4 +290,6 @@ def _recorded(path: Path, entry: Entry, own: Entry | None) -> bool:
             return False
         if item.provenance.get("settings") != settings_mark(entry):
             return False
-    return all(item.provenance["own"]["digest"] == own.digest for item in measured if own)
+    return all(
+        item.provenance.get("own", {}).get("digest") == own.digest for item in measured if own
+    )

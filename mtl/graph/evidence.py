@@ -17,6 +17,7 @@ from typing import Any
 
 from mtl.errors import ZooError
 from mtl.files import TEMPORARY, read_json, safe_part, write_json
+from mtl.zoo.schema import NONE, check_section
 
 SCHEMA_VERSION = 1
 KINDS = ("measured", "reliance", "predicted", "attribution")
@@ -24,6 +25,23 @@ KINDS = ("measured", "reliance", "predicted", "attribution")
 ``reliance``: the source's share of what a trained composition weighs (omega mass, attention).
 ``predicted``: a transferability score, computed without training.
 ``attribution``: what a trained composition loses or gains by the source."""
+
+LARGEST = 1e30
+"""No metric, share or score is beyond it, and sums of such numbers are finite."""
+_PROVENANCE: dict[str, tuple[type, ...]] = {
+    "entry": (dict,),
+    "own": (dict,),
+    "source": (dict,),
+    "command": (str,),
+    "created": (str,),
+    "settings": (str,),
+    "sources": (int,),
+    "metric": (str, NONE),
+    "caveat": (str, NONE),
+    "composition": (str,),
+    "split": (str,),
+}
+_PLACE: dict[str, tuple[type, ...]] = {"ref": (str,), "digest": (str,)}
 
 _LOG = logging.getLogger("mtl.graph")
 
@@ -79,10 +97,12 @@ class Evidence:
                 raise ValueError(f"{name} is {number!r}, not a number")
             if not math.isfinite(number):
                 raise ValueError(f"{name} is {number}")
-        if self.n is not None and not isinstance(self.n, int):
-            raise ValueError(f"n is {self.n!r}, not a whole number")
-        if any(isinstance(seed, bool) or not isinstance(seed, int) for seed in self.seeds):
-            raise ValueError(f"seeds are {self.seeds!r}, not whole numbers")
+            if abs(number) > LARGEST:
+                raise ValueError(f"{name} is {number:.3g}, beyond {LARGEST:g}")
+        whole = [*([] if self.n is None else [self.n]), *self.seeds]
+        if any(isinstance(number, bool) or not isinstance(number, int) for number in whole):
+            raise ValueError(f"n and seeds are {whole!r:.60}, not whole numbers")
+        _check_provenance(self.provenance)
 
     def to_dict(self) -> dict[str, Any]:
         """As the file stores it."""
@@ -109,6 +129,16 @@ class Evidence:
             return cls(**{**value, "seeds": tuple(value.get("seeds", []))})
         except TypeError as error:
             raise ValueError(str(error).partition(") ")[2] or str(error)) from error
+
+
+def _check_provenance(value: Mapping[str, Any]) -> None:
+    """What is read back of it is of the type that readers take it for; the rest is any JSON."""
+    try:
+        check_section(value, _PROVENANCE, "provenance", partial=True)
+        for role in ("entry", "own", "source"):
+            check_section(value.get(role, {}), _PLACE, f"provenance.{role}", partial=True)
+    except ZooError as error:
+        raise ValueError(str(error).rstrip(".")) from error
 
 
 def graph_folder(zoo_root: Path, folder: str | Path | None = None) -> Path:

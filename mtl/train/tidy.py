@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -14,8 +13,10 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from mtl.engine.folder import RunFolder
-from mtl.errors import RunError
+from mtl.errors import RunError, ZooError
+from mtl.files import read_json
 from mtl.zoo.garbage import Garbage, size_of
+from mtl.zoo.schema import check_section
 
 if TYPE_CHECKING:
     from mtl.zoo import Zoo
@@ -77,9 +78,11 @@ def _reason(run: RunFolder, known: set[str], zoo: Zoo, interrupted: bool) -> str
     result = run.path / "result.json"
     if result.is_file():
         try:
-            digest = json.loads(result.read_text(encoding="utf-8"))["digest"]
-        except (OSError, ValueError, KeyError, TypeError):
+            found = read_json(result)
+            check_section(found, {"digest": (str,)}, result.name)
+        except ZooError:
             return None  # damaged by something else than us: for a person to look at
+        digest = found["digest"]
         return None if digest in known else f"its entry is not in the zoo {zoo.root}"
     if run.point.is_file():
         return "interrupted; its command would go on from here" if interrupted else None

@@ -102,6 +102,6 @@ def _empty(zoo: Zoo) -> list[Path]:
 def _indexed(path: Path) -> str | None:
     try:
         root = json.loads(path.read_bytes())["root"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
     return root if isinstance(root, str) else None

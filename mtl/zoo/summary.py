@@ -198,12 +198,12 @@ class Index:
             if path is not None:
                 # Our own file in the user's cache. Damaged, of another version, or not there: the
                 # manifests are read, which costs only time.
-                with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+                with contextlib.suppress(
+                    OSError, ValueError, TypeError, LookupError, RecursionError
+                ):
                     value = json.loads(path.read_bytes())
                     if value["version"] == VERSION and value["fields"] == _FIELDS:
-                        self._rows = {
-                            row[1][0]: (tuple(row[0]), _row(row[1])) for row in value["rows"]
-                        }
+                        self._rows = dict(map(_indexed, value["rows"]))
         return self._rows
 
     def _write(self) -> None:
@@ -222,7 +222,28 @@ _FIELDS = [item.name for item in fields(Summary)]
 _PARENTS, _TASKS = _FIELDS.index("parents"), _FIELDS.index("tasks")
 
 
-def _row(values: list[Any]) -> Summary:
+_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "bool": (bool,),
+    "str | None": (str, type(None)),
+    "int | None": (int, type(None)),
+    "float | None": (float, int, type(None)),
+}
+_CHECKS = [(at, _TYPES[str(f.type)]) for at, f in enumerate(fields(Summary)) if f.type in _TYPES]
+
+
+def _indexed(row: Any) -> tuple[str, tuple[Mark, Summary]]:
+    """One line of the index. Raises ValueError, TypeError or LookupError where it is none."""
+    mark, values = row
     values[_PARENTS] = tuple((digest, ref) for digest, ref in values[_PARENTS])
     values[_TASKS] = tuple(values[_TASKS])
-    return Summary(*values)
+    words = [*values[_TASKS], *(text for pair in values[_PARENTS] for text in pair)]
+    if not (
+        len(mark) == 4
+        and all(type(number) is int for number in mark)
+        and all(type(values[at]) in types for at, types in _CHECKS)
+        and all(type(text) is str for text in words)
+    ):
+        raise ValueError("not of the types of a summary")
+    return values[0], (tuple(mark), Summary(*values))
