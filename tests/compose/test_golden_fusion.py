@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_golden_scalearn import GOLDEN, close, output_layers, put_weights, run
+from test_golden_scalearn import GOLDEN, close, output_layers, put_weights, raw, run
 
 from mtl.compose.base import COMPOSITIONS
 from mtl.compose.fusion import FusionSettings
@@ -46,16 +46,18 @@ def test_layer_matches_reference(name: str, encoder: Any, monkeypatch: pytest.Mo
         for part in PARTS:
             found.parameters[f"fusion.0.{part}"].copy_(case[f"fusion.{part}"])
     keep = case.get("score_dropout_keep")
-    if keep is not None:
-        encoder.train()
+    encoder.train(keep is not None)
+    scores: list[torch.Tensor] = []
 
-        def recorded(score: torch.Tensor, p: float, training: bool) -> torch.Tensor:
-            assert training
-            assert p == 0.1
-            return score * keep / (1 - p)
+    def recorded(score: torch.Tensor, p: float, training: bool) -> torch.Tensor:
+        assert (p, training) == (0.1, keep is not None)
+        scores.append(score.detach())
+        return score if keep is None else score * keep / (1 - p)
 
-        monkeypatch.setattr("mtl.compose.fusion.functional.dropout", recorded)
+    monkeypatch.setattr("mtl.compose.fusion.functional.dropout", recorded)
+    close(raw(encoder, layer, case), case["sources_up"])
     out, h, x, norm = run(layer, case)
+    close(scores[0], case["attention_scores"])
     loss = (out * case["cotangent"]).sum()
     loss.backward()
     close(out, case["out"])
@@ -65,6 +67,24 @@ def test_layer_matches_reference(name: str, encoder: Any, monkeypatch: pytest.Mo
     close(h.grad, case["grad.h"])
     close(x.grad, case["grad.x"])
     close(norm.weight.grad, case["grad.ln.weight"])
+    close(norm.bias.grad, case["grad.ln.bias"])
+    # the weights themselves, one token of one row at a time
+    site = site_keys(encoder)["0"]
+    for row, token in ((0, 0), (1, 4)):
+        site.hold([None])
+        with torch.no_grad():
+            z = norm(case["h"] + case["x"])
+            if keep is not None:
+                monkeypatch.setattr(
+                    "mtl.compose.fusion.functional.dropout",
+                    lambda score, p, training: score * keep[row, token] / (1 - p),  # noqa: B023
+                )
+            site(z[row : row + 1, token : token + 1])
+        attention = site.attention()
+        assert attention is not None
+        torch.testing.assert_close(
+            attention.double(), case["attention_probs"][row, token], rtol=0, atol=1e-6
+        )
 
 
 def test_regulariser_matches_reference(encoder: Any) -> None:

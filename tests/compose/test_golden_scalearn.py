@@ -13,7 +13,7 @@ from mtl.backbone import bottleneck_layers
 from mtl.compose.base import COMPOSITIONS
 from mtl.compose.sites import site_keys
 from mtl.files import read_safetensors
-from mtl.methods import METHODS, attach, source_names
+from mtl.methods import METHODS, as_source, attach, source_names
 from mtl.methods.pfeiffer import PfeifferSettings
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -86,6 +86,17 @@ def run(layer: Any, case: dict[str, torch.Tensor], prefix: str = "") -> Any:
     return out, h, x, norm
 
 
+def raw(encoder: Any, layer: Any, case: dict[str, torch.Tensor], prefix: str = "") -> torch.Tensor:
+    """(B,T,K,D): what the sources answer to LN(h + x), as compositions see it, no residual."""
+    z = layer_norm(case, prefix)(case[f"{prefix}h"] + case[f"{prefix}x"])
+    found = []
+    for name, adapter in layer.adapters.items():
+        source = as_source(adapter, encoder.adapters_config.get(name))
+        up, bias = source.up()
+        found.append(source.features(z) @ up.t() + bias)
+    return torch.stack(found, dim=2).detach()
+
+
 @pytest.mark.parametrize("name", SINGLE)
 def test_layer_matches_reference(name: str, encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     method, values = SINGLE[name]
@@ -106,6 +117,7 @@ def test_layer_matches_reference(name: str, encoder: Any, monkeypatch: pytest.Mo
     out, h, x, norm = run(output_layers(encoder)[0], case)
     loss = (out * case["cotangent"]).sum()
     loss.backward()
+    close(raw(encoder, output_layers(encoder)[0], case), case["sources_up"])
     close(out, case["out"])
     close(loss, case["loss"])
     close(found.parameters["omega.0"].grad, case["grad.omega"])
@@ -132,16 +144,18 @@ def test_shared_omega_collects_the_gradients_of_its_layers(
     runs = {}
     for index, layer in enumerate(output_layers(encoder)):
         prefix = f"layer{index}."
-        out, h, x, _ = run(layer, case, prefix)
+        out, h, x, norm = run(layer, case, prefix)
         close(out, case[f"{prefix}out"])
         loss = loss + (out * case[f"{prefix}cotangent"]).sum()
-        runs[prefix] = (h, x)
+        runs[prefix] = (h, x, norm)
     loss.backward()
     close(loss, case["loss"])
     close(found.parameters["omega.shared"].grad, case["grad.omega"])
-    for prefix, (h, x) in runs.items():
+    for prefix, (h, x, norm) in runs.items():
         close(h.grad, case[f"grad.{prefix}h"])
         close(x.grad, case[f"grad.{prefix}x"])
+        close(norm.weight.grad, case[f"grad.{prefix}ln.weight"])
+        close(norm.bias.grad, case[f"grad.{prefix}ln.bias"])
 
 
 def test_a_single_pfeiffer_adapter_matches_reference(encoder: Any) -> None:
@@ -151,13 +165,16 @@ def test_a_single_pfeiffer_adapter_matches_reference(encoder: Any) -> None:
     encoder.double()
     layer = output_layers(encoder)[0]
     put_weights(layer, "own", case, "adapter.")
+    close(raw(encoder, layer, case).squeeze(2), case["adapter_up_out"])
     out, h, x, norm = run(layer, case)
     loss = (out * case["cotangent"]).sum()
     loss.backward()
     close(out, case["out"])
+    close(loss, case["loss"])
     close(h.grad, case["grad.h"])
     close(x.grad, case["grad.x"])
     close(norm.weight.grad, case["grad.ln.weight"])
+    close(norm.bias.grad, case["grad.ln.bias"])
     down, up = layer.adapters["own"].adapter_down[0], layer.adapters["own"].adapter_up
     for name, parameter in (("down", down), ("up", up)):
         close(parameter.weight.grad, case[f"grad.adapter.{name}.weight"])

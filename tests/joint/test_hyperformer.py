@@ -75,7 +75,10 @@ def test_golden_layers_and_gradients(shared: bool) -> None:
     net = from_golden(g, shared)
     down, up = WrittenDown("gelu_new"), WrittenUp()
     loss = torch.zeros((), dtype=torch.float64)
-    inputs = {}
+    inputs = {
+        name: g[name].clone().requires_grad_(True)
+        for name in (f"layer{i}.ln.{what}" for i in (0, 1) for what in ("weight", "bias"))
+    }
     for t, task in enumerate(TASKS):
         codes = net.codes(task)
         for layer, written in enumerate(net(task)):
@@ -92,7 +95,7 @@ def test_golden_layers_and_gradients(shared: bool) -> None:
                 close(part.detach(), g[f"{at}.{name}"])
             h, x = (g[f"{at}.{name}"].clone().requires_grad_(True) for name in "hx")
             inputs[f"{at}.h"], inputs[f"{at}.x"] = h, x
-            weight, bias = g[f"layer{layer}.ln.weight"], g[f"layer{layer}.ln.bias"]
+            weight, bias = inputs[f"layer{layer}.ln.weight"], inputs[f"layer{layer}.ln.bias"]
             down.set(written)
             up.set(written)
             z = functional.layer_norm(h + x, (24,), weight, bias, 1e-5)
@@ -105,8 +108,11 @@ def test_golden_layers_and_gradients(shared: bool) -> None:
         close(value.grad, g[f"grad.{name}"])
     expected = {
         "first.weight": g["grad.net.projection.linear1.weight"],
+        "first.bias": g["grad.net.projection.linear1.bias"],
+        "second.weight": g["grad.net.projection.linear2.weight"],
         "second.bias": g["grad.net.projection.linear2.bias"],
         "norm.weight": g["grad.net.projection.layernorm.weight"],
+        "norm.bias": g["grad.net.projection.layernorm.bias"],
         "weight": generators(g, shared, "weight", "grad."),
         "bias": generators(g, shared, "bias", "grad."),
         "task.x/a": g["grad.task0.embedding"],
@@ -114,6 +120,7 @@ def test_golden_layers_and_gradients(shared: bool) -> None:
     }
     if shared:
         expected["layer_ids"] = g["grad.net.layer_id_embeddings.weight"]
+    assert expected.keys() == net.named().keys()
     for name, value in expected.items():
         close(net.named()[name].grad, value)
 

@@ -42,7 +42,11 @@ def test_golden_layers_and_gradients(how: str) -> None:
             for t, task in enumerate(TASKS[:2]):
                 scores[f"task.{task}.{part}"].copy_(g[f"task{t}.{part}.scores"])
             scores[f"layers.{part}"][0] = g[f"layer.{part}.scores"]
-    weight, bias = g["ln.weight"], g["ln.bias"]
+    weight, bias = (g[f"ln.{what}"].clone().requires_grad_(True) for what in ("weight", "bias"))
+    for part in ("down", "up"):
+        for t, task in enumerate(TASKS[:2]):
+            close(keep_mask(scores[f"task.{task}.{part}"], 0.3).detach(), g[f"task{t}.{part}.mask"])
+        close(keep_mask(scores[f"layers.{part}"][0], 0.3).detach(), g[f"layer.{part}.mask"])
     down, up = WrittenDown("relu"), WrittenUp()
     loss = torch.zeros((), dtype=torch.float64)
     inputs = {}
@@ -60,7 +64,7 @@ def test_golden_layers_and_gradients(how: str) -> None:
         loss = loss + (out * g[f"task{t}.cotangent"]).sum()
     close(loss.detach(), g["loss"])
     loss.backward()
-    for name, value in inputs.items():
+    for name, value in {**inputs, "ln.weight": weight, "ln.bias": bias}.items():
         close(value.grad, g[f"grad.{name}"])
     for part in ("down", "up"):
         linear = getattr(masked.prototype, part)

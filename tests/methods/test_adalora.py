@@ -67,6 +67,7 @@ def test_golden_trace(case: str, resume_at: int | None) -> None:
         for index, parameters in enumerate(own):
             for key, parameter in parameters.items():
                 parameter.copy_(g[f"matrix{index}.{key}.initial"])
+    smoothed: dict[str, Tensor] = {}
     for step in range(60):
         if step == resume_at:
             tensors, values = copy.deepcopy(allocation.state())
@@ -86,13 +87,29 @@ def test_golden_trace(case: str, resume_at: int | None) -> None:
         budget, _ = tuner.rankallocator.budget_schedule(step)
         assert budget == int(g["budget"][step])
         allocation.after_step(step)
+        # the last there is: nothing is smoothed in the final phase, where peft drops it
+        smoothed = copy.deepcopy(allocation.state()[0]) or smoothed
         found = torch.stack([parameters["E"].detach().squeeze(1) for parameters in own])
         torch.testing.assert_close(found, g["E.every_step"][step], rtol=0, atol=1e-12)
+        assert torch.equal(found != 0, g["E.nonzero"][step].bool())
+        if step % 10 == 9:
+            kept = g["E.steps_9_19_29"][step // 10]
+            torch.testing.assert_close(found, kept, rtol=0, atol=1e-12)
     for index, parameters in enumerate(own):
         for key, parameter in parameters.items():
             torch.testing.assert_close(
                 parameter.detach(), g[f"matrix{index}.{key}.final"], rtol=0, atol=1e-12
             )
+    names = {id(value): name for name, value in tuner.model.named_parameters()}
+    for index, parameters in enumerate(own):
+        for key, parameter in parameters.items():
+            for kind in ("importance", "uncertainty"):
+                torch.testing.assert_close(
+                    smoothed[f"{kind}.{names[id(parameter)]}"],
+                    g[f"matrix{index}.{key}.{kind}_final"],
+                    rtol=0,
+                    atol=1e-12,
+                )
 
 
 def test_golden_linear() -> None:
@@ -114,8 +131,15 @@ def test_golden_linear() -> None:
     torch.testing.assert_close(out, g["out"], rtol=0, atol=1e-12)
     term = settings.gamma * orthogonality([own["A"]], [own["B"]])
     torch.testing.assert_close(term, g["orthogonality"], rtol=0, atol=1e-12)
+    loss = (out * g["cotangent"]).sum()
+    torch.testing.assert_close(loss, g["loss_linear"], rtol=0, atol=1e-12)
+    frozen = layer.base_layer
+    frozen.requires_grad_(True)
+    # once more with the frozen linear asking for its gradient: nothing else changes
+    out = layer(x)
     ((out * g["cotangent"]).sum() + term).backward()
-    for name, tensor in {"x": x, **own}.items():
+    base = {f"frozen.{name}": value for name, value in frozen.named_parameters()}
+    for name, tensor in {"x": x, **own, **base}.items():
         assert tensor.grad is not None
         torch.testing.assert_close(tensor.grad, g[f"grad.{name}"], rtol=0, atol=1e-11)
 

@@ -60,7 +60,9 @@ def test_golden_adakron(case: str) -> None:
     x = g["x"].clone().requires_grad_(True)
     out = up(down(x)) + x
     close(out.detach(), g["out"])
-    (out * g["cotangent"]).sum().backward()
+    loss = (out * g["cotangent"]).sum()
+    close(loss.detach(), g["loss"])
+    loss.backward()
     weight, bias = down.both.weight.grad, down.both.bias.grad
     assert weight is not None
     assert bias is not None
@@ -102,7 +104,9 @@ def test_golden_adamix(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     close(out.detach(), g["out"])
     merged = up.linear()(down.merge()(x)) + x
     close(merged.detach(), g["out"])
-    (out * g["cotangent"]).sum().backward()
+    loss = (out * g["cotangent"]).sum()
+    close(loss.detach(), g["loss"])
+    loss.backward()
     close(x.grad, g["grad.x"])
     for part, mixture in (("down", down.mixture), ("up", up)):
         for expert in range(mixture.experts):
@@ -147,7 +151,9 @@ def test_golden_madakron_of_the_reference(monkeypatch: pytest.MonkeyPatch) -> No
     out = up(down(x)) + x
     close(out.detach(), g["out"])
     close((up(down.merge()(x)) + x).detach(), g["out"])
-    (out * g["cotangent"]).sum().backward()
+    loss = (out * g["cotangent"]).sum()
+    close(loss.detach(), g["loss"])
+    loss.backward()
     grads = {key: value.grad for key, value in (*down.named_parameters(), *up.named_parameters())}
     close(x.grad, g["grad.x"])
     close(grads["inner.weight"][0], g["grad.Ds.weight"])

@@ -72,9 +72,10 @@ def test_golden_layers() -> None:
             scores[f"{layer}.{part}.scores"] = masked.scores
         h, x = (g[f"{layer}.{what}"].clone().requires_grad_(True) for what in "hx")
         inputs |= {f"{layer}.h": h, f"{layer}.x": x}
-        norm = lambda v, layer=layer: functional.layer_norm(  # noqa: E731
-            v, (24,), g[f"{layer}.ln.weight"], g[f"{layer}.ln.bias"], 1e-5
-        )
+        for what in ("weight", "bias"):
+            inputs[f"{layer}.ln.{what}"] = g[f"{layer}.ln.{what}"].clone().requires_grad_(True)
+        own = [inputs[f"{layer}.ln.{what}"] for what in ("weight", "bias")]
+        norm = lambda v, own=own: functional.layer_norm(v, (24,), *own, 1e-5)  # noqa: E731
         out = norm(up(MaskedDown(down, "relu")(norm(h + x))) + h + x)
         close(out.detach(), g[f"{layer}.out"])
         total = total + (out * g[f"{layer}.cotangent"]).sum()

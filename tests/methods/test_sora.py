@@ -33,8 +33,8 @@ def test_golden_proximal_map(name: str) -> None:
 @pytest.mark.parametrize("name", ["plain", "weight_decay", "no_threshold", "float32"])
 def test_golden_trace_of_the_gates(name: str) -> None:
     """20 steps: the reference's Adam written out here, the threshold as the method applies it."""
-    g = load_file(GOLDEN / "case10b_sora_sparse_optimizer_trace.safetensors")
-    now, lr, eps = g[f"{name}.initial"].clone(), 0.006, 1e-6
+    g, said = read_safetensors(GOLDEN / "case10b_sora_sparse_optimizer_trace.safetensors")
+    now, lr, eps = g[f"{name}.initial"].clone(), float(said["lr"]), float(said["eps"])
     xi = 0.0 if name == "no_threshold" else 0.002
     sora = SoRA({"0.q": nn.Linear(4, 4)}, SoRASettings(rank=12, xi=xi)).to(now.dtype)
     mean, square = torch.zeros_like(now), torch.zeros_like(now)
@@ -60,13 +60,13 @@ def test_golden_trace_of_the_gates(name: str) -> None:
 @pytest.mark.parametrize("adam_form", ["torch", "hf"])
 def test_the_engine_trains_the_gates_like_the_reference(name: str, adam_form: str) -> None:
     """All twelve, those with gradients of the size of eps too, whatever form the run has."""
-    g = load_file(GOLDEN / "case10b_sora_sparse_optimizer_trace.safetensors")
+    g, said = read_safetensors(GOLDEN / "case10b_sora_sparse_optimizer_trace.safetensors")
     xi = 0.0 if name == "no_threshold" else 0.002
     start = g[f"{name}.initial"]
     sora = SoRA({"0.q": nn.Linear(4, 4)}, SoRASettings(rank=12, xi=xi)).to(start.dtype)
     with torch.no_grad():
         sora.gate.copy_(start)
-    run = RunSettings(lr=0.006, warmup=0.0, weight_decay=0.3, adam_form=adam_form)
+    run = RunSettings(lr=float(said["lr"]), warmup=0.0, weight_decay=0.3, adam_form=adam_form)
     optimiser = Optimiser([gates(sora)], run, 10**14)
     tolerance = 1e-7 if name == "float32" else 1e-13  # the rate falls, if slowly
     for step, gradient in enumerate(g[f"{name}.gradients"]):
@@ -92,9 +92,14 @@ def test_golden_module() -> None:
     x = g["x"].clone().requires_grad_(True)
     delta = sora.delta(0, x)
     close(delta, g["delta"])
-    out = nn.functional.linear(x, g["frozen.weight"], g["frozen.bias"]) + delta
+    frozen = {name: g[f"frozen.{name}"].clone().requires_grad_(True) for name in ("weight", "bias")}
+    out = nn.functional.linear(x, *frozen.values()) + delta
     close(out, g["out"])
-    (out * g["cotangent"]).sum().backward()
+    loss = (out * g["cotangent"]).sum()
+    close(loss, g["loss"])
+    loss.backward()
+    for name, value in frozen.items():
+        close(value.grad, g[f"grad.frozen.{name}"])
     for found, name in ((x, "x"), (sora.down[0], "A"), (sora.up[0], "B"), (sora.gate, "gate")):
         close(found.grad, g[f"grad.{name}"])
     assert (sora.gate == 0).sum() == 2

@@ -58,7 +58,9 @@ def test_golden(format: str, rank: int) -> None:
 
     close(inner.detach().flatten(0, 1), g["down_out_preactivation"])
     close(out.detach(), g["out"])
-    (out * g["cotangent"]).sum().backward()
+    loss = (out * g["cotangent"]).sum()
+    close(loss.detach(), g["loss"])
+    loss.backward()
     close(x.grad, g["grad.x"])
     for name, parameter in parameters.items():
         close(parameter.grad, g[f"grad.{name}"])
