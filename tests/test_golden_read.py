@@ -9,8 +9,6 @@ import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-import pytest
-
 from mtl.files import read_safetensors
 
 HERE = Path(__file__).parent
@@ -21,10 +19,8 @@ REASONS = {
 """Pattern of ``file:tensor`` → why no test compares it."""
 
 
-@pytest.fixture(scope="module")
-def unread(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """``file:tensor`` of what the tests over golden files leave alone."""
-    seen = tmp_path_factory.mktemp("watch") / "seen.json"
+def test_every_golden_tensor_is_read_by_a_test(tmp_path: Path) -> None:
+    seen = tmp_path / "seen.json"
     tests = [path for path in HERE.glob("*/test_*.py") if "GOLDEN" in path.read_text("utf-8")]
     line = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "golden_watch", "-k"]
     line += ["golden or reference", *map(str, sorted(tests))]
@@ -40,18 +36,12 @@ def unread(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     )
     assert said.returncode == 0, said.stdout[-3000:] + said.stderr[-1000:]
     taken = json.loads(seen.read_text("utf-8"))
-    return [
+    unread = [
         f"{path.stem}:{name}"
         for path in sorted((HERE / "golden").glob("*.safetensors"))
         for name in sorted(read_safetensors(path)[0].keys() - {*taken.get(path.name, [])})
     ]
-
-
-def test_every_golden_tensor_is_read_by_a_test(unread: list[str]) -> None:
     left = [name for name in unread if not any(fnmatchcase(name, p) for p in REASONS)]
     assert not left, f"{len(left)} golden tensors are compared by no test: {', '.join(left)}"
-
-
-def test_no_reason_is_left_over(unread: list[str]) -> None:
     for pattern in REASONS:
-        assert any(fnmatchcase(name, pattern) for name in unread), pattern
+        assert any(fnmatchcase(name, pattern) for name in unread), f"{pattern} is compared by now"
