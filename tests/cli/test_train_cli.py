@@ -14,6 +14,7 @@ from cli_bench import ROOT, TASKS, Said, digests, entries, leftovers, mtl, proce
 
 from mtl.errors import RequestError
 from mtl.files import locked
+from mtl.zoo import open_zoo
 
 
 def test_a_suite_into_the_zoo_and_again(mini: Path) -> None:
@@ -42,6 +43,28 @@ def test_a_suite_into_the_zoo_and_again(mini: Path) -> None:
     assert "6 runs: 6 done, 0 to be resumed, 0 to be run" in said.out
     other = ["--suite", "mini", "--seeds", "2", "--epochs", "1", "--dry-run", "--json"]
     assert mtl("train", *other).json["runs"][0]["state"] == "missing"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["train", "--task", "mood", "--method", "sora", "--set", "schedule_stages=2", "eta=0"],
+        ["joint", "--method", "adapter-m"],
+    ],
+)
+def test_the_last_state_is_stored_and_said(line: list[str], mini: Path) -> None:
+    """Through stages and their ``finish``, and of several tasks at once."""
+    few = ["--suite", "mini", "--epochs", "1", "--select", "last", "--json"]
+    said = mtl(line[0], *few, *line[1:], *(["stage_epochs=1"] if "--set" in line else []))
+    assert said.code == 0, said.err
+    (entry,) = open_zoo(mini).entries()
+    found = entry.manifest
+    assert (found.run_settings["select"], found.run_settings["patience"]) == ("last", 0)
+    assert found.selected_by() == "last step"
+    assert found.training["best_step"] == found.training["steps"] > 0
+    assert mtl("zoo", "verify", entry.ref).code == 0
+    asked = mtl(line[0], *few, *line[1:], "--patience", "2 epochs")
+    refused(asked, "patience=2 epochs waits for a better state", "give patience=0")
 
 
 def test_a_table_for_people(mini: Path) -> None:
