@@ -233,6 +233,35 @@ def test_old_task_files_over_such_files_are_told(here: Path) -> None:
     assert sizes("b.csv.yaml") == 59
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "options"),
+    [
+        ("a.csv", cells(";").encode(), ["--separator", ";"]),
+        ("a.csv", cells("\t").encode(), ["--separator", "\\t"]),
+        ("a.tsv", swallowing().encode(), ["--unquoted"]),
+        ("a.csv", quoted().replace("dull", "“fâde”").encode("cp1252"), ["--encoding", "cp1252"]),
+        ("a.csv", quoted().encode("utf-16"), ["--encoding", "utf-16"]),
+        ("a.json", json.dumps({"data": OBJECTS}).encode(), ["--field", "data"]),
+    ],
+)
+def test_what_an_error_says_to_write_works(
+    name: str, content: bytes, options: list[str], here: Path
+) -> None:
+    (here / name).write_bytes(content)
+    task = (
+        f"id: my/x\ndata:\n  files: {{train: {name}}}\nkind: classification\n"
+        'inputs: ["{text}"]\nlabels: [neg, pos]\nmetrics: [accuracy]\n'
+    )
+    (here / "x.yaml").write_text(task)
+    said = mtl("tasks", "show", "x.yaml")
+    refused(said, "below `data` in the task file")
+    key = said.err.split("Write `")[1].split("`")[0]
+    (here / "x.yaml").write_text(task.replace("\nkind", f"\n  {key}\nkind"))
+    assert sizes("x.yaml") == 60
+    assert mtl("tasks", "new", "my/y", "--from", name, *options).code == 0
+    assert sizes("my/y.yaml") == 60
+
+
 def test_cells_that_hold_lines_are_no_rows(here: Path) -> None:
     """Real line breaks, commas and quotes inside quotes; a column called as one of its values."""
     rows = [
