@@ -123,7 +123,7 @@ def main(argv: Sequence[str]) -> int:
     sources = resolve_sources(
         wanted,
         target.data,
-        zoo=context.workspace.zoo,
+        workspace=context.workspace,
         base=context.backbone.base,
         seed=options.source_seed,
         protocol=context.protocol,

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mtl.compose.naming import differences, run_names
 from mtl.errors import RequestError
-from mtl.tasks import list_tasks
+from mtl.tasks import list_suites, list_tasks, load_suite, load_task
 from mtl.train.load import check_base
+from mtl.zoo import open_zoo
 
 if TYPE_CHECKING:
     from mtl.backbone import Base
     from mtl.compose.sources import Wanted
     from mtl.tasks import TaskData, TaskSpec
+    from mtl.train import Workspace
     from mtl.zoo import Entry, Zoo
 
 
@@ -81,30 +85,53 @@ def leak(others: Sequence[Entry], target: TaskData) -> str:
 
 
 def train_lines(
-    missing: Sequence[Wanted], target: TaskData, suite: str, seed: int, model: str
+    missing: Sequence[Wanted],
+    target: TaskData,
+    suite: str,
+    seed: int,
+    model: str,
+    protocol: str,
+    workspace: Workspace,
 ) -> str:
-    """The commands that make the missing sources; the target's own on the target's rows."""
+    """The commands that make the missing sources; the target's own on the target's rows.
+
+    They name what makes the entries fit here: protocol and zoo, files of tasks that the catalogue
+    lacks; and the suite only where there is one of that name.
+    """
+    named = load_suite(suite) if suite in list_suites() else None
+    specs = {spec.id: spec for spec in map(load_task, workspace.tasks)}
+    groups: dict[tuple[str, str, bool], list[str]] = {}
+    for source in missing:
+        own = source.task == target.spec.id
+        split = target.protocol if own else source.protocol or protocol
+        groups.setdefault((source.method, split, own), []).append(source.task)
     lines = []
-    for method in dict.fromkeys(source.method for source in missing):
-        line = (
-            f"  python -m mtl.train --suite {suite} --method {method} --seeds {seed} "
-            f"--model {model}"
-        )
-        tasks = [source.task for source in missing if source.method == method]
-        others = " ".join(task for task in tasks if task != target.spec.id)
-        if others:
-            lines.append(f"{line} --task {others}")
-        if target.spec.id in tasks:
-            limit = target.max_train_samples
-            cut = f" --max-train-samples {limit}" if limit else ""
-            if target.shots:
-                draw = f" --shot-draw {target.shot_draw}" if target.shot_draw else ""
-                cut = f" --shots {target.shots}{draw}"
-            lines.append(
-                f"{line} --task {argument(target.spec)}{cut}   # the own source, on the same "
-                f"{target.sizes['train']} rows"
-            )
+    for (method, split, own), tasks in groups.items():
+        words = ["python", "-m", "mtl.train", *(["--suite", suite] if named else [])]
+        words += ["--method", method, "--seeds", str(seed), "--model", model, "--task"]
+        words += [
+            argument(target.spec if own else specs[t]) if own or t in specs else t for t in tasks
+        ]
+        if named is None or split != named.protocol or not {*tasks} <= {*named.tasks}:
+            words += ["--protocol", split]
+        if own and target.shots:
+            words += ["--shots", str(target.shots)]
+            words += ["--shot-draw", str(target.shot_draw)] if target.shot_draw else []
+        elif own and target.max_train_samples:
+            words += ["--max-train-samples", str(target.max_train_samples)]
+        rows = f"   # the own source, on the same {target.sizes['train']} rows" if own else ""
+        lines.append(f"  {shlex.join([*words, *_places(workspace)])}{rows}")
     return "\n".join(lines)
+
+
+def _places(workspace: Workspace) -> list[str]:
+    """The places of the command at hand that are not those that another one would take."""
+    words = []
+    if workspace.zoo.root != open_zoo().root:
+        words += ["--zoo", str(workspace.zoo.root)]
+    if workspace.data_root != (os.environ.get("MTL_DATA_ROOT") or None):
+        words += ["--data-root", str(workspace.data_root)]
+    return words
 
 
 def argument(spec: TaskSpec) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mtl.backbone import Base
     from mtl.compose.base import Composition
     from mtl.tasks import Suite, TaskData, TaskSpec
+    from mtl.train import Workspace
     from mtl.zoo import Entry, Zoo
 
 
@@ -150,7 +151,7 @@ def resolve_sources(
     wanted: Sequence[Wanted],
     target: TaskData,
     *,
-    zoo: Zoo,
+    workspace: Workspace,
     base: Base,
     seed: int,
     protocol: str,
@@ -170,6 +171,7 @@ def resolve_sources(
         RequestError: missing or ambiguous entries (names all, and both remedies), or sources whose
             base or placement does not fit.
     """
+    zoo = workspace.zoo
     found: list[Entry] = []
     missing: list[Wanted] = []
     elsewhere: list[Entry] = []
@@ -200,7 +202,7 @@ def resolve_sources(
             + "."
             + leak(others, target)
             + " Train them:\n"
-            + train_lines(missing, target, suite, seed, model)
+            + train_lines(missing, target, suite, seed, model, protocol, workspace)
             + "\nor go without them: --allow-missing."
         )
     if not found:

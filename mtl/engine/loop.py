@@ -244,11 +244,12 @@ class _LossWatch:
         for offset, value in enumerate(values.tolist()):
             if not math.isfinite(value):
                 settings = self._job.settings
+                exact = ", or --set precision=fp32" if self._device.precision != "fp32" else ""
                 raise RunError(
                     f"{self._job.label}: the training loss became {value} at step {first + offset}"
                     f" (lr={settings.lr}, batch_size={settings.batch_size}, precision="
                     f"{self._device.precision}, clip={settings.clip}, seed={self._job.seed}). "
-                    "Nothing was stored. Try a smaller --set lr=…, or --set precision=fp32."
+                    f"Nothing was stored. Try a smaller --set lr=…{exact}."
                 )
             self._progress.loss_sum += value
             self._progress.loss_count += 1
