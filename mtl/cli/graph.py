@@ -131,7 +131,7 @@ def adding_evidence(zoo: Zoo, graph: str | None) -> Callable[[Entry], None]:
         except MtlError as error:
             print(
                 f"note: {entry.ref} is in the zoo, its evidence is not beside it: {error} "
-                "'mtl graph build' collects it again.",
+                "'python -m mtl.graph build' collects it again.",
                 file=sys.stderr,
             )
 
@@ -270,8 +270,8 @@ def _calibrate(zoo: Zoo, options: Namespace) -> int:
         raise RequestError(f"Transfer was measured on several bases ({shown}): say --base.")
     if not measured:
         raise RequestError(
-            "Nothing to calibrate with: no transfer was measured. Run python -m mtl.graph measure "
-            "--targets TASK… --scores all first."
+            "Nothing to calibrate with: no transfer was measured. Run first "
+            "'python -m mtl.graph measure --targets TASK --scores all', for several targets."
         )
     found = calibrate(graph, measured.pop(), method=options.method, split=options.split)
     path = write_calibration(folder, found)

@@ -51,7 +51,9 @@ def suggestion_text(found: Suggestion, calibration: Calibration | None) -> str:
         parts += [f"trust: {score}: {trust_text(known.get(score))}" for score in scores]
     elif scores:
         parts.append(
-            "trust: not calibrated here (mtl.graph measure, then mtl.graph calibrate, say how far)"
+            "trust: not calibrated here; how far, is said by "
+            f"'python -m mtl.graph measure --targets {found.target} --scores all' and then "
+            "'python -m mtl.graph calibrate'"
         )
     for task, reason in found.left_out.items():
         parts.append(f"left out: {printable(task)}: {printable(reason)}")

@@ -69,7 +69,7 @@ def _ls(options: Namespace) -> int:
         print(f"{row['method']}  ({stage}): {row['summary']}")
         print(f"    --set {settings}" if settings else "    no settings")
         if row.get("package"):
-            print(f"    needs {row['package']}: pip install 'mtl[{row['package']}]'")
+            print(f"    needs {row['package']}: pip install {row['package']}")
         if row.get("refusal"):
             print(f"    no source of stage two: {row['refusal']}")
         print(f"    {row['citation']}")
@@ -95,7 +95,7 @@ def _count(options: Namespace) -> int:
         names = METHODS.names()
         for name in [name for name in names if _lacking(METHODS.get(name).package)]:
             package = METHODS.get(name).package
-            print(f"{name}: not counted, needs pip install 'mtl[{package}]'", file=sys.stderr)
+            print(f"{name}: not counted, needs pip install {package}", file=sys.stderr)
             names.remove(name)
         found = {name: _count_one(name, options, recipe, values) for name in names}
     elif options.method in COMPOSITIONS:

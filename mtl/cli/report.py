@@ -57,8 +57,8 @@ def main(argv: Sequence[str]) -> int:
         }
         wanted = " ".join(f"--{name} {value}" for name, value in asked.items() if value)
         raise RequestError(
-            f"The zoo {zoo.root} holds no entry{f' for {wanted}' if wanted else ''}; mtl.zoo ls "
-            "lists what it has, mtl.train makes entries."
+            f"The zoo {zoo.root} holds no entry{f' for {wanted}' if wanted else ''}; "
+            "python -m mtl.zoo ls lists what it has, python -m mtl.train makes entries."
         )
     rows = results(entries)
     tables = []
@@ -113,7 +113,10 @@ def runs_to_draw(entries: Sequence[Entry], wanted: Entry | None, method: str | N
             groups.setdefault(group_of(entry), []).append(entry)
     if wanted is not None:
         if wanted.manifest.kind != "composition":
-            raise RequestError(f"--entry {wanted.ref} is no composition; mtl.zoo ls lists those.")
+            raise RequestError(
+                f"--entry {wanted.ref} is no composition; python -m mtl.zoo ls --kind composition "
+                "lists those."
+            )
         if method not in (None, wanted.manifest.method):
             raise RequestError(
                 f"--entry {wanted.ref} is of {wanted.manifest.method}, not of --method {method}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Mapping
@@ -59,7 +60,7 @@ def _told(draft: Draft, path: Path) -> str:
     from mtl.tasks.yamls import folders
 
     found = any(path.resolve().is_relative_to(folder.resolve()) for folder in folders())
-    name = draft.content["id"] if found else path
+    name = draft.content["id"] if found else shlex.quote(str(path))
     lines = [f"wrote {path}", "", render(draft.content, path)]
     lines += ["guessed; mend the file where it is wrong:", *(f"  {one}" for one in draft.guesses)]
     lines += [

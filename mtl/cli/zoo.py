@@ -122,7 +122,10 @@ def _fsck(zoo: Zoo, options: Namespace) -> int:
         if old:
             said = "entry is" if old == 1 else "entries are"
             them = "it" if old == 1 else "them"
-            print(f"{old} {said} of an older schema version; 'mtl zoo migrate' rewrites {them}.")
+            print(
+                f"{old} {said} of an older schema version; 'python -m mtl.zoo migrate' rewrites "
+                f"{them}."
+            )
         wrong = counted(len(problems), "problem")
         print(f"{counted(count, 'entry', 'entries')} in {zoo.root}: {wrong}")
     return 1 if problems else 0

@@ -56,7 +56,7 @@ def ls(zoo: Zoo, options: Namespace) -> int:
         print(f"note: {counted(len(near) - 10, 'more near-duplicate')}; --json names all")
     if zoo.problems:
         said = "place was" if len(zoo.problems) == 1 else "places were"
-        print(f"{len(zoo.problems)} {said} skipped; 'mtl zoo fsck' says why")
+        print(f"{len(zoo.problems)} {said} skipped; 'python -m mtl.zoo fsck' says why")
     found = counted(len(chosen), "entry", "entries")
     print(f"{found} in {zoo.root}{_hint(listed, chosen, options)}")
     return 0

@@ -52,8 +52,8 @@ def find_parents(entry: Entry, zoo: Zoo) -> list[Entry]:
     if entry.manifest.kind != "composition":
         kind = {"adapter": "an adapter of one task"}.get(entry.manifest.kind, "a joint model")
         raise RequestError(
-            f"{entry.ref} is {kind}; only compositions have sources. mtl.zoo ls --kind composition "
-            "lists them."
+            f"{entry.ref} is {kind}; only compositions have sources. "
+            "python -m mtl.zoo ls --kind composition lists them."
         )
     by_digest = {found.digest: found for found in zoo.entries()}
     parents = []

@@ -36,7 +36,7 @@ def ambiguous(unclear: Sequence[tuple[Wanted, Sequence[Entry]]], target: TaskDat
         )
     return RequestError(
         "\n".join(blocks) + "\nName the one you mean with --sources, as it stands here (beside "
-        "'all', or the other tasks), or remove those you do not want (mtl.zoo rm REF)."
+        "'all', or the other tasks), or remove those you do not want (python -m mtl.zoo rm REF)."
     )
 
 

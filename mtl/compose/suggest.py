@@ -107,8 +107,8 @@ def score_sources(
     if KINDS.get(data.spec.kind).windows:
         raise RequestError(
             f"Cannot score sources for {data.spec.id}: rows of {data.spec.kind} tasks are cut into "
-            "windows, so that no row has one vector. Measure transfer instead (mtl.graph measure), "
-            "or name the sources."
+            "windows, so that no row has one vector. Measure transfer instead "
+            f"(python -m mtl.graph measure --targets {data.spec.id}), or name the sources."
         )
     labels = data.splits["train"].labels
     if len(labels) < 2 or not np.any(labels != labels[:1]):

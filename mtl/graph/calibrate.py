@@ -166,8 +166,8 @@ def calibrate(
     measured, scored = _collect(graph, base, split)
     if not measured:
         raise RequestError(
-            f"Nothing to calibrate with: no transfer was measured on base {base[:8]}. Run "
-            "python -m mtl.graph measure --targets TASK… first."
+            f"Nothing to calibrate with: no transfer was measured on base {base[:8]}. Run first "
+            "'python -m mtl.graph measure --targets TASK', for several targets."
         )
     counts = Counter(how for how, *_ in measured)
     if method is not None and method not in counts:
@@ -198,8 +198,8 @@ def calibrate(
     if not found:
         raise RequestError(
             f"Nothing to calibrate: of {len(truth)} measured edges on base {base[:8]}, no target "
-            f"has {LEAST_SOURCES} sources with a score on the same rows. Run python -m mtl.graph "
-            "suggest --target TASK for each measured target."
+            f"has {LEAST_SOURCES} sources with a score on the same rows. Run "
+            "'python -m mtl.graph suggest --target TASK' for each measured target."
         )
     by_rows: dict[tuple[str, str], list[float]] = {}
     for (target, rows, _), value in truth.items():

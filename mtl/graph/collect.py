@@ -215,7 +215,7 @@ def own_adapter(entry: Entry, candidates: Sequence[Entry]) -> tuple[Entry | None
         refs = ", ".join(item.ref for item in fitting)
         return None, (
             f"{entry.ref}: no measured transfer, {len(fitting)} own adapters fit ({refs}); remove "
-            "those you do not want (mtl.zoo rm)"
+            "those you do not want (python -m mtl.zoo rm REF)"
         )
     return (fitting[0] if fitting else None), ""
 

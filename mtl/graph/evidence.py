@@ -175,7 +175,7 @@ def read_file(path: Path) -> list[Evidence]:
     if version != SCHEMA_VERSION or not isinstance(stored.get("evidence"), list):
         raise ZooError(
             f"{path} is no evidence of schema {SCHEMA_VERSION} (it says {version!r}). Remove it: "
-            "'mtl graph build' makes what the zoo can tell anew."
+            "'python -m mtl.graph build' makes what the zoo can tell anew."
         )
     try:
         return [Evidence.from_dict(item) for item in stored["evidence"]]

@@ -64,7 +64,7 @@ def read_graph(path: Path) -> nx.DiGraph:
             edge_value(data)
     except (KeyError, TypeError, AttributeError, nx.NetworkXError) as error:
         raise ZooError(
-            f"{path} is no graph of ours ({error!r}). 'mtl graph build' makes it again."
+            f"{path} is no graph of ours ({error!r}). 'python -m mtl.graph build' makes it again."
         ) from error
     return graph
 

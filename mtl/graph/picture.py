@@ -101,8 +101,8 @@ def draw_matrix(matrix: Matrix, path: Path) -> None:
     """
     if not matrix.targets:
         raise RequestError(
-            f"There is no {matrix.kind} evidence to draw; python -m mtl.graph measure, suggest and "
-            "attribute add some."
+            f"There is no {matrix.kind} evidence to draw. Add some: "
+            "python -m mtl.graph measure --targets TASK (or suggest, or attribute)."
         )
     rows, columns = matrix.values.shape
     figure, axes = _figure(min(2.5 + 0.75 * columns, 40), min(1.8 + 0.4 * rows, 40))
@@ -265,7 +265,7 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise RequestError("Drawing needs matplotlib: pip install 'mtl[plot]'.") from error
+        raise RequestError("Drawing needs matplotlib: pip install matplotlib.") from error
     figure = Figure(figsize=(width, height), dpi=130)
     FigureCanvasAgg(figure)
     return figure, figure.add_subplot()

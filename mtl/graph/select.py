@@ -105,8 +105,9 @@ def choose_auto(
     """
     if not values and not measured:
         raise RequestError(
-            "--sources auto has no candidate that could be scored; mtl.graph suggest says why. "
-            "Name the sources, or train some (--train-missing)."
+            "--sources auto has no candidate that could be scored; "
+            "python -m mtl.graph suggest --target TASK says why. Name the sources, "
+            "or train some (--train-missing)."
         )
     expected = expected_gains(values, trust) if trust is not None and values else {}
     sources = sorted({*values, *measured})
@@ -119,8 +120,9 @@ def choose_auto(
         unknown_ones = [source for source in sources if gains[source] is None]
         raise RequestError(
             f"--min-gain {request.min_gain} needs a gain of every candidate, and nobody measured "
-            f"or calibrated for {', '.join(unknown_ones)}. Run python -m mtl.graph measure and "
-            "python -m mtl.graph calibrate first, or leave --min-gain out."
+            f"or calibrated for {', '.join(unknown_ones)}. Run first "
+            "'python -m mtl.graph measure --targets TASK --scores all' and "
+            "'python -m mtl.graph calibrate', or leave --min-gain out."
         )
     if known:
         order = sorted(sources, key=lambda s: (-(gains[s] or 0.0), s))
@@ -357,11 +359,12 @@ def _why(
 
 def _nothing(target: str, base: str, named: str, runs: bool) -> str:
     do = (
-        "python -m mtl.graph measure --targets TASK, or suggest --target TASK"
+        f"'python -m mtl.graph measure --targets {target}' (or suggest) adds it"
         if runs
-        else "mtl.compose (reliance) or python -m mtl.graph attribute ENTRY"
+        else f"A composition for {target} adds it (reliance), or, with one, "
+        "'python -m mtl.graph attribute ENTRY'"
     )
     return (
-        f"The graph has no {named} evidence for {target} on base {base[:8]}. {do} adds it; "
+        f"The graph has no {named} evidence for {target} on base {base[:8]}. {do}; "
         "--sources auto computes scores itself."
     )

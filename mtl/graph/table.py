@@ -91,7 +91,10 @@ def _nothing(kind: str | None, score: str | None) -> str:
         return (
             f"There is no {asked} evidence; without --kind and --score all that is there is shown."
         )
-    return "There is no evidence yet; mtl.compose, mtl.graph suggest and measure add it."
+    return (
+        "There is no evidence yet. Every composition adds its own, and so do "
+        "'python -m mtl.graph suggest --target TASK' and measure."
+    )
 
 
 def describe_negative(item: dict[str, Any]) -> str:

@@ -87,7 +87,7 @@ def read_index(path: Path, where: str) -> dict[str, Listed]:
     if version != VERSION:
         raise ZooError(
             f"{where}: {INDEX} is of version {version}, this mtl reads {VERSION}. Update mtl "
-            "(pip install -U mtl) to read it."
+            "to read it."
         )
     found: dict[str, Listed] = {}
     for place, row in rows.items():

@@ -68,7 +68,7 @@ def lock(zoo: Zoo, keys: Sequence[str], repos: Sequence[RepoName]) -> list[Locke
             f"{len(missing)} of {counted(len(entries), 'entry', 'entries')} "
             f"{'is' if len(missing) == 1 else 'are'} in none of "
             f"{', '.join(remote.where for remote in remotes)}:\n  {lines}\nPush them first "
-            f"(mtl zoo push {missing[0]} --repo {repos[0].id}), or name a further --repo."
+            f"(python -m mtl.zoo push {missing[0]} --repo {repos[0].id}), or name a further --repo."
         )
     found = []
     for entry in entries:
@@ -118,7 +118,8 @@ def read_lock(path: Path) -> list[Locked]:
     """
     if not path.is_file():
         raise RequestError(
-            f"There is no lock file {path}. 'mtl zoo lock' writes one; --lock FILE names another."
+            f"There is no lock file {path}. 'python -m mtl.zoo lock' writes one; --lock FILE names "
+            "another."
         )
     value = json_file(path, str(path))
     version = value.get("schema_version") if isinstance(value, dict) else None
@@ -126,7 +127,7 @@ def read_lock(path: Path) -> list[Locked]:
     if version != VERSION or not isinstance(rows, list):
         raise ZooError(
             f"{path} is no lock of version {VERSION} (it says {printable(version)!r:.60}). Update "
-            "mtl (pip install -U mtl), or write it again with 'mtl zoo lock'."
+            "mtl, or write it again with 'python -m mtl.zoo lock'."
         )
     found = [_locked(row, f"{path}: entry {number}") for number, row in enumerate(rows, start=1)]
     if len({item.ref.lower() for item in found}) != len(found):

@@ -96,7 +96,8 @@ def pull(
         if claims is None:
             raise RequestError(
                 f"{remote.where} holds no entry of mtl, but an adapter of stock adapters. Name the "
-                f"model that it was trained on: mtl zoo pull {repo} --model MODEL [--task TASK]."
+                "model that it was trained on: "
+                f"python -m mtl.zoo pull {repo} --model MODEL (and, if known, --task TASK)."
             )
         from mtl.hub.foreign import pull_foreign  # needs torch and adapters
 
@@ -224,7 +225,8 @@ def _check_free(zoo: Zoo, wanted: _Wanted, remote: Remote) -> None:
         raise RunError(
             f"Cannot pull {wanted.place.ref} from {remote.where}: the zoo holds another result "
             f"there (digest {there.digest[:12]}…; the Hub's is {wanted.recorded.digest[:12]}…). "
-            f"Keep yours, remove it (mtl zoo rm {there.ref}), or pull into another zoo (--zoo DIR)."
+            f"Keep yours, remove it (python -m mtl.zoo rm {there.ref}), or pull into another zoo "
+            "(--zoo DIR)."
         )
 
 
@@ -282,7 +284,7 @@ def restore(
         elif entry.digest != item.digest:
             differing.append(
                 f"{item.ref}: the zoo has digest {entry.digest[:12]}…, locked is "
-                f"{item.digest[:12]}… (mtl zoo rm {item.ref} makes room)"
+                f"{item.digest[:12]}… (python -m mtl.zoo rm {item.ref} makes room)"
             )
         else:
             zoo.load_check(entry)

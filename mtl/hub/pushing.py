@@ -71,8 +71,8 @@ def with_sources(zoo: Zoo, keys: Sequence[str]) -> list[Entry]:
             if source is None:
                 raise RequestError(
                     f"{entry.ref} needs {parent['ref']} with digest {parent['digest'][:12]}…, "
-                    f"which is not in the zoo {zoo.root}. Restore it (mtl zoo pull), or leave the "
-                    "composition out."
+                    f"which is not in the zoo {zoo.root}. Restore it (python -m mtl.zoo pull "
+                    f"USER/NAME {parent['ref']}), or leave the composition out."
                 )
             if source.digest not in path:  # a circle exists only in a zoo that somebody made up
                 add(source, (*path, entry.digest))

@@ -149,7 +149,7 @@ def find_method(name: str, hint: str = "") -> Method:
         if name == missing.name:
             raise RequestError(
                 f"Method {name!r} is named in papers and cannot be reproduced: {missing.reason} "
-                f"({missing.citation}). mtl.methods ls lists what there is."
+                f"({missing.citation}). python -m mtl.methods ls lists what there is."
             )
     return METHODS.get(name, hint)
 

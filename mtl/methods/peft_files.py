@@ -31,7 +31,7 @@ def require_peft(method: str) -> None:
     if find_spec("peft") is None:
         raise RequestError(
             f"Method {method!r} trains through the package peft, which is not installed. "
-            "Install it: pip install 'mtl[peft]'"
+            "Install it: pip install peft"
         )
 
 

@@ -54,7 +54,7 @@ def draw_heatmap(entries: Sequence[Entry], path: Path) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise RequestError("Drawing needs matplotlib: pip install 'mtl[plot]'.") from error
+        raise RequestError("Drawing needs matplotlib: pip install matplotlib.") from error
     if not entries:
         raise RequestError("There is no composition to draw.")
     parts = [source_weights(entry) for entry in entries]

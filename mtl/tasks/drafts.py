@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,7 +164,7 @@ def write_draft(draft: Draft, path: Path) -> TaskSpec:
 
 def render(content: Mapping[str, Any], path: Path) -> str:
     """The text of the YAML file. Text stands in double quotes, as in JSON: ``no`` is no false."""
-    lines = [f"# python -m mtl.tasks check {path}"]
+    lines = [f"# python -m mtl.tasks check {shlex.quote(str(path))}"]
     for key, value in content.items():
         if key == "data":
             lines += ["data:", "  files:"]

@@ -55,7 +55,8 @@ def check_base(entry: Entry, base: Base, *, head: bool = False) -> None:
         f"Cannot use {entry.ref} here: it was trained on {stored['id']!r} "
         f"({stored['fingerprint'][:8]}), this run uses {base.id!r} ({base.fingerprint[:8]}), and "
         f"they differ in {'; '.join(differing)}. List what fits with "
-        f"mtl.zoo ls --base {base.fingerprint[:8]}, or pass the model of the entry with --model."
+        f"python -m mtl.zoo ls --base {base.fingerprint[:8]}, or pass the model of the entry with "
+        "--model."
     )
 
 

@@ -52,7 +52,7 @@ def store(folder: Path, target: Path, root: Path, ref: str, manifest: Manifest) 
     except OSError as error:
         raise RunError(
             f"{ref} is stored in the zoo {root}, but the system could not confirm that it is on "
-            f"the disk: {error.strerror or error}. Check it with 'mtl zoo fsck'."
+            f"the disk: {error.strerror or error}. Check it with 'python -m mtl.zoo fsck'."
         ) from error
     return False
 
@@ -123,12 +123,12 @@ def _is_there(target: Path, ref: str, digest: str) -> bool:
             return False  # removed, and stored again by somebody else, while we looked
         raise ZooError(
             f"Cannot store {ref}: something that is no readable entry is at {target} ({error}). "
-            f"Remove it (mtl zoo rm {ref}), then run the same command again."
+            f"Remove it (python -m mtl.zoo rm {ref}), then run the same command again."
         ) from error
     if found != digest:
         raise ZooError(
             f"Cannot store {ref}: another result with the same settings is there. Stored: digest "
             f"{found}; new: digest {digest}. Entries are never overwritten: keep the stored one, "
-            f"or remove it (mtl zoo rm {ref}) and run the same command again."
+            f"or remove it (python -m mtl.zoo rm {ref}) and run the same command again."
         )
     return True

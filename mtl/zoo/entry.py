@@ -68,4 +68,4 @@ def gone(ref: str) -> ZooError:
 
 def remedy(ref: str) -> str:
     """What to do about an entry that cannot be read."""
-    return f"Remove it (mtl zoo rm {ref}), then run again what made it."
+    return f"Remove it (python -m mtl.zoo rm {ref}), then run again what made it."

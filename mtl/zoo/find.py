@@ -51,8 +51,8 @@ def find(zoo: Zoo, key: str) -> Path:
     guess = did_you_mean(key, [summary.ref for summary in listed])
     raise RequestError(
         f"There is no entry {printable(key)!r} among the {len(listed)} of the zoo {zoo.root}."
-        f"{guess} 'mtl zoo ls' lists them; give a reference, its last parts, or at least 6 digits "
-        "of a digest or runhash."
+        f"{guess} 'python -m mtl.zoo ls' lists them; give a reference, its last parts, or at least "
+        "6 digits of a digest or runhash."
     )
 
 

@@ -87,7 +87,7 @@ def _settled(zoo: Zoo, entry: Entry, digests: dict[str, str]) -> list[Problem]:
 
 
 def _entry(entry: Entry, digests: dict[str, str]) -> Iterator[Problem]:
-    again = f"Remove the entry (mtl zoo rm {entry.ref}), then {again_text(entry)}"
+    again = f"Remove the entry (python -m mtl.zoo rm {entry.ref}), then {again_text(entry)}"
 
     def placed(problem: Problem, fallback: str = "") -> Problem:
         return replace(
@@ -157,7 +157,7 @@ def _outside(zoo: Zoo) -> Iterator[Problem]:
                 "leftover",
                 zoo.ref(path),
                 "was left by a writer that was killed.",
-                "'mtl zoo fsck --fix' removes it.",
+                "'python -m mtl.zoo fsck --fix' removes it.",
             )
     for path, item in _walk(zoo):
         ref = zoo.ref(path)

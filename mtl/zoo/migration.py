@@ -54,7 +54,7 @@ def lift(value: JsonObject, where: str) -> JsonObject:
     if version > SCHEMA_VERSION:
         raise ZooError(
             f"{where}: written in schema version {version}; this mtl reads up to "
-            f"{SCHEMA_VERSION}. Update mtl (pip install -U mtl) to read it."
+            f"{SCHEMA_VERSION}. Update mtl to read it."
         )
     while version < SCHEMA_VERSION and version in STEPS:
         value = STEPS[version](value)

@@ -264,7 +264,7 @@ class Zoo:
                 raise gone(entry.ref)
             raise ZooError(
                 f"The entry {entry.ref} is damaged: {problem.path} {problem.message} Remove it "
-                f"(mtl zoo rm {entry.ref}), then {again_text(entry)}"
+                f"(python -m mtl.zoo rm {entry.ref}), then {again_text(entry)}"
             )
 
     def holds(self, entry: Entry) -> bool:

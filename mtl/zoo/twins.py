@@ -84,7 +84,9 @@ def warn_of_twin(zoo: Zoo, entry: Entry) -> None:
     """Log a warning if a newly stored entry is nearly another one."""
     twin = twin_of(zoo, entry)
     if twin is not None:
-        _LOG.warning("%s; 'mtl zoo diff' compares them.", twin)
+        _LOG.warning(
+            "%s; 'python -m mtl.zoo diff %s %s' compares them.", twin, twin.ref, twin.other
+        )
 
 
 def _near(zoo: Zoo, entry: Entry, others: list[Summary]) -> Twin | None:
