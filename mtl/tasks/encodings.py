@@ -161,6 +161,6 @@ def _sample(text: str) -> str:
 
 def _advice(encoding: str | None) -> str:
     return (
-        f"Write `encoding: {encoding}` below `data` in the task file (`mtl.tasks new --encoding "
-        f"{encoding}`), or save the file as UTF-8."
+        f"Write `encoding: {encoding}` below `data` in the task file "
+        f"(`python -m mtl.tasks new --encoding {encoding}`), or save the file as UTF-8."
     )

@@ -93,7 +93,7 @@ def read_cells(path: Path, text: str, dialect: Dialect) -> Cells:
 
 _QUOTES_ARE_TEXT = (
     "Where quotes are part of the texts, write `quoting: none` below `data` in the task file "
-    "(`mtl.tasks new --unquoted`)."
+    "(`python -m mtl.tasks new --unquoted`)."
 )
 
 
@@ -151,7 +151,8 @@ def _refuse_swallowed(path: Path, found: Cells, separator: str) -> None:
         f"{path}, line {first}: a quote opens there and closes in line {last}, and what "
         f"stands between is read as one cell. So {lost} are no rows ({len(found.rows):,} are "
         "left). Write `quoting: none` below `data` in the task file if quotes are part of the "
-        "texts (`mtl.tasks new --unquoted`), `quoting: double` if this cell is meant (`--quoted`)."
+        "texts (`python -m mtl.tasks new --unquoted`), `quoting: double` if this cell is meant "
+        "(`--quoted`)."
     )
 
 

@@ -131,7 +131,8 @@ def _refuse_wrapped(path: Path, value: Mapping[str, Any]) -> None:
         listed = " or ".join(f"`field: {name}`" for name in [*fields][:4])
         raise RequestError(
             f"{path} holds one object, not a list of rows; the rows are in one of its fields. "
-            f"Write {listed} below `data` in the task file (`mtl.tasks new --field`)."
+            f"Write {listed} below `data` in the task file "
+            f"(`python -m mtl.tasks new --field {next(iter(fields))}`)."
         )
     columns = value and all(isinstance(item, list | dict) for item in value.values())
     if columns:  # what pandas writes unless told otherwise, and its like

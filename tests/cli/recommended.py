@@ -46,7 +46,7 @@ class Literal:
 
     def matches(self, message: str) -> bool:
         """Whether ``message`` holds this literal, filled in."""
-        parts = [re.escape(part) for part in re.split(r"{}|%s", self.text.strip())]
+        parts = [re.escape(part) for part in re.split(r"{}|%s", self.text.strip().rstrip("."))]
         return re.search(".*?".join(parts), message, re.DOTALL) is not None
 
 
@@ -152,6 +152,12 @@ def options() -> frozenset[str]:
                     for arg in node.args
                     if isinstance(arg, ast.Constant) and str(arg.value).startswith("--")
                 }
+                if any("BooleanOptionalAction" in ast.dump(word) for word in node.keywords):
+                    found |= {
+                        f"--no-{str(arg.value)[2:]}"
+                        for arg in node.args
+                        if isinstance(arg, ast.Constant)
+                    }
     from mtl.engine.settings import RunSettings
 
     return (

@@ -56,7 +56,6 @@ OPEN = {
     ("hub/pulling.py", "but an adapter of stock adapters"): "needs the loopback Hub",
     ("hub/pulling.py", "makes room"): "needs the loopback Hub",
     ("hub/pushing.py", "which is not in the zoo"): "needs the loopback Hub",
-    ("tasks/textfiles.py", "iconv"): "a program of the system, not of mtl",
     ("zoo/card.py", "of whoever trained this"): "a card; test_own_tasks.py verifies",
     ("zoo/commit.py", "could not confirm"): "a disk that fails to sync",
 }
@@ -255,6 +254,63 @@ def test_what_comes_after_a_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert follow(message, which=-3).code == 0
     assert follow(message, which=-2).code == 0
     assert follow(message, "--model", "demo", "--dry-run", which=-1).code == 0
+
+
+@recommends("tasks/encodings.py", "or save the file as UTF-8")
+@recommends("tasks/separated.py", "a quote opens there")
+@recommends("tasks/separated.py", "Where quotes are part of the texts")
+@recommends("tasks/textfiles.py", "holds one object, not a list of rows")
+@pytest.mark.parametrize(
+    ("module", "part", "suffix", "content"),
+    [
+        (
+            "tasks/encodings.py",
+            "or save the file as UTF-8",
+            "csv",
+            "".join(f"caf\xe9 number {n},{'ab'[n % 2]}\n" for n in range(80)).encode("cp1252"),
+        ),
+        (
+            "tasks/separated.py",
+            "a quote opens there",
+            "csv",
+            "".join(
+                f"{chr(34) if n == 9 else ''}the cat {n}{' of 3' + chr(34) if n == 49 else ''},"
+                f"{'ab'[n % 2]}\n"
+                for n in range(80)
+            ).encode(),
+        ),
+        (
+            "tasks/textfiles.py",
+            "holds one object, not a list of rows",
+            "json",
+            json.dumps(
+                {"rows": [{"text": f"the cat {n}", "label": "ab"[n % 2]} for n in range(80)]}
+            ).encode(),
+        ),
+    ],
+)
+def test_files_that_their_suffix_does_not_describe(
+    module: str,
+    part: str,
+    suffix: str,
+    content: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = Path(f"rows.{suffix}")
+    file.write_bytes(b"text,label\n" * (suffix == "csv") + content)
+    Path("task.yaml").write_text(
+        f"id: own/mine\ndata: {{files: {{train: {file}}}}}\nkind: classification\n"
+        'inputs: ["{text}"]\nlabels: [a, b]\nmetrics: [accuracy]\n'
+    )
+    said = mtl("tasks", "check", "task.yaml")
+    message = provoked(said.out + said.err, module, part)
+    line = ["own/other", "--from", file, "--out", "other.yaml"]
+    drafted = follow(message, *line)
+    assert drafted.code == 0, drafted
+    again = mtl("tasks", "check", "other.yaml")
+    assert "unreadable" not in again.out + again.err, again
 
 
 @recommends("cli/train.py", "That is stage two")
