@@ -274,7 +274,7 @@ def test_a_damaged_source(file: str, damage: str, stocked: Path) -> None:
         changed = content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
         path.write_bytes(changed if damage == "changed" else content[:-9])
     said = mtl("compose", "--target", TARGET, "--epochs", "1")
-    refused(said, "/mood/pfeiffer/", "is damaged", file, "mtl zoo rm", code=1)
+    refused(said, "/mood/pfeiffer/", "is damaged", file, "mtl.zoo rm", code=1)
     assert len(entries(stocked)) == len(TASKS)
     assert not leftovers(stocked)
 

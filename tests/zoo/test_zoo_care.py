@@ -246,7 +246,7 @@ def test_a_near_duplicate_is_named_when_it_is_stored(
     assert found is not None
     assert (found.other, found.how) == (first.ref, how)
     assert first.ref in caplog.text
-    assert "mtl zoo diff" in caplog.text
+    assert "mtl.zoo diff" in caplog.text
 
 
 def test_ls_names_near_duplicates(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
