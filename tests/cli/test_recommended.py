@@ -42,6 +42,7 @@ OPEN = {
     ("cli/graph.py", "its evidence is not beside it"): "a graph folder that cannot be written",
     ("compose/suggest.py", "are cut into windows"): "a span task as a target",
     ("compose/soup_text.py", "hf download"): "needs the network",
+    ("engine/launch.py", "accelerate launch"): "tests/cli/test_joint_processes.py launches (slow)",
     ("graph/calibrate.py", "no transfer was measured on base"): "several bases",
     ("graph/calibrate.py", "Nothing to calibrate: of"): "measured transfer without scores",
     ("graph/collect.py", "own adapters fit"): "two own adapters",
