@@ -119,7 +119,7 @@ def _discard(folder: Path) -> None:
     except OSError as error:
         _LOG.warning(
             "the temporary %s could not be removed (%s); the next run for the same entry takes it "
-            "along, or 'mtl zoo fsck --fix'.",
+            "along, or 'python -m mtl.zoo fsck --fix'.",
             folder,
             error.strerror or error,
         )

