@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,10 @@ def main(argv: Sequence[str]) -> int:
         resolve_sources,
         resolve_target,
     )
-    from mtl.compose.sources import wanted_sources
+    from mtl.compose.per_source import by_name, told
+    from mtl.compose.sources import ALL, typed_order, wanted_sources
+    from mtl.compose.taken import alone_text, passed_over, taken_text
+    from mtl.engine.progress import quiet
     from mtl.graph.request import parse_sources
     from mtl.methods import METHODS, find_method
     from mtl.tasks import load_task
@@ -132,6 +136,18 @@ def main(argv: Sequence[str]) -> int:
         allow_missing=options.allow_missing,
     )
     common.note_unknown(sources)
+    asked = names(options.sources)
+    reasons = passed_over(sources, wanted, context.workspace.zoo, context.backbone.base, suite)
+    alone = alone_text(sources, spec.id)
+    if ALL in asked and not quiet():
+        print("\n".join(taken_text(sources, reasons, suite, spec.id)), file=sys.stderr)
+    if alone and (ALL in asked or picking is not None or sources[0].manifest.task["id"] == spec.id):
+        print(alone, file=sys.stderr)
+    tasks = [entry.manifest.task["id"] for entry in sources]
+    typed = typed_order(asked, suite, wanted)
+    target = replace(
+        target, method_settings=by_name(target.method_settings, options.method, tasks, typed)
+    )
     targets = [target]
     if options.probe is not None:
         from mtl.compose.probe import SCALES, grid
@@ -163,12 +179,17 @@ def main(argv: Sequence[str]) -> int:
                     "sources": [entry.ref for entry in sources],
                     "trained": trained,
                     "selection": selection.to_dict() if selection else None,
+                    "passed_over": reasons if ALL in asked else None,
+                    "by_source": told(plans[0].method_settings, options.method) or None,
                     "runs": common.report_rows(reports),
                 }
             )
         )
     else:
         common.print_reports(reports)
+        values = told(plans[0].method_settings, options.method)
+        if values and options.probe is None:
+            print(f"\n{values[0].upper()}{values[1:]}")
         if options.probe is not None:
             print("\n" + _probe_table(reports, [entry.manifest.task["id"] for entry in sources]))
     return common.exit_code(reports)

@@ -48,6 +48,8 @@ class Composition:
             sources are known; None where they do not depend on them.
         kinds: which sorts of sources it can use, see :attr:`mtl.methods.Method.composes`.
         refusal: why not the others.
+        per_source: the setting that holds one value per source, if there is one
+            (:mod:`mtl.compose.per_source`).
     """
 
     name: str
@@ -59,6 +61,7 @@ class Composition:
     prepare: Callable[..., Any] | None = None
     kinds: Sequence[str] = ("bottleneck", "low_rank")
     refusal: str = ""
+    per_source: str = ""
 
 
 COMPOSITIONS: Registry[Composition] = Registry("composition", Composition)

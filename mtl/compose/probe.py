@@ -17,6 +17,7 @@ import torch
 
 from mtl.compose import scalearn
 from mtl.compose.base import Composed, Composition
+from mtl.compose.per_source import values_of
 from mtl.errors import RequestError
 from mtl.words import counted
 
@@ -29,8 +30,8 @@ class ProbeSettings:
     """Settings of probing.
 
     Attributes:
-        scales: s_k of every source, separated by commas, in the order of the sources; a single
-            number is for all of them.
+        scales: s_k of every source by its task, as ``rte:0.5,mrpc:1`` (numbers alone follow
+            ``--sources``); a single number is for all of them.
     """
 
     scales: str = "1"
@@ -44,12 +45,7 @@ class ProbeSettings:
         Raises:
             RequestError: something in it is none.
         """
-        try:
-            found = [float(part) for part in self.scales.split(",")]
-        except ValueError as error:
-            raise RequestError(
-                f"scales={self.scales!r} must be numbers with commas between them, as 0.5,1."
-            ) from error
+        found = values_of(self.scales, "scales", "0.5,1")
         if not all(math.isfinite(number) for number in found):
             raise RequestError(f"scales={self.scales!r} must be finite numbers.")
         return found
@@ -103,4 +99,5 @@ PROBE = Composition(
     attach=attach,
     summary="one or two sources at fixed scales; only the head learns (--probe: a whole grid)",
     citation="Frohmann et al. 2024, ScaLearn, arXiv:2310.01217; spec composition §8",
+    per_source="scales",
 )

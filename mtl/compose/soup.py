@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from mtl.backbone.injection import FUSION_MODULES
 from mtl.compose.bank import Bank
 from mtl.compose.base import Composed, Composition
+from mtl.compose.per_source import values_of
 from mtl.compose.scalearn import ScaLearnSettings, ScaLearnSite
 from mtl.compose.sites import add_sites, load_stored
 from mtl.errors import RequestError, ZooError
@@ -44,8 +45,8 @@ class SoupSettings:
         embedder: sentence encoder: a Hub name or a folder, whose tokens are averaged; ``base`` for
             the run's own frozen encoder, which needs no download.
         rows: training texts per task that are embedded.
-        weights: w_k of every source, separated by commas, in the order of the sources, in place of
-            the similarity of texts. A run records the weights that it used here.
+        weights: w_k of every source by its task, as ``rte:0.7,mrpc:0.3`` (numbers alone follow
+            ``--sources``), in place of the similarity of texts. A run records here what it used.
     """
 
     top: int = 5
@@ -66,12 +67,7 @@ class SoupSettings:
         Raises:
             RequestError: something in it is no number, negative, or all are 0.
         """
-        try:
-            found = [float(part) for part in self.weights.split(",")]
-        except ValueError as error:
-            raise RequestError(
-                f"weights={self.weights!r} must be numbers with commas between them, as 0.7,0.3."
-            ) from error
+        found = values_of(self.weights, "weights", "0.7,0.3")
         total = sum(found)
         if not all(0 <= number < float("inf") for number in found) or not total > 0:
             raise RequestError(f"weights={self.weights!r} must not be negative, nor all 0.")
@@ -201,4 +197,5 @@ SOUP = Composition(
     prepare=prepare,
     kinds=("bottleneck",),
     refusal="a sum of averaged factors is no average of low-rank deltas",
+    per_source="weights",
 )

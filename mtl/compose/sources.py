@@ -101,6 +101,19 @@ def wanted_sources(
     return found
 
 
+def typed_order(names: Sequence[str], suite: Suite, wanted: Sequence[Wanted]) -> list[str] | None:
+    """The tasks of ``wanted`` in the order in which ``names`` has them.
+
+    None where they were not named one by one (``all``, ``auto``, ``graph:…``).
+    """
+    used = {source.task for source in wanted}
+    try:
+        tasks = [load_task(name.partition(":")[0], suite.name).id for name in names]
+    except RequestError:  # no task: it stands for several
+        return None
+    return [task for task in tasks if task in used]
+
+
 def check_kinds(composition: Composition, methods: Sequence[str]) -> None:
     """Refuse source methods that ``composition`` cannot use, or that do not go together.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.backbone import Network, build_head, load_head, save_head
 from mtl.compose.base import COMPOSITIONS
+from mtl.compose.per_source import by_name
 from mtl.engine import Attachment, Group
 from mtl.engine.device import seed_everything
 from mtl.files import read_safetensors, write_safetensors
@@ -77,7 +78,11 @@ def plan_compose(
 ) -> list[RunPlan]:
     """Plan a composition of ``sources`` for the target, one run per seed.
 
-    Every seed uses the same sources, as in the paper; seeds vary head, omega and batch order.
+    Every seed uses the same sources, as in the paper; seeds vary head, omega and batch order. A
+    setting with one number per source (``weights=0.7,0.3``) follows the order of ``sources``.
+
+    Raises:
+        RequestError: such a setting that does not fit the sources.
     """
     parents = tuple(
         {
@@ -94,6 +99,8 @@ def plan_compose(
     method_settings = target.method_settings
     if composition.prepare is not None:
         method_settings = composition.prepare(method_settings, target, sources, backbone, workspace)
+    tasks = [parent["task"] for parent in parents]
+    method_settings = by_name(method_settings, target.method, tasks, tasks)
 
     def build(plan: RunPlan, folder: Path | None) -> Built:
         return build_composition(plan, folder, sources, workspace.zoo)

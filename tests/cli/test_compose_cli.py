@@ -298,7 +298,8 @@ def test_probing_runs_a_grid_and_shows_it(stocked: Path) -> None:
     rows = said.json["runs"]
     assert [row["method"] for row in rows] == ["probe"] * 4
     found = [manifest(stocked, row["ref"])["method_settings"]["scales"] for row in rows]
-    assert found == ["0,0", "0,1", "1,0", "1,1"]
+    grid = [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert found == [f"mini/mood:{one},mini/shared:{other}" for one, other in grid]
     stored = [load_file(stocked / row["ref"] / "composition.safetensors") for row in rows]
     assert stored[1]["omega.shared"].tolist() == [[0.0], [1.0]]
     again = mtl("compose", *line, "--probe", "0", "1")
@@ -315,8 +316,9 @@ def test_a_soup_weighs_sources_by_their_texts(stocked: Path, tmp_path: Path) -> 
     assert said.code == 0, said
     (row,) = said.json["runs"]
     settings = manifest(stocked, row["ref"])["method_settings"]
-    weights = [float(part) for part in settings["weights"].split(",")]
-    assert len(weights) == 3
+    named = [part.split(":") for part in settings["weights"].split(",")]
+    assert [name for name, _ in named] == ["mini/mood", "mini/shared", "mini/same"]
+    weights = [float(weight) for _, weight in named]
     assert sum(weights) == pytest.approx(1)
     assert sorted(weights)[0] == 0.0
     assert weights[2] > 0  # a text is like itself

@@ -1,0 +1,74 @@
+"""What ``--sources all`` took, and what of the zoo it did not: for who expected more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mtl.backbone.identity import same_base
+from mtl.words import counted
+from mtl.zoo.names import printable
+
+if TYPE_CHECKING:
+    from mtl.backbone import Base
+    from mtl.compose.sources import Wanted
+    from mtl.tasks import Suite
+    from mtl.zoo import Entry, Zoo
+
+SHOWN = 8
+
+
+def passed_over(
+    sources: Sequence[Entry], wanted: Sequence[Wanted], zoo: Zoo, base: Base, suite: Suite
+) -> dict[str, list[str]]:
+    """Why not → names of the adapters of this base in the zoo that are no source here."""
+    ours, taken = base.to_dict(), {entry.digest for entry in sources}
+    methods = {source.task: source.method for source in wanted}
+    reasons: dict[str, list[str]] = {}
+    for entry in zoo.entries(kind="adapter"):
+        if entry.digest in taken or not same_base(entry.manifest.base, ours):
+            continue
+        task, method = entry.manifest.task["id"], entry.manifest.method
+        if task not in methods:
+            why = f"of tasks outside suite {suite.name}"
+            name = task
+        elif method != methods[task]:
+            why, name = "of another method (--source-method)", f"{task}:{method}"
+        else:
+            why = "of a task that has its source: another seed, protocol, rows or settings"
+            name = f"{task}:{method}/seed{entry.manifest.seed}"
+        listed = reasons.setdefault(why, [])
+        if name not in listed:
+            listed.append(name)
+    return reasons
+
+
+def taken_text(
+    sources: Sequence[Entry], reasons: dict[str, list[str]], suite: Suite, target: str
+) -> list[str]:
+    """Lines: the sources that ``all`` stands for, and what it left in the zoo."""
+    tasks = [entry.manifest.task["id"] for entry in sources]
+    named = ", ".join(f"{task} (its own)" if task == target else task for task in tasks)
+    lines = [
+        f"--sources all: the tasks of suite {suite.name} ({len(suite.tasks)}); "
+        f"{counted(len(sources), 'source')}: {named}."
+    ]
+    for why, names in reasons.items():
+        listed = ", ".join(printable(name) for name in names[:SHOWN])
+        more = f", … ({len(names) - SHOWN} more)" if len(names) > SHOWN else ""
+        lines.append(f"In the zoo on this base, not taken, {why}: {listed}{more}.")
+    outside = next((n for why, n in reasons.items() if why.startswith("of tasks outside")), None)
+    if outside:
+        lines.append(f"Name tasks to take them, too: --sources all {' '.join(outside[:3])}")
+    return lines
+
+
+def alone_text(sources: Sequence[Entry], target: str) -> str:
+    """The warning that nothing is transferred from anywhere, or from one task only; or nothing."""
+    if len(sources) != 1:
+        return ""
+    task = sources[0].manifest.task["id"]
+    whose = "the target's own adapter" if task == target else f"the adapter of {task}"
+    return (
+        f"warning: this composition has one source, {whose} (K = 1): there is nothing to combine."
+    )
