@@ -53,6 +53,8 @@ def test_the_papers_settings_arrive() -> None:
 
 
 def test_the_last_state_is_kept_where_the_papers_keep_it() -> None:
+    assert run_of("sora", "sora", "glue/rte").select == "last"  # the scheduled run, §4.4
+    assert run_of("sora", "sora", "glue/stsb").select == "metric"
     for task in load_suite("glue").tasks:
         wanted = "last" if task in {"glue/cola", "glue/stsb"} else "metric"
         for method in ("adakron", "madakron-full", "madakron-partial", "adamix"):
