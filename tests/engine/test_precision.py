@@ -115,7 +115,8 @@ def test_a_fused_state_resumes(tmp_path: Path) -> None:
         run = job(tmp_path, dropout=0.0)
         groups = list(run.attached.groups())
         made = Optimiser(groups, run.settings, 10)
-        for group in made._adam.param_groups:
+        (adam,) = made._adams
+        for group in adam.param_groups:
             group["fused"] = True
         return run, made
 
