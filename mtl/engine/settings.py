@@ -8,7 +8,7 @@ from typing import Any
 from mtl.engine.lengths import read_length, write_length
 from mtl.errors import RequestError
 
-NOT_IN_IDENTITY = ("eval_batch_size", "eval_tokens", "micro_batch_size")
+NOT_IN_IDENTITY = ("eval_batch_size", "eval_tokens")
 """Settings that say how, not what, is computed; they are recorded but not part of a run's hash."""
 LENGTHS = {
     "patience": (("evaluations", "epochs", "steps"), "evaluations", int),
@@ -31,7 +31,8 @@ class RunSettings:
         epochs: passes over the training data; ignored when ``max_steps`` is given.
         max_steps: optimiser steps instead of epochs, 0 to go by epochs.
         batch_size: examples per optimiser step, over all processes.
-        micro_batch_size: examples per forward pass at most, 0 for no limit; same gradient.
+        micro_batch_size: examples per forward pass at most, 0 for no limit; same gradient, other
+            dropout.
         piece_overhead: a batch is cut into pieces of like length where that saves more padding than
             this many tokens per piece; same gradient, other dropout. 0 cuts wherever padding is
             saved, a large number never; -1 goes by device and hidden size (mtl/engine/passes.py).
