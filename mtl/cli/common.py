@@ -31,7 +31,11 @@ def make_parser(prog: str, description: str) -> ArgumentParser:
     parser = Parser(prog=prog, description=description)
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
     parser.add_argument("--model", type=str, help="Hub name, folder, or 'demo' [MTL_MODEL, suite]")
-    parser.add_argument("--recipe", type=str, help="settings of a paper [the suite's]")
+    parser.add_argument(
+        "--recipe",
+        type=str,
+        help="settings of a paper, or 'none' for those of the method's own [the suite's]",
+    )
     parser.add_argument("--protocol", type=str, help="how data are split [the suite's]")
     add_places(parser)
     parser.add_argument(
@@ -131,7 +135,7 @@ def open_context(
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
     quieten()
     overrides = overrides_of(options)
-    recipe = load_recipe(options.recipe or suite.recipe)
+    recipe = load_recipe(options.recipe or suite.recipe, suite.name)
     check(recipe, overrides)
     model = options.model or os.environ.get("MTL_MODEL") or suite.model
     workspace = open_workspace(

@@ -8,8 +8,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from mtl.errors import RequestError
+
 if TYPE_CHECKING:
+    from mtl.tasks import Recipe
     from mtl.train import Report
+    from mtl.zoo import Entry
 
 
 def main(argv: Sequence[str]) -> int:
@@ -37,7 +41,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--source-method", type=str, default="pfeiffer", help="how sources were made"
     )
-    parser.add_argument("--source-seed", type=int, default=0, help="seed of the sources")
+    parser.add_argument(
+        "--source-seed",
+        type=str,
+        metavar="SEED",
+        help="seed of the sources, or 'run' for that of each run [the recipe's, else 0]",
+    )
     parser.add_argument("--without-own", action="store_true", help="leave out the target's adapter")
     parser.add_argument(
         "--allow-missing", action="store_true", help="use the sources that are there"
@@ -113,29 +122,41 @@ def main(argv: Sequence[str]) -> int:
         overrides=context.overrides,
         workspace=context.workspace,
     )
-    trained: list[dict[str, Any]] = []
-    if options.train_missing:
-        trained, ended = train_missing(
-            wanted, target, context, options, picking=picking is not None
+    seeds = common.check_seeds(options.seeds)
+    rounds = _rounds(options.source_seed, context.recipe, options.method, seeds)
+    if len(rounds) > 1 and picking is not None:
+        raise RequestError(
+            "Sources of each run's own seed cannot be picked by their features: name them with "
+            "--sources, or give one --source-seed for all."
         )
-        if ended is not None:
-            return ended
+    trained: list[dict[str, Any]] = []
     selection = None
-    if picking is not None:
-        selection = pick(picking, wanted, target, context, options)
-        wanted = [s for s in wanted if s.task in {*selection.chosen, spec.id}]
-    sources = resolve_sources(
-        wanted,
-        target.data,
-        workspace=context.workspace,
-        base=context.backbone.base,
-        seed=options.source_seed,
-        protocol=context.protocol,
-        suite=suite.name,
-        model=context.model,
-        allow_missing=options.allow_missing,
-    )
-    common.note_unknown(sources)
+    composed: list[tuple[list[Entry], list[int]]] = []
+    for source_seed, of_it in rounds:
+        if options.train_missing:
+            rows, ended = train_missing(
+                wanted, target, context, options, seed=source_seed, picking=picking is not None
+            )
+            trained += rows
+            if ended is not None:
+                return ended
+        if picking is not None:
+            selection = pick(picking, wanted, target, context, options, seed=source_seed)
+            wanted = [s for s in wanted if s.task in {*selection.chosen, spec.id}]
+        sources = resolve_sources(
+            wanted,
+            target.data,
+            workspace=context.workspace,
+            base=context.backbone.base,
+            seed=source_seed,
+            protocol=context.protocol,
+            suite=suite.name,
+            model=context.model,
+            allow_missing=options.allow_missing,
+        )
+        common.note_unknown(sources)
+        composed.append((sources, of_it))
+    sources = composed[0][0]
     asked = names(options.sources)
     reasons = passed_over(sources, wanted, context.workspace.zoo, context.backbone.base, suite)
     alone = alone_text(sources, spec.id)
@@ -157,11 +178,12 @@ def main(argv: Sequence[str]) -> int:
     plans = [
         plan
         for each in targets
+        for own, of_it in composed
         for plan in plan_compose(
             each,
             suite=suite.name,
-            sources=sources,
-            seeds=common.check_seeds(options.seeds),
+            sources=own,
+            seeds=of_it,
             backbone=context.backbone,
             workspace=context.workspace,
         )
@@ -176,7 +198,7 @@ def main(argv: Sequence[str]) -> int:
             json.dumps(
                 {
                     "command": "compose",
-                    "sources": [entry.ref for entry in sources],
+                    "sources": [entry.ref for own, _ in composed for entry in own],
                     "trained": trained,
                     "selection": selection.to_dict() if selection else None,
                     "passed_over": reasons if ALL in asked else None,
@@ -193,6 +215,27 @@ def main(argv: Sequence[str]) -> int:
         if options.probe is not None:
             print("\n" + _probe_table(reports, [entry.manifest.task["id"] for entry in sources]))
     return common.exit_code(reports)
+
+
+def _rounds(
+    asked: str | None, recipe: Recipe, method: str, seeds: Sequence[int]
+) -> list[tuple[int, list[int]]]:
+    """Seed of the sources, and the seeds of the runs that use them.
+
+    Raises:
+        RequestError: neither a number nor ``run``.
+    """
+    from mtl.tasks.recipes import OF_THE_RUN
+
+    chosen = asked or recipe.source_seeds.get(method, "0")
+    if chosen == OF_THE_RUN:
+        return [(seed, [seed]) for seed in seeds]
+    try:
+        return [(int(chosen), list(seeds))]
+    except ValueError as error:
+        raise RequestError(
+            f"--source-seed takes a number, or {OF_THE_RUN!r} for each run's own, not {chosen!r}."
+        ) from error
 
 
 def _probe_table(reports: Sequence[Report], sources: Sequence[str]) -> str:

@@ -33,8 +33,26 @@ def main(argv: Sequence[str]) -> int:
     count.add_argument("--labels", type=int, default=2, help="outputs of the head")
     count.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings")
     count.add_argument("--json", action="store_true", help="one line of JSON")
+    _add_settings(commands)
     options = parser.parse_args(list(argv))
+    if options.command == "settings":
+        from mtl.cli.methods_settings import settings
+
+        return settings(options)
     return _ls(options) if options.command == "ls" else _count(options)
+
+
+def _add_settings(commands: Any) -> None:
+    parser = commands.add_parser(
+        "settings", help="what methods train at under each recipe, and who says so"
+    )
+    parser.add_argument("--suite", help="only the suite's recipe, on its tasks")
+    parser.add_argument("--recipe", nargs="+", help="only these recipes, or 'none' [all]")
+    parser.add_argument("--method", nargs="+", help="only these methods [all]")
+    parser.add_argument("--task", nargs="+", help="exceptions of these tasks [all in the recipe]")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one line of JSON")
+    form.add_argument("--markdown", action="store_true", help="tables in Markdown")
 
 
 def _ls(options: Namespace) -> int:
@@ -97,9 +115,13 @@ def _count(options: Namespace) -> int:
             package = METHODS.get(name).package
             print(f"{name}: not counted, needs pip install {package}", file=sys.stderr)
             names.remove(name)
+        if recipe is not None:
+            for name in [name for name in names if not recipe.names(name)]:
+                print(f"{name}: not counted, recipe {recipe.name} has no settings", file=sys.stderr)
+                names.remove(name)
         found = {name: _count_one(name, options, recipe, values) for name in names}
     elif options.method in COMPOSITIONS:
-        found = {options.method: _count_composition(options, values)}
+        found = {options.method: _count_composition(options, recipe, values)}
     elif options.method in JOINT:
         found = {options.method: _count_joint(options, recipe, values)}
     elif options.method in METHODS:
@@ -136,39 +158,43 @@ def _count_one(name: str, options: Namespace, recipe: Any, values: dict[str, Any
     if options.method == "all":
         known = {field.name for field in fields(method.settings)}
         values = {key: value for key, value in values.items() if key in known}
-    settings, run = resolve_settings(
-        name,
-        method.settings,
-        method.defaults,
-        recipe.settings(name, "") if recipe else {},
-        recipe.name if recipe else "",
-        Overrides(values),
-    )
+    layers = recipe.layers(name, "") if recipe else []
+    settings, run = resolve_settings(method, layers, Overrides(values))
     head = options.head or (run.head if recipe else None)
     return count_settings(method, settings, options.model, head=head, labels=options.labels)
 
 
-def _count_composition(options: Namespace, values: dict[str, Any]) -> Any:
-    from mtl.compose import count_composition
+def _count_composition(options: Namespace, recipe: Any, values: dict[str, Any]) -> Any:
+    """Count a composition; a recipe says of what size its sources are, too."""
+    from mtl.compose import COMPOSITIONS, count_composition
+    from mtl.methods import find_method
+    from mtl.train.settings import Overrides, resolve_settings
 
+    def settings(chosen: Any, asked: dict[str, Any]) -> tuple[Any, Any]:
+        layers = recipe.layers(chosen.name, "") if recipe else []
+        return resolve_settings(chosen, layers, Overrides(asked))
+
+    own, run = settings(COMPOSITIONS.get(options.method), values)
+    sources, _ = settings(find_method(options.source_method), {})
     return count_composition(
         options.method,
         options.model,
         sources=options.sources,
-        values=values,
+        values=asdict(own),
         source_method=options.source_method,
-        head=options.head,
+        source_settings=sources,
+        head=options.head or (run.head if recipe else None),
         labels=options.labels,
     )
 
 
 def _count_joint(options: Namespace, recipe: Any, values: dict[str, Any]) -> Any:
     from mtl.joint import JOINT, count_joint, resolve_joint
-    from mtl.tasks import Recipe
+    from mtl.tasks import load_recipe
     from mtl.train.settings import Overrides
 
     method = JOINT.get(options.method)
-    settings, run = resolve_joint(method, recipe or Recipe(""), Overrides(values))
+    settings, run = resolve_joint(method, recipe or load_recipe("none"), Overrides(values))
     head = options.head or (run.head if recipe else None)
     return count_joint(
         method.name,

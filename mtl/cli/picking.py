@@ -19,11 +19,18 @@ if TYPE_CHECKING:
 
 
 def train_missing(
-    wanted: Sequence[Wanted], target: Target, context: Context, options: Any, *, picking: bool
+    wanted: Sequence[Wanted],
+    target: Target,
+    context: Context,
+    options: Any,
+    *,
+    seed: int,
+    picking: bool,
 ) -> tuple[list[dict[str, Any]], int | None]:
     """Show the plan of what the zoo lacks, then train it.
 
     Args:
+        seed: of the sources.
         picking: ``wanted`` are candidates; which are composed is decided after training.
 
     Returns:
@@ -42,7 +49,7 @@ def train_missing(
         target.data,
         Overrides(limits),
         suite=context.suite,
-        seed=options.source_seed,
+        seed=seed,
         backbone=context.backbone,
         recipe=context.recipe,
         protocol=context.protocol,
@@ -73,7 +80,13 @@ def train_missing(
 
 
 def pick(
-    request: Request, wanted: Sequence[Wanted], target: Target, context: Context, options: Any
+    request: Request,
+    wanted: Sequence[Wanted],
+    target: Target,
+    context: Context,
+    options: Any,
+    *,
+    seed: int,
 ) -> Selection:
     """Pick among the wanted sources, and say why in one table."""
     from mtl.cli.graph import open_graph
@@ -111,7 +124,7 @@ def pick(
             ["all"],
             [score],
             method=options.source_method,
-            seed=options.source_seed,
+            seed=seed,
         )
         if not options.dry_run:
             keep_suggestion(seen, target.data, extractor, folder)

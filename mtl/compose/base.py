@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mtl.engine.settings import Training
 from mtl.registry import Registry
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Composition:
         name: what ``--method`` takes.
         settings: frozen dataclass of its settings.
         defaults: values by which this name differs from the dataclass' defaults.
+        training: the run settings of its paper.
         attach: (encoder, names of the sources in it, settings) → :class:`Composed`, active.
         summary, citation: for ``mtl.methods ls``.
         prepare: (settings, target, source entries, backbone, workspace) → settings, once the
@@ -58,6 +60,7 @@ class Composition:
     attach: Callable[[Any, Sequence[str], Any], Composed]
     summary: str
     citation: str
+    training: Training = field(default_factory=Training)
     prepare: Callable[..., Any] | None = None
     kinds: Sequence[str] = ("bottleneck", "low_rank")
     refusal: str = ""

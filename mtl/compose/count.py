@@ -20,12 +20,17 @@ def count_composition(
     sources: int,
     values: dict[str, Any],
     source_method: str = "pfeiffer",
+    source_settings: Any = None,
     head: str | None = None,
     labels: int = 2,
 ) -> Count:
     """Count what composition ``name`` trains over K ``sources`` on ``model``.
 
     All parameters are those of base, sources and head; of low-rank sources, their factors.
+
+    Args:
+        values: of the composition's settings, over the defaults of its name.
+        source_settings: of the sources' method, None for its own defaults.
 
     Raises:
         RequestError: unknown composition, setting or model shape, or sources that it cannot use.
@@ -39,7 +44,9 @@ def count_composition(
     encoder = skeleton(model)
     names = source_names(sources)
     with torch.device("meta"):
-        chosen = make_settings(source_method, method.settings, dict(method.defaults))
+        chosen = source_settings or make_settings(
+            source_method, method.settings, dict(method.defaults)
+        )
         for source in names:
             if method.load_source is not None:
                 method.load_source(encoder, chosen, source, None)

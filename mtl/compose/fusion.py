@@ -38,6 +38,7 @@ from mtl.compose.bank import Bank
 from mtl.compose.base import Composed, Composition
 from mtl.compose.low_rank import are_low_rank
 from mtl.compose.sites import add_sites, load_stored, register
+from mtl.engine.settings import Training
 from mtl.errors import RequestError, unknown
 
 REGULARISERS = {"paper": 0.01, "reference-fp16": 0.01 / 65536, "0": 0.0}
@@ -233,6 +234,7 @@ FUSION = Composition(
     attach=attach,
     summary="attention over the sources' outputs, per token and layer (AdapterFusion)",
     citation="Pfeiffer et al. 2021, AdapterFusion, arXiv:2005.00247; spec composition §2",
+    training=Training("spec composition §2.4", {"lr": 5e-05, "epochs": 30, "patience": "5 epochs"}),
     kinds=("bottleneck",),
     refusal=(
         "AdapterFusion attends over the outputs of adapters that share one query per layer, the "

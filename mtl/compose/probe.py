@@ -18,6 +18,7 @@ import torch
 from mtl.compose import scalearn
 from mtl.compose.base import Composed, Composition
 from mtl.compose.per_source import values_of
+from mtl.engine.settings import Training
 from mtl.errors import RequestError
 from mtl.words import counted
 
@@ -100,4 +101,5 @@ PROBE = Composition(
     summary="one or two sources at fixed scales; only the head learns (--probe: a whole grid)",
     citation="Frohmann et al. 2024, ScaLearn, arXiv:2310.01217; spec composition §8",
     per_source="scales",
+    training=Training("spec composition §8", {"lr": 0.0003, "epochs": 30, "patience": "5 epochs"}),
 )

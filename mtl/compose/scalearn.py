@@ -41,6 +41,7 @@ from mtl.compose.bank import Bank
 from mtl.compose.base import Composed, Composition
 from mtl.compose.low_rank import add_linear_sites, are_low_rank
 from mtl.compose.sites import add_sites, load_stored, register
+from mtl.engine.settings import Training
 from mtl.errors import RequestError
 from mtl.methods.source import PlainSource
 from mtl.zoo.composition import NORMALISE
@@ -246,7 +247,17 @@ _CITE = "Frohmann et al. 2024, ScaLearn, arXiv:2310.01217; spec composition §1"
 
 
 def _composition(name: str, summary: str, **defaults: Any) -> Composition:
-    return Composition(name, ScaLearnSettings, defaults, attach, summary, _CITE)
+    return Composition(
+        name,
+        ScaLearnSettings,
+        defaults,
+        attach,
+        summary,
+        _CITE,
+        training=Training(
+            "spec composition §1.5", {"lr": 6e-3, "epochs": 30, "patience": "30 epochs"}
+        ),
+    )
 
 
 SCALEARN = _composition("scalearn", "a learned scale per source, dimension and layer")

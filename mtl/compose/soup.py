@@ -25,6 +25,7 @@ from mtl.compose.base import Composed, Composition
 from mtl.compose.per_source import values_of
 from mtl.compose.scalearn import ScaLearnSettings, ScaLearnSite
 from mtl.compose.sites import add_sites, load_stored
+from mtl.engine.settings import Training
 from mtl.errors import RequestError, ZooError
 from mtl.methods.source import PlainSource, as_source, plain_source
 from mtl.words import counted
@@ -194,6 +195,9 @@ SOUP = Composition(
     attach=attach,
     summary="the sources' weights averaged by similarity of texts; only the head learns",
     citation="Chronopoulou et al. 2023, AdapterSoup, arXiv:2302.07027; spec composition §6.4",
+    training=Training(
+        "spec composition §6.2", {"lr": 0.0003, "epochs": 30, "patience": "5 epochs"}
+    ),
     prepare=prepare,
     kinds=("bottleneck",),
     refusal="a sum of averaged factors is no average of low-rank deltas",

@@ -16,7 +16,7 @@ from mtl.files import read_safetensors, write_safetensors
 from mtl.methods import source_names
 from mtl.train.load import load_adapter_entry
 from mtl.train.plan import Built, RunPlan
-from mtl.train.settings import Overrides, recipe_values, resolve_settings
+from mtl.train.settings import Overrides, recipe_layers, resolve_settings
 from mtl.train.workspace import Workspace, load_task_data
 from mtl.zoo.composition import FILE as WEIGHTS_FILE
 
@@ -42,10 +42,8 @@ def resolve_compose(
 ) -> tuple[Any, RunSettings]:
     """The settings of composition ``method`` and of the run. Raises as ``resolve_settings``."""
     chosen = COMPOSITIONS.get(method)
-    values = recipe_values(recipe, method, spec.id, overrides)
-    return resolve_settings(
-        method, chosen.settings, chosen.defaults, values, recipe.name, overrides
-    )
+    layers = recipe_layers(recipe, method, spec.id, overrides)
+    return resolve_settings(chosen, layers, overrides)
 
 
 def resolve_target(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mtl.engine.feed import Feed, TaskFeed
     from mtl.engine.folder import RunFolder
     from mtl.engine.loop import Job, Outcome, train
-    from mtl.engine.settings import RunSettings
+    from mtl.engine.settings import RunSettings, Training
 
 __all__, __getattr__, __dir__ = exports(
     __name__,
@@ -26,6 +26,6 @@ __all__, __getattr__, __dir__ = exports(
         "feed": ["Feed", "TaskFeed"],
         "folder": ["RunFolder"],
         "loop": ["Job", "Outcome", "train"],
-        "settings": ["RunSettings"],
+        "settings": ["RunSettings", "Training"],
     },
 )

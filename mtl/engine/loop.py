@@ -318,13 +318,17 @@ def _evaluate_and_select(
 
 
 def selection_value(found: Mapping[str, Evaluation], select: str) -> float:
-    """What selection compares: mean dev loss (lower wins), or mean headline metric (higher).
+    """What selection compares: the mean dev loss (lower wins), or the mean of a metric (higher).
 
     Of ``last``, which compares nothing, the dev loss.
     """
     if select in {"loss", LAST}:
         return sum(evaluation.loss for evaluation in found.values()) / len(found)
-    return sum(e.metrics[e.spec.headline] for e in found.values()) / len(found)
+    values = [
+        evaluation.metrics[evaluation.spec.headline if select == "metric" else select]
+        for evaluation in found.values()
+    ]
+    return sum(values) / len(values)
 
 
 def _evaluation_due(settings: RunSettings, progress: RunState, epoch: bool, ended: bool) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from mtl.engine.lengths import read_length, write_length
-from mtl.errors import RequestError
+from mtl.errors import RequestError, did_you_mean
 
 NOT_IN_IDENTITY = ("eval_batch_size", "eval_tokens")
 """Settings that say how, not what, is computed; they are recorded but not part of a run's hash."""
@@ -17,9 +18,13 @@ LENGTHS = {
 """Settings that are lengths of training: the units to write them in, that of a number, its type."""
 LAST = "last"
 """The value of ``select`` with which no evaluation picks a state."""
-LATER = ("shots", "shot_draw", "max_dev_samples", "adam_form")
+LATER = ("shots", "shot_draw", "max_dev_samples", "adam_form", "max_length")
 """Settings younger than the first entries of zoos; left out where they have their default, which
 is what those entries trained with, so that hashes stay equal."""
+
+
+SELECTS = ("loss", "metric", LAST)
+"""What selects in every task; beside them, a metric by its name."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +53,11 @@ class RunSettings:
         patience: how long nothing may improve before an evaluation ends training: ``"5 epochs"``,
             ``"20 steps"``, or a bare number of evaluations, however far ``eval_every`` puts them
             apart; 0 for never.
-        select: which state is kept: the one of the best dev ``loss`` or headline ``metric``, or the
-            ``last`` one, whatever the dev set says of it (patience is 0 then).
+        select: which state is kept: the one of the best dev ``loss``, headline ``metric`` or metric
+            by name, such as ``f1``, or the ``last`` one, whatever the dev set says of it (patience
+            is 0 then).
         eval_every: steps between evaluations, 0 for one per epoch.
+        max_length: tokens per encoding at most, 0 for the task's own.
         max_train_samples: use only the first N training examples, 0 for all.
         max_eval_samples: use only the first N dev and test examples, 0 for all.
         max_dev_samples: use only the first N dev examples, 0 for all; the test stays whole.
@@ -76,6 +83,7 @@ class RunSettings:
     patience: int | str = "5 epochs"
     select: str = "loss"
     eval_every: int = 0
+    max_length: int = 0
     max_train_samples: int = 0
     max_eval_samples: int = 0
     max_dev_samples: int = 0
@@ -97,6 +105,7 @@ class RunSettings:
             "weight_decay",
             "clip",
             "eval_every",
+            "max_length",
             "max_train_samples",
             "max_eval_samples",
             "max_dev_samples",
@@ -126,8 +135,6 @@ class RunSettings:
                 f"piece_overhead={self.piece_overhead} must be -1 (by device and hidden size) or "
                 "not negative"
             )
-        if self.select not in {"loss", "metric", LAST}:
-            problems.append(f"select={self.select!r} must be 'loss', 'metric' or {LAST!r}")
         if self.select == LAST and self.patience:
             problems.append(
                 f"patience={self.patience} waits for a better state, and select={LAST} trains to "
@@ -135,6 +142,16 @@ class RunSettings:
             )
         if self.adam_form not in {"torch", "hf"}:
             problems.append(f"adam_form={self.adam_form!r} must be 'torch' or 'hf'")
+        if 0 < self.max_length < 8:
+            problems.append(f"max_length={self.max_length} must be at least 8, or 0")
+        if self.select not in SELECTS:
+            from mtl.tasks.metrics import METRICS
+
+            if self.select not in METRICS:
+                guess = did_you_mean(self.select, [*SELECTS, *METRICS])
+                problems.append(
+                    f"select={self.select!r} must be {', '.join(SELECTS)} or a task's metric{guess}"
+                )
         if self.precision not in {"auto", "fp32", "bf16"}:
             problems.append(f"precision={self.precision!r} must be 'auto', 'fp32' or 'bf16'")
         if problems:
@@ -164,3 +181,16 @@ class RunSettings:
     def identity(self) -> dict[str, Any]:
         """The settings that decide the result, as a run's hash covers them."""
         return {k: value for k, value in self.to_dict().items() if k not in NOT_IN_IDENTITY}
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a method's paper trains it; applies below every recipe, and alone with ``none``.
+
+    Attributes:
+        source: where the values stand, or why there are none.
+        values: run settings that differ from the defaults of :class:`RunSettings`.
+    """
+
+    source: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)

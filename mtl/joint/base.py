@@ -8,10 +8,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mtl.engine.settings import Training
 from mtl.registry import Registry
 
 if TYPE_CHECKING:
     from mtl.methods import Request, Tuned
+
+
+TRAINING = Training(
+    "spec composition §6.1",
+    {
+        "lr": 3e-4,
+        "max_steps": 375_000,
+        "warmup": 0.1,
+        "eval_every": 7500,
+        "patience": "75000 steps",
+    },
+)
+"""How the ScaLearn comparison trains its joint baselines."""
 
 
 def _all_alike(task: str) -> AbstractContextManager[None]:
@@ -45,6 +59,7 @@ class JointMethod:
         load: (encoder, task ids, settings, name, folder) → :class:`Shared`: adds what is stored in
             ``folder``, frozen and active.
         defaults: values by which this name differs from the dataclass' defaults.
+        training: the run settings of its paper.
         placement: (settings, hidden size) → signature of the adapter's sites, None without.
         weights: how its entry stores weights, as in a manifest.
         adds: whether its parameters come on top of the base's (False: it trains the base's own).
@@ -57,6 +72,7 @@ class JointMethod:
     attach: Callable[[Any, Sequence[str], Any, str, Request], Shared]
     load: Callable[[Any, Sequence[str], Any, str, Path], Shared]
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    training: Training = field(default_factory=Training)
     placement: Callable[[Any, int], Mapping[str, Any]] | None = None
     weights: str = "adapters"
     adds: bool = True

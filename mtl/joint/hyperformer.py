@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mtl.engine import Group
 from mtl.errors import RequestError
-from mtl.joint.base import JointMethod, Shared
+from mtl.joint.base import TRAINING, JointMethod, Shared
 from mtl.joint.sampler import Sampling
 from mtl.joint.written import Adapter, SiteSettings, Writer, add_sites, bottleneck_of, placement
 from mtl.methods import Request, Tuned
@@ -182,6 +182,7 @@ def _method(name: str, summary: str, **defaults: Any) -> JointMethod:
         "comparison; spec composition §5",
         attach=attach,
         load=load,
+        training=TRAINING,
         defaults=defaults,
         placement=placement,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mtl.engine.device import processes, resolve_precision
 from mtl.files import sha256_json
 from mtl.joint.sampler import JointFeed
+from mtl.methods.base import settings_dict
 from mtl.train.plan import (
     RESULT_SCHEMA,
     Built,
@@ -47,6 +48,7 @@ class JointPlan:
         selected: ids of the tasks whose dev splits pick the best state.
         build: (plan, folder) → :class:`Built`: drawn from the seed, or, with a folder, loaded.
         placement: the signature of the adapter's sites, None without.
+        heads: task id → design of its head, where it is not that of the settings.
     """
 
     suite: str
@@ -62,6 +64,7 @@ class JointPlan:
     placement: Any = None
     kind: str = "joint"
     parents: Sequence[Mapping[str, Any]] = ()
+    heads: Mapping[str, str] = field(default_factory=dict)
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides the result, as JSON."""
@@ -72,16 +75,19 @@ class JointPlan:
             "data": [data.fingerprint for data in self.datas.values()],
             "protocol": self.protocol,
             "base": base_identity(
-                self.backbone, [data.spec for data in self.datas.values()], self.settings.head
+                self.backbone,
+                [data.spec for data in self.datas.values()],
+                *(self.settings.head, *self.heads.values()),
             ),
             "processes": processes(),
             "method": self.method,
-            "method_settings": asdict(self.method_settings),
+            "method_settings": settings_dict(self.method_settings),
             "run": {
                 **self.settings.identity(),
                 "precision": resolve_precision(self.settings.precision),
             },
             "seed": self.seed,
+            **({"heads": dict(self.heads)} if self.heads else {}),
         }
 
     @cached_property
@@ -148,6 +154,7 @@ class JointPlan:
             },
             "head": {
                 "design": self.settings.head,
+                **({"designs": dict(self.heads)} if self.heads else {}),
                 "folders": {task: head_folder(task) for task in self.datas},
                 "names": {task: file_name(task) for task in self.datas},
             },

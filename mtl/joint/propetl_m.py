@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mtl.engine import Group
 from mtl.errors import RequestError, ZooError, unknown
-from mtl.joint.base import JointMethod, Shared
+from mtl.joint.base import TRAINING, JointMethod, Shared
 from mtl.joint.sampler import Sampling
 from mtl.joint.written import Adapter, SiteSettings, Writer, add_sites, bottleneck_of, placement
 from mtl.methods import Request, Tuned
@@ -250,5 +250,6 @@ METHOD = JointMethod(
     citation="Zeng et al. 2023, ProPETL, arXiv:2305.17682; spec composition §4.3",
     attach=attach,
     load=load,
+    training=TRAINING,
     placement=placement,
 )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mtl.joint.base import JointMethod, Shared
+from mtl.joint.base import TRAINING, JointMethod, Shared
 from mtl.joint.sampler import Sampling
 from mtl.methods import METHODS, Request
+from mtl.methods import attach as attach_method
 from mtl.methods import load as load_method
 from mtl.methods.full_ft import FullFineTuningSettings
 from mtl.methods.pfeiffer import PfeifferSettings
@@ -37,13 +38,15 @@ class FullFTMSettings(Sampling, FullFineTuningSettings):
     """
 
 
-def _method(name: str, single: str, settings: type, summary: str, citation: str) -> JointMethod:
+def _method(
+    name: str, single: str, settings: type, lr: float, summary: str, citation: str
+) -> JointMethod:
     method = METHODS.get(single)
 
     def attach(
         encoder: Any, tasks: Sequence[str], settings: Any, name: str, request: Request
     ) -> Shared:
-        return Shared(method.attach(encoder, settings, name, request))
+        return Shared(attach_method(encoder, method, settings, name, request))
 
     def load(encoder: Any, tasks: Sequence[str], settings: Any, name: str, folder: Path) -> Shared:
         return Shared(load_method(encoder, method, settings, name, folder, active=True))
@@ -55,6 +58,7 @@ def _method(name: str, single: str, settings: type, summary: str, citation: str)
         citation=citation,
         attach=attach,
         load=load,
+        training=replace(TRAINING, values={**TRAINING.values, "lr": lr}),
         placement=method.placement,
         weights=method.weights(settings()),
         adds=method.adds,
@@ -65,6 +69,7 @@ ADAPTER_M = _method(
     "adapter-m",
     "pfeiffer",
     AdapterMSettings,
+    3e-4,
     "one bottleneck adapter shared by all tasks, a head per task",
     "Frohmann et al. 2024, ScaLearn, arXiv:2310.01217; spec composition §6.2",
 )
@@ -72,6 +77,7 @@ FULL_FT_M = _method(
     "full-ft-m",
     "full-ft",
     FullFTMSettings,
+    2e-5,
     "all weights of the base trained on all tasks, a head per task",
     "Frohmann et al. 2024, ScaLearn, arXiv:2310.01217; spec composition §6.2",
 )

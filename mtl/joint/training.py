@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtl.backbone import build_head, load_head, save_head
+from mtl.backbone import HEADS, build_head, load_head, save_head
 from mtl.backbone.bounded import bounded
 from mtl.backbone.injection import freeze
 from mtl.engine import Attachment
@@ -20,7 +21,7 @@ from mtl.methods import Request
 from mtl.methods.base import make_settings
 from mtl.train.load import check_base
 from mtl.train.plan import Built, file_name
-from mtl.train.settings import Overrides, resolve_settings
+from mtl.train.settings import Overrides, Resolved, trace_settings
 from mtl.train.workspace import Workspace, load_task_data
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 ADAPTER = "joint"
 """Name of the adapter inside the encoder and in files."""
 
-_PER_TASK = ("max_train_samples", "max_eval_samples")
+PER_TASK = ("max_train_samples", "max_eval_samples", "head")
+"""What a recipe may set for one task of a joint run alone: its rows, its head."""
 
 
 def resolve_joint(
@@ -46,33 +48,48 @@ def resolve_joint(
     """The settings of ``method`` and of a joint run over ``tasks``.
 
     A joint run has one schedule and one model for all, so the recipe must want the same for all of
-    them; only limits on the data may differ: with ``task``, its own are in the settings returned.
+    them; only :data:`PER_TASK` may differ: with ``task``, its own are in the settings returned.
 
     Raises:
         RequestError: as ``resolve_settings``; or the recipe wants something else of one task.
     """
-    wanted = {name: recipe.settings(method.name, name) for name in tasks or ("",)}
-    first, values = next(iter(wanted.items()))
-    for name, other in wanted.items():
-        for key in sorted({*values, *other}):
-            plain = key.removeprefix("run.")
-            if values.get(key) != other.get(key) and plain not in {*_PER_TASK, *overrides.values}:
-                raise RequestError(
-                    f"Recipe {recipe.name!r} sets {key} of {method.name} to {values.get(key)} for "
-                    f"{first} and to {other.get(key)} for {name}. The tasks of a joint run share "
-                    f"everything but {' and '.join(_PER_TASK)}: choose one with --set {plain}=…, "
-                    "or leave the task out."
-                )
-    alike = wanted.values()
-    shared = {k: v for k, v in values.items() if all(other.get(k) == v for other in alike)}
-    return resolve_settings(
-        method.name,
-        method.settings,
-        method.defaults,
-        wanted[task] if task else shared,
-        recipe.name,
-        overrides,
-    )
+    found = {
+        name: trace_settings(method, recipe.layers(method.name, name), overrides)
+        for name in tasks or ("",)
+    }
+    first, shared = next(iter(found.items()))
+    for name, other in found.items():
+        for key in _differing(shared, other):
+            raise RequestError(
+                f"Recipe {recipe.name!r} sets {key} of {method.name} to {_value(shared, key)} for "
+                f"{first} and to {_value(other, key)} for {name}. The tasks of a joint run share "
+                f"everything but {', '.join(PER_TASK)}: choose one with --set {key}=…, or leave "
+                "the task out."
+            )
+    if task:
+        return found[task].method, found[task].run
+    plain = trace_settings(method, recipe.layers(method.name, ""), overrides).run
+    own = {
+        key: getattr(plain, key)
+        for key in PER_TASK
+        if len({getattr(other.run, key) for other in found.values()}) > 1
+    }
+    return shared.method, replace(shared.run, **own)
+
+
+def _differing(one: Resolved, other: Resolved) -> list[str]:
+    """Settings in which two tasks of a joint run differ and may not."""
+    pairs = ((one.method, other.method), (one.run, other.run))
+    return [
+        key.name
+        for mine, theirs in pairs
+        for key in fields(mine)
+        if key.name not in PER_TASK and getattr(mine, key.name) != getattr(theirs, key.name)
+    ]
+
+
+def _value(found: Resolved, key: str) -> Any:
+    return getattr(found.run, key) if hasattr(found.run, key) else getattr(found.method, key)
 
 
 def plan_joint(
@@ -99,10 +116,12 @@ def plan_joint(
     chosen = JOINT.get(method)
     ids = [spec.id for spec in specs]
     method_settings, settings = resolve_joint(chosen, recipe, overrides, ids)
-    datas = {}
+    datas, heads = {}, {}
     for spec in specs:
         _, own = resolve_joint(chosen, recipe, overrides, ids, spec.id)
         datas[spec.id] = load_task_data(spec, workspace, protocol, own)
+        if own.head != settings.head:
+            heads[spec.id] = own.head
     width = backbone.base.hidden_size
     return [
         JointPlan(
@@ -117,6 +136,7 @@ def plan_joint(
             build=build_joint,
             weights=chosen.weights,
             placement=chosen.placement and chosen.placement(method_settings, width),
+            heads=heads,
         )
         for seed in seeds
     ]
@@ -154,14 +174,18 @@ def build_joint(plan: JointPlan, folder: Path | None) -> Built:
     tasks = list(plan.datas)
     if folder is None:
         seed_everything(plan.seed, "init")
-        request = Request(planned_steps(plan), plan.settings.head)
+        designs = [plan.settings.head, *plan.heads.values()]
+        reading = [design for design in designs if HEADS.get(design).use_pooler]
+        request = Request(planned_steps(plan), (reading or designs)[0])
         shared = method.attach(encoder, tasks, plan.method_settings, ADAPTER, request)
         heads: dict[str, Head] = {}
         for task, data in plan.datas.items():
             seed_everything(plan.seed, "head")
-            outputs = data.spec.num_outputs
             heads[task] = build_head(
-                plan.settings.head, encoder.config, outputs, pooler=backbone.pooler
+                plan.heads.get(task, plan.settings.head),
+                encoder.config,
+                data.spec.num_outputs,
+                pooler=backbone.pooler,
             )
     else:
         shared = method.load(encoder, tasks, plan.method_settings, ADAPTER, folder)

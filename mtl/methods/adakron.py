@@ -11,6 +11,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from mtl.backbone.injection import CoreConfig
+from mtl.engine.settings import Training
 from mtl.errors import RequestError, unknown
 from mtl.methods.core import core_method
 from mtl.methods.placement import ALL_PLACEMENTS
@@ -174,6 +175,20 @@ def _build(config: CoreConfig, hidden_size: int, size: int) -> tuple[nn.Module, 
     return KronDown(both), bert_linear(size, hidden_size)
 
 
+TRAINING = Training(
+    "spec methods §1.7",
+    {
+        "lr": 3e-4,
+        "epochs": 20,
+        "batch_size": 64,
+        "warmup": 0.06,
+        "weight_decay": 0.1,
+        "select": "metric",
+        "patience": 0,
+    },
+)
+"""RoBERTa-large's, of most tasks; AdaMix shares them (§2.2)."""
+
 METHOD = core_method(
     "adakron",
     AdaKronSettings,
@@ -182,4 +197,5 @@ METHOD = core_method(
     build=_build,
     summary="bottleneck features as a Kronecker product of two small projections",
     citation="AdaKron, DetectiveMB/AdaKron; spec methods §1",
+    training=TRAINING,
 )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mtl.backbone.linear import linear_paths, module_names, path_pattern
 from mtl.engine import Group
+from mtl.engine.settings import Training
 from mtl.errors import RequestError, ZooError
 from mtl.methods.base import Method, Request
 from mtl.methods.low_rank import (
@@ -293,6 +294,18 @@ METHOD = Method(
     settings=AdaLoRASettings,
     summary="low-rank triplets whose number per module follows importance (peft)",
     citation="Zhang et al. 2023, arXiv:2303.10512; spec methods §5",
+    training=Training(
+        "spec methods §5.4, of MRPC",
+        {
+            "lr": 1e-3,
+            "epochs": 30,
+            "batch_size": 32,
+            "warmup": 0.1,
+            "weight_decay": 0.01,
+            "select": "metric",
+            "patience": 0,
+        },
+    ),
     attach=attach,
     load=partial(load_peft, _read),
     placement=placement,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mtl.backbone.injection import CoreConfig
 from mtl.errors import RequestError, unknown
+from mtl.methods.adakron import TRAINING
 from mtl.methods.experts import GeluDown, Mixture, check_level, mixture_method
 from mtl.methods.placement import ALL_PLACEMENTS
 from mtl.methods.source import PlainSource
@@ -82,4 +83,5 @@ METHOD = mixture_method(
     build=_build,
     summary="bottleneck adapter of randomly routed experts, merged into one",
     citation="Wang et al. 2022, AdaMix, arXiv:2205.12410; spec methods §2.2",
+    training=TRAINING,
 )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from mtl.engine.settings import Training
 from mtl.errors import RequestError
 from mtl.registry import Registry
 
@@ -50,6 +51,7 @@ class Method:
             no live adapter, in place of ``load`` and ``as_source``; without a folder, zeros of its
             shapes (for counting). None where ``load`` serves.
         defaults: values by which this name differs from the dataclass' defaults.
+        training: the run settings of its paper.
         weights: settings → how its entry stores weights: ``adapters``, ``peft`` or ``delta``.
         adds: whether its parameters come on top of the base's (False: it trains the base's own).
         package: the optional package that training and counting need, "" for none.
@@ -68,6 +70,7 @@ class Method:
     as_source: Callable[[Any, Any, str], None] | None = None
     load_source: Callable[[Any, Any, str, Path | None], None] | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    training: Training = field(default_factory=Training)
     weights: Callable[[Any], str] = lambda settings: "adapters"
     adds: bool = True
     package: str = ""
@@ -154,6 +157,21 @@ def find_method(name: str, hint: str = "") -> Method:
     return METHODS.get(name, hint)
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeadSettings:
+    """The setting of methods that may leave the head alone.
+
+    Attributes:
+        train_head: False keeps the head as it was drawn, as SoRA's comparison does with all of its
+            methods but full fine-tuning (specs/adapter_methods §4.2).
+    """
+
+    LATER: ClassVar[tuple[str, ...]] = ("train_head",)
+    """Settings younger than the first entries of zoos, see :func:`settings_dict`."""
+
+    train_head: bool = True
+
+
 def make_settings(owner: str, settings: type, values: Mapping[str, Any]) -> Any:
     """Build a settings dataclass from plain values.
 
@@ -170,7 +188,13 @@ def attach(
     encoder: Any, method: Method, settings: Any, name: str, request: Request | None = None
 ) -> Tuned:
     """Add a new adapter ``name`` to ``encoder``, trainable and active."""
-    return method.attach(encoder, settings, name, request or Request())
+    tuned = method.attach(encoder, settings, name, request or Request())
+    return with_head_setting(tuned, settings)
+
+
+def with_head_setting(tuned: Tuned, settings: Any) -> Tuned:
+    """``tuned`` with ``train_head`` as the settings have it; True where they have none."""
+    return replace(tuned, train_head=getattr(settings, "train_head", True))
 
 
 def load(
@@ -184,7 +208,7 @@ def load(
     tuned = method.load(encoder, settings, name, folder)
     if active and method.activate:
         method.activate(encoder, name)
-    return tuned
+    return with_head_setting(tuned, settings)
 
 
 def source_names(count: int) -> list[str]:
@@ -193,5 +217,14 @@ def source_names(count: int) -> list[str]:
 
 
 def settings_dict(settings: Any) -> dict[str, Any]:
-    """A settings dataclass as the manifest records it."""
-    return asdict(settings)
+    """A settings dataclass as the manifest records it.
+
+    Those in its ``LATER`` are left out where they have their default, which is what entries of
+    before they existed were trained with.
+    """
+    later = {
+        item.name: item.default
+        for item in fields(settings)
+        if item.name in getattr(settings, "LATER", ())
+    }
+    return {k: v for k, v in asdict(settings).items() if k not in later or v != later[k]}

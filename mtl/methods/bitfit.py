@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mtl.methods.base import Method, Request
+from mtl.engine.settings import Training
+from mtl.methods.base import HeadSettings, Method, Request
 from mtl.methods.base_tensors import CHANGES_BASE, load_base, read_pooler, tuned_base
 from mtl.methods.tuned import Tuned
 
 
 @dataclass(frozen=True)
-class BitFitSettings:
-    """BitFit has no settings: every bias of embeddings and layers trains, LayerNorms' included.
+class BitFitSettings(HeadSettings):
+    """Every bias of embeddings and layers trains, LayerNorms' included.
 
     The pooler's bias trains where the head reads the pooler. BERT-base: 102,912 with it
-    (specs/adapter_methods §6).
+    (specs/adapter_methods §6). Its one setting is that of :class:`~mtl.methods.base.HeadSettings`.
     """
 
 
@@ -37,6 +38,19 @@ METHOD = Method(
     settings=BitFitSettings,
     summary="the base's own biases",
     citation="Ben Zaken et al. 2022, arXiv:2106.10199; spec methods §6",
+    training=Training(
+        "spec methods §4.6, SoRA's baseline",
+        {
+            "lr": 8e-4,
+            "epochs": 10,
+            "batch_size": 100,
+            "warmup": 0.06,
+            "weight_decay": 0.1,
+            "clip": 0.1,
+            "select": "metric",
+            "patience": 0,
+        },
+    ),
     attach=attach,
     load=load_base,
     refusal=CHANGES_BASE,

@@ -10,6 +10,7 @@ from adapters.methods.modeling import PHMLayer, kronecker_product
 from torch import Tensor, nn
 
 from mtl.backbone.injection import bottleneck_layers
+from mtl.engine.settings import Training
 from mtl.errors import RequestError, unknown
 from mtl.methods.library import library_method
 from mtl.methods.pfeiffer import ACTIVATIONS, bottleneck_size, exact_reduction_factor
@@ -109,6 +110,9 @@ def _method(name: str, summary: str, **defaults: Any) -> Any:
         _config,
         summary=summary,
         citation="Karimi Mahabadi et al. 2021, arXiv:2106.04647; spec methods §6.1",
+        training=Training(
+            "spec composition §6.2", {"lr": 0.003, "epochs": 30, "patience": "5 epochs"}
+        ),
         placement=lambda settings, width: signature(_config(settings, width)),
         composes="bottleneck",
         as_source=as_plain,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mtl.engine import Group, Stage
+from mtl.engine.settings import Training
 from mtl.errors import RequestError
 from mtl.methods.base import Method, Request
 from mtl.methods.base_tensors import CHANGES_BASE, read_pooler
@@ -255,6 +256,9 @@ METHOD = Method(
     name="diff-pruning",
     settings=DiffPruningSettings,
     summary="a sparse difference to all weights, by L0 gates; gates, pruning, fine-tuning",
+    training=Training(
+        "spec methods §6.4", {"lr": 1e-05, "epochs": 3, "batch_size": 8, "patience": 0}
+    ),
     citation="Guo et al. 2021, arXiv:2012.07463; spec methods §6.4",
     attach=attach,
     load=load,

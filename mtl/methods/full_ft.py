@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mtl.engine.settings import Training
 from mtl.methods.base import Method, Request
 from mtl.methods.base_tensors import CHANGES_BASE, load_base, read_pooler, tuned_base
 from mtl.methods.tuned import Tuned
@@ -40,6 +41,7 @@ METHOD = Method(
     settings=FullFineTuningSettings,
     summary="all weights of the base: the stored entry is as large as the base",
     citation="Devlin et al. 2019, arXiv:1810.04805",
+    training=Training("spec composition §6.2", {"lr": 2e-05, "epochs": 30, "patience": "5 epochs"}),
     attach=attach,
     load=load_base,
     refusal=CHANGES_BASE,

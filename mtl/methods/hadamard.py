@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl.engine import Group, Stage
+from mtl.engine.settings import Training
 from mtl.errors import RequestError, unknown
 from mtl.methods.base import Method, Request
 from mtl.methods.base_tensors import CHANGES_BASE, unfreeze
@@ -141,6 +142,10 @@ METHOD = Method(
     settings=HadamardSettings,
     summary="scale and shift of the attention output, and the LayerNorm after it; two stages",
     citation="Chen et al. 2023, arXiv:2407.11033; spec methods §6.2",
+    training=Training(
+        "no rate is known from its paper; spec composition §3.2, of single adapters",
+        {"lr": 3e-4, "epochs": 30, "patience": "5 epochs"},
+    ),
     attach=attach,
     load=load,
     refusal=CHANGES_BASE,

@@ -7,6 +7,7 @@ from typing import Any
 
 from adapters import IA3Config
 
+from mtl.engine.settings import Training
 from mtl.methods.library import library_method
 
 MULTIPLIES = (
@@ -33,5 +34,6 @@ METHOD = library_method(
     _config,
     summary="learned scales on keys, values and the FFN activation",
     citation="Liu et al. 2022, arXiv:2205.05638; spec methods §6.1",
+    training=Training("spec composition §6.2", {"lr": 0.005, "epochs": 30, "patience": "5 epochs"}),
     refusal=MULTIPLIES,
 )

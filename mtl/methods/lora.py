@@ -9,13 +9,15 @@ from typing import Any
 from adapters import LoRAConfig
 
 from mtl.backbone.linear import linear_sites, module_names
+from mtl.engine.settings import Training
 from mtl.errors import RequestError
+from mtl.methods.base import HeadSettings
 from mtl.methods.library import library_method, load_library
 from mtl.methods.low_rank import Factors, canonical, check_rank, placement, source_loader
 
 
 @dataclass(frozen=True)
-class LoRASettings:
+class LoRASettings(HeadSettings):
     """``delta(x) = (alpha/R) · B·A·dropout(x)`` beside every chosen linear module.
 
     A is (R,in), kaiming-uniform (a = √5); B is (out,R), zero. R·(in + out) parameters per site:
@@ -28,6 +30,7 @@ class LoRASettings:
         dropout: on x, while training.
         modules: of ``q``, ``k``, ``v``, ``intermediate``, ``output``, separated by commas, or
             ``all``. The attention's output projection is no site of ``adapters``' LoRA.
+        train_head: see :class:`~mtl.methods.base.HeadSettings`.
     """
 
     rank: int = 8
@@ -85,6 +88,19 @@ METHOD = library_method(
     _config,
     summary="a low-rank product beside linear modules",
     citation="Hu et al. 2022, arXiv:2106.09685; spec methods §6",
+    training=Training(
+        "spec methods §4.6, SoRA's baseline",
+        {
+            "lr": 1e-4,
+            "epochs": 20,
+            "batch_size": 8,
+            "warmup": 0.06,
+            "weight_decay": 0.1,
+            "clip": 0.1,
+            "select": "metric",
+            "patience": 0,
+        },
+    ),
     placement=placement,
     composes="low_rank",
     load_source=source_loader(read),

@@ -7,6 +7,7 @@ from typing import Any
 
 from adapters import LoReftConfig
 
+from mtl.engine.settings import Training
 from mtl.errors import RequestError
 from mtl.methods.library import library_method
 
@@ -57,5 +58,9 @@ METHOD = library_method(
     _config,
     summary="low-rank interventions on the first tokens after each layer",
     citation="Wu et al. 2024, arXiv:2404.03592",
+    training=Training(
+        "its authors' GLUE example (stanfordnlp/pyreft, examples/loreft), epochs ours",
+        {"lr": 6e-4, "epochs": 30, "warmup": 0.09, "select": "metric", "patience": 0},
+    ),
     refusal="it rewrites hidden states of a few tokens in place of adding to all of them",
 )

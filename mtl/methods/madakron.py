@@ -12,6 +12,7 @@ from mtl.backbone.injection import CoreConfig
 from mtl.errors import RequestError, unknown
 from mtl.methods.adakron import (
     FACTOR,
+    TRAINING,
     KronDown,
     KronSource,
     bert_linear,
@@ -97,6 +98,7 @@ def _method(name: str, summary: str, **defaults: Any) -> Any:
         build=_build,
         summary=summary,
         citation="AdaKron, DetectiveMB/AdaKron; spec methods §2.3",
+        training=TRAINING,
         defaults=defaults,
     )
 

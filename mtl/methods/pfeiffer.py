@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mtl.engine.settings import Training
 from mtl.errors import RequestError, unknown
-from mtl.methods.base import Method
+from mtl.methods.base import HeadSettings, Method
 from mtl.methods.library import library_method
 from mtl.methods.placement import PLACEMENTS, signature
 
@@ -14,7 +15,7 @@ ACTIVATIONS = ("relu", "gelu", "gelu_new", "gelu_orig", "swish", "tanh", "leakyr
 
 
 @dataclass(frozen=True)
-class PfeifferSettings:
+class PfeifferSettings(HeadSettings):
     """A bottleneck adapter ``u = U·act(D·z + c) + b`` per site; z and the residual by placement.
 
     With D hidden and R bottleneck: D is (R,D), c (R,), U (D,R), b (D,); weights start as
@@ -27,6 +28,7 @@ class PfeifferSettings:
         activation: act.
         placement: ``pfeiffer``, ``houlsby`` or ``parallel``.
         dropout: on u, while training.
+        train_head: see :class:`~mtl.methods.base.HeadSettings`.
     """
 
     reduction_factor: float = 16.0
@@ -88,7 +90,7 @@ def _placement(settings: PfeifferSettings, hidden_size: int) -> dict[str, Any]:
     return signature(bottleneck_config(settings, hidden_size))
 
 
-def _method(name: str, summary: str, citation: str, **defaults: Any) -> Method:
+def _method(name: str, summary: str, citation: str, source: str = "", **defaults: Any) -> Method:
     return library_method(
         name,
         PfeifferSettings,
@@ -98,6 +100,9 @@ def _method(name: str, summary: str, citation: str, **defaults: Any) -> Method:
         placement=_placement,
         composes="bottleneck",
         defaults=defaults,
+        training=Training(
+            f"{source}spec composition §3.2", {"lr": 3e-4, "epochs": 30, "patience": "5 epochs"}
+        ),
     )
 
 
@@ -110,6 +115,7 @@ HOULSBY = _method(
     "houlsby",
     "bottleneck adapters after attention and FFN, two per layer",
     "Houlsby et al. 2019, arXiv:1902.00751; spec methods §6",
+    "its paper's are not in the specs; of pfeiffer adapters, ",
     placement="houlsby",
     activation="swish",
 )
@@ -117,5 +123,6 @@ PARALLEL = _method(
     "parallel",
     "bottleneck adapter beside the FFN, scaled by 4",
     "He et al. 2022, arXiv:2110.04366; spec methods §6",
+    "its paper's are not in the specs; of pfeiffer adapters, ",
     placement="parallel",
 )

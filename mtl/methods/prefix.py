@@ -7,6 +7,7 @@ from typing import Any
 
 from adapters import PrefixTuningConfig
 
+from mtl.engine.settings import Training
 from mtl.errors import RequestError
 from mtl.methods.library import library_method
 
@@ -61,5 +62,9 @@ METHOD = library_method(
     _config,
     summary="learned keys and values in front of every attention",
     citation="Li and Liang 2021, arXiv:2101.00190; spec methods §6",
+    training=Training(
+        "not in the specs; the rate of public re-runs of UniPELT's comparison",
+        {"lr": 2e-4, "epochs": 30, "patience": "5 epochs"},
+    ),
     refusal=IN_ATTENTION,
 )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mtl.backbone.injection import CORES, CoreConfig
 from mtl.engine import Group
+from mtl.engine.settings import Training
 from mtl.errors import RequestError, ZooError, unknown
 from mtl.methods.adakron import bert_linear
 from mtl.methods.base import Method, Request
@@ -253,6 +254,19 @@ METHOD = Method(
     name="propetl",
     settings=ProPETLSettings,
     summary="one bottleneck adapter shared by all layers, under a learned mask per layer",
+    defaults={"reduction_factor": 12.0, "mask_lr_factor": 30.0},
+    training=Training(
+        "spec methods §6.7",
+        {
+            "lr": 1e-4,
+            "epochs": 20,
+            "batch_size": 128,
+            "warmup": 0.1,
+            "weight_decay": 0.1,
+            "select": "metric",
+            "patience": 0,
+        },
+    ),
     citation="Zeng et al. 2023, ProPETL, arXiv:2305.17682; spec composition §4, methods §6.7",
     attach=attach,
     load=load,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as functional
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from mtl.backbone.linear import add_delta, linear_sites, module_names
 from mtl.engine import Group, Stage
+from mtl.engine.settings import Training
 from mtl.errors import RequestError, unknown
-from mtl.methods.base import Method, Request
+from mtl.methods.base import HeadSettings, Method, Request
 from mtl.methods.files import read_own, save_own
 from mtl.methods.low_rank import (
     Factors,
@@ -36,7 +37,7 @@ THRESHOLDS = ("reference", "soft")
 
 
 @dataclass(frozen=True)
-class SoRASettings:
+class SoRASettings(HeadSettings):
     """``delta(x) = (alpha/R) · ((dropout(x)·A^T) ⊙ g)·B^T`` beside every chosen linear module.
 
     A (R,in) starts kaiming-uniform (a = √5), B (out,R) at zero, the gates g (R,) as N(0,1). The
@@ -62,10 +63,12 @@ class SoRASettings:
         schedule_stages: number of stages, 1 for no schedule.
         xi_max: xi of the last stage.
         stage_epochs: length of the stages after the first.
-        train_head: False keeps the random head frozen, as the reference does.
+        train_head: see :class:`~mtl.methods.base.HeadSettings`.
         modules: of ``q``, ``k``, ``v``, ``attention``, ``intermediate``, ``output``, separated by
             commas, or ``all``.
     """
+
+    LATER: ClassVar[tuple[str, ...]] = ()  # its entries have always told of the head
 
     rank: int = 8
     alpha: float = 16.0
@@ -76,7 +79,6 @@ class SoRASettings:
     schedule_stages: int = 1
     xi_max: float = 7e-4
     stage_epochs: int = 15
-    train_head: bool = True
     modules: str = "all"
 
     def __post_init__(self) -> None:
@@ -227,7 +229,6 @@ def attach(encoder: Any, settings: SoRASettings, name: str, _: Request) -> Tuned
         after=(sora.after_step,),
         plan=sora.plan,
         finish=finish,
-        train_head=settings.train_head,
         merged=sum(value.numel() for value in factors.values()),  # the gates enter A
     )
 
@@ -272,7 +273,6 @@ def load(encoder: Any, settings: SoRASettings, name: str, folder: Path) -> Tuned
     return Tuned(
         [],
         lambda target, base: store(encoder, settings, stored, target, base),
-        train_head=settings.train_head,
     )
 
 
@@ -281,6 +281,19 @@ METHOD = Method(
     settings=SoRASettings,
     summary="low-rank products with gated ranks; gates are driven to zero and dropped",
     citation="Ding et al. 2023, arXiv:2311.11696; spec methods §4",
+    training=Training(
+        "spec methods §4.6, of STS-B",
+        {
+            "lr": 8e-4,
+            "epochs": 20,
+            "batch_size": 8,
+            "warmup": 0.06,
+            "weight_decay": 0.1,
+            "clip": 0.1,
+            "select": "metric",
+            "patience": 0,
+        },
+    ),
     attach=attach,
     load=load,
     placement=placement,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mtl.backbone.injection import CoreConfig
 from mtl.engine import Group
+from mtl.engine.settings import Training
 from mtl.errors import RequestError, ZooError, unknown
 from mtl.methods.base import Request
 from mtl.methods.base_tensors import layer_norms, unfreeze
@@ -258,6 +259,10 @@ def _method(format: str, spoken: str) -> Any:
         load=partial(_load, format),
         summary=f"bottleneck projections in {spoken} format, thin products",
         citation="tensorized/tensorized_adapters; spec methods §3",
+        training=Training(
+            "spec methods §3.5",
+            {"lr": 0.0002, "epochs": 20, "batch_size": 32, "select": "last", "patience": 0},
+        ),
         defaults={"format": format},
         weights=lambda settings: "delta" if settings.train_layer_norm else "adapters",
     )

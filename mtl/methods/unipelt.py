@@ -7,6 +7,7 @@ from typing import Any
 
 from adapters import ConfigUnion, LoRAConfig, PrefixTuningConfig
 
+from mtl.engine.settings import Training
 from mtl.errors import RequestError
 from mtl.methods.library import library_method
 from mtl.methods.pfeiffer import PfeifferSettings, bottleneck_config
@@ -55,6 +56,10 @@ def _method(name: str, summary: str, **defaults: Any) -> Any:
         _config,
         summary=summary,
         citation="Mao et al. 2022, arXiv:2110.07577; spec methods §6",
+        training=Training(
+            "not in the specs; the rate of public re-runs of its comparison",
+            {"lr": 5e-4, "epochs": 30, "patience": "5 epochs"},
+        ),
         refusal="its parts are gated by the input, and one of them acts inside the attention",
         defaults=defaults,
     )

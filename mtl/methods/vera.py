@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mtl.backbone.linear import linear_paths, linear_sites, module_names, path_pattern
 from mtl.engine import Group
+from mtl.engine.settings import Training
 from mtl.errors import RequestError, ZooError
 from mtl.methods.base import Method, Request
 from mtl.methods.low_rank import (
@@ -163,6 +164,11 @@ METHOD = Method(
     settings=VeRASettings,
     summary="learned vectors around frozen random projections beside linear modules (peft)",
     citation="Kopiczko et al. 2024, arXiv:2310.11454; spec methods §6.1",
+    training=Training(
+        "not in the specs; public re-runs on RoBERTa-base train its vectors at 1e-2, the head at "
+        "4e-3, which is for both here",
+        {"lr": 4e-3, "epochs": 30, "batch_size": 64, "select": "metric", "patience": 0},
+    ),
     attach=attach,
     load=partial(load_peft, _read),
     placement=placement,

@@ -18,16 +18,9 @@ if TYPE_CHECKING:
     from mtl.tasks.metrics import METRICS, Metric, examples, score, standard_error
     from mtl.tasks.prepare import PREPARE
     from mtl.tasks.protocols import PROTOCOLS, default_protocol
+    from mtl.tasks.recipes import Layer, Recipe, list_recipes, load_recipe
     from mtl.tasks.spec import TaskSpec, list_tasks, load_task
-    from mtl.tasks.suites import (
-        Recipe,
-        Suite,
-        list_recipes,
-        list_suites,
-        load_recipe,
-        load_suite,
-        suite_for,
-    )
+    from mtl.tasks.suites import Suite, list_suites, load_suite, suite_for
     from mtl.tasks.yamls import tasks_folder
 
 __all__, __getattr__, __dir__ = exports(
@@ -41,16 +34,9 @@ __all__, __getattr__, __dir__ = exports(
         "metrics": ["METRICS", "Metric", "examples", "score", "standard_error"],
         "prepare": ["PREPARE"],
         "protocols": ["PROTOCOLS", "default_protocol"],
+        "recipes": ["Layer", "Recipe", "list_recipes", "load_recipe"],
         "spec": ["TaskSpec", "list_tasks", "load_task"],
-        "suites": [
-            "Recipe",
-            "Suite",
-            "list_recipes",
-            "list_suites",
-            "load_recipe",
-            "load_suite",
-            "suite_for",
-        ],
+        "suites": ["Suite", "list_suites", "load_suite", "suite_for"],
         "yamls": ["tasks_folder"],
     },
 )

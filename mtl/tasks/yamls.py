@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from mtl.errors import RequestError, did_you_mean
+from mtl.errors import RequestError, did_you_mean, unknown
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -196,6 +196,32 @@ def _catalog(stamps: tuple[tuple[Path, int, int], ...]) -> Catalog:
         except RequestError as error:
             problems[path] = str(error)
     return Catalog(kinds["task"], kinds["suite"], kinds["recipe"], aliases, problems)
+
+
+def find_yaml(name: str, kind: str, known: Mapping[str, Path]) -> Path:
+    """The file of the task, suite or recipe called ``name``, or the file that ``name`` is.
+
+    Raises:
+        RequestError: unknown.
+    """
+    if is_file_name(name):
+        return Path(name).expanduser()
+    if name not in known:
+        raise unknown(kind, name, known, catalog().hint())
+    return known[name]
+
+
+def known_task(task: str, path: Path) -> str:
+    """The id of ``task``, which ``path`` names, aliases resolved.
+
+    Raises:
+        RequestError: unknown.
+    """
+    known = catalog()
+    task = known.aliases.get(task, task)
+    if task not in known.tasks:
+        raise RequestError(f"{path}: {unknown('task', task, known.tasks)}")
+    return task
 
 
 def _classify(path: Path, content: Mapping[str, Any]) -> tuple[str, str]:

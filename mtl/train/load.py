@@ -61,8 +61,10 @@ def check_base(entry: Entry, base: Base, *, head: bool = False) -> None:
 
 
 def _reads_pooler(entry: Entry) -> bool:
-    design = entry.manifest.head.get("design")
-    return isinstance(design, str) and design in HEADS and reads_pooler(design)
+    own = entry.manifest.head.get("designs")  # of a joint run's tasks that have another one
+    designs = [entry.manifest.head.get("design")]
+    designs += own.values() if isinstance(own, dict) else ()
+    return any(isinstance(name, str) and name in HEADS and reads_pooler(name) for name in designs)
 
 
 def unknown_function(entries: Iterable[Entry]) -> str:

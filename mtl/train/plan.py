@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,6 +13,7 @@ from mtl.backbone.heads import reads_pooler
 from mtl.engine.device import processes, resolve_precision
 from mtl.engine.feed import TaskFeed
 from mtl.files import sha256_json
+from mtl.methods.base import settings_dict
 from mtl.tasks import token_limit
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ class RunPlan:
             "base": base_identity(self.backbone, [self.spec], self.settings.head),
             "processes": processes(),
             "method": self.method,
-            "method_settings": asdict(self.method_settings),
+            "method_settings": settings_dict(self.method_settings),
             "run": {
                 **self.settings.identity(),
                 "precision": resolve_precision(self.settings.precision),
@@ -223,18 +224,18 @@ class RunPlan:
         return {split: item.summary() for split, item in found[self.spec.id].items()}
 
 
-def base_identity(backbone: Backbone, specs: Sequence[TaskSpec], head: str) -> dict[str, Any]:
+def base_identity(backbone: Backbone, specs: Sequence[TaskSpec], *heads: str) -> dict[str, Any]:
     """What of the base decides the result of a run on the tasks ``specs``, as JSON.
 
     Beside its function: the tokens that its tokenizer allows, where a task asks for more, and the
-    pooler, where the head reads it.
+    pooler, where one of the heads reads it.
     """
     base = backbone.base
     limit = token_limit(backbone.tokenizer)
     found: dict[str, Any] = {"fingerprint": base.fingerprint}
     if any(spec.max_length > limit for spec in specs):
         found["tokens"] = limit
-    if reads_pooler(head):
+    if any(reads_pooler(head) for head in heads):
         found["pooler"] = base.pooler
     return found
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, Protocol, get_type_hints
 
-from mtl.engine.settings import LAST, RunSettings
+from mtl.engine.settings import LAST, RunSettings, Training
 from mtl.errors import RequestError, did_you_mean
 
 if TYPE_CHECKING:
-    from mtl.tasks import Recipe
+    from mtl.tasks import Layer, Recipe
+
+OWN = "the method's paper"
+"""Origin of what a method brings along."""
+ASKED = "--set"
+"""Origin of what the user set, by a flag or in a file, too."""
 
 
 @dataclass(frozen=True)
@@ -25,49 +30,91 @@ class Overrides:
     values: Mapping[str, Any] = field(default_factory=dict)
 
 
-def recipe_values(recipe: Recipe, method: str, task: str, overrides: Overrides) -> dict[str, Any]:
-    """What ``recipe`` says on one run; with ``shots``, its few-shot settings."""
+class Trainable(Protocol):
+    """What resolving asks of a method, composition or joint method."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def settings(self) -> type: ...
+    @property
+    def defaults(self) -> Mapping[str, Any]: ...
+    @property
+    def training(self) -> Training: ...
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The settings of a run with where each comes from.
+
+    Attributes:
+        method, run: the two dataclasses.
+        origins: ``method.key`` or ``run.key`` → name of the layer; what is not in it is the
+            dataclass' own default.
+    """
+
+    method: Any
+    run: RunSettings
+    origins: Mapping[str, str]
+
+
+def recipe_layers(recipe: Recipe, method: str, task: str, overrides: Overrides) -> list[Layer]:
+    """What ``recipe`` says on one run; with ``shots``, its few-shot settings.
+
+    Raises:
+        RequestError: the recipe does not name the method.
+    """
+    from mtl.tasks.recipes import merged
+
     asked = overrides.values
-    plain = recipe.settings(method, task)
-    shots = asked.get("shots", asked.get("run.shots", plain.get("shots", 0)))
-    if not cast_value("shots", shots, int, "the run"):
-        return plain
-    return recipe.settings(method, task, few_shot=True)
+    plain = recipe.layers(method, task)
+    shots = asked.get("shots", asked.get("run.shots", merged(plain).get("shots", 0)))
+    few = bool(cast_value("shots", shots, int, "the run"))
+    return recipe.layers(method, task, few_shot=True) if few else plain
 
 
 def resolve_settings(
-    name: str,
-    method_settings: type,
-    defaults: Mapping[str, Any],
-    recipe: Mapping[str, Any],
-    recipe_name: str,
-    overrides: Overrides,
+    chosen: Trainable, recipe: Sequence[Layer], overrides: Overrides
 ) -> tuple[Any, RunSettings]:
-    """Build the method's and the run's settings.
+    """Build the method's and the run's settings. See :func:`trace_settings`."""
+    found = trace_settings(chosen, recipe, overrides)
+    return found.method, found.run
 
-    Order: the dataclasses' defaults, ``defaults`` of the method's name, the recipe, the overrides.
-    Where one setting makes another meaningless, the one that the user asked for stands: epochs go
-    before the ``max_steps`` of a recipe, and ``select=last`` before its patience.
+
+def trace_settings(chosen: Trainable, recipe: Sequence[Layer], overrides: Overrides) -> Resolved:
+    """Build the method's and the run's settings, and say where each comes from.
+
+    Order: the dataclasses' defaults, those of the method's name and its paper, the recipe, the
+    overrides. Where one setting makes another meaningless, the one on top stands: epochs drop the
+    steps beneath them, ``eval_every`` included, and ``select=last`` a patience that no user set.
 
     Raises:
         RequestError: an unknown or ambiguous key (says whose), or a value that does not fit.
     """
-    method: dict[str, Any] = dict(defaults)
-    run: dict[str, Any] = {}
-    asked: set[str] = set()
-    for source, values in ((f"recipe {recipe_name!r}", recipe), ("--set", overrides.values)):
-        for key, value in values.items():
-            target, plain = _place(key, name, method_settings, source)
-            (method if target == "method" else run)[plain] = value
-            if target == "run" and source == "--set":
-                asked.add(plain)
-    if "epochs" in asked and "max_steps" not in asked:
-        run["max_steps"] = 0
-    if run.get("select") == LAST and "patience" not in asked:
-        run["patience"] = 0
-    return (
-        _build(method_settings, method, f"method {name!r}"),
-        _build(RunSettings, run, "the run"),
+    from mtl.tasks.recipes import Layer
+
+    brought = {f"method.{key}": value for key, value in chosen.defaults.items()}
+    brought |= {f"run.{key}": value for key, value in chosen.training.values.items()}
+    layers = [Layer(OWN, brought), *recipe, Layer(ASKED, overrides.values)]
+    values: dict[str, dict[str, Any]] = {"method": {}, "run": {}}
+    origins: dict[str, str] = {}
+    for layer in layers:
+        found: dict[str, dict[str, Any]] = {"method": {}, "run": {}}
+        for key, value in layer.values.items():
+            target, plain = _place(key, chosen.name, chosen.settings, layer.origin)
+            found[target][plain] = value
+        run = found["run"]
+        if "epochs" in run and "max_steps" not in run and values["run"].get("max_steps"):
+            found["run"] = {"max_steps": 0, "eval_every": 0, **run}
+        for target, items in found.items():
+            values[target].update(items)
+            origins.update({f"{target}.{plain}": layer.origin for plain in items})
+    if values["run"].get("select") == LAST and origins.get("run.patience") != ASKED:
+        values["run"]["patience"] = 0
+    return Resolved(
+        _build(chosen.settings, values["method"], f"method {chosen.name!r}"),
+        _build(RunSettings, values["run"], "the run"),
+        origins,
     )
 
 

@@ -11,7 +11,7 @@ from mtl.backbone.injection import freeze
 from mtl.engine.device import seed_everything
 from mtl.methods import METHODS, Request, attach, load
 from mtl.train.plan import Built, RunPlan
-from mtl.train.settings import Overrides, recipe_values, resolve_settings
+from mtl.train.settings import Overrides, recipe_layers, resolve_settings
 from mtl.train.workspace import Workspace, load_task_data
 
 if TYPE_CHECKING:
@@ -25,10 +25,8 @@ def resolve_train(
     spec: TaskSpec, method: Method, recipe: Recipe, overrides: Overrides
 ) -> tuple[Any, RunSettings]:
     """The settings of ``method`` and of the run for one task. Raises as ``resolve_settings``."""
-    values = recipe_values(recipe, method.name, spec.id, overrides)
-    return resolve_settings(
-        method.name, method.settings, method.defaults, values, recipe.name, overrides
-    )
+    layers = recipe_layers(recipe, method.name, spec.id, overrides)
+    return resolve_settings(method, layers, overrides)
 
 
 def plan_train(

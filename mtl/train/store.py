@@ -5,7 +5,6 @@ Predictions and test metrics of the entry are those of the reloaded model.
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,6 +19,7 @@ from mtl.engine.device import resolve_precision
 from mtl.engine.passes import eval_passes
 from mtl.errors import RunError
 from mtl.files import finite
+from mtl.methods.base import settings_dict
 from mtl.tasks.spans import MASKED
 from mtl.train.recorded import remember_task
 from mtl.zoo import Manifest, write_predictions
@@ -182,7 +182,7 @@ def make_manifest(
         base=plan.backbone.base.to_dict(),
         suite=plan.suite,
         method=plan.method,
-        method_settings=dataclasses.asdict(plan.method_settings),
+        method_settings=settings_dict(plan.method_settings),
         run_settings={
             **plan.settings.identity(),
             "precision": resolve_precision(plan.settings.precision),

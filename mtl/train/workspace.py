@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.engine.folder import runs_folder
+from mtl.engine.settings import SELECTS
+from mtl.errors import RequestError
 from mtl.zoo.machine import portable_text
 
 if TYPE_CHECKING:
@@ -87,7 +89,18 @@ def open_workspace(
 def load_task_data(
     spec: TaskSpec, workspace: Workspace, protocol: str, settings: RunSettings
 ) -> TaskData:
-    """The data of a task as a run's settings cut them, read once per command and cut."""
+    """The data of a task as a run's settings cut them, read once per command and cut.
+
+    Raises:
+        RequestError: they cannot be read, or have no metric that ``select`` names.
+    """
+    if settings.select not in {*SELECTS, *spec.metrics}:
+        raise RequestError(
+            f"select={settings.select} names a metric, and {spec.id} has "
+            f"{', '.join(spec.metrics)}: choose with --select one of these, loss or metric."
+        )
+    if settings.max_length:
+        spec = replace(spec, max_length=settings.max_length)
     cut = tuple((key, getattr(settings, key) or None) for key in LIMITS)
     drawn = (("shots", settings.shots), ("shot_draw", settings.shot_draw))
     return _load(spec.id, _Key(spec), workspace.data_root, protocol, (*cut, *drawn))

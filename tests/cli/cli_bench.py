@@ -140,7 +140,8 @@ def write_suite(folder: Path) -> Path:
         f"protocol: official\ntarget: {TARGET}\n"
     )
     (folder / "recipes" / "mini.yaml").write_text(
-        "defaults: {lr: 3.0e-3, epochs: 2, batch_size: 16, eval_batch_size: 64, patience: 0}\n"
-        "methods:\n  pfeiffer: {reduction_factor: 4}\n"
+        "defaults: {lr: 3.0e-3, epochs: 2, batch_size: 16, eval_batch_size: 64, patience: 0,\n"
+        "  warmup: 0, weight_decay: 0, clip: 1, select: loss}\n"
+        'methods:\n  "*": {}\n  pfeiffer: {reduction_factor: 4}\n'
     )
     return folder

@@ -310,6 +310,31 @@ def test_probing_runs_a_grid_and_shows_it(stocked: Path) -> None:
     refused(mtl("compose", "--target", "same", "--suite", "mini", "--probe"), "one source or two")
 
 
+def test_sources_of_each_runs_own_seed(stocked: Path, tmp_path: Path) -> None:
+    """As the paper's probes; recipe `reference` says so, ``--source-seed`` says otherwise."""
+    line = ["--suite", "mini", "--task", "mood", "--seeds", "1", "--epochs", "1"]
+    assert mtl("train", *line).code == 0
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "defaults: {epochs: 1, batch_size: 16}\nmethods: {probe: {}}\nsource_seed: {probe: run}\n"
+    )
+    line = ["--target", "same", "--suite", "mini", "--sources", "mood", "--without-own"]
+    line += ["--probe", "1", "--seeds", "0", "1", "--recipe", path, "--json"]
+    said = mtl("compose", *line)
+    assert said.code == 0, said
+    parents = [
+        json.loads((stocked / row["ref"] / "manifest.json").read_text())["parents"]
+        for row in said.json["runs"]
+    ]
+    assert [[parent["seed"] for parent in own] for own in parents] == [[0], [1]]
+    assert len(said.json["sources"]) == 2
+    one = mtl("compose", *line, "--source-seed", "0", "--dry-run").json["runs"]
+    assert [row["state"] for row in one] == ["done", "missing"]
+    refused(mtl("compose", *line, "--source-seed", "own"), "--source-seed takes a number", "'run'")
+    auto = ["--target", "same", "--suite", "mini", "--sources", "auto", "--seeds", "0", "1"]
+    refused(mtl("compose", *auto, "--source-seed", "run"), "cannot be picked", "--sources")
+
+
 def test_a_soup_weighs_sources_by_their_texts(stocked: Path, tmp_path: Path) -> None:
     line = ["--target", "same", "--suite", "mini", "--method", "soup", "--epochs", "1", "--json"]
     said = mtl("compose", *line, "--set", "embedder=base", "top=2")

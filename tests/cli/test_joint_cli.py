@@ -174,7 +174,10 @@ def test_wrong_requests(argv: list[str], parts: list[str], mini: Path) -> None:
 
 def test_a_recipe_may_limit_a_tasks_rows_and_nothing_else(mini: Path, tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
-    text = "defaults: {epochs: 1, batch_size: 16}\ntasks:\n  adapter-m:\n    mini/mood: {%s}\n"
+    text = (
+        "defaults: {epochs: 1, batch_size: 16}\nmethods: {adapter-m: {}}\n"
+        "tasks:\n  adapter-m:\n    mini/mood: {%s}\n"
+    )
     line = ["--suite", "mini", "--method", "adapter-m", "--recipe", path]
     path.write_text(text % "max_train_samples: 20")
     said = mtl("joint", *line, "--json").json["runs"][0]
@@ -182,6 +185,19 @@ def test_a_recipe_may_limit_a_tasks_rows_and_nothing_else(mini: Path, tmp_path: 
     sizes = manifest(mini, said["ref"])["data"]
     assert sizes["tasks"]["mini/mood"]["sizes"]["train"] == 20
     assert sizes["sizes"]["train"] == 212
+    path.write_text(text % "head: linear")
+    said = mtl("joint", *line, "--json")
+    assert said.code == 0, said
+    ref = said.json["runs"][0]["ref"]
+    found = manifest(mini, ref)["head"]
+    assert (found["design"], found["designs"]) == ("two_layer", {"mini/mood": "linear"})
+    layers = {
+        task: json.loads((mini / ref / "heads" / task / "head_config.json").read_text())["config"]
+        for task in TASKS
+    }
+    assert {task: config["layers"] for task, config in layers.items()} == {
+        task: 1 if task == "mini/mood" else 2 for task in TASKS
+    }
     path.write_text(text % "lr: 0.5")
     refused(mtl("joint", *line), "sets lr of adapter-m", "0.5 for mini/mood", "max_train_samples")
 

@@ -178,6 +178,48 @@ def test_a_model_folder_without_a_model(mini: Path, tmp_path: Path) -> None:
     refused(mtl("train", "--suite", "mini", "--model", tmp_path / "empty"), str(tmp_path / "empty"))
 
 
+def test_selection_by_a_named_metric_and_a_length_of_the_runs_own(mini: Path) -> None:
+    line = ["--suite", "mini", "--task", "same", "--set", "select=f1", "max_length=8", "--json"]
+    (row,) = mtl("train", *line, "--epochs", "1").json["runs"]
+    found = json.loads((mini / row["ref"] / "manifest.json").read_text())
+    assert found["training"]["selected_by"] == "dev f1"
+    assert (found["run_settings"]["max_length"], found["task"]["spec"]["max_length"]) == (8, 8)
+    assert mtl("zoo", "verify", row["ref"]).code == 0
+    (plain,) = mtl("train", "--suite", "mini", "--task", "same", "--dry-run", "--json").json["runs"]
+    assert plain["state"] == "missing"
+    said = mtl("train", "--suite", "mini", "--task", "mood", "--select", "f1")
+    refused(said, "select=f1", "mini/mood has accuracy")
+
+
+def test_a_recipe_without_the_method_trains_nothing_and_says_which_recipes_do(
+    mini: Path, suite_folder: Path, tmp_path: Path
+) -> None:
+    """Own data have recipe scalearn; every command that the message offers resolves."""
+    path = tmp_path / "own.yaml"
+    path.write_text("methods: {pfeiffer: {}}\n")
+    line = ["--task", "mini/mood", "--method", "adakron"]
+    said = mtl("train", *line, "--recipe", path)
+    refused(
+        said,
+        "Recipe 'own' says nothing of method 'adakron'",
+        "--recipe adakron --model roberta-large",
+    )
+    refused(
+        mtl("train", *line, "--recipe", "scalearn"),
+        "--recipe adakron --model roberta-large",
+        "--recipe none",
+    )
+    for recipe in ("adakron", "none"):
+        dry = mtl("train", *line, "--recipe", recipe, "--dry-run", "--json")
+        assert dry.code == 0, dry
+    assert mtl("methods", "settings", "--method", "adakron").code == 0
+    line = ["--suite", "mini", "--target", "same", "--method", "fusion", "--recipe", path]
+    refused(mtl("compose", *line), "says nothing of method 'fusion'", "--recipe scalearn")
+    line = ["--suite", "mini", "--method", "adapter-m", "--recipe", path]
+    refused(mtl("joint", *line), "says nothing of method 'adapter-m'", "--recipe scalearn")
+    assert not mini.exists()
+
+
 def test_a_loss_that_is_nan_stores_nothing_and_others_go_on(mini: Path) -> None:
     line = ["--suite", "mini", "--task", "mood", "--epochs", "1"]
     said = mtl("train", *line, "--lr", "1e30", "--set", "clip=0", "--json")

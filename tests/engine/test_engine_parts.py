@@ -19,6 +19,7 @@ from torch import nn
 
 from mtl.engine import Device, Group, RunFolder, RunSettings, TaskFeed, train
 from mtl.engine.device import seed_everything
+from mtl.engine.loop import selection_value
 from mtl.engine.optimise import Optimiser
 from mtl.errors import RequestError, RunError
 from mtl.files import read_safetensors
@@ -46,8 +47,9 @@ from mtl.files import read_safetensors
         {"warmup": "0.5 steps"},
         {"warmup": "5 epochs"},
         {"warmup": [1]},
-        {"select": "f1"},
+        {"select": "f2"},
         {"patience": 5, "select": "last"},
+        {"max_length": 7},
         {"precision": "fp16"},
         {"adam_form": "keras"},
         {"max_train_samples": -5},
@@ -481,3 +483,16 @@ def test_gradients_are_summed_over_processes_and_untouched_parameters_stay_untou
     assert other.grad is not None
     assert other.grad.tolist() == [5, 6]
     assert none.grad is None
+
+
+def test_a_metric_by_name_selects() -> None:
+    spec = SimpleNamespace(headline="accuracy")
+    found = [
+        SimpleNamespace(spec=spec, loss=0.1, metrics={"accuracy": 0.9, "f1": f1})
+        for f1 in (0.2, 0.4)
+    ]
+    both: Any = dict(zip("ab", found, strict=True))
+    assert selection_value(both, "metric") == pytest.approx(0.9)
+    assert selection_value(both, "f1") == pytest.approx(0.3)
+    with pytest.raises(RequestError, match=r"select='pearsn' must be .*Did you mean 'pearson'"):
+        RunSettings(select="pearsn")

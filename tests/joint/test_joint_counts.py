@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -57,9 +58,15 @@ def test_the_list_of_methods(capsys: pytest.CaptureFixture[str]) -> None:
     assert dispatch("methods", ["count", "--method", "adapter-m", "--tasks", "0"]) == 2
 
 
-def test_tasks_share_what_the_recipe_wants_of_all() -> None:
-    method, recipe = JOINT.get("adapter-m"), load_recipe("scalearn")
+def test_tasks_share_what_the_recipe_wants_of_all(tmp_path: Path) -> None:
+    method = JOINT.get("adapter-m")
     humset = ["humset/sectors", "humset/pillars_1d"]
+    # selection by the mean dev loss in all joint runs, HumSet's, too (spec composition §6.1)
+    assert resolve_joint(method, load_recipe("scalearn"), Overrides({}), humset)[1].select == "loss"
+    path = tmp_path / "own.yaml"
+    by_task = "".join(f"    {task}: {{select: metric}}\n" for task in humset)
+    path.write_text(f"methods: {{adapter-m: {{}}}}\ntasks:\n  adapter-m:\n{by_task}")
+    recipe = load_recipe(str(path))
     assert resolve_joint(method, recipe, Overrides({}), humset)[1].select == "metric"
     with pytest.raises(RequestError, match=r"sets select .* for glue/rte .* humset/sectors"):
         resolve_joint(method, recipe, Overrides({}), ["glue/rte", "humset/sectors"])

@@ -2,40 +2,144 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mtl.compose import COMPOSITIONS
 from mtl.compose.stage_two import resolve_compose
-from mtl.engine import RunSettings
+from mtl.engine.settings import RunSettings
 from mtl.errors import RequestError
 from mtl.joint import JOINT, resolve_joint
 from mtl.methods import METHODS
-from mtl.tasks import list_recipes, list_tasks, load_recipe, load_suite, load_task
+from mtl.tasks import list_recipes, list_suites, load_recipe, load_suite, load_task
+from mtl.tasks.recipes import Sections
 from mtl.train import resolve_train
-from mtl.train.settings import Overrides, resolve_settings
+from mtl.train.settings import OWN, Overrides, resolve_settings, trace_settings
 
 ALL = {name: registry for registry in (METHODS, COMPOSITIONS, JOINT) for name in registry.names()}
 
 
+def parts(name: str) -> list[Sections]:
+    """All of a recipe, those for single suites and for few shots included."""
+    recipes = [load_recipe(name, suite) for suite in ("", *list_suites())]
+    found = [part for recipe in recipes for part in (*recipe.parts, *recipe.few_shot)]
+    return list({id(part): part for part in found}.values())
+
+
+def keys(name: str) -> list[str]:
+    return [key for part in parts(name) for by in (part.methods, part.tasks) for key in by]
+
+
 @pytest.mark.parametrize("name", list_recipes())
 def test_every_section_resolves(name: str) -> None:
+    """Methods by their names: a pattern would also take in methods that nobody meant."""
+    for key in keys(name):
+        assert key == "*" or all(method.strip() in ALL for method in key.split(",")), key
+    tasks = {task for part in parts(name) for by in part.tasks.values() for task in by}
     recipe = load_recipe(name)
-    covered = set()
-    for pattern in {*recipe.methods, *recipe.tasks}:
-        methods = [method for method in ALL if fnmatchcase(method, pattern)]
-        assert methods, f"{pattern} names no method"
-        tasks = [task for by in recipe.tasks.values() for task in by] or list_tasks()[:1]
-        for method in methods:
-            chosen = ALL[method].get(method)
-            for task in tasks:
-                values = recipe.settings(method, load_task(task).id)
-                resolve_settings(
-                    method, chosen.settings, chosen.defaults, values, name, Overrides({})
-                )
-                covered.add(method)
-    assert covered
+    named = [method for method in ALL if recipe.names(method)]
+    assert named
+    for method in named:
+        for task in (*sorted(tasks), ""):
+            layers = recipe.layers(method, task)
+            resolve_settings(ALL[method].get(method), layers, Overrides({}))
+    for part in parts(name):
+        for key in part.tasks:
+            assert key == "*" or all(recipe.names(method.strip()) for method in key.split(","))
+
+
+def test_every_method_has_the_settings_of_its_paper() -> None:
+    """And says where they stand; ``--recipe none`` trains at them."""
+    recipe = load_recipe("none")
+    for method, registry in ALL.items():
+        chosen = registry.get(method)
+        assert chosen.training.source, method
+        assert {"lr", "patience"} <= {*chosen.training.values}
+        assert {"epochs", "max_steps"} & {*chosen.training.values}
+        found = trace_settings(chosen, recipe.layers(method, "glue/rte"), Overrides({}))
+        assert {found.origins[f"run.{key}"] for key in chosen.training.values} == {OWN}
+        assert {k: getattr(found.run, k) for k in chosen.training.values} == dict(
+            chosen.training.values
+        )
+
+
+def test_the_demo_names_every_method() -> None:
+    recipe = load_recipe("demo")
+    assert all(recipe.names(method) for method in ALL)
+
+
+@pytest.mark.parametrize("name", ["scalearn", "adalora"])
+@pytest.mark.parametrize("method", ALL)
+def test_a_recipe_that_does_not_name_a_method_does_not_train_it(name: str, method: str) -> None:
+    """The message's recipes resolve for the method, whichever it is."""
+    recipe = load_recipe(name)
+    if recipe.names(method):
+        return
+    with pytest.raises(RequestError) as caught:
+        recipe.settings(method, "glue/rte")
+    said = str(caught.value)
+    assert f"Recipe {name!r} says nothing of method {method!r}" in said
+    names = re.findall(r"--recipe ([a-z-]+)", said)
+    assert "none" in names
+    assert "demo" not in names
+    for other in names:
+        if other != "none":
+            assert f"--recipe {other} --model {load_recipe(other).model}" in said
+        chosen = ALL[method].get(method)
+        resolve_settings(chosen, load_recipe(other).layers(method, "glue/rte"), Overrides({}))
+
+
+def test_the_methods_own_settings_lie_below_a_recipe_of_ones_own(tmp_path: Path) -> None:
+    def run(text: str, method: str, **asked: Any) -> RunSettings:
+        (tmp_path / "own.yaml").write_text(text)
+        layers = load_recipe(str(tmp_path / "own.yaml")).layers(method, "glue/rte")
+        overrides = Overrides({f"run.{key}": value for key, value in asked.items()})
+        return resolve_settings(ALL[method].get(method), layers, overrides)[1]
+
+    few = run("defaults: {epochs: 2}\nmethods: {full-ft: {}}\n", "full-ft")
+    assert (few.lr, few.epochs, few.patience) == (2e-5, 2, "5 epochs")
+    # epochs drop the 375,000 steps of a joint method, and its evaluations every 7,500
+    joint = run("defaults: {epochs: 2}\nmethods: {'*': {}}\n", "adapter-m")
+    assert (joint.epochs, joint.max_steps, joint.eval_every, joint.warmup) == (2, 0, 0, 0.1)
+    asked = run("methods: {adapter-m: {}}\n", "adapter-m", epochs=3)
+    assert (asked.epochs, asked.max_steps, asked.eval_every) == (3, 0, 0)
+    asked = run("methods: {adapter-m: {}}\n", "adapter-m", epochs=3, max_steps=50)
+    assert (asked.max_steps, asked.eval_every) == (50, 7500)
+    with pytest.raises(RequestError, match=r"'own' says nothing .*'full-ft'.*methods: \{full-ft"):
+        run("defaults: {epochs: 2}\n", "full-ft")
+    with pytest.raises(RequestError, match=r"Did you mean 'ful-ft'"):
+        run("methods: {ful-ft: {}}\n", "full-ft")
+
+
+def test_extending_a_recipe_and_settings_of_one_suite(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text(
+        "defaults: {epochs: 4, clip: 2.0}\nmethods:\n  fusion, soup: {lr: 1.0, epochs: 5}\n"
+        "tasks: {fusion: {glue/rte: {epochs: 6}}}\nsuites: {glue: {methods: {fusion: {lr: 2.0}}}}\n"
+        "few_shot: {defaults: {clip: 3.0}}\n"
+    )
+    other = tmp_path / "other.yaml"
+    other.write_text("extends: one.yaml\nmethods: {fusion: {epochs: 7}, probe: {}}\n")
+
+    def of(method: str, task: str, suite: str = "", **rest: bool) -> Mapping[str, Any]:
+        return load_recipe(str(other), suite).settings(method, task, **rest)
+
+    assert of("fusion", "glue/rte") == {"epochs": 6, "clip": 2.0, "lr": 1.0}
+    assert of("fusion", "glue/cola") == {"epochs": 7, "clip": 2.0, "lr": 1.0}
+    assert of("soup", "glue/rte") == {"epochs": 5, "clip": 2.0, "lr": 1.0}
+    assert of("probe", "glue/rte") == {"epochs": 4, "clip": 2.0}
+    assert of("fusion", "glue/cola", "glue")["lr"] == 2.0
+    assert of("probe", "glue/rte", few_shot=True)["clip"] == 3.0
+    other.write_text("extends: other.yaml\n")
+    with pytest.raises(RequestError, match=r"extends leads back to other.yaml"):
+        load_recipe(str(other))
+    other.write_text("suites: {gleu: {}}\n")
+    with pytest.raises(RequestError, match=r"'gleu', which is no suite. Did you mean 'glue'"):
+        load_recipe(str(other))
+    assert load_suite("glue+superglue").recipe == "scalearn"
 
 
 def test_the_papers_settings_arrive() -> None:

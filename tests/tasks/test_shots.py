@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from task_bench import file_task
 
+from mtl.compose import resolve_compose
 from mtl.engine.settings import RunSettings
 from mtl.errors import RequestError
-from mtl.tasks import load_data, load_recipe
-from mtl.train.settings import Overrides, recipe_values
+from mtl.tasks import load_data, load_recipe, load_task
+from mtl.tasks.recipes import merged
+from mtl.train.settings import Overrides, recipe_layers
 
 ROWS = [{"a": f"text {row}", "b": "x", "label": "no" if row % 3 else "yes"} for row in range(200)]
 
@@ -73,7 +75,8 @@ def test_settings_of_few_shot_runs() -> None:
     """Steps, patience, selection and dev rows of the paper's scripts, at the method's own rate."""
     recipe = load_recipe("scalearn")
     for method, lr in (("pfeiffer", 3e-4), ("scalearn", 6e-3), ("fusion", 5e-5)):
-        values = recipe_values(recipe, method, "glue/rte", Overrides({"run.shots": 16}))
+        few = Overrides({"run.shots": 16})
+        values = merged(recipe_layers(recipe, method, "glue/rte", few))
         assert values["lr"] == lr
         assert (values["max_steps"], values["batch_size"]) == (1000, 32)
         # 20 idle epochs are 20 steps up to 32 rows and 80 of 100, wherever evaluations are
@@ -84,14 +87,18 @@ def test_settings_of_few_shot_runs() -> None:
         assert (values["select"], values["max_dev_samples"]) == ("metric", 5000)
         # at most 100 evaluations
         assert values["max_steps"] / values["eval_every"] <= 100
-    plain = recipe_values(recipe, "scalearn", "glue/rte", Overrides({"run.shots": 0}))
-    assert plain == recipe.settings("scalearn", "glue/rte")
+    plain = recipe_layers(recipe, "scalearn", "glue/rte", Overrides({"run.shots": 0}))
+    assert merged(plain) == recipe.settings("scalearn", "glue/rte")
+    asked = Overrides({"shots": "16", "run.epochs": 3})
+    run = resolve_compose(load_task("rte"), "scalearn", recipe, asked)[1]
+    assert (run.epochs, run.max_steps, run.eval_every) == (3, 0, 0)
 
 
 def test_a_recipe_has_few_shot_settings_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(
-        "defaults: {lr: 1.0, patience: 3}\nfew_shot:\n  defaults: {max_steps: 50}\n"
+        "defaults: {lr: 1.0, patience: 3}\nmethods: {'*': {}}\n"
+        "few_shot:\n  defaults: {max_steps: 50}\n"
         "  methods: {scalearn*: {lr: 2.0}}\n  tasks: {scalearn: {demo/entail: {lr: 3.0}}}\n"
     )
     recipe = load_recipe(str(path))
