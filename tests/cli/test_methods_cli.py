@@ -170,7 +170,7 @@ def test_settings_narrowed() -> None:
     refused(
         mtl("methods", "settings", "--suite", "glue", "--method", "adakron"),
         "Recipe 'scalearn' has no settings for adakron",
-        "--recipe adakron none",
+        "--recipe adakron adakron-bert none",
     )
 
 
