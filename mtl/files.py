@@ -22,6 +22,9 @@ from mtl.errors import RequestError, RunError, ZooError
 if TYPE_CHECKING:  # torch is heavy; only the two safetensors helpers need it
     import torch
 
+DATA_ROOT = "--data-root or MTL_DATA_ROOT"
+"""What says where data lie, in messages."""
+
 TEMPORARY = ".tmp-"
 """Prefix of temporary siblings; whoever lists a folder skips names that start with it."""
 
@@ -202,6 +205,32 @@ def slug(text: str) -> str:
     """A lower-case file name for any text: letters, digits, dot, dash; never empty or hidden."""
     cleaned = re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")
     return cleaned[:80] or "unnamed"
+
+
+def user_path(given: str | os.PathLike[str], what: str) -> Path:
+    """A path that a person typed or the environment holds, its ``~`` resolved.
+
+    Whether something is there is for the caller to ask; asking raises nothing afterwards but what
+    permissions forbid.
+
+    Args:
+        what: the option or variable that says so, for the message.
+
+    Raises:
+        RequestError: it can be no path here: an unknown user's home, too long, a NUL in it.
+    """
+    try:
+        path = Path(given).expanduser()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            path.stat()
+    except (OSError, RuntimeError, ValueError) as error:
+        shown = str(given) if len(str(given)) <= 80 else f"{str(given)[:60]}…"
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise RequestError(
+            f"{what}: {shown!r} ({len(str(given))} characters) is no path that can be here: "
+            f"{reason}."
+        ) from error
+    return path
 
 
 _SAFE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+\-]{0,120}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mtl.errors import RequestError
+from mtl.files import user_path
 
 DEMO = "demo"
 _HUB_NAME = re.compile(r"[A-Za-z0-9_.\-]+(/[A-Za-z0-9_.\-]+)?")
@@ -38,7 +39,7 @@ def resolve_model(model: str) -> ModelReference:
     """
     if model == DEMO:
         return ModelReference(DEMO, str(Path(__file__).parent / "demo"), None, local=True)
-    folder = Path(model).expanduser()
+    folder = user_path(model, "--model or MTL_MODEL")
     if model.strip() and folder.is_dir():  # Path("") is the current folder
         if not (folder / "config.json").is_file():
             raise RequestError(

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from mtl.cli.leaving import Told, telling
+from mtl.cli.speaking import speak_anywhere
 from mtl.errors import MtlError, unknown
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -32,8 +34,10 @@ def run_main(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     """Run one command's ``main`` and turn user-facing errors into a message and an exit code."""
     arguments = [argument for argument in argv if argument != "--debug"]
     debug = len(arguments) != len(argv) or os.environ.get("MTL_DEBUG") == "1"
+    speak_anywhere()
     try:
-        return main(arguments)
+        with telling():
+            return main(arguments)
     except MtlError as error:
         if debug:
             raise
@@ -48,6 +52,9 @@ def run_main(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return 130
+    except Told as leave:
+        print(f"{leave}; run the same command again to go on", file=sys.stderr)
+        return leave.exit_code
 
 
 def dispatch(command: str, argv: Sequence[str]) -> int:
@@ -76,6 +83,7 @@ def entry() -> NoReturn:
         print(f"mtl {__version__}")
         sys.exit(0)
     if argv[0] not in COMMANDS:
+        speak_anywhere()
         print(f"error: {unknown('command', argv[0], COMMANDS)}", file=sys.stderr)
         sys.exit(2)
     sys.exit(dispatch(argv[0], argv[1:]))

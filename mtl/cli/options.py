@@ -11,6 +11,7 @@ import jsonargparse
 from mtl.cli.plain import PlainParser as PlainParser
 from mtl.cli.plain import complaint
 from mtl.errors import RequestError
+from mtl.files import user_path
 
 
 class Parser(jsonargparse.ArgumentParser):
@@ -53,7 +54,7 @@ class Parser(jsonargparse.ArgumentParser):
     def _check_file(self, path: Path) -> None:
         from mtl.tasks.yamls import check_keys, read_yaml
 
-        content = read_yaml(path.expanduser())
+        content = read_yaml(user_path(path, "--config"))
         known = [a.dest for a in self._actions if a.dest not in {"help", "config", "print_config"}]
         check_keys(content, known, (), str(path))
         for name in self._lists():

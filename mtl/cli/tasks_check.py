@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ def run(options: Namespace) -> int:
     from mtl.cli.options import names as split_names
     from mtl.cli.tasks import words_of
     from mtl.errors import RequestError
+    from mtl.files import user_path
     from mtl.tasks import PROTOCOLS, list_recipes, list_suites, list_tasks, load_recipe, load_suite
     from mtl.tasks.spec import resolve_task
     from mtl.tasks.yamls import catalog, is_file_name
@@ -35,7 +35,7 @@ def run(options: Namespace) -> int:
     for name in [*names, *against]:
         if not is_file_name(name):
             resolve_task(name)
-        elif not os.path.isfile(os.path.expanduser(name)):
+        elif not user_path(name, "the task").is_file():
             raise RequestError(f"There is no file {name}.")
     words = words_of(options.model) if options.model else None
     reports = _reports(names, against, words, options)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def run(options: Namespace) -> int:
     """Write the file; say what was guessed, and what to type next."""
     from mtl.errors import RequestError
-    from mtl.files import safe_part
+    from mtl.files import safe_part, user_path
     from mtl.tasks.drafts import draft_task, write_draft
 
     parts = options.task.split("/")
@@ -29,11 +29,11 @@ def run(options: Namespace) -> int:
         safe_part(part, "the id")
     own = os.environ.get("MTL_TASKS")
     path = Path(options.out) if options.out else Path(own or "", parts[0], f"{parts[1]}.yaml")
-    path = path.expanduser()
+    path = user_path(path, "--out or MTL_TASKS")
     if path.exists():  # said before anything is read
         raise RequestError(f"{path} is there already; it is not overwritten. Give another --out.")
     named = {"train": options.train, "validation": options.dev, "test": options.test}
-    files = {split: Path(name).expanduser() for split, name in named.items() if name}
+    files = {split: user_path(name, f"the {split} file") for split, name in named.items() if name}
     draft = draft_task(
         options.task,
         files,

@@ -28,14 +28,14 @@ from typing import Any
 import torch
 
 from mtl.errors import RunError, ZooError
-from mtl.files import finite, locked, read_safetensors, write_json, write_safetensors
+from mtl.files import finite, locked, read_safetensors, user_path, write_json, write_safetensors
 from mtl.untrusted import parse_json
 from mtl.zoo.schema import check_section
 
 
 def runs_folder(runs: str | Path | None) -> Path:
     """``--runs``, else ``MTL_RUNS``, else ``./runs``."""
-    return Path(runs or os.environ.get("MTL_RUNS") or "runs")
+    return user_path(runs or os.environ.get("MTL_RUNS") or "runs", "--runs or MTL_RUNS")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl.errors import ZooError
-from mtl.files import TEMPORARY, read_json, safe_part, write_json
+from mtl.files import TEMPORARY, read_json, safe_part, user_path, write_json
 from mtl.zoo.schema import NONE, check_section
 
 SCHEMA_VERSION = 1
@@ -144,7 +144,11 @@ def _check_provenance(value: Mapping[str, Any]) -> None:
 def graph_folder(zoo_root: Path, folder: str | Path | None = None) -> Path:
     """Where evidence lies: ``folder``, else ``$MTL_GRAPH``, else ``<zoo>.graph`` beside the zoo."""
     named = folder or os.environ.get("MTL_GRAPH")
-    return Path(named).expanduser() if named else zoo_root.with_name(f"{zoo_root.name}.graph")
+    return (
+        user_path(named, "--graph or MTL_GRAPH")
+        if named
+        else zoo_root.with_name(f"{zoo_root.name}.graph")
+    )
 
 
 def evidence_file(folder: Path, run: str) -> Path:

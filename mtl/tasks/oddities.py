@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mtl.errors import RequestError
+from mtl.files import DATA_ROOT, user_path
 from mtl.tasks.dialect import SEPARATED, Dialect
 from mtl.tasks.findings import SHOWN, Example, Finding, share, short
 from mtl.tasks.headers import looks_like_a_row
@@ -38,7 +38,7 @@ def lost_rows(rows: RawRows) -> Iterator[Finding]:
     spec = rows.spec
     if "files" not in spec.data or Dialect.from_data(spec.data).header is not None:
         return
-    root = None if rows.data_root is None else Path(rows.data_root).expanduser()
+    root = None if rows.data_root is None else user_path(rows.data_root, DATA_ROOT)
     for split, path in split_files(spec, root).items():
         if path.suffix.lower() not in SEPARATED:
             continue

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl.errors import RequestError, did_you_mean
+from mtl.files import user_path
 from mtl.tasks.yamls import catalog, check_keys, find_yaml, is_file_name, known_task, read_yaml
 
 NO_RECIPE = "none"
@@ -227,7 +228,7 @@ def _read(path: Path, suite: str, within: tuple[Path, ...]) -> Recipe:
     if content.get("extends") is not None:
         extended = str(content["extends"])
         if is_file_name(extended):
-            extended = str(path.parent / Path(extended).expanduser())
+            extended = str(path.parent / user_path(extended, f"extends of {path}"))
         other = find_yaml(extended, "recipe", catalog().recipes)
         if other in (path, *within):
             raise RequestError(f"{path}: extends leads back to {other.name}.")

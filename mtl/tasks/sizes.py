@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl.errors import MtlError
+from mtl.files import DATA_ROOT, user_path
 from mtl.tasks.layout import locate_splits
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def known_sizes(spec: TaskSpec, data_root: str | Path | None) -> dict[str, int] 
 def _of_files(spec: TaskSpec, data_root: str | Path | None) -> dict[str, int] | None:
     from mtl.tasks.sources import open_data, split_files
 
-    paths = split_files(spec, Path(data_root).expanduser() if data_root else None)
+    paths = split_files(spec, user_path(data_root, DATA_ROOT) if data_root else None)
     if any(path.suffix != ".parquet" and path.stat().st_size > LARGEST for path in paths.values()):
         return None
     if all(path.suffix == ".parquet" for path in paths.values()):
@@ -51,7 +52,7 @@ def _of_files(spec: TaskSpec, data_root: str | Path | None) -> dict[str, int] | 
 
 def _folder(spec: TaskSpec, data_root: str | Path | None) -> Path | None:
     if data_root is not None:
-        return Path(data_root).expanduser() / spec.data["repo"]
+        return user_path(data_root, DATA_ROOT) / spec.data["repo"]
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 

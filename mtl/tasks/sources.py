@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl.errors import MtlError, RequestError, unknown
+from mtl.files import DATA_ROOT, user_path
 from mtl.tasks.dialect import Dialect
 from mtl.tasks.layout import declared_files, locate_splits, usual_places
 from mtl.tasks.nested import with_fields
@@ -52,7 +53,7 @@ def open_data(spec: TaskSpec, data_root: str | Path | None) -> RawData:
     Raises:
         RequestError: not there, not to be reached, or of a format we do not read.
     """
-    root = Path(data_root).expanduser() if data_root is not None else None
+    root = user_path(data_root, DATA_ROOT) if data_root is not None else None
     if root is not None and not root.is_dir():
         raise RequestError(f"--data-root {data_root} is no folder.")
     raw = _source(spec, root)
@@ -201,7 +202,7 @@ def split_files(spec: TaskSpec, root: Path | None) -> dict[str, Path]:
     base = spec.origin.parent if spec.origin else Path()
     paths = {}
     for split, name in spec.data["files"].items():
-        path = Path(name).expanduser()
+        path = user_path(name, f"data.files of {spec.id}")
         tried = [path] if path.is_absolute() else [base / path, (root or Path()) / path]
         found = next((candidate for candidate in tried if candidate.is_file()), None)
         if found is None:

@@ -10,7 +10,7 @@ from string import Formatter
 from typing import Any
 
 from mtl.errors import RequestError, did_you_mean, unknown
-from mtl.files import path_name, safe_part
+from mtl.files import path_name, safe_part, user_path
 from mtl.tasks.dialect import KEYS, Dialect
 from mtl.tasks.kinds import KINDS
 from mtl.tasks.labels import LabelForm
@@ -354,7 +354,7 @@ def load_task(name: str, suite: str | None = None) -> TaskSpec:
         RequestError: unknown or ambiguous name, or a file that is no valid task.
     """
     if is_file_name(name):
-        return _read(Path(name).expanduser())
+        return _read(user_path(name, "--task"))
     return _read(catalog().tasks[resolve_task(name, suite)])
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from mtl.errors import RequestError, did_you_mean, unknown
+from mtl.files import user_path
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -139,7 +140,7 @@ def folders() -> list[Path]:
     found = [tasks_folder()]
     own = os.environ.get("MTL_TASKS")
     if own:
-        folder = Path(own).expanduser().resolve()
+        folder = user_path(own, "MTL_TASKS").resolve()
         if not folder.is_dir():
             raise RequestError(f"MTL_TASKS names {own!r}, which is no folder.")
         if folder not in found:
@@ -205,7 +206,7 @@ def find_yaml(name: str, kind: str, known: Mapping[str, Path]) -> Path:
         RequestError: unknown.
     """
     if is_file_name(name):
-        return Path(name).expanduser()
+        return user_path(name, kind)
     if name not in known:
         raise unknown(kind, name, known, catalog().hint())
     return known[name]

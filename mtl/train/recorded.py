@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError
-from mtl.files import path_name, sha256_json
+from mtl.files import DATA_ROOT, path_name, sha256_json, user_path
 from mtl.tasks import TaskSpec, list_tasks, load_task
 from mtl.tasks.sources import split_files
 from mtl.tasks.yamls import read_yaml, tasks_folder
@@ -156,7 +156,7 @@ def remember_task(data: TaskData, workspace: Workspace) -> None:
 
 
 def _root(workspace: Workspace) -> Path | None:
-    return Path(workspace.data_root).expanduser() if workspace.data_root else None
+    return user_path(workspace.data_root, DATA_ROOT) if workspace.data_root else None
 
 
 def _key(task: str, data: Mapping[str, Any]) -> str:

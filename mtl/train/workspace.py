@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mtl.engine.folder import runs_folder
 from mtl.engine.settings import SELECTS
 from mtl.errors import RequestError
+from mtl.files import DATA_ROOT, user_path
 from mtl.zoo.machine import portable_text
 
 if TYPE_CHECKING:
@@ -72,13 +73,18 @@ def open_workspace(
     """
     from mtl.tasks.yamls import is_file_name
     from mtl.zoo import open_zoo
+    from mtl.zoo.summary import cache_folder
 
     root = data_root or os.environ.get("MTL_DATA_ROOT") or None
-    cache = os.environ.get("MTL_CACHE") or Path.home() / ".cache" / "mtl"
+    cache = cache_folder()
+    if cache is None:
+        raise RequestError("There is no home folder for the cache: name one with MTL_CACHE.")
+    if root is not None:
+        user_path(root, DATA_ROOT)  # said before a model is loaded
     return Workspace(
         zoo=open_zoo(zoo),
         runs=runs_folder(runs),
-        cache=Path(cache) / "encoded",
+        cache=cache / "encoded",
         data_root=str(root) if root else None,
         deterministic=deterministic,
         typed=shlex.join(command),

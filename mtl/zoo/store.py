@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl.errors import RequestError, ZooError
-from mtl.files import slug
+from mtl.files import slug, user_path
 from mtl.zoo import check, commit, removal
 from mtl.zoo.entry import Entry, again_text, gone, remedy
 from mtl.zoo.find import find
@@ -39,7 +39,7 @@ def open_zoo(root: str | Path | None = None) -> Zoo:
     Raises:
         RequestError: there is something at that place that is not a folder.
     """
-    path = Path(root or os.environ.get("MTL_ZOO") or DEFAULT_ROOT).expanduser()
+    path = user_path(root or os.environ.get("MTL_ZOO") or DEFAULT_ROOT, "--zoo or MTL_ZOO")
     if path.exists() and not path.is_dir():
         raise RequestError(f"The zoo {path} is a file, not a folder: choose another --zoo.")
     return Zoo(path)

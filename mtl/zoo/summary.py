@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl.errors import MtlError
-from mtl.files import sha256_bytes, sha256_json, write_bytes
+from mtl.files import sha256_bytes, sha256_json, user_path, write_bytes
 from mtl.zoo.fit import is_predictions
 from mtl.zoo.manifest import Manifest, Recorded
 from mtl.zoo.names import TENSOR_SUFFIX
@@ -147,8 +147,11 @@ def mark_of(found: os.stat_result) -> Mark:
 
 def cache_folder() -> Path | None:
     """``$MTL_CACHE``, else the user's; None where there is no home for it."""
+    named = os.environ.get("MTL_CACHE")
+    if named:
+        return user_path(named, "MTL_CACHE")
     try:
-        return Path(os.environ.get("MTL_CACHE") or Path.home() / ".cache" / "mtl")
+        return Path.home() / ".cache" / "mtl"
     except RuntimeError:  # a user without a home
         return None
 
