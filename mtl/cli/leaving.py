@@ -12,7 +12,7 @@ _SIGNALS = {"SIGTERM": "terminated", "SIGHUP": "the terminal was closed"}
 
 
 class Told(BaseException):
-    """The system told this process to leave. No ``Exception``, so nobody who mends errors has it."""
+    """The system told us to leave. No ``Exception``, so nobody who mends errors catches it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(_SIGNALS[signal.Signals(number).name])
