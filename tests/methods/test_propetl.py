@@ -90,7 +90,7 @@ def test_golden_layers() -> None:
 
 
 def test_counts() -> None:
-    found = count_method("propetl", "roberta-base", values={})
+    found = count_method("propetl", "roberta-base", values={"reduction_factor": 16})
     assert (found.method, found.mask_entries) == (74_544, 884_736)
     large = count_method("propetl", "roberta-large", values={})
     assert (large.method, large.mask_entries) == (132_160, 3_145_728)
