@@ -163,7 +163,7 @@ def damage_missing(folder: Path) -> None:
 def test_damaged_files_are_named(zoo: Zoo, damage: Any) -> None:
     entry = store(zoo, manifest())
     damage(entry.folder)
-    with pytest.raises(ZooError, match=r"adapter.*mtl zoo rm .* python -m mtl.train"):
+    with pytest.raises(ZooError, match=r"adapter.*mtl.zoo rm .* python -m mtl.train"):
         zoo.load_check(entry)
     assert kinds(zoo) & {"changed", "missing", "tensors"}
 
