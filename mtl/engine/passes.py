@@ -34,12 +34,13 @@ def piece_overhead(settings: RunSettings, device: torch.device, hidden_size: int
     """What one more forward and backward pass costs, in tokens: ``piece_overhead`` or a guess.
 
     On a CPU the calls of small modules, and reading the weights once more: at one thread about 160
-    tokens at D = 128, 50 at 384 and at 768 (``python benchmarks/batch_draws.py --cost``). On a
-    GPU the launches: they do not grow with D, the work of a token does with D²; from 3,000 tokens
-    at D = 768, which is an estimate.
+    tokens at D = 128, 50 at 384 and at 768 (``python benchmarks/batch_draws.py --cost``), and more
+    in a whole step, where a cut that saves 160 at D = 128 gains nothing; so the guess is 457, 95
+    and 61. On a GPU the launches: they do not grow with D, the work of a token does with D²; from
+    3,000 tokens at D = 768, which is an estimate.
     """
     if settings.piece_overhead >= 0:
         return float(settings.piece_overhead)
     if device.type == "cpu":
-        return 64.0 + 12_000.0 / hidden_size
+        return 50.0 + 45.25 * (384.0 / hidden_size) ** 2
     return 3000.0 * (768.0 / hidden_size) ** 2
