@@ -186,6 +186,8 @@ def _load_tokenizer(model: str, files: ModelFiles) -> Any:
             "once with AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)."
         )
     known = getattr(files.config, "vocab_size", None)
+    if known is not None and not isinstance(known, int):
+        raise RequestError(f"Model {model!r}: config.json says vocab_size {known!r}, no number.")
     if known is not None and len(tokenizer) > known:  # `vocab_size` leaves added tokens out
         raise RequestError(
             f"Model {model!r}: its tokenizer knows {len(tokenizer)} tokens, its embedding "

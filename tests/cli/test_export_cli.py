@@ -206,7 +206,7 @@ def test_pruning_what_has_no_sources_to_drop(stocked: Path, tmp_path: Path) -> N
     refused(said, "single adapter", "--width")
     said = mtl(
         *("compose", "--target", "same", "--suite", "mini", "--epochs", "1", "--json"),
-        *("--method", "soup", "--set", "weights=0.7,0,0.3"),
+        *("--method", "soup", "--set", "weights=mood:0.7,shared:0,same:0.3"),
     )
     ref = said.json["runs"][0]["ref"]
     refused(mtl("export", ref, tmp_path / "a", *line), "averaged weights", "--width")

@@ -207,7 +207,8 @@ def test_a_joint_manifest_without_its_tasks_is_one_message(mini: Path) -> None:
     value = json.loads((folder / "manifest.json").read_text())
     for task, data, message in (
         ({"tasks": None}, {}, "task.tasks"),
-        ({"tasks": [{"id": "../../x"}]}, {}, "../../x"),
+        ({"tasks": [{"id": "../../x"}]}, {}, "headline"),
+        ({"tasks": [{**value["task"]["tasks"][0], "id": "../../x"}]}, {}, "../../x"),
         ({}, {"tasks": {}}, "data.tasks"),
     ):
         reseal(folder, task={**value["task"], **task}, data={**value["data"], **data})

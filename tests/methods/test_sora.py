@@ -164,7 +164,8 @@ def test_zero_ranks_are_dropped_and_change_nothing(
     gated = last(encoder, tokens)
     assert tuned.finish is not None
     tuned.finish()
-    torch.testing.assert_close(last(encoder, tokens), gated, rtol=0, atol=2e-6)
+    # fewer ranks are summed in another order: a few roundings of fp32, by processor
+    torch.testing.assert_close(last(encoder, tokens), gated, rtol=4e-6, atol=2e-6)
     tuned.save(tmp_path / "entry", "tiny")
     stored, _ = read_safetensors(tmp_path / "entry" / "adapter.safetensors")
     assert stored["0.q.A"].shape == (0, 48)
@@ -180,7 +181,7 @@ def test_zero_ranks_are_dropped_and_change_nothing(
     )
     other = backbone.encoder()
     load(other, METHOD, SoRASettings(rank=4), "other", tmp_path / "entry")
-    torch.testing.assert_close(last(other, tokens), gated, rtol=0, atol=2e-6)
+    torch.testing.assert_close(last(other, tokens), gated, rtol=4e-6, atol=2e-6)
 
 
 def test_trains_alone_and_starts_as_the_base(encoder: Any, tokens: Any, jiggle: Any) -> None:

@@ -195,7 +195,7 @@ def test_diff_of_two_entries(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> No
     found = said(capsys, "diff", one.ref, other.ref, *at)
     assert found["settings"] == {"run_settings.lr": [0.001, 0.01], "seed": [0, 1]}
     assert found["metrics"]["test.accuracy"] == pytest.approx(
-        {"a": 0.5, "b": 0.75, "difference": 0.25, "stderr": np.hypot(0.25, 0.2)}
+        {"a": 0.5, "b": 0.75, "difference": 0.25, "stderr": np.hypot(0.25, 0.2), "caveat": None}
     )
     assert found["predictions"] == {"n": 4, "equal": 1.0}
     groups = {group["group"]: group for group in found["weights"]["groups"]}
