@@ -115,7 +115,7 @@ def _head(name: str, shapes: Shapes, manifest: Manifest, config: Any) -> Iterato
             yield Problem("fit", name, message, "")
     outputs = task_of(name, manifest).get("num_outputs")
     widths = {shape[0] for shape in matrices.values()}
-    if outputs is not None and matrices and outputs not in widths:
+    if outputs is not None and matrices and (type(outputs) is not int or outputs not in widths):
         message = f"no layer gives the {show(outputs)} outputs that the manifest's task has."
         yield Problem("fit", name, message, "")
     settings = config.get("config") if isinstance(config, dict) else None

@@ -13,7 +13,7 @@ from mtl.errors import MtlError, ZooError
 from mtl.zoo.manifest import Manifest
 from mtl.zoo.names import MANIFEST, safe_path
 from mtl.zoo.problem import Problem
-from mtl.zoo.schema import joint_sections, show
+from mtl.zoo.schema import JOINT_TASK, check_section, joint_sections, show
 
 HEADS, PREDICTIONS, SUFFIX = "heads/", "predictions/", ".safetensors"
 
@@ -23,9 +23,8 @@ def joint_tasks(manifest: Manifest) -> dict[str, Mapping[str, Any]]:
     listed = manifest.task.get("tasks")
     found: dict[str, Mapping[str, Any]] = {}
     for section in listed if isinstance(listed, list) else ():
-        task = section.get("id") if isinstance(section, dict) else None
-        if isinstance(task, str) and _is_path(task):
-            found[task] = section
+        if _is_task(section):
+            found[section["id"]] = section
     return found
 
 
@@ -72,9 +71,10 @@ def _owner(name: str) -> str:
     return name.removeprefix(PREDICTIONS).removesuffix(SUFFIX)
 
 
-def _is_path(task: str) -> bool:
+def _is_task(section: Any) -> bool:
     try:
-        safe_path(task, "task")
+        check_section(section, JOINT_TASK, "task")
+        safe_path(section["id"], "task")
     except MtlError:
         return False
     return True

@@ -70,7 +70,7 @@ _OPTIONAL: dict[str, dict[str, Types]] = {
     "data": {"splits": (dict, NONE), "few_shot": (dict, NONE)},
     "task": {"spec": (dict, NONE)},
 }
-_JOINT_TASK: dict[str, Types] = {
+JOINT_TASK: dict[str, Types] = {
     "id": (str,),
     "headline": (str,),
     "num_outputs": (int, NONE),
@@ -233,7 +233,7 @@ def joint_sections(
     found: dict[str, tuple[JsonObject, JsonObject]] = {}
     for number, section in enumerate(listed):
         place = f"{where}.task.tasks[{number}]"
-        check_section(section, _JOINT_TASK, place)
+        check_section(section, JOINT_TASK, place)
         for label in section["labels"] or ():
             check_type(label, (str,), f"{place}.labels")
         name = section["id"]

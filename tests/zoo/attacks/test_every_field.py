@@ -6,23 +6,33 @@ lie beside each other, so that a command reads hundreds of them at once.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from test_fuzzing import changed, places
+from test_joint_attacks import WIDTHS, answers, head, section
 from zoo_bench import composition, manifest, store, task
 
 from mtl.cli.main import dispatch
-from mtl.errors import ZooError
+from mtl.errors import MtlError, ZooError
 from mtl.graph.calibrate import Calibration, Trust, read_calibration, trust_text, write_calibration
+from mtl.graph.collect import record, stale_files
+from mtl.graph.evidence import Evidence, evidence_file, graph_folder, read_file, write_evidence
+from mtl.joint.checking import joint_parts
+from mtl.train.load import stored_settings
 from mtl.zoo import Zoo, open_zoo
-from mtl.zoo.caveats import error_text
+from mtl.zoo.card import card
+from mtl.zoo.caveats import caveats, error_text
+from mtl.zoo.manifest import IDENTITY_KEYS, check_recorded, counts
 
-VALUES = [None, True, 7, -1, 1.5, 1e300, "x", "", [], ["x"], [[]], {}, {"x": 1}, {"ref": 1}, ...]
+VALUES = [None, True, -7, 1e300, "x", [], ["x"], {}, {"x": 1}, ...]
 BASE = "ab" * 32
 
 
@@ -41,6 +51,71 @@ def run(command: str, *argv: object) -> None:
 @pytest.fixture
 def zoo(tmp_path: Path) -> Zoo:
     return open_zoo(tmp_path / "zoo")
+
+
+def findings() -> list[Evidence]:
+    """One of each kind, with everything that can be said of it."""
+    place = {"ref": "tiny/toy/own/pfeiffer/seed0-01234567", "digest": "cd" * 32}
+    said = {
+        "entry": place, "own": place, "source": place, "command": "python -m mtl.compose",
+        "created": "2026-01-01T00:00:00+00:00", "settings": "0123456789abcdef", "sources": 3,
+        "metric": "accuracy", "caveat": "all labels are 'no'", "composition": "scalearn",
+        "split": "test", "layer_errors": {"0": 0.1}, "plain base": 0.5,
+    }  # fmt: skip
+    return [
+        Evidence("toy/a", "toy/own", "measured", "scalearn", 0.1, -0.1, 0.3, 0.2, 4, (0,), BASE,
+                 "ef" * 32, {}, said),
+        Evidence("toy/a", "toy/own", "reliance", "omega", 0.4, seeds=(0,), base=BASE,
+                 layers={"0": 0.4, "1": 0.4}, provenance=said),
+        Evidence("toy/a", "toy/own", "attribution", "scalearn shapley", 0.1, dev=0.1, n=4,
+                 seeds=(0,), base=BASE, layers={"0": 0.1}, provenance=said),
+        Evidence("toy/a", "toy/own", "predicted", "logme", 0.3, n=4, base=BASE, provenance=said),
+    ]  # fmt: skip
+
+
+def test_evidence(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mtl.graph.collect.DRAWS", 2)
+    source = store(zoo, manifest(task=task("a")))
+    store(zoo, manifest())
+    made = composition(zoo, [source], np.ones((1, 1, 4), np.float32), runhash="22" * 8)
+    folder = graph_folder(zoo.root)
+    count, taken = 0, 0
+    for finding in findings():
+        path = write_evidence(folder, "compose-good", [finding])
+        good = json.loads(path.read_text())
+        path.unlink()
+        for _, value in mutations(good):
+            count += 1
+            path = folder / "evidence" / f"compose-{count}.json"
+            path.write_text(json.dumps(value))
+            try:
+                read_file(path)
+                taken += 1
+            except ZooError:
+                if count % 50:  # the commands below read what is taken, and some of the others
+                    path.unlink()
+    assert 100 < taken < 0.75 * count
+    at = ["--zoo", zoo.root]
+    run("graph", "build", "--out", tmp_path / "g.graphml", "--out", tmp_path / "g.dot", *at)
+    run("graph", "show", *at)
+    run("graph", "show", "--json", "--html", tmp_path / "g.html", *at)
+    run("graph", "show", "--kind", "measured", "--matrix", tmp_path / "m.png", *at)
+    run("graph", "calibrate", *at)
+    run("graph", "build", "--prune", *at)
+    capsys.readouterr()
+    # what stands in the place of a composition of the zoo, and is looked at before it is replaced
+    folder = tmp_path / "one"
+    record(zoo, folder, [made])
+    known = evidence_file(folder, f"compose-{made.manifest.runhash[:16]}")
+    own = json.loads(known.read_text())
+    assert own["evidence"][0]["kind"] == "measured"
+    for _, value in mutations(own, [True, "x", ...]):
+        known.write_text(json.dumps(value))
+        stale_files(zoo, folder)
+        record(zoo, folder, [made])
+        assert len(read_file(known)) == 1  # left as it is, or made anew
 
 
 def test_calibration(tmp_path: Path) -> None:
@@ -73,6 +148,116 @@ def test_calibration(tmp_path: Path) -> None:
         assert json.dumps(found.to_dict())
     assert taken  # of numbers, other numbers
     assert all("Remove it and run python -m mtl.graph calibrate" in said for said in refused)
+
+
+def joint(zoo: Zoo) -> Path:
+    """A joint entry that says all that a real one says."""
+    datas = {name: {**manifest().data, "splits": {"test": "ab" * 32}} for name in WIDTHS}
+    item = {"value": 0.5, "stderr": 0.25, "n": 4}
+    metrics = {"test": {**{f"{name}/accuracy": item for name in WIDTHS}, "average": item}}
+    described = manifest(
+        kind="joint", method="adapter-m", task=section(), metrics=metrics, runhash="33" * 8,
+        data={**manifest().data, "tasks": datas},
+    )  # fmt: skip
+    ref = zoo.location("tiny-abababab", "toy", "_joint", "adapter-m", 0, described.runhash)
+    with zoo.stage(ref) as folder:
+        for name, width in WIDTHS.items():
+            head(folder, name, width)
+            answers(folder, name, width)
+        return zoo.commit(folder, ref, described).folder
+
+
+def sealed(value: dict[str, Any]) -> dict[str, Any]:
+    """A manifest with its digest made right, whatever is in it."""
+    from mtl.files import sha256_json
+
+    identity = {}
+    for key in IDENTITY_KEYS:
+        part, _, name = key.partition(".")
+        inner = value.get(part)
+        identity[key] = (inner.get(name) if isinstance(inner, dict) else None) if name else inner
+    files = value.get("files")
+    hashes = {
+        name: item["sha256"] if isinstance(item, dict) and "sha256" in item else item
+        for name, item in (files.items() if isinstance(files, dict) else ())
+        if counts(name)
+    }
+    return {**value, "digest": sha256_json({"manifest": identity, "files": hashes})}
+
+
+COMMANDS: list[tuple[str, list[str]]] = [
+    ("zoo", ["ls"]),
+    ("zoo", ["ls", "--json", "--sort", "metric"]),
+    ("zoo", ["fsck", "--jobs", "1"]),
+    ("zoo", ["gc", "--what", "zoo"]),
+    ("zoo", ["migrate"]),
+    ("report", []),
+    ("report", ["--json"]),
+    ("report", ["--suite", "toy", "--target", "own"]),
+    ("graph", ["build"]),
+    ("graph", ["show"]),
+    ("graph", ["show", "--json"]),
+]
+
+
+@pytest.mark.parametrize("kind", ["adapter", "composition", "joint"])
+def test_manifests(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import mtl.graph.collect as collect
+    import mtl.report.tables as tables
+
+    # the same intervals, of fewer draws
+    monkeypatch.setattr(tables, "paired_bootstrap", partial(tables.paired_bootstrap, draws=2))
+    monkeypatch.setattr(collect, "DRAWS", 2)
+    first = open_zoo(tmp_path / "good")
+    splits = {"train": "ab" * 32, "dev": "ab" * 32, "test": "ab" * 32}
+    data = {**manifest().data, "splits": splits}
+    own = store(first, manifest(data=data))
+    other = store(first, manifest(task=task("a"), data=data))
+    make: dict[str, Callable[[], Path]] = {
+        "adapter": lambda: own.folder,
+        "composition": lambda: (
+            composition(
+                first, [own, other], np.ones((2, 2, 4), np.float32), data=data, runhash="22" * 8
+            ).folder
+        ),
+        "joint": lambda: joint(first),
+    }
+    folder = make[kind]()
+    good = json.loads((folder / "manifest.json").read_text())
+    values = [None, True, {"x": 1}, ...]
+    zoo = open_zoo(tmp_path / "zoo")
+    shutil.copytree(first.root, zoo.root)
+    for number, (_, value) in enumerate(mutations(good, values)):
+        value = sealed(value)
+        try:
+            check_recorded(value, "x")
+        except ZooError:
+            if number % 100:  # the commands below read what is taken, and some of the others
+                continue
+        place = zoo.root / "b" / "s" / "t" / "m" / f"seed0-{number:08x}"
+        place.mkdir(parents=True)
+        for name in ("composition.safetensors", "predictions.safetensors", "predictions", "heads"):
+            if (folder / name).exists():
+                (place / name).symlink_to(folder / name)  # found by fsck, and read by the others
+        (place / "manifest.json").write_text(json.dumps(value))
+    for command, argv in COMMANDS:
+        run(command, *argv, "--zoo", zoo.root)
+        capsys.readouterr()
+    listed = zoo.entries()
+    assert len(listed) > len(first.entries()) + 20  # some are taken, and used as they are
+    for entry in listed:
+        assert card(entry.manifest)
+        assert caveats(entry).keys() >= set()
+        for reader in (joint_parts, stored_settings):
+            with contextlib.suppress(MtlError):
+                reader(entry)
+    for entry in listed[:: max(1, len(listed) // 12)]:
+        run("zoo", "show", entry.ref, "--zoo", zoo.root)
+        run("zoo", "diff", entry.ref, listed[0].ref, "--zoo", zoo.root)
+        run("report", "--entry", entry.ref, "--heatmap", tmp_path / "x.png", "--zoo", zoo.root)
+    capsys.readouterr()
 
 
 def test_results_and_events_of_run_folders(
