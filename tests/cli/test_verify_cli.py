@@ -227,3 +227,36 @@ def test_joint_entries_are_listed_under_each_of_their_tasks(stocked: Path) -> No
         rows = mtl("zoo", "ls", "--task", task, "--json").json["entries"]
         assert ref in [row["ref"] for row in rows]
     assert zoo.entries(task="mini/none") == []
+
+
+def test_an_entry_that_is_removed_while_it_is_verified(
+    stocked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``rm`` beside ``verify``: one message, at whatever step the files go away."""
+    import mtl.train.load as loading
+    import mtl.train.verify as verifying
+
+    entry = open_zoo(stocked).entries(task="mini/mood")[0]
+    kept = stocked.with_name("kept")
+    shutil.copytree(entry.folder, kept)
+    for module, step in (
+        (verifying, "check_base"),
+        (verifying, "read_predictions"),
+        (loading, "load"),
+        (loading, "load_head"),
+        (verifying, "evaluate"),
+    ):
+        real = getattr(module, step)
+
+        def removed(*args: object, _real: Any = real, **named: object) -> Any:
+            if entry.folder.is_dir():
+                open_zoo(stocked).remove(entry.ref)
+            return _real(*args, **named)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module, step, removed)
+            said = mtl("zoo", "verify", entry.ref)
+        refused(said, f"{entry.ref} was removed", code=1)
+        assert not entry.folder.exists(), step
+        shutil.copytree(kept, entry.folder)
+    assert open_zoo(stocked).fsck() == []
