@@ -453,6 +453,15 @@ def test_before_a_push(stocked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@recommends("cli/methods_settings.py", "# Settings")
+def test_what_the_settings_page_says_prints_it() -> None:
+    text = (ROOT / "docs" / "settings.md").read_text()
+    message = provoked(text[: text.index("\n\n## ")], "cli/methods_settings.py", "# Settings")
+    again = follow(message, "--suite", "demo", "--method", "pfeiffer")
+    assert again.code == 0
+    assert again.out.startswith(message)
+
+
 @recommends("cli/methods.py", "needs {}: pip install {}")
 @recommends("cli/methods.py", "not counted, needs pip install {}")
 @recommends("methods/peft_files.py", "Install it: pip install peft")
