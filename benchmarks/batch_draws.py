@@ -31,7 +31,8 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from mtl.tasks import Passes, cut, encode, eval_order, load_data, load_task, train_order
+from mtl.data import Passes, cut, encode, eval_order, load_data, train_order
+from mtl.tasks import load_task
 
 Groups = list[np.ndarray]
 WINDOW = 50
@@ -121,14 +122,14 @@ def fastest(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, fl
 def times(options: argparse.Namespace, backbone: Any, overhead: float) -> list[dict[str, Any]]:
     """Processor seconds of ``--steps`` training steps and of an evaluation, per task."""
     from mtl.backbone import Network, build_head
-    from mtl.methods import METHODS, Request, attach
+    from mtl.methods import METHODS, RunFacts, attach
 
     found = []
     for name in options.tasks:
         data = load_data(load_task(name), data_root=options.data_root, protocol="scalearn")
         train, test = (encode(data, split, backbone.tokenizer) for split in ("train", "test"))
         encoder, method = backbone.encoder(), METHODS.get("pfeiffer")
-        attach(encoder, method, method.settings(**method.defaults), "a", Request(1, "two_layer"))
+        attach(encoder, method, method.settings(**method.defaults), "a", RunFacts(1, "two_layer"))
         network = Network(encoder, build_head("two_layer", encoder.config, 2, pooler=None))
 
         def step(groups: Groups, network: Any = network, train: Any = train) -> None:

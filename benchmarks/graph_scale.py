@@ -25,7 +25,7 @@ from mtl.graph.formats import write_graph
 from mtl.graph.matrix import transfer_matrix
 from mtl.graph.page import write_page
 from mtl.graph.picture import draw_graph, draw_matrix
-from mtl.graph.request import Request
+from mtl.graph.request import SourceRequest
 from mtl.graph.scores import SCORES, Candidate, TaskView, compute
 from mtl.graph.select import choose_from_graph
 
@@ -117,7 +117,7 @@ def main() -> None:
         everyone = set(graph)
         timed(
             "choose graph:k=5",
-            lambda: choose_from_graph(graph, goal, BASE, "", Request("graph"), everyone),
+            lambda: choose_from_graph(graph, goal, BASE, "", SourceRequest("graph"), everyone),
             found,
         )
         for name in FEATURE_SCORES:

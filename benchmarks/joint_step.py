@@ -28,19 +28,19 @@ from torch import Tensor, nn
 
 from mtl.backbone import build_head
 from mtl.backbone.injection import freeze, init
-from mtl.engine import Attachment
+from mtl.engine import Attached
 from mtl.joint import JOINT
 from mtl.joint.hyperformer import HyperNet
 from mtl.joint.propetl_m import MaskedPrototype, combine_masks
 from mtl.joint.training import attach_all
 from mtl.joint.written import Adapter
-from mtl.methods import Request
+from mtl.methods import RunFacts
 from mtl.tasks import load_task
 
 LOOPED = ("hyperformer++ looped", "propetl-m looped")
 
 
-def build(name: str, pristine: Any, options: argparse.Namespace) -> tuple[Attachment, int]:
+def build(name: str, pristine: Any, options: argparse.Namespace) -> tuple[Attached, int]:
     """The method on a copy of the encoder with T heads, and how many parameters it trains."""
     method = JOINT.get(name.partition(" ")[0])
     encoder = init(copy.deepcopy(pristine))
@@ -48,7 +48,7 @@ def build(name: str, pristine: Any, options: argparse.Namespace) -> tuple[Attach
     torch.manual_seed(1)
     tasks = [f"task/{number}" for number in range(options.tasks)]
     settings = method.settings(**method.defaults)
-    shared = method.attach(encoder, tasks, settings, "measured", Request(head="two_layer"))
+    shared = method.attach(encoder, tasks, settings, "measured", RunFacts(head="two_layer"))
     heads = {task: build_head("two_layer", encoder.config, 2, pooler=False) for task in tasks}
     attached = attach_all(encoder, shared, heads, dict.fromkeys(tasks, load_task("demo/entail")))
     attached.network.to(options.device).train()
@@ -105,7 +105,7 @@ def loop_masks(masked: MaskedPrototype) -> Any:
     return forward
 
 
-def make_step(attached: Attachment, batch: dict[str, Any], tasks: int) -> Step:
+def make_step(attached: Attached, batch: dict[str, Any], tasks: int) -> Step:
     parameters = [p for group in attached.groups() for p in group.parameters.values()]
     for parameter in parameters:
         parameter.requires_grad_(True)

@@ -15,7 +15,7 @@ import random
 import resource
 import time
 
-from mtl.tasks.overlap import exact_matches, near_matches, similarity_of
+from mtl.checks.overlap import exact_matches, near_matches, similarity_of
 
 
 def sentences(rng: random.Random, rows: int, words: int) -> list[str]:

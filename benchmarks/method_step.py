@@ -32,8 +32,8 @@ from torch import Tensor, nn
 from mtl.backbone import Network, build_head
 from mtl.backbone.injection import freeze, init
 from mtl.compose.low_rank import LinearBank
-from mtl.engine import Attachment
-from mtl.methods import METHODS, Request, attach
+from mtl.engine import Attached
+from mtl.methods import METHODS, RunFacts, attach
 from mtl.methods.low_rank import Factors
 from mtl.methods.sora import proximal
 from mtl.methods.thin import FORMATS, TensorMap, factor_pair
@@ -55,14 +55,14 @@ def make_encoder(options: argparse.Namespace) -> Any:
     return BertModel(config, add_pooling_layer=False)
 
 
-def build(name: str, pristine: Any, options: argparse.Namespace) -> tuple[Attachment, Any]:
+def build(name: str, pristine: Any, options: argparse.Namespace) -> tuple[Attached, Any]:
     """The method on a copy of the encoder, with a head, as a run would train it."""
     method = METHODS.get(name)
     settings = method.settings(**method.defaults)
     encoder = init(copy.deepcopy(pristine))
     freeze(encoder)
     torch.manual_seed(1)
-    tuned = attach(encoder, method, settings, "measured", Request(options.steps, "two_layer"))
+    tuned = attach(encoder, method, settings, "measured", RunFacts(options.steps, "two_layer"))
     network = Network(encoder, build_head("two_layer", encoder.config, 2, pooler=False))
     spec = load_task("demo/entail")
     head = {f"head.{key}": value for key, value in network.head.trained().items()}
@@ -70,7 +70,7 @@ def build(name: str, pristine: Any, options: argparse.Namespace) -> tuple[Attach
     return tuned.attachment(network, {spec.id: spec}, head), tuned
 
 
-def make_step(attached: Attachment, batch: dict[str, Any]) -> Step:
+def make_step(attached: Attached, batch: dict[str, Any]) -> Step:
     parameters: list[nn.Parameter] = [
         parameter for group in attached.groups() for parameter in group.parameters.values()
     ]

@@ -26,8 +26,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from mtl.backbone.load import load_tokenizer
-from mtl.tasks import encode, load_data, load_task
+from mtl.backbone.backbones import load_tokenizer
+from mtl.data import encode, load_data
+from mtl.tasks import load_task
 
 T = TypeVar("T")
 ENTITIES = 11.7

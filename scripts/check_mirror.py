@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 
 from mtl.backbone import Network, build_head, load_backbone
-from mtl.engine import Attachment, EvalSet, Group, TaskFeed, evaluate, open_device
+from mtl.data import Passes, TaskData, encode, load_data
+from mtl.engine import Attached, EvalSet, Group, TaskFeed, evaluate, open_device
 from mtl.engine.device import seed_everything
 from mtl.errors import MtlError
-from mtl.methods import METHODS, Request, attach
-from mtl.tasks import Passes, TaskData, encode, load_data, load_suite, load_task
+from mtl.methods import METHODS, RunFacts, attach
+from mtl.tasks import load_suite, load_task
 
 
 def run_task(name: str, protocol: str, backbone: Any, options: argparse.Namespace) -> dict:
@@ -51,13 +52,13 @@ def run_task(name: str, protocol: str, backbone: Any, options: argparse.Namespac
     method = METHODS.get("pfeiffer")
     encoder = backbone.encoder()
     settings = method.settings(**method.defaults)
-    tuned = attach(encoder, method, settings, "checked", Request(2, "two_layer"))
+    tuned = attach(encoder, method, settings, "checked", RunFacts(2, "two_layer"))
     head = build_head(
         "two_layer", encoder.config, spec.num_outputs, pooler=backbone.pooler, kind=spec.kind
     )
     network = Network(encoder, head).train()
     groups = [*tuned.groups, Group("head", head.trained())]
-    attached = Attachment(network, {spec.id: spec}, groups)
+    attached = Attached(network, {spec.id: spec}, groups)
     feed = TaskFeed(spec.id, sets["train"], options.batch, seed=0)
     optimiser = torch.optim.AdamW(
         [parameter for group in groups for parameter in group.parameters.values()], lr=1e-3

@@ -29,7 +29,7 @@ def make_tokenizer() -> Any:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    from mtl.tasks.demo import vocabulary
+    from mtl.data.demo import vocabulary
 
     words = {word: index for index, word in enumerate([*SPECIAL, *vocabulary()])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
@@ -74,7 +74,7 @@ def make_model(tokenizer: Any, options: argparse.Namespace) -> Any:
 
 
 def encode(tokenizer: Any, count: int, seed: int) -> list[list[int]]:
-    from mtl.tasks.demo import world_text
+    from mtl.data.demo import world_text
 
     lines = list(world_text(count, seed))
     firsts = [first for first, _ in lines]

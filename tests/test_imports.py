@@ -17,8 +17,8 @@ from mtl.cli.main import COMMANDS
 
 PACKAGE = Path(__file__).parents[1] / "mtl"
 ROOMS = (
-    *("tasks", "backbone", "zoo", "engine", "methods", "hub", "report", "graph", "train"),
-    *("compose", "joint", "export", "bench", "cli"),
+    *("tasks", "data", "checks", "backbone", "zoo", "engine", "methods", "hub", "report", "graph"),
+    *("runs", "train", "compose", "joint", "export", "bench", "cli"),
 )
 ROOT = {"mtl", "registry", "errors", "files", "lazy", "limits", "threads", "untrusted", "words"}
 HEAVY = ("torch", "transformers", "datasets", "matplotlib", "pandas", "adapters", "sklearn")
@@ -98,7 +98,7 @@ def test_every_folder_is_a_room_of_the_table() -> None:
         ("methods", "from mtl import compose"),
         ("engine", "from ..cli import main"),
         ("joint", "from mtl.compose.bank import Bank"),
-        ("tasks", "add('x', 'mtl.train.run:execute')"),
+        ("tasks", "add('x', 'mtl.runs.running:execute')"),
     ],
 )
 def test_the_reader_finds_wrong_imports(room: str, text: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from mtl.lazy import exports
 
 if TYPE_CHECKING:
     from mtl.backbone.adapter_files import load_adapter, save_adapter
+    from mtl.backbone.backbones import Backbone, Base, load_backbone, load_tokenizer
     from mtl.backbone.fingerprint import tensors_fingerprint
     from mtl.backbone.heads import HEADS, build_head, load_head, save_head
     from mtl.backbone.injection import (
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
         bottleneck_layers,
         init,
     )
-    from mtl.backbone.load import Backbone, Base, load_backbone, load_tokenizer
     from mtl.backbone.network import Network
     from mtl.backbone.reference import ModelReference, resolve_model
     from mtl.backbone.shapes import known_models, skeleton
@@ -40,7 +40,7 @@ __all__, __getattr__, __dir__ = exports(
             "bottleneck_layers",
             "init",
         ],
-        "load": ["Backbone", "Base", "load_backbone", "load_tokenizer"],
+        "backbones": ["Backbone", "Base", "load_backbone", "load_tokenizer"],
         "network": ["Network"],
         "reference": ["ModelReference", "resolve_model"],
         "shapes": ["known_models", "skeleton"],

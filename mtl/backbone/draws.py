@@ -1,6 +1,6 @@
 """Random draws that belong to an optimiser step, not to a forward pass.
 
-A step may take several forward passes (:func:`mtl.tasks.cut`). What is drawn per row, such as
+A step may take several forward passes (:func:`mtl.data.cut`). What is drawn per row, such as
 dropout on hidden states, is drawn in each of them. What one batch has in common, such as the
 mask on omega or the expert that a batch takes, is drawn once per step, so that cutting a batch
 changes nothing about it.

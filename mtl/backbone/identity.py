@@ -15,8 +15,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from mtl.data.tokenise import tokenizer_options
 from mtl.files import sha256_json
-from mtl.tasks.tokenise import tokenizer_options
 
 NOT_DECIDING = frozenset(
     {

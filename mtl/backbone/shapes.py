@@ -86,8 +86,8 @@ def skeleton(model: str) -> Any:
     import torch
     from transformers import AutoModel
 
+    from mtl.backbone.backbones import check_supported
     from mtl.backbone.injection import freeze, init
-    from mtl.backbone.load import check_supported
 
     config = shape_config(model)
     check_supported(config, model)

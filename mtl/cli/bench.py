@@ -41,7 +41,7 @@ def _compose(options: Namespace) -> int:
 
     import torch
 
-    from mtl.backbone.load import check_supported
+    from mtl.backbone.backbones import check_supported
     from mtl.backbone.shapes import shape_config
     from mtl.bench import Shape, measure_compose
     from mtl.bench.measuring import compile_problem

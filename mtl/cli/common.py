@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
     from mtl.backbone import Backbone
+    from mtl.runs import Overrides, Plan, Report, Workspace
     from mtl.tasks import Recipe, Suite, TaskSpec
-    from mtl.train import Overrides, Plan, Report, Workspace
     from mtl.zoo import Entry
 
 
@@ -87,7 +87,7 @@ def run_options() -> list[tuple[str, Any, str]]:
 
 def overrides_of(options: Namespace) -> Overrides:
     """Flags, and over them ``--set``."""
-    from mtl.train.settings import Overrides, parse_set
+    from mtl.runs.settings import Overrides, parse_set
 
     values = {
         f"run.{item.name}": getattr(options, item.name)
@@ -123,8 +123,8 @@ def open_context(
         check: called before the base is loaded, so that a wrong setting does not cost its loading.
     """
     from mtl.backbone import load_backbone
+    from mtl.runs import open_workspace
     from mtl.tasks import load_recipe
-    from mtl.train import open_workspace
 
     if options.json:
         os.environ["MTL_QUIET"] = "1"
@@ -241,7 +241,7 @@ def plan_table(plans: Sequence[Plan], workspace: Workspace) -> str:
 
 def plan_rows(plans: Sequence[Plan], workspace: Workspace) -> list[dict[str, Any]]:
     """One row per planned run."""
-    from mtl.train.run import state_of
+    from mtl.runs.running import state_of
 
     return [
         {
@@ -346,7 +346,7 @@ def exit_code(reports: Sequence[Report]) -> int:
 
 def note_unknown(entries: Iterable[Entry]) -> None:
     """Say of which entries the base is known by its weights alone."""
-    from mtl.train.load import unknown_function
+    from mtl.runs.loading import unknown_function
     from mtl.zoo.names import printable_lines
 
     said = unknown_function(entries)

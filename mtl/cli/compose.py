@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from mtl.errors import RequestError
 
 if TYPE_CHECKING:
+    from mtl.runs import Report
     from mtl.tasks import Recipe
-    from mtl.train import Report
     from mtl.zoo import Entry
 
 
@@ -87,8 +87,8 @@ def main(argv: Sequence[str]) -> int:
     from mtl.engine.progress import quiet
     from mtl.graph.request import parse_sources
     from mtl.methods import METHODS, find_method
+    from mtl.runs import execute_all
     from mtl.tasks import load_task
-    from mtl.train import execute_all
 
     hint = ""
     if options.method in METHODS:

@@ -71,8 +71,8 @@ def main(argv: Sequence[str]) -> int:
     from mtl.backbone import load_backbone
     from mtl.cli.common import note_unknown, quieten
     from mtl.export import export_entry
-    from mtl.train import open_workspace
-    from mtl.train.load import base_of
+    from mtl.runs import open_workspace
+    from mtl.runs.loading import base_of
 
     if options.json:
         os.environ["MTL_QUIET"] = "1"

@@ -49,14 +49,14 @@ def attribute(argv: Sequence[str]) -> int:
     from mtl.cli import common
     from mtl.cli.graph_text import attribution_text
     from mtl.compose import attribution as shares
-    from mtl.compose.load import find_parents, load_composition
     from mtl.compose.shapley import EXACT
     from mtl.compose.sites import site_keys
+    from mtl.compose.stored import find_parents, load_composition
     from mtl.engine import EvalSet, open_device
     from mtl.errors import unknown
     from mtl.graph import graph_folder, write_evidence
-    from mtl.train import open_workspace
-    from mtl.train.load import answer_passes, base_of, data_of_entry
+    from mtl.runs import open_workspace
+    from mtl.runs.loading import answer_passes, base_of, data_of_entry
 
     if options.json:
         os.environ["MTL_QUIET"] = "1"

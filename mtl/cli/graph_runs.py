@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from mtl.backbone import Backbone
     from mtl.compose.features import Extractor
     from mtl.compose.suggest import Suggestion
-    from mtl.tasks import Suite, TaskData, TaskSpec
-    from mtl.train import Workspace
+    from mtl.data import TaskData
+    from mtl.runs import Workspace
+    from mtl.tasks import Suite, TaskSpec
     from mtl.zoo import Entry
 
 
@@ -102,9 +103,9 @@ def open_scene(options: Namespace, command: str, argv: Sequence[str]) -> Scene:
     from mtl.backbone import load_backbone
     from mtl.cli import common
     from mtl.engine import RunSettings
+    from mtl.runs import open_workspace
+    from mtl.runs.workspace import load_task_data
     from mtl.tasks import load_task
-    from mtl.train import open_workspace
-    from mtl.train.workspace import load_task_data
 
     if options.json:
         os.environ["MTL_QUIET"] = "1"
@@ -187,9 +188,9 @@ def look(
 def data_of(scene: Scene) -> Callable[[Entry], TaskData]:
     """Entry → the data its task trained on: the task's spec of today, the entry's limit."""
     from mtl.engine import RunSettings
-    from mtl.train.load import stored_settings
-    from mtl.train.recorded import task_of
-    from mtl.train.workspace import load_task_data
+    from mtl.runs.loading import stored_settings
+    from mtl.runs.recorded import task_of
+    from mtl.runs.workspace import load_task_data
 
     def find(entry: Entry) -> TaskData:
         spec = task_of(entry, scene.workspace, option="--sources FILE …")
@@ -241,7 +242,7 @@ def measure(argv: Sequence[str]) -> int:
     from mtl.graph import graph_folder
     from mtl.graph.matrix import matrix_text, transfer_matrix
     from mtl.methods import find_method
-    from mtl.train import execute_all
+    from mtl.runs import execute_all
 
     scores = names(options.scores)
     chosen = [] if not scores else chosen_scores([] if scores == ["all"] else scores)

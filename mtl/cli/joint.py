@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mtl.train import Report
+    from mtl.runs import Report
 
 
 def main(argv: Sequence[str]) -> int:
@@ -33,10 +33,10 @@ def main(argv: Sequence[str]) -> int:
 
     from mtl.cli import common
     from mtl.cli.options import names
-    from mtl.compose.base import COMPOSITIONS
+    from mtl.compose.composition import COMPOSITIONS
     from mtl.joint import JOINT, plan_joint, resolve_joint
     from mtl.methods import METHODS
-    from mtl.train import execute_all
+    from mtl.runs import execute_all
 
     hint = ""
     if options.method in METHODS:

@@ -102,8 +102,8 @@ def _count(options: Namespace) -> int:
     from mtl.errors import RequestError, unknown
     from mtl.joint import JOINT
     from mtl.methods import METHODS, find_method
+    from mtl.runs.settings import parse_set
     from mtl.tasks import load_recipe
-    from mtl.train.settings import parse_set
 
     if min(options.sources, options.labels, options.tasks) < 1:
         raise RequestError("--sources, --labels and --tasks must be at least 1.")
@@ -152,7 +152,7 @@ def _lacking(package: str) -> bool:
 def _count_one(name: str, options: Namespace, recipe: Any, values: dict[str, Any]) -> Any:
     """Count a stage-one method; with 'all', settings that a method has not are not its."""
     from mtl.methods import count_settings, find_method
-    from mtl.train.settings import Overrides, resolve_settings
+    from mtl.runs.settings import Overrides, resolve_settings
 
     method = find_method(name)
     if options.method == "all":
@@ -168,7 +168,7 @@ def _count_composition(options: Namespace, recipe: Any, values: dict[str, Any]) 
     """Count a composition; a recipe says of what size its sources are, too."""
     from mtl.compose import COMPOSITIONS, count_composition
     from mtl.methods import find_method
-    from mtl.train.settings import Overrides, resolve_settings
+    from mtl.runs.settings import Overrides, resolve_settings
 
     def settings(chosen: Any, asked: dict[str, Any]) -> tuple[Any, Any]:
         layers = recipe.layers(chosen.name, "") if recipe else []
@@ -190,8 +190,8 @@ def _count_composition(options: Namespace, recipe: Any, values: dict[str, Any]) 
 
 def _count_joint(options: Namespace, recipe: Any, values: dict[str, Any]) -> Any:
     from mtl.joint import JOINT, count_joint, resolve_joint
+    from mtl.runs.settings import Overrides
     from mtl.tasks import load_recipe
-    from mtl.train.settings import Overrides
 
     method = JOINT.get(options.method)
     settings, run = resolve_joint(method, recipe or load_recipe("none"), Overrides(values))

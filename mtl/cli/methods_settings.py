@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from mtl.errors import RequestError, unknown
 
 if TYPE_CHECKING:
+    from mtl.runs.settings import Resolved, Trainable
     from mtl.tasks import Recipe
-    from mtl.train.settings import Resolved, Trainable
 
 DEFAULT = "default"
 LEGEND = "* of the method's own paper, ° the default of every run, the rest the recipe's"
@@ -123,8 +123,8 @@ def _rows(
     all_suites: bool,
 ) -> Iterator[Row]:
     from mtl.joint import JOINT
+    from mtl.runs.settings import Overrides, trace_settings
     from mtl.tasks import list_suites, load_recipe, load_task
-    from mtl.train.settings import Overrides, trace_settings
 
     def of(one: Recipe, method: Trainable, task: str, *, few: bool = False) -> Resolved:
         layers = one.layers(method.name, task, few_shot=few)
@@ -226,7 +226,7 @@ def _text(recipe: Recipe, suites: Sequence[str], rows: Sequence[Row], style: str
 
 
 def _cells(row: Row, recipe: str) -> dict[str, str]:
-    from mtl.train.settings import OWN
+    from mtl.runs.settings import OWN
 
     run = row.plain.run
 

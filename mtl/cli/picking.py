@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mtl.cli.common import Context
     from mtl.compose import Target
     from mtl.compose.sources import Wanted
-    from mtl.graph.request import Request
+    from mtl.graph.request import SourceRequest
     from mtl.graph.select import Selection
 
 
@@ -39,8 +39,8 @@ def train_missing(
     """
     from mtl.compose.measure import is_limit
     from mtl.compose.missing import plan_missing
-    from mtl.train import execute_all
-    from mtl.train.settings import Overrides
+    from mtl.runs import execute_all
+    from mtl.runs.settings import Overrides
 
     settings = asdict(target.settings)
     limits = {key: value for key, value in settings.items() if is_limit(key)}
@@ -80,7 +80,7 @@ def train_missing(
 
 
 def pick(
-    request: Request,
+    request: SourceRequest,
     wanted: Sequence[Wanted],
     target: Target,
     context: Context,

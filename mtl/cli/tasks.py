@@ -100,9 +100,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _ls(options: Namespace) -> int:
+    from mtl.data.split_sizes import known_sizes
     from mtl.errors import RequestError
     from mtl.tasks import list_recipes, list_suites, list_tasks, load_suite, load_task
-    from mtl.tasks.sizes import known_sizes
     from mtl.tasks.yamls import catalog
 
     chosen = load_suite(options.suite) if options.suite else None
@@ -198,7 +198,7 @@ def tokenizer_of(model: str) -> Any:
 
 def words_of(model: str) -> tuple[Any, Any]:
     """The tokenizer of a model and the config of its encoder, without the libraries' notes."""
-    from mtl.backbone.load import load_words
+    from mtl.backbone.backbones import load_words
     from mtl.cli.common import quieten
 
     quieten()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mtl.words import counted
 
 if TYPE_CHECKING:
-    from mtl.tasks.checks import TaskReport
+    from mtl.checks.checking import TaskReport
 
 
 def run(options: Namespace) -> int:
@@ -69,12 +69,12 @@ def _reports(
 
     from tqdm import tqdm
 
+    from mtl.checks.checking import TaskReport, check_task
+    from mtl.checks.findings import Finding
+    from mtl.checks.leaks import leaks_between
     from mtl.cli.tasks import data_root
     from mtl.errors import MtlError
     from mtl.tasks import load_task
-    from mtl.tasks.checks import TaskReport, check_task
-    from mtl.tasks.findings import Finding
-    from mtl.tasks.leaks import leaks_between
 
     def report_on(
         name: str, near: float, words: tuple[Any, Any] | tuple[None, None] = (None, None)

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mtl.checks.drafts import Draft
     from mtl.tasks.dialect import Dialect
-    from mtl.tasks.drafts import Draft
 
 
 def run(options: Namespace) -> int:
     """Write the file; say what was guessed, and what to type next."""
+    from mtl.checks.drafts import draft_task, write_draft
     from mtl.errors import RequestError
     from mtl.files import safe_part, user_path
-    from mtl.tasks.drafts import draft_task, write_draft
 
     parts = options.task.split("/")
     if len(parts) != 2:
@@ -56,7 +56,7 @@ def run(options: Namespace) -> int:
 
 def _told(draft: Draft, path: Path) -> str:
     """What is printed once the file is written."""
-    from mtl.tasks.drafts import render
+    from mtl.checks.drafts import render
     from mtl.tasks.yamls import folders
 
     found = any(path.resolve().is_relative_to(folder.resolve()) for folder in folders())

@@ -8,7 +8,8 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mtl.tasks import Encoded, TaskData, TaskSpec
+    from mtl.data import Encoded, TaskData
+    from mtl.tasks import TaskSpec
 
 _WIDEST = 300  # characters of a raw column on a screen; --json has all of it
 
@@ -16,9 +17,10 @@ _WIDEST = 300  # characters of a raw column on a screen; --json has all of it
 def run(options: Namespace) -> int:
     """Print the rows, or one line of JSON."""
     from mtl.cli.tasks import data_root, source_of
+    from mtl.data import encode, load_data
+    from mtl.data.raw_rows import RawRows
     from mtl.errors import RequestError, unknown
-    from mtl.tasks import default_protocol, encode, load_data, load_task
-    from mtl.tasks.raw import RawRows
+    from mtl.tasks import default_protocol, load_task
 
     if options.n < 1:
         raise RequestError(f"-n {options.n}: the number of rows must be at least 1.")

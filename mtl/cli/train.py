@@ -24,9 +24,10 @@ def main(argv: Sequence[str]) -> int:
 
     from mtl.cli import common
     from mtl.cli.options import names
-    from mtl.compose.base import COMPOSITIONS
+    from mtl.compose.composition import COMPOSITIONS
     from mtl.methods import find_method
-    from mtl.train import execute_all, plan_train, resolve_train
+    from mtl.runs import execute_all
+    from mtl.train import plan_train, resolve_train
 
     hint = ""
     if options.method in COMPOSITIONS:

@@ -48,8 +48,8 @@ def gc(zoo: Zoo, options: Namespace) -> int:
     found: list[Garbage] = list(zoo_garbage(zoo)) if "zoo" in options.what else []
     if {"runs", "caches"} & set(options.what):
         from mtl.engine.folder import runs_folder
-        from mtl.train import open_workspace
-        from mtl.train.tidy import cache_garbage, run_garbage
+        from mtl.runs import open_workspace
+        from mtl.runs.tidy import cache_garbage, run_garbage
 
         if "runs" in options.what:
             runs = runs_folder(options.runs)
@@ -60,7 +60,7 @@ def gc(zoo: Zoo, options: Namespace) -> int:
     if options.yes:
         for item in found:
             if item.kind in {"run", "cache"}:
-                from mtl.train.tidy import remove
+                from mtl.runs.tidy import remove
 
                 gone = remove(item)
             else:

@@ -15,7 +15,7 @@ from mtl.files import finite
 from mtl.zoo.names import printable_lines
 
 if TYPE_CHECKING:
-    from mtl.train.verify import Loader
+    from mtl.runs.verify import Loader
     from mtl.zoo import Entry, Zoo
 
 
@@ -45,9 +45,9 @@ def verify(zoo: Zoo, options: Namespace) -> int:
 
     from mtl.backbone import load_backbone
     from mtl.cli.common import note_unknown, quieten
-    from mtl.train import open_workspace
-    from mtl.train.load import base_of
-    from mtl.train.verify import verify_entry
+    from mtl.runs import open_workspace
+    from mtl.runs.loading import base_of
+    from mtl.runs.verify import verify_entry
     from mtl.zoo.caveats import caveats
 
     if options.json:
@@ -85,11 +85,11 @@ def verify(zoo: Zoo, options: Namespace) -> int:
 def _loader(entry: Entry) -> Loader:
     kind = entry.manifest.kind
     if kind == "adapter":
-        from mtl.train import load_network
+        from mtl.runs import load_network
 
         return load_network
     if kind == "composition":
-        from mtl.compose.load import load_composition
+        from mtl.compose.stored import load_composition
 
         return lambda *args: load_composition(*args).attached
     from mtl.joint import load_joint

@@ -6,9 +6,8 @@ from mtl.lazy import exports
 
 if TYPE_CHECKING:
     from mtl.compose.bank import Bank
-    from mtl.compose.base import COMPOSITIONS, Composed, Composition
+    from mtl.compose.composition import COMPOSITIONS, Composed, Composition
     from mtl.compose.count import count_composition
-    from mtl.compose.load import LoadedComposition, find_parents, load_composition
     from mtl.compose.sources import resolve_sources
     from mtl.compose.stage_two import (
         Target,
@@ -17,14 +16,15 @@ if TYPE_CHECKING:
         resolve_compose,
         resolve_target,
     )
+    from mtl.compose.stored import LoadedComposition, find_parents, load_composition
 
 __all__, __getattr__, __dir__ = exports(
     __name__,
     {
         "bank": ["Bank"],
-        "base": ["COMPOSITIONS", "Composed", "Composition"],
+        "composition": ["COMPOSITIONS", "Composed", "Composition"],
         "count": ["count_composition"],
-        "load": ["LoadedComposition", "find_parents", "load_composition"],
+        "stored": ["LoadedComposition", "find_parents", "load_composition"],
         "sources": ["resolve_sources"],
         "stage_two": [
             "Target",

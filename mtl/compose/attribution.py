@@ -37,9 +37,9 @@ from mtl.graph.collect import settings_mark
 from mtl.graph.evidence import Evidence
 
 if TYPE_CHECKING:
-    from mtl.compose.load import LoadedComposition
+    from mtl.compose.stored import LoadedComposition
+    from mtl.data import Passes
     from mtl.engine import Device, EvalSet
-    from mtl.tasks import Passes
     from mtl.zoo import Entry
 
 

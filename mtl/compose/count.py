@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from mtl.backbone import skeleton
-from mtl.compose.base import COMPOSITIONS
+from mtl.compose.composition import COMPOSITIONS
 from mtl.compose.sources import check_kinds
 from mtl.methods import Count, find_method
-from mtl.methods.base import attach, make_settings, source_names
 from mtl.methods.count import count_head, numel
 from mtl.methods.low_rank import low_rank_sources
+from mtl.methods.method import attach, make_settings, source_names
 
 
 def count_composition(

@@ -17,19 +17,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from mtl.data import eval_order
 from mtl.engine.feed import to_device
 from mtl.engine.passes import usual_passes
 from mtl.errors import MtlError, RunError, ZooError
 from mtl.files import read_safetensors, sha256_json, write_safetensors
 from mtl.graph.scores import Candidate, TaskView, Unscorable
-from mtl.tasks import KINDS, eval_order
-from mtl.train.load import load_adapter_entry, load_network
+from mtl.runs.loading import load_adapter_entry, load_network
+from mtl.tasks import KINDS
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
+    from mtl.data import Encoded, TaskData
     from mtl.engine import Device
-    from mtl.tasks import Encoded, TaskData
-    from mtl.train import Workspace
+    from mtl.runs import Workspace
     from mtl.zoo import Entry
 
 VERSION = 2

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from mtl.backbone.injection import FusionSite
 from mtl.compose.bank import Bank
-from mtl.compose.base import Composed, Composition
+from mtl.compose.composition import Composed, Composition
 from mtl.compose.low_rank import are_low_rank
 from mtl.compose.sites import add_sites, load_stored, register
 from mtl.engine.settings import Training

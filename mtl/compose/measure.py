@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 from mtl.compose.sources import Wanted, find_candidates
 from mtl.compose.stage_two import plan_compose, resolve_target
-from mtl.train.settings import Overrides
+from mtl.runs.settings import Overrides
+from mtl.runs.workspace import LIMITS
 from mtl.train.stage_one import plan_train
-from mtl.train.workspace import LIMITS
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
+    from mtl.runs import RunPlan, Workspace
     from mtl.tasks import Recipe, TaskSpec
-    from mtl.train import RunPlan, Workspace
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 from mtl.compose.refusals import ambiguous
 from mtl.compose.sources import Wanted, fitting_entries
-from mtl.train.recorded import find_task
-from mtl.train.settings import Overrides
+from mtl.runs.recorded import find_task
+from mtl.runs.settings import Overrides
 from mtl.train.stage_one import plan_train
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
-    from mtl.tasks import Recipe, Suite, TaskData
-    from mtl.train import RunPlan, Workspace
+    from mtl.data import TaskData
+    from mtl.runs import RunPlan, Workspace
+    from mtl.tasks import Recipe, Suite
 
 
 def plan_missing(

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from mtl.compose import scalearn
-from mtl.compose.base import Composed, Composition
+from mtl.compose.composition import Composed, Composition
 from mtl.compose.per_source import values_of
 from mtl.engine.settings import Training
 from mtl.errors import RequestError

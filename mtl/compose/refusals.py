@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 
 from mtl.compose.naming import differences, run_names
 from mtl.errors import RequestError
+from mtl.runs.loading import check_base
 from mtl.tasks import list_suites, list_tasks, load_suite, load_task
-from mtl.train.load import check_base
 from mtl.zoo import open_zoo
 
 if TYPE_CHECKING:
     from mtl.backbone import Base
     from mtl.compose.sources import Wanted
-    from mtl.tasks import TaskData, TaskSpec
-    from mtl.train import Workspace
+    from mtl.data import TaskData
+    from mtl.runs import Workspace
+    from mtl.tasks import TaskSpec
     from mtl.zoo import Entry, Zoo
 
 

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from mtl.backbone.draws import PerStep
 from mtl.backbone.injection import FusionSite
 from mtl.compose.bank import Bank
-from mtl.compose.base import Composed, Composition
+from mtl.compose.composition import Composed, Composition
 from mtl.compose.low_rank import add_linear_sites, are_low_rank
 from mtl.compose.sites import add_sites, load_stored, register
 from mtl.engine.settings import Training

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from mtl.backbone.injection import FUSION_MODULES
 from mtl.compose.bank import Bank
-from mtl.compose.base import Composed, Composition
+from mtl.compose.composition import Composed, Composition
 from mtl.compose.per_source import values_of
 from mtl.compose.scalearn import ScaLearnSettings, ScaLearnSite
 from mtl.compose.sites import add_sites, load_stored
@@ -33,7 +33,7 @@ from mtl.words import counted
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
     from mtl.compose.stage_two import Target
-    from mtl.train import Workspace
+    from mtl.runs import Workspace
     from mtl.zoo import Entry
 
 

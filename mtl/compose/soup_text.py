@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mtl.data.encoder_fit import position_limit
 from mtl.engine import open_device
 from mtl.errors import RequestError
-from mtl.tasks.encoder_fit import position_limit
-from mtl.train.load import data_of_entry
+from mtl.runs.loading import data_of_entry
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
-    from mtl.tasks import TaskData
-    from mtl.train import Workspace
+    from mtl.data import TaskData
+    from mtl.runs import Workspace
     from mtl.zoo import Entry
 
 BASE = "base"
@@ -76,7 +76,7 @@ def load_embedder(name: str, backbone: Backbone) -> tuple[Any, Any]:
     if name == BASE:
         # A copy: the pristine encoder is what all others are copied from, on the CPU.
         return copy.deepcopy(backbone.pristine).to(device).eval(), backbone.tokenizer
-    from mtl.backbone.load import load_text_encoder
+    from mtl.backbone.backbones import load_text_encoder
 
     try:
         model, tokenizer = load_text_encoder(name)

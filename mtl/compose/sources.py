@@ -7,21 +7,22 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mtl.backbone.identity import base_differences, knows_function, same_base
-from mtl.compose.base import COMPOSITIONS
+from mtl.compose.composition import COMPOSITIONS
 from mtl.compose.low_rank import MIXED
 from mtl.compose.naming import Run, parse_source, run_names
 from mtl.compose.refusals import ambiguous, leak, not_that_one, train_lines
 from mtl.errors import RequestError, did_you_mean
 from mtl.methods import METHODS, find_method
+from mtl.runs.loading import check_base
 from mtl.tasks import default_protocol, load_task
-from mtl.train.load import check_base
 from mtl.words import counted
 
 if TYPE_CHECKING:
     from mtl.backbone import Base
-    from mtl.compose.base import Composition
-    from mtl.tasks import Suite, TaskData, TaskSpec
-    from mtl.train import Workspace
+    from mtl.compose.composition import Composition
+    from mtl.data import TaskData
+    from mtl.runs import Workspace
+    from mtl.tasks import Suite, TaskSpec
     from mtl.zoo import Entry, Zoo
 
 

@@ -8,22 +8,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.backbone import Network, build_head, load_head, save_head
-from mtl.compose.base import COMPOSITIONS
+from mtl.compose.composition import COMPOSITIONS
 from mtl.compose.per_source import by_name
-from mtl.engine import Attachment, Group
+from mtl.engine import Attached, Group
 from mtl.engine.device import seed_everything
 from mtl.files import read_safetensors, write_safetensors
 from mtl.methods import source_names
-from mtl.train.load import load_adapter_entry
-from mtl.train.plan import Built, RunPlan
-from mtl.train.settings import Overrides, recipe_layers, resolve_settings
-from mtl.train.workspace import Workspace, load_task_data
+from mtl.runs.loading import load_adapter_entry
+from mtl.runs.plan import Built, RunPlan
+from mtl.runs.settings import Overrides, recipe_layers, resolve_settings
+from mtl.runs.workspace import Workspace, load_task_data
 from mtl.zoo.composition import FILE as WEIGHTS_FILE
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
+    from mtl.data import TaskData
     from mtl.engine import RunSettings
-    from mtl.tasks import Recipe, TaskData, TaskSpec
+    from mtl.tasks import Recipe, TaskSpec
     from mtl.zoo import Entry, Zoo
 
 
@@ -155,7 +156,7 @@ def build_composition(
         Group("composition", dict(composed.parameters), weight_decay=0.0),
         Group("head", {f"head.{key}": value for key, value in head.trained().items()}),
     ]
-    attached = Attachment(
+    attached = Attached(
         network,
         {plan.spec.id: plan.spec},
         [group for group in groups if group.parameters],

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mtl.compose.features import Extractor
+    from mtl.data import TaskData
     from mtl.graph.scores import Score
-    from mtl.tasks import TaskData
     from mtl.zoo import Entry
 
 
@@ -100,7 +100,7 @@ def score_sources(
         RequestError: the target has one class only, or rows without one vector each (windows); or
             a candidate is of another base.
     """
-    from mtl.train.load import check_base
+    from mtl.runs.loading import check_base
 
     for entry in entries:
         check_base(entry, extractor.backbone.base)

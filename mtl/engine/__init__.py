@@ -1,7 +1,7 @@
 """One engine for everything that trains: the loop, evaluation, selection, resume, events.
 
 Stage one, stage two and joint training differ in what is attached to the frozen encoder and in
-which batches feed it (:class:`Attached`, :class:`Feed`); the road is the same.
+which batches feed it (:class:`Trainable`, :class:`Feed`); the road is the same.
 """
 
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mtl.lazy import exports
 
 if TYPE_CHECKING:
-    from mtl.engine.attached import Attached, Attachment, Group, Stage
+    from mtl.engine.attached import Attached, Group, Stage, Trainable
     from mtl.engine.device import Device, open_device
     from mtl.engine.evaluation import EvalSet, Evaluation, evaluate
     from mtl.engine.feed import Feed, TaskFeed
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = exports(
     __name__,
     {
-        "attached": ["Attached", "Attachment", "Group", "Stage"],
+        "attached": ["Trainable", "Attached", "Group", "Stage"],
         "device": ["Device", "open_device"],
         "evaluation": ["EvalSet", "Evaluation", "evaluate"],
         "feed": ["Feed", "TaskFeed"],

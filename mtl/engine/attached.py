@@ -1,7 +1,7 @@
 """The contract between the engine and whatever trains on the frozen encoder.
 
-A method, a composition or a joint model gives the engine an :class:`Attached`. Most are served by
-:class:`Attachment`, which holds the usual answers and takes the unusual ones as functions; a
+A method, a composition or a joint model gives the engine an :class:`Trainable`. Most are served by
+:class:`Attached`, which holds the usual answers and takes the unusual ones as functions; a
 method with a loss of its own writes a small class with the same methods.
 """
 
@@ -72,7 +72,7 @@ class Stage:
     lr_factor: float = 1.0
 
 
-class Attached(Protocol):
+class Trainable(Protocol):
     """What the engine needs of a model in training.
 
     Nothing here may keep state outside parameters, buffers and what :meth:`state` returns, and
@@ -112,8 +112,8 @@ class Attached(Protocol):
 
 
 @dataclass
-class Attachment:
-    """The usual :class:`Attached`: one task's loss on one network, plus what is handed in.
+class Attached:
+    """The usual :class:`Trainable`: one task's loss on one network, plus what is handed in.
 
     Attributes:
         network: batch → logits; frozen and trainable parts together.
@@ -183,7 +183,7 @@ class Attachment:
             self.kept[1](tensors, values)
 
 
-def trainable_parameters(attached: Attached) -> dict[str, nn.Parameter]:
+def trainable_parameters(attached: Trainable) -> dict[str, nn.Parameter]:
     """All trainable parameters by name.
 
     Raises:

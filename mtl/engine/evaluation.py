@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from mtl.data import eval_order
 from mtl.engine.feed import collate, to_device
-from mtl.tasks import KINDS, decode, eval_order, score, task_loss
+from mtl.tasks import KINDS, decode, score, task_loss
 from mtl.tasks.caveats import summarise
 from mtl.tasks.spans import MASKED
 
 if TYPE_CHECKING:
-    from mtl.engine.attached import Attached
+    from mtl.data import Encoded, Passes
+    from mtl.engine.attached import Trainable
     from mtl.engine.device import Device
-    from mtl.tasks import Encoded, Passes, TaskSpec
+    from mtl.tasks import TaskSpec
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(attached: Attached, data: EvalSet, device: Device, passes: Passes) -> Evaluation:
+def evaluate(attached: Trainable, data: EvalSet, device: Device, passes: Passes) -> Evaluation:
     """Evaluate ``attached`` on ``data``; every process gets the same answer.
 
     Batches are sorted by length and dealt to the processes; results are put back in row order, so

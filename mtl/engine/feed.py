@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from mtl.tasks import Encoded
+    from mtl.data import Encoded
 
 
 class Feed(Protocol):
@@ -36,7 +36,7 @@ class TaskFeed:
     seed: int
 
     def order(self, epoch: int) -> Sequence[tuple[str, np.ndarray]]:
-        from mtl.tasks import train_order
+        from mtl.data import train_order
 
         return [
             (self.task, rows)

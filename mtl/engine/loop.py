@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from mtl.backbone.draws import one_step
-from mtl.engine.attached import Attached, Stage, trainable_parameters
+from mtl.data import cut
+from mtl.engine.attached import Stage, Trainable, trainable_parameters
 from mtl.engine.device import Device, seed_everything
 from mtl.engine.evaluation import EvalSet, Evaluation, evaluate
 from mtl.engine.feed import Feed, to_device
@@ -29,7 +30,6 @@ from mtl.engine.progress import Progress
 from mtl.engine.resume import RunState, load_point, save_point
 from mtl.engine.settings import LAST, RunSettings
 from mtl.errors import RequestError, RunError
-from mtl.tasks import cut
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Job:
         overhead: what one more pass for a part of a batch costs, in tokens.
     """
 
-    attached: Attached
+    attached: Trainable
     feed: Feed
     dev: Mapping[str, EvalSet]
     settings: RunSettings
@@ -345,7 +345,7 @@ def _planned_steps(stage: Stage, settings: RunSettings, batches: int) -> int:
     return (stage.epochs or settings.epochs) * batches
 
 
-def _groups_of(attached: Attached, stage: Stage) -> Sequence[Any]:
+def _groups_of(attached: Trainable, stage: Stage) -> Sequence[Any]:
     groups = attached.groups()
     if stage.train is None:
         return groups

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mtl.tasks import Passes
+from mtl.data import Passes
 
 if TYPE_CHECKING:
     import torch

@@ -1,6 +1,6 @@
 """What a person sees while a run goes: a bar on a terminal; elsewhere nothing, unless asked for.
 
-Without a terminal a command says one line per finished run (``mtl/train/run.py``), and with
+Without a terminal a command says one line per finished run (``mtl/runs/running.py``), and with
 ``--verbose`` (``MTL_VERBOSE=1``) one per evaluation, too.
 """
 

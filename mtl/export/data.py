@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mtl.engine import Attachment, EvalSet, Evaluation, evaluate, open_device
+from mtl.engine import Attached, EvalSet, Evaluation, evaluate, open_device
 from mtl.engine.passes import usual_passes
-from mtl.train.load import data_of_entry
+from mtl.runs.loading import data_of_entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from mtl.backbone import Backbone
+    from mtl.data import TaskData
     from mtl.engine import Device
-    from mtl.tasks import TaskData
-    from mtl.train import Workspace
+    from mtl.runs import Workspace
     from mtl.zoo import Entry
 
 BATCH = 32
@@ -58,9 +58,9 @@ class EntryData:
         """Names of the splits that are no training data, dev first."""
         return [name for name in self.task_data.splits if name != "train"]
 
-    def score(self, network: nn.Module | Attachment, split: str) -> Evaluation:
+    def score(self, network: nn.Module | Attached, split: str) -> Evaluation:
         """``network`` (batch → logits) on ``split``."""
-        attached = network if isinstance(network, Attachment) else Attachment(network, {}, [])
+        attached = network if isinstance(network, Attached) else Attached(network, {}, [])
         attached.network.to(self.device.torch_device)
         return evaluate(
             attached, self.split(split), self.device, usual_passes(self.device.torch_device)
@@ -68,8 +68,8 @@ class EntryData:
 
     def batches(self, split: str, rows: int, *, seed: int = 0) -> Iterator[dict[str, Any]]:
         """Unlabelled text: batches of up to ``rows`` rows of ``split``, shuffled."""
+        from mtl.data import train_order
         from mtl.engine.feed import to_device
-        from mtl.tasks import train_order
 
         encoded, left = self.split(split).encoded, rows
         for chosen in train_order(encoded, BATCH, seed, 0):

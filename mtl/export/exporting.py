@@ -37,11 +37,11 @@ from mtl.hub import write_stock_copies
 from mtl.methods import find_method
 from mtl.methods.low_rank import Factors
 from mtl.methods.low_rank import install as install_low_rank
-from mtl.train.store import versions
+from mtl.runs.store import versions
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
-    from mtl.train import Workspace
+    from mtl.runs import Workspace
     from mtl.zoo import Entry
 
 

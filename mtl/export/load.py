@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from mtl.backbone import Network, load_head
 from mtl.backbone.injection import freeze
-from mtl.compose.load import load_composition
-from mtl.engine import Attachment
+from mtl.compose.stored import load_composition
+from mtl.engine import Attached
 from mtl.errors import RequestError
 from mtl.methods import find_method, load
-from mtl.methods.base import make_settings
 from mtl.methods.low_rank import Factors, low_rank_sources
-from mtl.train.load import check_base
+from mtl.methods.method import make_settings
+from mtl.runs.loading import check_base
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
@@ -41,7 +41,7 @@ class Loaded:
     sources: Sequence[Entry]
     names: Sequence[str]
     network: Network
-    attached: Attachment
+    attached: Attached
     composed: Composed | None
     save: Callable[[Path, str], None] | None = None
     densify: Callable[[], None] | None = None
@@ -82,7 +82,7 @@ def load_entry(entry: Entry, zoo: Zoo, backbone: Backbone) -> Loaded:
         head = load_head(entry.folder, encoder.config, pooler=backbone.pooler)
     freeze(head)
     network = Network(encoder, head).eval()
-    attached = Attachment(network, {}, [], caches=tuned.caches)
+    attached = Attached(network, {}, [], caches=tuned.caches)
     ready = None
     if method.as_source is not None:
         ready = partial(method.as_source, encoder, settings, name)

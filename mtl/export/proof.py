@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from mtl.backbone.network import INPUTS
+from mtl.data.encoder_fit import position_limit
 from mtl.errors import RunError
-from mtl.tasks.encoder_fit import position_limit
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone

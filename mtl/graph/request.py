@@ -13,7 +13,7 @@ BUDGET = 5
 
 
 @dataclass(frozen=True)
-class Request:
+class SourceRequest:
     """What ``--sources`` asks for.
 
     Attributes:
@@ -31,7 +31,7 @@ class Request:
 
 def parse_sources(
     names: Sequence[str], budget: int | None, min_gain: float | None
-) -> Request | None:
+) -> SourceRequest | None:
     """``auto`` or ``graph:k=3[,by=measured]`` as a request; None for plain names and ``all``.
 
     Raises:
@@ -49,7 +49,7 @@ def parse_sources(
             )
         return None
     if first == "auto" and len(names) == 1:
-        return Request("auto", budget or BUDGET, min_gain)
+        return SourceRequest("auto", budget or BUDGET, min_gain)
     if not first.startswith("graph:") or len(special) > 1:
         raise RequestError(
             f"--sources {' '.join(names)}: {special[0]!r} picks the sources and stands alone."
@@ -69,4 +69,4 @@ def parse_sources(
         raise RequestError(f"--sources {','.join(names)}: k must be a number of at least 1.")
     if budget is not None:
         raise RequestError("--sources graph:k=N says how many itself; leave out --budget.")
-    return Request("graph", int(options["k"]), min_gain, options.get("by"))
+    return SourceRequest("graph", int(options["k"]), min_gain, options.get("by"))

@@ -11,7 +11,7 @@ from mtl.errors import RequestError, unknown
 from mtl.graph.calibrate import Calibration, Trust, expected_gains, trust_text
 from mtl.graph.evidence import KINDS
 from mtl.graph.model import ORDER, choice_value, edge_value
-from mtl.graph.request import Request
+from mtl.graph.request import SourceRequest
 from mtl.zoo.names import printable
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def choose_auto(
     measured: Mapping[str, Mapping[str, Any]],
     trust: Trust | None,
     score: str,
-    request: Request,
+    request: SourceRequest,
 ) -> Selection:
     """Pick by a score, calibrated where it is.
 
@@ -167,7 +167,7 @@ def choose_from_graph(
     target: str,
     base: str,
     rows: str,
-    request: Request,
+    request: SourceRequest,
     tasks: Collection[str],
 ) -> Selection:
     """The ``k`` strongest edges into ``target`` by evidence that is there; nothing is computed.

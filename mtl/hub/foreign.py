@@ -95,7 +95,7 @@ def _one(
     zoo: Zoo, remote: Remote, folder: str, claims: Claims, backbone: Backbone, dry_run: bool
 ) -> dict[str, str]:
     from mtl.methods import find_method, load
-    from mtl.methods.base import make_settings
+    from mtl.methods.method import make_settings
 
     stored = json_file(
         fetch(remote, at(folder, adapter_files.CONFIG_FILE), json_bytes()), "its config"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Transfer:
     """Files to add (path in the repository → local file), paths to delete, what was found there."""
 
     add: dict[str, Path]
@@ -74,7 +74,7 @@ class Planner:
             places.append(listed(entry, path))
         return places
 
-    def plan(self, remote: Remote) -> Plan:
+    def plan(self, remote: Remote) -> Transfer:
         """What ``remote`` lacks. Raises RequestError where something else is in the way."""
         places = self._places(remote)
         add: dict[str, Path] = {}
@@ -103,7 +103,7 @@ class Planner:
             if path not in remote.files or not remote.files[path].is_file(local)
         }
         self._check_others(remote, places, add)
-        return Plan(add, delete, found)
+        return Transfer(add, delete, found)
 
     def _check_others(self, remote: Remote, places: Sequence[Listed], add: dict[str, Path]) -> None:
         """Refuse to write over files that no push of ours has put there."""

@@ -25,7 +25,7 @@ from mtl.hub.client import (
     patiently,
     speaking,
 )
-from mtl.hub.planning import Plan, Planner
+from mtl.hub.planning import Planner, Transfer
 from mtl.hub.remote import Remote, read_remote
 from mtl.words import counted
 from mtl.zoo.machine import machine_paths
@@ -199,7 +199,7 @@ class _Attempt:
         size = sum(path.stat().st_size for path in plan.add.values())
         return self._pushed(revision, plan, len(plan.add) + len(plan.delete), size)
 
-    def _pushed(self, revision: str | None, plan: Plan, files: int, size: int) -> Pushed:
+    def _pushed(self, revision: str | None, plan: Transfer, files: int, size: int) -> Pushed:
         url = f"{api().endpoint}/{self.repo.id}"
         return Pushed(str(self.repo), revision, plan.entries, files, size, url)
 
@@ -229,7 +229,7 @@ class _Attempt:
                 "Choose another --repo, or make it private on its settings page."
             )
 
-    def _commit(self, remote: Remote, plan: Plan) -> str:
+    def _commit(self, remote: Remote, plan: Transfer) -> str:
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
         pushed = [item for item in plan.entries if item["status"] == "pushed"]
@@ -256,7 +256,7 @@ class _Attempt:
             )
         return str(info.oid)
 
-    def _difference(self, remote: Remote, plan: Plan) -> list[str]:
+    def _difference(self, remote: Remote, plan: Transfer) -> list[str]:
         wrong = [path for path in plan.delete if path in remote.files]
         for path, local in plan.add.items():
             file = remote.files.get(path)

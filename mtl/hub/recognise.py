@@ -16,8 +16,8 @@ import adapters
 
 from mtl.errors import MtlError, RequestError
 from mtl.methods import METHODS
-from mtl.methods.base import make_settings, settings_dict
 from mtl.methods.library import load_library
+from mtl.methods.method import make_settings, settings_dict
 from mtl.zoo.names import printable
 
 Config = Mapping[str, Any]

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from mtl.lazy import exports
 
 if TYPE_CHECKING:
-    from mtl.joint.base import JOINT, JointMethod, Shared
     from mtl.joint.count import count_joint
+    from mtl.joint.joint_method import JOINT, JointMethod, Shared
     from mtl.joint.plan import JointPlan
     from mtl.joint.sampler import JointFeed, Sampling, draw
     from mtl.joint.training import build_joint, load_joint, plan_joint, resolve_joint
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = exports(
     __name__,
     {
-        "base": ["JOINT", "JointMethod", "Shared"],
+        "joint_method": ["JOINT", "JointMethod", "Shared"],
         "count": ["count_joint"],
         "plan": ["JointPlan"],
         "sampler": ["JointFeed", "Sampling", "draw"],

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mtl.joint.plan import AVERAGE
-from mtl.train.verify import Part
+from mtl.runs.verify import CheckedPart
 from mtl.zoo.schema import joint_sections
 
 if TYPE_CHECKING:
@@ -23,15 +23,15 @@ def joint_tasks(entry: Entry) -> list[str]:
     return list(joint_sections(manifest.task, manifest.data, entry.ref))
 
 
-def joint_parts(entry: Entry) -> tuple[Part, ...]:
-    """The tasks of a joint entry as :func:`mtl.train.verify.verify_entry` takes them.
+def joint_parts(entry: Entry) -> tuple[CheckedPart, ...]:
+    """The tasks of a joint entry as :func:`mtl.runs.verify.verify_entry` takes them.
 
     Raises:
         ZooError: its manifest does not list them, or says nothing about the data of one.
     """
     manifest = entry.manifest
     return tuple(
-        Part(task, data, f"predictions/{task}.safetensors", f"{task}/")
+        CheckedPart(task, data, f"predictions/{task}.safetensors", f"{task}/")
         for task, (_, data) in joint_sections(manifest.task, manifest.data, entry.ref).items()
     )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from mtl.backbone import skeleton
-from mtl.joint.base import JOINT
-from mtl.methods import Count, Request
+from mtl.joint.joint_method import JOINT
+from mtl.methods import Count, RunFacts
 from mtl.methods.count import count_head, numel
 
 
@@ -31,7 +31,7 @@ def count_joint(
     base = numel(encoder.parameters())
     with torch.device("meta"):
         ids = [f"task/{number}" for number in range(tasks)]
-        shared = method.attach(encoder, ids, settings, "counted", Request(head=head or ""))
+        shared = method.attach(encoder, ids, settings, "counted", RunFacts(head=head or ""))
     groups = {group.name: numel(group.parameters.values()) for group in shared.tuned.groups}
     own = sum(size for part, size in groups.items() if part != "masks")
     heads = tasks * count_head(head, encoder.config, labels)

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from mtl.engine import Group
 from mtl.errors import RequestError
-from mtl.joint.base import TRAINING, JointMethod, Shared
+from mtl.joint.joint_method import TRAINING, JointMethod, Shared
 from mtl.joint.sampler import Sampling
 from mtl.joint.written import Adapter, SiteSettings, Writer, add_sites, bottleneck_of, placement
-from mtl.methods import Request, Tuned
+from mtl.methods import RunFacts, Tuned
 from mtl.methods.adakron import bert_linear
 from mtl.methods.files import fill, read_own, save_own
 
@@ -146,7 +146,7 @@ def _shared(
 
 
 def attach(
-    encoder: Any, tasks: Sequence[str], settings: HyperFormerSettings, name: str, _: Request
+    encoder: Any, tasks: Sequence[str], settings: HyperFormerSettings, name: str, _: RunFacts
 ) -> Shared:
     """Add a new hypernetwork and the sites it writes, active and trainable."""
     net, writer = _install(encoder, tasks, settings, name)

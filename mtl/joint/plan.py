@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from mtl.engine.device import processes, resolve_precision
 from mtl.files import sha256_json
 from mtl.joint.sampler import JointFeed
-from mtl.methods.base import settings_dict
-from mtl.train.plan import (
+from mtl.methods.method import settings_dict
+from mtl.runs.plan import (
     RESULT_SCHEMA,
     Built,
     base_identity,
@@ -23,8 +23,8 @@ from mtl.train.plan import (
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
+    from mtl.data import Encoded, TaskData
     from mtl.engine import Evaluation, Feed, RunSettings
-    from mtl.tasks import Encoded, TaskData
     from mtl.zoo import Zoo
 
 NAME = "_joint"
@@ -41,7 +41,7 @@ def head_folder(task: str) -> str:
 
 @dataclass(frozen=True)
 class JointPlan:
-    """One joint run, resolved; a :class:`mtl.train.Plan`.
+    """One joint run, resolved; a :class:`mtl.runs.Plan`.
 
     Attributes:
         datas: task id → its data, in the order of the run: draws and some methods depend on it.

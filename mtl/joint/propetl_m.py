@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from mtl.engine import Group
 from mtl.errors import RequestError, ZooError, unknown
-from mtl.joint.base import TRAINING, JointMethod, Shared
+from mtl.joint.joint_method import TRAINING, JointMethod, Shared
 from mtl.joint.sampler import Sampling
 from mtl.joint.written import Adapter, SiteSettings, Writer, add_sites, bottleneck_of, placement
-from mtl.methods import Request, Tuned
+from mtl.methods import RunFacts, Tuned
 from mtl.methods.files import fill, read_own, save_own
 from mtl.methods.masks import keep_masks, new_scores, pack, unpack
 from mtl.methods.propetl import Prototype
@@ -214,7 +214,7 @@ def _shared(
 
 
 def attach(
-    encoder: Any, tasks: Sequence[str], settings: ProPETLMSettings, name: str, _: Request
+    encoder: Any, tasks: Sequence[str], settings: ProPETLMSettings, name: str, _: RunFacts
 ) -> Shared:
     """Add a new prototype and its masks, active and trainable."""
     masked, writer = _install(encoder, tasks, settings, name)

@@ -13,7 +13,7 @@ from mtl.engine.feed import collate
 from mtl.errors import RequestError
 
 if TYPE_CHECKING:
-    from mtl.tasks import Encoded
+    from mtl.data import Encoded
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mtl.joint.base import TRAINING, JointMethod, Shared
+from mtl.joint.joint_method import TRAINING, JointMethod, Shared
 from mtl.joint.sampler import Sampling
-from mtl.methods import METHODS, Request
+from mtl.methods import METHODS, RunFacts
 from mtl.methods import attach as attach_method
 from mtl.methods import load as load_method
 from mtl.methods.full_ft import FullFineTuningSettings
@@ -44,7 +44,7 @@ def _method(
     method = METHODS.get(single)
 
     def attach(
-        encoder: Any, tasks: Sequence[str], settings: Any, name: str, request: Request
+        encoder: Any, tasks: Sequence[str], settings: Any, name: str, request: RunFacts
     ) -> Shared:
         return Shared(attach_method(encoder, method, settings, name, request))
 

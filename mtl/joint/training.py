@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 from mtl.backbone import HEADS, build_head, load_head, save_head
 from mtl.backbone.bounded import bounded
 from mtl.backbone.injection import freeze
-from mtl.engine import Attachment
+from mtl.engine import Attached
 from mtl.engine.device import seed_everything
 from mtl.errors import RequestError, did_you_mean
-from mtl.joint.base import JOINT, JointMethod, Shared
 from mtl.joint.checking import joint_tasks
+from mtl.joint.joint_method import JOINT, JointMethod, Shared
 from mtl.joint.network import JointNetwork
 from mtl.joint.plan import JointPlan, head_folder
-from mtl.methods import Request
-from mtl.methods.base import make_settings
-from mtl.train.load import check_base
-from mtl.train.plan import Built, file_name
-from mtl.train.settings import Overrides, Resolved, trace_settings
-from mtl.train.workspace import Workspace, load_task_data
+from mtl.methods import RunFacts
+from mtl.methods.method import make_settings
+from mtl.runs.loading import check_base
+from mtl.runs.plan import Built, file_name
+from mtl.runs.settings import Overrides, Resolved, trace_settings
+from mtl.runs.workspace import Workspace, load_task_data
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
@@ -176,7 +176,7 @@ def build_joint(plan: JointPlan, folder: Path | None) -> Built:
         seed_everything(plan.seed, "init")
         designs = [plan.settings.head, *plan.heads.values()]
         reading = [design for design in designs if HEADS.get(design).use_pooler]
-        request = Request(planned_steps(plan), (reading or designs)[0])
+        request = RunFacts(planned_steps(plan), (reading or designs)[0])
         shared = method.attach(encoder, tasks, plan.method_settings, ADAPTER, request)
         heads: dict[str, Head] = {}
         for task, data in plan.datas.items():
@@ -211,7 +211,7 @@ def build_joint(plan: JointPlan, folder: Path | None) -> Built:
 
 def attach_all(
     encoder: Any, shared: Shared, heads: Mapping[str, Head], specs: Mapping[str, TaskSpec]
-) -> Attachment:
+) -> Attached:
     """Encoder, method and heads as the engine trains them."""
     trained = {
         f"head.{task}.{key}": value
@@ -236,7 +236,7 @@ def load_heads(
     return heads
 
 
-def load_joint(entry: Entry, zoo: Zoo, backbone: Backbone) -> Attachment:
+def load_joint(entry: Entry, zoo: Zoo, backbone: Backbone) -> Attached:
     """A joint entry as a frozen model: ``.logits(batch)`` answers for the batch's ``task``.
 
     The entry's files are checked against their hashes first.
@@ -258,7 +258,7 @@ def load_joint(entry: Entry, zoo: Zoo, backbone: Backbone) -> Attachment:
         shared = method.load(encoder, tasks, settings, ADAPTER, entry.folder)
         heads = load_heads(entry.folder, tasks, encoder.config, backbone)
     network = JointNetwork(encoder, heads, shared.use)
-    return Attachment(network.eval(), {}, [], caches=shared.tuned.caches)
+    return Attached(network.eval(), {}, [], caches=shared.tuned.caches)
 
 
 def planned_steps(plan: JointPlan) -> int:

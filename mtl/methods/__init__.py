@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING
 from mtl.lazy import exports
 
 if TYPE_CHECKING:
-    from mtl.methods.base import (
+    from mtl.methods.count import Count, count_method, count_settings
+    from mtl.methods.method import (
         METHODS,
         UNAVAILABLE,
         Method,
-        Request,
+        RunFacts,
         attach,
         find_method,
         load,
         source_names,
     )
-    from mtl.methods.count import Count, count_method, count_settings
     from mtl.methods.placement import PLACEMENTS, signature
     from mtl.methods.source import PlainSource, Source, as_source
     from mtl.methods.tuned import Tuned
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = exports(
     __name__,
     {
-        "base": [
+        "method": [
             "METHODS",
             "UNAVAILABLE",
             "Method",
-            "Request",
+            "RunFacts",
             "attach",
             "find_method",
             "load",

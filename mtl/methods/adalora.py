@@ -15,7 +15,6 @@ from mtl.backbone.linear import linear_paths, module_names, path_pattern
 from mtl.engine import Group
 from mtl.engine.settings import Training
 from mtl.errors import RequestError, ZooError
-from mtl.methods.base import Method, Request
 from mtl.methods.low_rank import (
     Factors,
     canonical,
@@ -23,6 +22,7 @@ from mtl.methods.low_rank import (
     placement,
     source_loader,
 )
+from mtl.methods.method import Method, RunFacts
 from mtl.methods.peft_files import (
     NAME,
     PREFIX,
@@ -213,7 +213,7 @@ class Allocation:
         self._config.rank_pattern = values.get("rank_pattern")
 
 
-def attach(encoder: Any, settings: AdaLoRASettings, name: str, request: Request) -> Tuned:
+def attach(encoder: Any, settings: AdaLoRASettings, name: str, request: RunFacts) -> Tuned:
     """Inject ``peft``'s SVD linears, trainable and active.
 
     Raises:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mtl.engine.settings import Training
-from mtl.methods.base import HeadSettings, Method, Request
 from mtl.methods.base_tensors import CHANGES_BASE, load_base, read_pooler, tuned_base
+from mtl.methods.method import HeadSettings, Method, RunFacts
 from mtl.methods.tuned import Tuned
 
 
@@ -16,11 +16,11 @@ class BitFitSettings(HeadSettings):
     """Every bias of embeddings and layers trains, LayerNorms' included.
 
     The pooler's bias trains where the head reads the pooler. BERT-base: 102,912 with it
-    (specs/adapter_methods §6). Its one setting is that of :class:`~mtl.methods.base.HeadSettings`.
+    (specs/adapter_methods §6). Its one setting: :class:`~mtl.methods.method.HeadSettings`.
     """
 
 
-def attach(encoder: Any, settings: BitFitSettings, name: str, request: Request) -> Tuned:
+def attach(encoder: Any, settings: BitFitSettings, name: str, request: RunFacts) -> Tuned:
     """Unfreeze every bias of the base."""
     pooler = read_pooler(request.head)
     return tuned_base(

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.backbone.injection import CORES, CoreConfig, bottleneck_layers
 from mtl.engine import Group
-from mtl.methods.base import Method, Request
 from mtl.methods.files import fill, read_own, save_own
 from mtl.methods.library import activate, trainable
+from mtl.methods.method import Method, RunFacts
 from mtl.methods.pfeiffer import exact_reduction_factor
 from mtl.methods.placement import placement_fields, signature
 from mtl.methods.tuned import Tuned
@@ -85,7 +85,7 @@ def attach_core(
     encoder: Any,
     settings: Any,
     name: str,
-    _: Request,
+    _: RunFacts,
 ) -> Tuned:
     """Add a new adapter with the core, active and trainable."""
     encoder.add_adapter(name, config=config(settings, encoder.config.hidden_size))

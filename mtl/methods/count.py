@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mtl.backbone import build_head, skeleton
-from mtl.methods.base import Method, Request, attach, find_method, make_settings
+from mtl.methods.method import Method, RunFacts, attach, find_method, make_settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -91,7 +91,7 @@ def count_settings(
     encoder = skeleton(model)
     base = numel(encoder.parameters())
     with torch.device("meta"):
-        tuned = attach(encoder, method, settings, "counted", Request(head=head or ""))
+        tuned = attach(encoder, method, settings, "counted", RunFacts(head=head or ""))
     sizes = {group.name: numel(group.parameters.values()) for group in tuned.groups}
     own = sum(size for part, size in sizes.items() if part not in {"layer_norm", "masks", "gates"})
     of_head = count_head(head, encoder.config, labels)

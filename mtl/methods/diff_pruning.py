@@ -15,9 +15,9 @@ from torch.func import functional_call
 from mtl.engine import Group, Stage
 from mtl.engine.settings import Training
 from mtl.errors import RequestError
-from mtl.methods.base import Method, Request
 from mtl.methods.base_tensors import CHANGES_BASE, read_pooler
 from mtl.methods.files import load_delta, save_sparse_delta
+from mtl.methods.method import Method, RunFacts
 from mtl.methods.tuned import Tuned
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _places(encoder: Any, names: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
-def attach(encoder: Any, settings: DiffPruningSettings, name: str, request: Request) -> Tuned:
+def attach(encoder: Any, settings: DiffPruningSettings, name: str, request: RunFacts) -> Tuned:
     """Give every base tensor a difference; the pooler only where the head reads it."""
     pooler = read_pooler(request.head)
     base = {

@@ -35,11 +35,11 @@ from mtl.backbone.injection import CORES, CoreConfig, adapter_parameters
 from mtl.engine import Group
 from mtl.errors import RequestError
 from mtl.methods.adakron import bert_linear, filled_linear
-from mtl.methods.base import Method, Request
 from mtl.methods.consistency import consistency_loss
 from mtl.methods.core import core_config, core_modules
 from mtl.methods.files import fill, read_own, save_own
 from mtl.methods.library import activate, trainable
+from mtl.methods.method import Method, RunFacts
 from mtl.methods.placement import signature
 from mtl.methods.source import PlainSource
 from mtl.methods.tuned import Tuned
@@ -221,7 +221,7 @@ def merge(encoder: Any, name: str) -> None:
 
 
 def _attach(
-    method: str, core: str, encoder: Any, settings: Any, name: str, request: Request
+    method: str, core: str, encoder: Any, settings: Any, name: str, request: RunFacts
 ) -> Tuned:
     width = encoder.config.hidden_size
     encoder.add_adapter(name, config=_config(core, settings, width))

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mtl.engine.settings import Training
-from mtl.methods.base import Method, Request
 from mtl.methods.base_tensors import CHANGES_BASE, load_base, read_pooler, tuned_base
+from mtl.methods.method import Method, RunFacts
 from mtl.methods.tuned import Tuned
 
 
@@ -22,7 +22,7 @@ class FullFineTuningSettings:
     embeddings: bool = True
 
 
-def attach(encoder: Any, settings: FullFineTuningSettings, name: str, request: Request) -> Tuned:
+def attach(encoder: Any, settings: FullFineTuningSettings, name: str, request: RunFacts) -> Tuned:
     """Unfreeze the base; its pooler only where the head reads it."""
     pooler = read_pooler(request.head)
     return tuned_base(

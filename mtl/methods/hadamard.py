@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from mtl.engine import Group, Stage
 from mtl.engine.settings import Training
 from mtl.errors import RequestError, unknown
-from mtl.methods.base import Method, Request
 from mtl.methods.base_tensors import CHANGES_BASE, unfreeze
 from mtl.methods.files import fill, load_delta, read_own, save_delta, save_own
+from mtl.methods.method import Method, RunFacts
 from mtl.methods.tuned import Tuned
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _tuned(
     return Tuned(groups, save, plan=plan)
 
 
-def attach(encoder: Any, settings: HadamardSettings, name: str, request: Request) -> Tuned:
+def attach(encoder: Any, settings: HadamardSettings, name: str, request: RunFacts) -> Tuned:
     """Add scale and shift to every layer and unfreeze the chosen LayerNorms."""
     own = _install(encoder, settings, name)
     return _tuned(encoder, settings, own, unfreeze(encoder, _norms(encoder, settings)), True)

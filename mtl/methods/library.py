@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mtl.backbone.adapter_files import load_adapter, save_adapter
 from mtl.backbone.injection import adapter_parameters
 from mtl.engine import Group
-from mtl.methods.base import Method, Request
+from mtl.methods.method import Method, RunFacts
 from mtl.methods.tuned import Tuned
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def library_method(name: str, settings: type, config: Config, **rest: Any) -> Me
     )
 
 
-def attach_library(config: Config, encoder: Any, settings: Any, name: str, _: Request) -> Tuned:
+def attach_library(config: Config, encoder: Any, settings: Any, name: str, _: RunFacts) -> Tuned:
     """Add a new adapter of ``config``, active and trainable."""
     encoder.add_adapter(name, config=config(settings, encoder.config.hidden_size))
     activate(encoder, name)

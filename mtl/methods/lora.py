@@ -11,9 +11,9 @@ from adapters import LoRAConfig
 from mtl.backbone.linear import linear_sites, module_names
 from mtl.engine.settings import Training
 from mtl.errors import RequestError
-from mtl.methods.base import HeadSettings
 from mtl.methods.library import library_method, load_library
 from mtl.methods.low_rank import Factors, canonical, check_rank, placement, source_loader
+from mtl.methods.method import HeadSettings
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class LoRASettings(HeadSettings):
         dropout: on x, while training.
         modules: of ``q``, ``k``, ``v``, ``intermediate``, ``output``, separated by commas, or
             ``all``. The attention's output projection is no site of ``adapters``' LoRA.
-        train_head: see :class:`~mtl.methods.base.HeadSettings`.
+        train_head: see :class:`~mtl.methods.method.HeadSettings`.
     """
 
     rank: int = 8

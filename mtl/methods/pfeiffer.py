@@ -7,8 +7,8 @@ from typing import Any
 
 from mtl.engine.settings import Training
 from mtl.errors import RequestError, unknown
-from mtl.methods.base import HeadSettings, Method
 from mtl.methods.library import library_method
+from mtl.methods.method import HeadSettings, Method
 from mtl.methods.placement import PLACEMENTS, signature
 
 ACTIVATIONS = ("relu", "gelu", "gelu_new", "gelu_orig", "swish", "tanh", "leakyrelu")
@@ -28,7 +28,7 @@ class PfeifferSettings(HeadSettings):
         activation: act.
         placement: ``pfeiffer``, ``houlsby`` or ``parallel``.
         dropout: on u, while training.
-        train_head: see :class:`~mtl.methods.base.HeadSettings`.
+        train_head: see :class:`~mtl.methods.method.HeadSettings`.
     """
 
     reduction_factor: float = 16.0

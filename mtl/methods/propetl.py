@@ -17,11 +17,11 @@ from mtl.engine import Group
 from mtl.engine.settings import Training
 from mtl.errors import RequestError, ZooError, unknown
 from mtl.methods.adakron import bert_linear
-from mtl.methods.base import Method, Request
 from mtl.methods.core import core_config, core_modules
 from mtl.methods.files import fill, read_own, save_own
 from mtl.methods.library import activate
 from mtl.methods.masks import keep_mask, new_scores, pack, unpack
+from mtl.methods.method import Method, RunFacts
 from mtl.methods.pfeiffer import ACTIVATIONS, bottleneck_size
 from mtl.methods.placement import ALL_PLACEMENTS, signature
 from mtl.methods.source import PlainSource, activation
@@ -211,7 +211,7 @@ def _holding(maps: Mapping[str, Masked]) -> Callable[[], Any]:
     return context
 
 
-def attach(encoder: Any, settings: ProPETLSettings, name: str, _: Request) -> Tuned:
+def attach(encoder: Any, settings: ProPETLSettings, name: str, _: RunFacts) -> Tuned:
     """Add a new prototype and masks at every site, active and trainable."""
     prototype, maps = _install(encoder, settings, name)
     activate(encoder, name)

@@ -17,7 +17,6 @@ from mtl.backbone.linear import add_delta, linear_sites, module_names
 from mtl.engine import Group, Stage
 from mtl.engine.settings import Training
 from mtl.errors import RequestError, unknown
-from mtl.methods.base import HeadSettings, Method, Request
 from mtl.methods.files import read_own, save_own
 from mtl.methods.low_rank import (
     Factors,
@@ -28,6 +27,7 @@ from mtl.methods.low_rank import (
     placement,
     source_loader,
 )
+from mtl.methods.method import HeadSettings, Method, RunFacts
 from mtl.methods.tuned import Tuned
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class SoRASettings(HeadSettings):
         schedule_stages: number of stages, 1 for no schedule.
         xi_max: xi of the last stage.
         stage_epochs: length of the stages after the first.
-        train_head: see :class:`~mtl.methods.base.HeadSettings`.
+        train_head: see :class:`~mtl.methods.method.HeadSettings`.
         modules: of ``q``, ``k``, ``v``, ``attention``, ``intermediate``, ``output``, separated by
             commas, or ``all``.
     """
@@ -198,7 +198,7 @@ def gates(sora: SoRA) -> Group:
     )
 
 
-def attach(encoder: Any, settings: SoRASettings, name: str, _: Request) -> Tuned:
+def attach(encoder: Any, settings: SoRASettings, name: str, _: RunFacts) -> Tuned:
     """Add gated factors beside the chosen linears, trainable and active."""
     linears = linear_sites(encoder, module_names(settings.modules))
     sora = SoRA(linears, settings).train(encoder.training)

@@ -16,10 +16,10 @@ from mtl.backbone.injection import CoreConfig
 from mtl.engine import Group
 from mtl.engine.settings import Training
 from mtl.errors import RequestError, ZooError, unknown
-from mtl.methods.base import Request
 from mtl.methods.base_tensors import layer_norms, unfreeze
 from mtl.methods.core import attach_core, core_config, core_method, core_modules, load_core
 from mtl.methods.files import DELTA_FILE, load_delta, save_delta
+from mtl.methods.method import RunFacts
 from mtl.methods.placement import ALL_PLACEMENTS
 from mtl.methods.source import PlainSource
 from mtl.methods.thin import FORMATS, TensorMap, factor_pair
@@ -224,7 +224,7 @@ def _with_norms(tuned: Tuned, norms: dict[str, Any], encoder: Any, name: str) ->
 
 
 def _attach(
-    format: str, encoder: Any, settings: TensorizedSettings, name: str, request: Request
+    format: str, encoder: Any, settings: TensorizedSettings, name: str, request: RunFacts
 ) -> Tuned:
     names = layer_norms(encoder) if settings.train_layer_norm else []
     config = partial(_config, format)

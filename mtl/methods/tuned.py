@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtl.engine import Attachment, Group, Stage
+from mtl.engine import Attached, Group, Stage
 
 if TYPE_CHECKING:
     import torch
@@ -33,14 +33,14 @@ class Tuned:
             which only a bit each is stored; ``gates`` for what is not stored at all. Parameter
             names carry no name of the adapter.
         save: (folder, base id) writes adapter files or ``delta.safetensors``.
-        penalties, after, caches: see :class:`mtl.engine.Attachment`.
+        penalties, after, caches: see :class:`mtl.engine.Attached`.
         plan: the stages of training, None for one ordinary stage. The head's group is called
             ``head`` in :attr:`mtl.engine.Stage.train`.
         loss: replaces the task loss (two passes, …), None for the usual one.
         state, load_state: what a resume point must hold beyond trainable parameters.
         finish: called once, when training is over and the best state is loaded: merge experts,
             drop what is zero. Evaluation and storing see the result.
-        whole_batches: see :class:`mtl.engine.Attachment`.
+        whole_batches: see :class:`mtl.engine.Attached`.
         train_head: False keeps the head as it was drawn (SoRA's reference).
         merged: scalars that the method adds at inference, None where that is all that trains.
         mask_entries: bits stored beside the floats.
@@ -71,7 +71,7 @@ class Tuned:
         network: nn.Module,
         specs: Mapping[str, TaskSpec],
         head: Mapping[str, nn.Parameter],
-    ) -> Attachment:
+    ) -> Attached:
         """The method with its head, or heads, as the engine trains them.
 
         Args:
@@ -85,7 +85,7 @@ class Tuned:
         ]
         if self.train_head:
             groups.append(Group("head", dict(head)))
-        return Attachment(
+        return Attached(
             network,
             specs,
             groups,

@@ -20,7 +20,6 @@ from mtl.backbone.linear import linear_paths, linear_sites, module_names, path_p
 from mtl.engine import Group
 from mtl.engine.settings import Training
 from mtl.errors import RequestError, ZooError
-from mtl.methods.base import Method, Request
 from mtl.methods.low_rank import (
     Factors,
     canonical,
@@ -28,6 +27,7 @@ from mtl.methods.low_rank import (
     placement,
     source_loader,
 )
+from mtl.methods.method import Method, RunFacts
 from mtl.methods.peft_files import (
     NAME,
     PREFIX,
@@ -89,7 +89,7 @@ def projections(encoder: Any, settings: VeRASettings) -> tuple[Tensor, Tensor]:
     return found[0], found[1]
 
 
-def attach(encoder: Any, settings: VeRASettings, name: str, _: Request) -> Tuned:
+def attach(encoder: Any, settings: VeRASettings, name: str, _: RunFacts) -> Tuned:
     """Inject ``peft``'s VeRA linears, trainable and active.
 
     Raises:

@@ -20,7 +20,7 @@ from mtl.tasks.spans import best_spans, read_spans
 if TYPE_CHECKING:
     import torch
 
-    from mtl.tasks.labels import LabelColumn
+    from mtl.tasks.label_columns import LabelColumn
     from mtl.tasks.spec import TaskSpec
 
 

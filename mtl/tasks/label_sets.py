@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mtl.tasks.cells import read_cell, read_list
-from mtl.tasks.labels import MEND, class_lookup, not_a_label, refuse_nulls
+from mtl.tasks.label_cells import read_cell, read_list
+from mtl.tasks.label_columns import MEND, class_lookup, not_a_label, refuse_nulls
 
 if TYPE_CHECKING:
-    from mtl.tasks.labels import LabelColumn
+    from mtl.tasks.label_columns import LabelColumn
 
 
 def listed_labels(column: LabelColumn) -> set[str]:

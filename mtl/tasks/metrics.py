@@ -15,7 +15,7 @@ import numpy as np
 from mtl.errors import RunError, unknown
 from mtl.registry import Registry
 from mtl.tasks import bootstrap
-from mtl.tasks.answers import MEASURES, best, normalise
+from mtl.tasks.answer_metrics import MEASURES, best, normalise
 
 if TYPE_CHECKING:
     from mtl.tasks.spec import TaskSpec

@@ -56,24 +56,6 @@ Protocol = Callable[["TaskSpec", Sequence[str], Labels], Mapping[str, Part]]
 PROTOCOLS: Registry[Protocol] = Registry("split protocol")
 
 
-def default_protocol(spec: TaskSpec) -> str:
-    """The protocol where none is asked for.
-
-    The suite's. Outside of suites: ``official`` for the demo and for files of all three splits,
-    ``scalearn`` for train and dev (the dev file is the test, as in the benchmarks), ``holdout`` for
-    other files; ``scalearn`` for repositories.
-    """
-    from mtl.tasks.suites import list_suites, load_suite
-
-    if spec.suite in list_suites():
-        return load_suite(spec.suite).protocol
-    files = spec.data.get("files")
-    if files is not None:
-        dev, test = bool({"validation", "dev"} & {*files}), "test" in files
-        return {(True, True): "official", (True, False): "scalearn"}.get((dev, test), "holdout")
-    return "official" if "demo" in spec.data else "scalearn"
-
-
 def main_test(spec: TaskSpec, splits: Sequence[str], default: Sequence[str]) -> str:
     """The official split that is the main test: the spec's first, else the first of ``default``."""
     if spec.test:

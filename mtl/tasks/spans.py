@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mtl.errors import RequestError
-from mtl.tasks.prepare import columns_of
+from mtl.tasks.row_functions import columns_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from mtl.tasks.labels import LabelColumn
+    from mtl.tasks.label_columns import LabelColumn
 
 LONGEST = 30
 """Tokens of an answer at most, as in SQuAD's usual decoding."""

@@ -13,7 +13,7 @@ from mtl.errors import RequestError, did_you_mean, unknown
 from mtl.files import path_name, safe_part, user_path
 from mtl.tasks.dialect import KEYS, Dialect
 from mtl.tasks.kinds import KINDS
-from mtl.tasks.labels import LabelForm
+from mtl.tasks.label_columns import LabelForm
 from mtl.tasks.metrics import METRICS
 from mtl.tasks.yamls import SUFFIXES, catalog, check_keys, is_file_name, read_yaml
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mtl.errors import RequestError, unknown
+from mtl.tasks.protocols import PROTOCOLS
 from mtl.tasks.yamls import catalog, check_keys, find_yaml, known_task, read_yaml
 
 if TYPE_CHECKING:
@@ -69,8 +70,6 @@ def load_suite(name: str) -> Suite:
         target = known_task(str(aliases.get(target, target)), path)
         if target not in ids:
             raise RequestError(f"{path}: the target {target!r} is none of the suite's tasks.")
-    from mtl.tasks.protocols import PROTOCOLS
-
     if content["protocol"] not in PROTOCOLS:
         raise RequestError(f"{path}: {unknown('protocol', content['protocol'], PROTOCOLS)}")
     default = path.parent.name if path.stem == "suite" else path.stem
@@ -95,8 +94,6 @@ def suite_for(spec: TaskSpec) -> Suite:
     Raises:
         RequestError: there is a suite file of that name, and it is wrong.
     """
-    from mtl.tasks.protocols import default_protocol
-
     known = catalog()
     if spec.suite in known.suites:
         return load_suite(spec.suite)
@@ -108,3 +105,19 @@ def suite_for(spec: TaskSpec) -> Suite:
         recipe="scalearn",
         protocol=default_protocol(spec),
     )
+
+
+def default_protocol(spec: TaskSpec) -> str:
+    """The protocol where none is asked for.
+
+    The suite's. Outside of suites: ``official`` for the demo and for files of all three splits,
+    ``scalearn`` for train and dev (the dev file is the test, as in the benchmarks), ``holdout`` for
+    other files; ``scalearn`` for repositories.
+    """
+    if spec.suite in list_suites():
+        return load_suite(spec.suite).protocol
+    files = spec.data.get("files")
+    if files is not None:
+        dev, test = bool({"validation", "dev"} & {*files}), "test" in files
+        return {(True, True): "official", (True, False): "scalearn"}.get((dev, test), "holdout")
+    return "official" if "demo" in spec.data else "scalearn"

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from mtl.backbone import Network, build_head, load_head, save_head
 from mtl.backbone.injection import freeze
 from mtl.engine.device import seed_everything
-from mtl.methods import METHODS, Request, attach, load
-from mtl.train.plan import Built, RunPlan
-from mtl.train.settings import Overrides, recipe_layers, resolve_settings
-from mtl.train.workspace import Workspace, load_task_data
+from mtl.methods import METHODS, RunFacts, attach, load
+from mtl.runs.plan import Built, RunPlan
+from mtl.runs.settings import Overrides, recipe_layers, resolve_settings
+from mtl.runs.workspace import Workspace, load_task_data
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
@@ -82,7 +82,7 @@ def build_adapter(plan: RunPlan, folder: Path | None) -> Built:
     encoder = backbone.encoder()
     if folder is None:
         seed_everything(plan.seed, "init")
-        request = Request(planned_steps(plan), settings.head)
+        request = RunFacts(planned_steps(plan), settings.head)
         tuned = attach(encoder, method, plan.method_settings, name, request)
         seed_everything(plan.seed, "head")
         head = build_head(

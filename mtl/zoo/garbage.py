@@ -24,7 +24,7 @@ class Garbage:
 
     Attributes:
         kind: ``leftover``, ``folder`` or ``index`` here; ``run`` and ``cache`` in
-            :mod:`mtl.train.tidy`.
+            :mod:`mtl.runs.tidy`.
         path: where, absolute.
         bytes: of all files in it.
         reason: why nothing needs it.

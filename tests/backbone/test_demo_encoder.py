@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from mtl.backbone import load_backbone, resolve_model
-from mtl.tasks.demo import TASKS, generate, world_text
-from mtl.tasks.demo.suite import text_of
-from mtl.tasks.demo.text import tokens
+from mtl.data.demo import TASKS, generate, world_text
+from mtl.data.demo.suite import text_of
+from mtl.data.demo.text import tokens
 
 FOLDER = Path(resolve_model("demo").source)
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from mtl.backbone import load_backbone, load_tokenizer, skeleton
-from mtl.backbone.load import load_text_encoder
+from mtl.backbone.backbones import load_text_encoder
 from mtl.errors import RequestError
 from mtl.untrusted import asks_for_code
 
@@ -224,7 +224,7 @@ has_kernel = kernelize = get_local_kernel = get_kernel
 LOAD = """
 import os, sys
 from mtl.backbone import load_backbone, load_tokenizer
-from mtl.backbone.load import load_text_encoder
+from mtl.backbone.backbones import load_text_encoder
 from mtl.errors import RequestError
 from transformers import AutoModel
 for folder in sys.argv[1:]:

@@ -25,7 +25,7 @@ from mtl.compose import COMPOSITIONS
 from mtl.compose.scalearn import ScaLearnSettings
 from mtl.errors import RequestError
 from mtl.methods import METHODS, attach, source_names
-from mtl.methods.base import make_settings
+from mtl.methods.method import make_settings
 
 
 @pytest.fixture(scope="module")

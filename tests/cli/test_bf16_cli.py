@@ -96,8 +96,8 @@ def test_a_wrong_entry_does_not_hide_behind_the_roundings(
 def test_tolerances() -> None:
     import numpy as np
 
+    from mtl.runs.store import tolerance_of
     from mtl.tasks.spans import MASKED
-    from mtl.train.store import tolerance_of
 
     scores = np.array([[0.5, -8.0], [MASKED, 2.0]])
     assert tolerance_of("fp32", scores) == 1e-3

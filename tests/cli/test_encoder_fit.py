@@ -14,7 +14,7 @@ from cli_bench import entries, mtl, refused
 from safetensors.torch import load_file, save_file
 
 from mtl.backbone import load_backbone
-from mtl.tasks.encoder_fit import position_limit
+from mtl.data.encoder_fit import position_limit
 
 LONG = 30
 """Words of the longest row; its encoding has two tokens more."""
@@ -165,7 +165,8 @@ def test_the_cache_of_encodings_knows_what_the_tokenizer_hands_over(
     long_task: str, tiny: Callable[[str], str], tmp_path: Path
 ) -> None:
     """Token types of an earlier tokenizer, out of the cache, went to an encoder without."""
-    from mtl.tasks import load_data, load_task
+    from mtl.data import load_data
+    from mtl.tasks import load_task
 
     data = load_data(load_task(long_task))
     cache = tmp_path / "encoded"

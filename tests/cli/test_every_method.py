@@ -29,8 +29,9 @@ import torch
 torch.set_num_threads(1)  # as many as trained: sums keep their order
 from mtl.backbone import load_backbone
 from mtl.engine import EvalSet, evaluate, open_device
-from mtl.tasks import Passes, encode, load_data, load_task
-from mtl.train import load_network
+from mtl.data import Passes, encode, load_data
+from mtl.tasks import load_task
+from mtl.runs import load_network
 from mtl.zoo import open_zoo, read_predictions
 
 zoo = open_zoo(sys.argv[1])

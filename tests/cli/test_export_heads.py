@@ -82,7 +82,7 @@ def ours(ref: str, zoo: Path, model: str, mirror: Path) -> tuple[dict[str, Any],
     from mtl.backbone import load_backbone
     from mtl.export.data import EntryData
     from mtl.export.load import load_entry
-    from mtl.train import open_workspace
+    from mtl.runs import open_workspace
     from mtl.zoo import open_zoo
 
     entry = open_zoo(zoo).get(ref)

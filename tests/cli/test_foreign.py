@@ -22,9 +22,9 @@ from mtl.errors import RequestError
 from mtl.hub import Claims, parse_repo, pull
 from mtl.hub.recognise import recognise
 from mtl.methods import METHODS
-from mtl.methods.base import make_settings
 from mtl.methods.library import load_library
-from mtl.train import load_network
+from mtl.methods.method import make_settings
+from mtl.runs import load_network
 from mtl.zoo import Entry, Zoo, open_zoo
 
 __all__ = ["hub"]  # the fixture

@@ -349,7 +349,7 @@ def test_evidence_is_there_as_soon_as_its_run_has_ended(
     stocked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second seed dies; what the first one found is beside the zoo already."""
-    from mtl.train import run
+    from mtl.runs import running as run
 
     real = run.execute
 
@@ -424,7 +424,7 @@ def test_the_plan_of_what_is_missing_is_shown_first(
     stocked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mtl.errors import RunError
-    from mtl.train import run
+    from mtl.runs import running as run
 
     def dies(plan: Any, workspace: Any) -> Any:
         raise RunError(f"{plan.label} began")

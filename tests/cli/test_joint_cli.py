@@ -64,9 +64,10 @@ def test_every_method_into_the_zoo_and_again(method: str, mini: Path) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_stored_run_answers_after_loading(method: str, mini: Path, backbone: Any) -> None:
+    from mtl.data import Passes, encode, load_data
     from mtl.engine import EvalSet, evaluate, open_device
     from mtl.joint import load_joint
-    from mtl.tasks import Passes, encode, load_data, load_task
+    from mtl.tasks import load_task
     from mtl.zoo import open_zoo
 
     assert mtl("joint", *LINE, "--method", method).code == 0
@@ -250,7 +251,7 @@ def test_damaged_entries_are_refused(file: str, mini: Path, backbone: Any) -> No
 
 def test_a_joint_entry_is_no_source_and_no_single_adapter(mini: Path, backbone: Any) -> None:
     from mtl.errors import RequestError
-    from mtl.train import load_network
+    from mtl.runs import load_network
     from mtl.zoo import open_zoo
 
     assert mtl("joint", *LINE, "--method", "adapter-m").code == 0

@@ -16,8 +16,8 @@ from hub_bench import hub
 from loopback_hub import Hub
 
 from mtl.hub import parse_repo, pull, push
-from mtl.train import open_workspace
-from mtl.train.recorded import changed_keys, recorded_spec, sections, task_of
+from mtl.runs import open_workspace
+from mtl.runs.recorded import changed_keys, recorded_spec, sections, task_of
 from mtl.zoo import open_zoo
 
 __all__ = ["hub"]  # the fixture

@@ -221,7 +221,7 @@ def test_reports_of_nothing(zoo: Zoo, tmp_path: Path) -> None:
 
 @recommends("methods/base.py", "is named in papers")
 def test_a_method_that_cannot_be_had(zoo: Zoo) -> None:
-    from mtl.methods.base import UNAVAILABLE
+    from mtl.methods.method import UNAVAILABLE
 
     name = UNAVAILABLE[0].name
     message = mtl("train", "--suite", "demo", "--method", name).err

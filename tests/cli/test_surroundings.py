@@ -121,7 +121,7 @@ def test_told_to_leave_while_an_entry_is_written(
     number: int, code: int, word: str, mini: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A message, the code of a shell, nothing half-written; the next one goes on where it was."""
-    import mtl.train.store as store
+    import mtl.runs.store as store
 
     line = ["--suite", "mini", "--task", "mood", "--max-steps", "3"]
     found: list[Any] = []

@@ -313,7 +313,7 @@ def test_a_dry_run_tokenises_nothing_and_writes_nothing(
         raise AssertionError("a dry run tokenised something")
 
     monkeypatch.setattr(PreTrainedTokenizerBase, "__call__", refuse)
-    monkeypatch.setattr("mtl.backbone.load.Backbone.encode", refuse)
+    monkeypatch.setattr("mtl.backbone.backbones.Backbone.encode", refuse)
     before = set(tmp_path.rglob("*"))
     for command, line in {
         "train": ["--suite", "mini", "--seeds", "0", "1"],

@@ -12,7 +12,7 @@ import pytest
 from cli_bench import TARGET, entries, mtl, refused
 from safetensors.numpy import load_file, save_file
 
-from mtl.tasks import Passes
+from mtl.data import Passes
 from mtl.zoo import Manifest, open_zoo
 from mtl.zoo.check import file_table
 from mtl.zoo.manifest import record
@@ -49,7 +49,7 @@ def test_adapters_and_compositions_are_what_they_say(stocked: Path) -> None:
 
 def test_the_passes_are_those_of_then(mini: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last digits depend on how many examples, how much padded, share a pass."""
-    import mtl.train.verify as verify
+    import mtl.runs.verify as verify
 
     line = ["--suite", "mini", "--task", "mood", "--max-steps", "4"]
     assert mtl("train", *line, "--set", "eval_batch_size=3").code == 0
@@ -138,7 +138,7 @@ def test_what_cannot_be_verified_says_why(stocked: Path, monkeypatch: pytest.Mon
 def test_data_that_have_changed_are_named(
     stocked: Path, suite_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mtl.train import workspace
+    from mtl.runs import workspace
 
     other = shutil.copytree(suite_folder, tmp_path / "other" / "mini")
     path = other / "mood_test.jsonl"
@@ -233,8 +233,8 @@ def test_an_entry_that_is_removed_while_it_is_verified(
     stocked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """``rm`` beside ``verify``: one message, at whatever step the files go away."""
-    import mtl.train.load as loading
-    import mtl.train.verify as verifying
+    import mtl.runs.loading as loading
+    import mtl.runs.verify as verifying
 
     entry = open_zoo(stocked).entries(task="mini/mood")[0]
     kept = stocked.with_name("kept")

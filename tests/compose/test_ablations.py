@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mtl.compose.base import COMPOSITIONS
+from mtl.compose.composition import COMPOSITIONS
 from mtl.compose.probe import SCALES, ProbeSettings, grid
 from mtl.compose.scalearn import ScaLearnSettings
 from mtl.compose.sites import site_keys

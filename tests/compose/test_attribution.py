@@ -21,7 +21,7 @@ from mtl.compose.shapley import shapley_values
 from mtl.compose.sites import site_keys
 from mtl.errors import RequestError
 from mtl.methods import METHODS, source_names
-from mtl.methods.base import attach, make_settings
+from mtl.methods.method import attach, make_settings
 
 Game = Callable[[frozenset[int]], float]
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mtl.compose.bank import Bank
-from mtl.compose.base import COMPOSITIONS
+from mtl.compose.composition import COMPOSITIONS
 from mtl.compose.sites import site_keys
 from mtl.errors import RequestError, ZooError
 from mtl.methods import METHODS, PlainSource, attach, source_names

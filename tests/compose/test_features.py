@@ -13,11 +13,12 @@ import torch
 
 from mtl.compose import features as module
 from mtl.compose.features import Extractor, pick_rows, subset
+from mtl.data import TaskData
+from mtl.data.task_data import Split
 from mtl.engine import open_device
 from mtl.graph.scores import Unscorable
-from mtl.tasks import TaskData, TaskSpec
-from mtl.tasks.data import Split
-from mtl.train import open_workspace
+from mtl.runs import open_workspace
+from mtl.tasks import TaskSpec
 
 TEXTS = ["the cat sees a bird", "no dog", "every teacher likes the old house", "a red stone"]
 

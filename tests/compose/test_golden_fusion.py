@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_golden_scalearn import GOLDEN, close, output_layers, put_weights, raw, run
 
-from mtl.compose.base import COMPOSITIONS
+from mtl.compose.composition import COMPOSITIONS
 from mtl.compose.fusion import FusionSettings
 from mtl.compose.sites import site_keys
 from mtl.errors import RequestError

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mtl.backbone import bottleneck_layers
-from mtl.compose.base import COMPOSITIONS
+from mtl.compose.composition import COMPOSITIONS
 from mtl.compose.sites import site_keys
 from mtl.files import read_safetensors
 from mtl.methods import METHODS, as_source, attach, source_names

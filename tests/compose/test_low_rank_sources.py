@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mtl.backbone import load_backbone
 from mtl.backbone.linear import LINEARS, linear_sites
-from mtl.compose.base import COMPOSITIONS
+from mtl.compose.composition import COMPOSITIONS
 from mtl.compose.count import count_composition
 from mtl.compose.low_rank import LinearBank
 from mtl.compose.sources import check_kinds

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from mtl.engine import Attachment, Device, EvalSet, Group, Job, RunFolder, RunSettings, TaskFeed
+from mtl.data import Encoded
+from mtl.engine import Attached, Device, EvalSet, Group, Job, RunFolder, RunSettings, TaskFeed
 from mtl.engine import open_device as open_device
 from mtl.engine.device import seed_everything
-from mtl.tasks import Encoded, TaskSpec
+from mtl.tasks import TaskSpec
 
 VOCABULARY = 12
 SPEC = TaskSpec(
@@ -66,12 +67,12 @@ class Net(nn.Module):
         return self.head(self.dropout(torch.tanh(self.norm(self.body(mean)))))
 
 
-def attachment(network: Net, **changes: Any) -> Attachment:
+def attachment(network: Net, **changes: Any) -> Attached:
     body = {f"body.{key}": value for key, value in network.body.named_parameters()}
     norm = {f"norm.{key}": value for key, value in network.norm.named_parameters()}
     head = {f"head.{key}": value for key, value in network.head.named_parameters()}
     groups = [Group("body", {**body, **norm}), Group("head", head, lr_factor=0.5)]
-    return Attachment(network, {SPEC.id: SPEC}, groups, **changes)
+    return Attached(network, {SPEC.id: SPEC}, groups, **changes)
 
 
 def job(
@@ -83,7 +84,7 @@ def job(
     rows: int = 50,
     changes: dict[str, Any] | None = None,
     dtype: torch.dtype = torch.float32,
-    wrap: Callable[[Attachment], Any] = lambda attached: attached,
+    wrap: Callable[[Attached], Any] = lambda attached: attached,
     **settings: Any,
 ) -> Job:
     """A job over the toy task; ``changes`` go into its attachment, ``settings`` into the run's."""

@@ -12,11 +12,11 @@ import torch
 from engine_bench import SPEC, cpu, encoded, events, job, state
 from torch import nn
 
+from mtl.data import Passes
 from mtl.engine import EvalSet, Stage, evaluate, train
 from mtl.engine.loop import _step
 from mtl.engine.optimise import Optimiser
 from mtl.errors import RunError
-from mtl.tasks import Passes
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:

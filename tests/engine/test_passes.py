@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mtl.data import Passes
 from mtl.engine import RunSettings
 from mtl.engine.passes import eval_passes, piece_overhead, usual_passes
-from mtl.tasks import Passes
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

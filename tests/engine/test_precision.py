@@ -10,12 +10,12 @@ import pytest
 import torch
 from engine_bench import SPEC, events, job
 
+from mtl.data import Passes
 from mtl.engine import evaluate, open_device, train
 from mtl.engine.device import resolve_precision
 from mtl.engine.feed import to_device
 from mtl.engine.optimise import Optimiser
 from mtl.errors import RequestError
-from mtl.tasks import Passes
 
 
 def test_one_process_runs_both_precisions(tmp_path: Path) -> None:

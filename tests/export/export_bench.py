@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from mtl.backbone.linear import linear_sites
-from mtl.compose.base import COMPOSITIONS
+from mtl.compose.composition import COMPOSITIONS
 from mtl.compose.sites import site_keys
 from mtl.export.load import Loaded
 from mtl.methods import METHODS, as_source, attach, source_names
-from mtl.methods.base import make_settings
 from mtl.methods.low_rank import Factors, add_source
+from mtl.methods.method import make_settings
 
 
 def entry_of(method: str, task: str = "mini/task", **manifest: Any) -> Any:

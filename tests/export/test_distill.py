@@ -11,7 +11,7 @@ from export_bench import composed, hidden, sources, stock_encoder
 from torch import Tensor
 
 from mtl.backbone import Network, build_head
-from mtl.engine import Attachment
+from mtl.engine import Attached
 from mtl.errors import RequestError
 from mtl.export.distill import Distilling, least_squares_start, matching_loss
 from mtl.export.load import Loaded
@@ -22,7 +22,7 @@ def loaded_with(encoder: Any, entries: Any, variant: str) -> Loaded:
     loaded, found = composed(encoder, entries, variant)
     head = build_head("two_layer", encoder.config, 2, pooler=True).double()
     network = Network(encoder, head).eval()
-    attached = Attachment(network, {}, [], caches=(found.evaluating,))
+    attached = Attached(network, {}, [], caches=(found.evaluating,))
     return Loaded(loaded.entry, entries, loaded.names, network, attached, found)
 
 

@@ -14,12 +14,12 @@ from scipy.stats import multivariate_normal
 
 from mtl.errors import RequestError
 from mtl.graph.scores import SCORES, Candidate, TaskView, Unscorable, baseline, compute
-from mtl.graph.scores.base import first_rows
 from mtl.graph.scores.esm import apply_map, fit_map, logme_of_map
 from mtl.graph.scores.hscore import h_score
 from mtl.graph.scores.knn import knn
 from mtl.graph.scores.logme import columns_of, logme
 from mtl.graph.scores.probe import probe
+from mtl.graph.scores.score import first_rows
 from mtl.graph.scores.taskemb import fisher_similarity
 from mtl.graph.scores.textemb import cosine
 from mtl.graph.scores.tfidf import tfidf_similarity

@@ -9,7 +9,7 @@ import pytest
 from mtl.errors import RequestError
 from mtl.graph import Evidence, build_graph
 from mtl.graph.calibrate import Trust
-from mtl.graph.request import Request, parse_sources
+from mtl.graph.request import SourceRequest, parse_sources
 from mtl.graph.select import (
     Selection,
     choose_auto,
@@ -31,10 +31,12 @@ def reasons(found: Selection) -> dict[str, str]:
 def test_what_sources_may_say() -> None:
     assert parse_sources(["all"], None, None) is None
     assert parse_sources(["nli", "entail:compacter"], None, None) is None
-    assert parse_sources(["auto"], None, None) == Request("auto", 5, None)
-    assert parse_sources(["auto"], 2, 0.01) == Request("auto", 2, 0.01)
-    assert parse_sources(["graph:k=3"], None, None) == Request("graph", 3, None)
-    assert parse_sources(["graph:k=2", "by=knn"], None, 0.0) == Request("graph", 2, 0.0, "knn")
+    assert parse_sources(["auto"], None, None) == SourceRequest("auto", 5, None)
+    assert parse_sources(["auto"], 2, 0.01) == SourceRequest("auto", 2, 0.01)
+    assert parse_sources(["graph:k=3"], None, None) == SourceRequest("graph", 3, None)
+    assert parse_sources(["graph:k=2", "by=knn"], None, 0.0) == SourceRequest(
+        "graph", 2, 0.0, "knn"
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,17 +63,17 @@ def test_what_it_may_not(names: list[str], budget: Any, gain: Any, said: str) ->
 
 def test_without_a_calibration_the_plain_base_is_the_measure() -> None:
     values = {"s/a": -0.5, "s/b": -0.9, "s/c": -0.6, "s/d": -0.7}
-    found = choose_auto(values, -0.65, {}, None, "logme", Request("auto"))
+    found = choose_auto(values, -0.65, {}, None, "logme", SourceRequest("auto"))
     assert found.chosen == ["s/a", "s/c"]
     assert reasons(found)["s/b"] == "left out: its features say no more than the plain base's"
     assert found.trust == "logme: not calibrated here"
-    cut = choose_auto(values, -0.65, {}, None, "logme", Request("auto", 1))
+    cut = choose_auto(values, -0.65, {}, None, "logme", SourceRequest("auto", 1))
     assert cut.chosen == ["s/a"]
     assert "beyond the budget of 1" in reasons(cut)["s/c"]
-    none_better = choose_auto(values, 0.0, {}, None, "logme", Request("auto"))
+    none_better = choose_auto(values, 0.0, {}, None, "logme", SourceRequest("auto"))
     assert none_better.chosen == ["s/a"]
     assert "best of all" in reasons(none_better)["s/a"]
-    assert choose_auto(values, None, {}, None, "taskemb", Request("auto", 9)).chosen == [
+    assert choose_auto(values, None, {}, None, "taskemb", SourceRequest("auto", 9)).chosen == [
         "s/a", "s/c", "s/d", "s/b",
     ]  # fmt: skip
 
@@ -79,27 +81,27 @@ def test_without_a_calibration_the_plain_base_is_the_measure() -> None:
 def test_with_a_calibration_gains_are_expected_and_limited() -> None:
     values = {"s/a": 1.0, "s/b": 2.0, "s/c": 3.0}
     step = 0.1 / (2 / 3) ** 0.5
-    found = choose_auto(values, 5.0, {}, TRUST, "knn", Request("auto"))
+    found = choose_auto(values, 5.0, {}, TRUST, "knn", SourceRequest("auto"))
     assert found.chosen == ["s/c", "s/b", "s/a"]  # the base is no limit where gains are known
     assert found.choices[0].expected == pytest.approx(0.02 + step)
-    least = choose_auto(values, 5.0, {}, TRUST, "knn", Request("auto", 5, 0.02))
+    least = choose_auto(values, 5.0, {}, TRUST, "knn", SourceRequest("auto", 5, 0.02))
     assert least.chosen == ["s/c", "s/b"]
     assert "below --min-gain 0.02" in reasons(least)["s/a"]
     with pytest.raises(RequestError, match=r"leaves no source.*s/c"):
-        choose_auto(values, None, {}, TRUST, "knn", Request("auto", 5, 9.0))
+        choose_auto(values, None, {}, TRUST, "knn", SourceRequest("auto", 5, 9.0))
 
 
 def test_what_was_measured_goes_before_what_is_expected() -> None:
     values = {"s/a": 1.0, "s/b": 2.0, "s/c": 3.0}
     seen = {"kind": "measured", "value": 0.9, "dev": -0.3, "method": "average"}
-    found = choose_auto(values, None, {"s/c": seen}, TRUST, "knn", Request("auto"))
+    found = choose_auto(values, None, {"s/c": seen}, TRUST, "knn", SourceRequest("auto"))
     assert found.chosen == ["s/b", "s/a", "s/c"]
     text = selection_text(found, "t/own")
     assert "negative transfer on dev: s/c → t/own -0.3000, chosen all the same" in text
-    least = choose_auto(values, None, {"s/c": seen}, TRUST, "knn", Request("auto", 5, -0.2))
+    least = choose_auto(values, None, {"s/c": seen}, TRUST, "knn", SourceRequest("auto", 5, -0.2))
     assert least.chosen == ["s/b", "s/a"]
     text = selection_text(
-        choose_auto(values, None, {"s/c": seen}, TRUST, "knn", Request("auto", 2)), "t/own"
+        choose_auto(values, None, {"s/c": seen}, TRUST, "knn", SourceRequest("auto", 2)), "t/own"
     )
     assert "negative transfer on dev: s/c → t/own -0.3000" in text
     assert "chosen all the same" not in text
@@ -107,9 +109,9 @@ def test_what_was_measured_goes_before_what_is_expected() -> None:
 
 def test_a_least_gain_needs_gains() -> None:
     with pytest.raises(RequestError, match=r"nobody measured or calibrated for s/a"):
-        choose_auto({"s/a": 1.0}, None, {}, None, "logme", Request("auto", 5, 0.0))
+        choose_auto({"s/a": 1.0}, None, {}, None, "logme", SourceRequest("auto", 5, 0.0))
     with pytest.raises(RequestError, match="no candidate that could be scored"):
-        choose_auto({}, None, {}, None, "logme", Request("auto"))
+        choose_auto({}, None, {}, None, "logme", SourceRequest("auto"))
 
 
 def test_the_score_that_decides() -> None:
@@ -179,7 +181,7 @@ def test_shares_of_one_composition_only() -> None:
         finding("s/b", "reliance", 0.2, **of("aaaa", "2026-01")),
         finding("s/c", "reliance", 0.4, **of("aaaa", "2026-01")),
     ]
-    request = Request("graph", 2, by="reliance")
+    request = SourceRequest("graph", 2, by="reliance")
     graph = build_graph([], items)
     found = choose_from_graph(graph, "t/own", BASE, "r", request, ALL)
     assert found.chosen == ["s/c", "s/b"]
@@ -198,7 +200,7 @@ def test_evidence_that_is_not_there() -> None:
         pick("graph:k=1,by=relience")
     with pytest.raises(RequestError, match="no attribution evidence for t/own"):
         pick("graph:k=1,by=attribution")
-    request = Request("graph", 1)
+    request = SourceRequest("graph", 1)
     with pytest.raises(RequestError, match="no measured, attribution or reliance evidence"):
         choose_from_graph(GRAPH, "t/nobody", BASE, "r", request, ALL)
     with pytest.raises(RequestError, match="leaves no source"):

@@ -15,7 +15,7 @@ from mtl.errors import RequestError, ZooError
 from mtl.joint import JOINT
 from mtl.joint.hyperformer import HyperFormerSettings, HyperNet
 from mtl.joint.written import Adapter, WrittenDown, WrittenUp
-from mtl.methods import Request
+from mtl.methods import RunFacts
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TASKS = ["x/a", "x/b"]
@@ -160,7 +160,7 @@ def test_in_an_encoder(name: str, encoder: Any, tokens: dict[str, Any], tmp_path
     method = JOINT.get(name)
     settings = method.settings(**method.defaults, embedding=8, hidden=10, code=6)
     torch.manual_seed(0)
-    shared = method.attach(encoder, TASKS, settings, "joint", Request())
+    shared = method.attach(encoder, TASKS, settings, "joint", RunFacts())
 
     def run(model: Any, used: Any, task: str) -> Tensor:
         with used(task):
@@ -199,7 +199,7 @@ def test_a_tasks_adapters_are_written_once_while_evaluating(
 ) -> None:
     method = JOINT.get(name)
     settings = method.settings(**method.defaults, embedding=8, hidden=10, code=6)
-    shared = method.attach(encoder, TASKS, settings, "joint", Request())
+    shared = method.attach(encoder, TASKS, settings, "joint", RunFacts())
     calls: list[str] = []
     real = HyperNet.forward
 

@@ -12,9 +12,9 @@ from mtl.cli.main import dispatch
 from mtl.errors import RequestError
 from mtl.joint import JOINT, resolve_joint
 from mtl.joint.training import attach_all
-from mtl.methods import Request
+from mtl.methods import RunFacts
+from mtl.runs.settings import Overrides
 from mtl.tasks import load_recipe
-from mtl.train.settings import Overrides
 
 HEAD = 592_130  # two_layer at width 768 with two labels
 
@@ -83,7 +83,7 @@ def test_what_a_head_keeps_fixed_stays_fixed() -> None:
         for task, design in (("x/a", "frozen_pooler"), ("x/b", "two_layer"))
     }
     method = JOINT.get("adapter-m")
-    shared = method.attach(encoder, list(heads), method.settings(), "joint", Request(1))
+    shared = method.attach(encoder, list(heads), method.settings(), "joint", RunFacts(1))
     attached = attach_all(encoder, shared, heads, {})
     (group,) = [group for group in attached.groups() if group.name == "head"]
     trained = {f"head.{task}.{key}" for task, head in heads.items() for key in head.trained()}

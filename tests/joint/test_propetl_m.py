@@ -17,7 +17,7 @@ from mtl.files import write_safetensors
 from mtl.joint import JOINT
 from mtl.joint.propetl_m import MaskedPrototype, ProPETLMSettings, combine_masks
 from mtl.joint.written import WrittenDown, WrittenUp
-from mtl.methods import Request
+from mtl.methods import RunFacts
 from mtl.methods.masks import keep_mask, keep_masks
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -146,7 +146,7 @@ def test_in_an_encoder(
     method = JOINT.get("propetl-m")
     settings = ProPETLMSettings(reduction_factor=4.0, **changes)
     torch.manual_seed(0)
-    shared = method.attach(encoder, TASKS, settings, "joint", Request())
+    shared = method.attach(encoder, TASKS, settings, "joint", RunFacts())
     jiggle(shared.tuned.groups[0].parameters.values())
 
     def run(model: Any, used: Any, task: str) -> Tensor:
@@ -192,7 +192,7 @@ def test_other_encoders(name: str, kind: str, tiny: Any, tokens: dict[str, Any])
     settings = method.settings(**method.defaults, reduction_factor=4.0)
     encoder = load_backbone(tiny(kind)).encoder()
     torch.manual_seed(0)
-    shared = method.attach(encoder, TASKS, settings, "joint", Request())
+    shared = method.attach(encoder, TASKS, settings, "joint", RunFacts())
     outputs = []
     for task in TASKS[:2]:
         with shared.use(task):
@@ -207,7 +207,7 @@ def test_other_encoders(name: str, kind: str, tiny: Any, tokens: dict[str, Any])
 def test_stored_masks_that_do_not_fit(damage: str, encoder: Any, tmp_path: Path) -> None:
     method = JOINT.get("propetl-m")
     settings = ProPETLMSettings()
-    method.attach(encoder, TASKS, settings, "joint", Request()).tuned.save(tmp_path, "tiny")
+    method.attach(encoder, TASKS, settings, "joint", RunFacts()).tuned.save(tmp_path, "tiny")
     path = tmp_path / "adapter.safetensors"
     stored = load_file(path)
     if damage == "missing":

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mtl.data import Encoded
 from mtl.errors import RequestError
 from mtl.files import read_safetensors
 from mtl.joint.sampler import JointFeed, Sampling, draw, task_weights
-from mtl.tasks import Encoded
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "case06_multitask_sampler.safetensors"
 

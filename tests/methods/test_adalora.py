@@ -16,7 +16,7 @@ from mtl.backbone import load_backbone
 from mtl.backbone.linear import LINEARS, linear_paths
 from mtl.errors import RequestError, ZooError
 from mtl.files import read_json, read_safetensors, write_safetensors
-from mtl.methods import METHODS, Request, attach, count_method, load
+from mtl.methods import METHODS, RunFacts, attach, count_method, load
 from mtl.methods.adalora import (
     AdaLoRASettings,
     Allocation,
@@ -173,7 +173,7 @@ def test_step_by_step_as_peft_itself(kind: str, tiny: Any, tokens: Any) -> None:
     torch.manual_seed(0)
     encoder = load_backbone(tiny(kind)).encoder()
     paths = linear_paths(encoder, LINEARS)
-    tuned = attach(encoder, METHOD, settings, "mine", Request(steps))
+    tuned = attach(encoder, METHOD, settings, "mine", RunFacts(steps))
     plain = AutoModel.from_pretrained(tiny(kind)).eval()
     config = AdaLoraConfig(
         init_r=6,
@@ -310,7 +310,7 @@ def test_trains_alone_and_starts_as_the_base(encoder: Any, tokens: Any, jiggle: 
 
 def test_nothing_is_dealt_out_where_the_target_is_the_rank(encoder: Any) -> None:
     settings = AdaLoRASettings(rank=4, target_rank=4)
-    tuned = attach(encoder, METHOD, settings, "mine", Request(3))  # too short for any warm-up
+    tuned = attach(encoder, METHOD, settings, "mine", RunFacts(3))  # too short for any warm-up
     assert tuned.after == ()
     assert tuned.state is None
 

@@ -17,11 +17,11 @@ from torch.nn import functional
 
 from mtl.backbone import load_backbone
 from mtl.backbone.injection import bottleneck_layers
-from mtl.compose.base import COMPOSITIONS
+from mtl.compose.composition import COMPOSITIONS
 from mtl.errors import RequestError, ZooError
 from mtl.files import read_safetensors, write_safetensors
 from mtl.methods import METHODS, as_source, attach, load
-from mtl.methods.base import make_settings
+from mtl.methods.method import make_settings
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TYPES = ["roberta", "bert", "xlm-roberta", "deberta-v2"]

@@ -15,10 +15,10 @@ from mtl.engine.settings import RunSettings
 from mtl.errors import RequestError
 from mtl.joint import JOINT, resolve_joint
 from mtl.methods import METHODS
+from mtl.runs.settings import OWN, Overrides, resolve_settings, trace_settings
 from mtl.tasks import list_recipes, list_suites, load_recipe, load_suite, load_task
 from mtl.tasks.recipes import Sections
 from mtl.train import resolve_train
-from mtl.train.settings import OWN, Overrides, resolve_settings, trace_settings
 
 ALL = {name: registry for registry in (METHODS, COMPOSITIONS, JOINT) for name in registry.names()}
 

@@ -16,8 +16,9 @@ import pytest
 from mtl.compose import COMPOSITIONS, resolve_compose
 from mtl.joint import JOINT, resolve_joint
 from mtl.methods import METHODS
+from mtl.runs import Overrides
 from mtl.tasks import load_recipe, load_suite, load_task
-from mtl.train import Overrides, resolve_train
+from mtl.train import resolve_train
 
 GLUE = ["rte", "mrpc", "cola", "stsb", "sst2", "qnli", "mnli", "qqp"]
 SUPERGLUE = [*(f"superglue/{name}" for name in ("cb", "copa", "wsc")), "glue/rte"]

@@ -6,8 +6,8 @@ import pytest
 
 from mtl.backbone import Network, build_head, load_backbone
 from mtl.joint import JOINT
-from mtl.methods import METHODS, Request, attach
-from mtl.methods.base import settings_dict
+from mtl.methods import METHODS, RunFacts, attach
+from mtl.methods.method import settings_dict
 
 NAMES = ["lora", "bitfit", "houlsby", "pfeiffer", "sora"]
 
@@ -21,7 +21,7 @@ def test_the_head_trains_or_not(name: str, train_head: bool) -> None:
     method = JOINT.get(name) if name in JOINT else METHODS.get(name)
     settings = method.settings(**{**method.defaults, "train_head": train_head})
     if name in JOINT:
-        tuned = JOINT.get(name).attach(encoder, ["a", "b"], settings, "one", Request(1)).tuned
+        tuned = JOINT.get(name).attach(encoder, ["a", "b"], settings, "one", RunFacts(1)).tuned
     else:
         tuned = attach(encoder, METHODS.get(name), settings, "one")
     trained = tuned.attachment(Network(encoder, head), {}, head.trained())

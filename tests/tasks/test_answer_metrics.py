@@ -12,7 +12,7 @@ from task_bench import spec_of
 
 from mtl.errors import RequestError, RunError
 from mtl.tasks import decode, examples, score, standard_error, task_loss
-from mtl.tasks.answers import best, exact_match, normalise, token_f1
+from mtl.tasks.answer_metrics import best, exact_match, normalise, token_f1
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtl.checks.drafts import draft_task
+from mtl.data import load_data
 from mtl.errors import RequestError
-from mtl.tasks import load_data
-from mtl.tasks.cells import read_cell, read_list
-from mtl.tasks.drafts import draft_task
-from mtl.tasks.labels import LabelColumn, read_class_labels, read_numbers
+from mtl.tasks.label_cells import read_cell, read_list
+from mtl.tasks.label_columns import LabelColumn
+from mtl.tasks.labels import read_class_labels, read_numbers
 from mtl.tasks.spec import TaskSpec
 
 NAN = float("nan")

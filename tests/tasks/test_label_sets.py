@@ -15,10 +15,10 @@ import pyarrow.parquet as parquet
 import pytest
 from task_bench import file_task, spec_of, three
 
+from mtl.checks.checking import check_task
+from mtl.checks.drafts import draft_task, render
+from mtl.data import load_data
 from mtl.errors import RequestError
-from mtl.tasks import load_data
-from mtl.tasks.checks import check_task
-from mtl.tasks.drafts import draft_task, render
 from mtl.tasks.spec import TaskSpec
 
 NAMES = ("toxic", "calm", "rude")

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pytest
 
 from mtl.errors import RequestError
+from mtl.tasks.label_columns import LabelColumn
 from mtl.tasks.label_sets import read_label_sets
-from mtl.tasks.labels import LabelColumn, read_class_labels, read_numbers
+from mtl.tasks.labels import read_class_labels, read_numbers
 
 NAMES = ("entailment", "neutral", "contradiction")
 

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mtl.data import load_data
 from mtl.errors import RequestError
-from mtl.tasks import load_data, load_suite, load_task
+from mtl.tasks import load_suite, load_task
 
 SPLITS = ("train", "validation", "test")
 CLASSES = ["entailment", "neutral", "contradiction"]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from mtl.lazy import exports
 
 if TYPE_CHECKING:
-    from mtl.graph.scores.base import (
+    from mtl.graph.scores.score import (
         SCORES,
         Candidate,
         Score,
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = exports(
     __name__,
     {
-        "base": [
+        "score": [
             "SCORES",
             "Candidate",
             "Score",

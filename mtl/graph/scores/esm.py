@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtl.graph.scores.base import Array, Candidate, Score, Unscorable
 from mtl.graph.scores.logme import columns_of, logme, logme_of_products
+from mtl.graph.scores.score import Array, Candidate, Score, Unscorable
 
 RIDGE = 1e-4
 """Penalty on the map, in units of the base vectors' mean variance times the number of rows."""

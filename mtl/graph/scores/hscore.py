@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl.graph.scores.base import Array, Candidate, Score
+from mtl.graph.scores.score import Array, Candidate, Score
 
 
 def h_score(features: Array, labels: NDArray[np.generic], *, shrink: bool = True) -> float:

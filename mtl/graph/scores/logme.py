@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl.graph.scores.base import Array, Candidate, Score, Unscorable
+from mtl.graph.scores.score import Array, Candidate, Score, Unscorable
 
 STEPS = 200
 FAR = 1e-12

@@ -13,7 +13,7 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl.graph.scores.base import Array, Candidate, Score, Unscorable
+from mtl.graph.scores.score import Array, Candidate, Score, Unscorable
 
 FOLDS = 5
 STRENGTH = 0.1

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mtl.graph.scores.base import Array, Candidate, Score, Unscorable
+from mtl.graph.scores.score import Array, Candidate, Score, Unscorable
 from mtl.graph.scores.textemb import cosine
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtl.graph.scores.base import Array, Candidate, Score, Unscorable
+from mtl.graph.scores.score import Array, Candidate, Score, Unscorable
 
 
 def cosine(one: Array, two: Array) -> float:

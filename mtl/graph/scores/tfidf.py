@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtl.graph.scores.base import Candidate, Score, Unscorable
+from mtl.graph.scores.score import Candidate, Score, Unscorable
 
 
 def tfidf_similarity(ours: list[str], theirs: list[str]) -> float:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mtl.graph.scores.base import Array, Candidate, Score, Unscorable
+from mtl.graph.scores.score import Array, Candidate, Score, Unscorable
 
 Factors = tuple[Array, Array]
 

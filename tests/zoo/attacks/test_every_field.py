@@ -26,7 +26,7 @@ from mtl.graph.calibrate import Calibration, Trust, read_calibration, trust_text
 from mtl.graph.collect import record, stale_files
 from mtl.graph.evidence import Evidence, evidence_file, graph_folder, read_file, write_evidence
 from mtl.joint.checking import joint_parts
-from mtl.train.load import stored_settings
+from mtl.runs.loading import stored_settings
 from mtl.zoo import Zoo, open_zoo
 from mtl.zoo.card import card
 from mtl.zoo.caveats import caveats, error_text

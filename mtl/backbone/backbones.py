@@ -1,0 +1,308 @@
+"""Load a pretrained encoder and its tokenizer: from a folder, the Hub, or the demo's own.
+
+The encoder comes back frozen, in fp32, in evaluation mode and ready for adapters.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from mtl.backbone.model_files import ModelFiles, read_model_files
+from mtl.backbone.reference import ModelReference, resolve_model
+from mtl.errors import RequestError
+from mtl.files import slug
+
+if TYPE_CHECKING:
+    from mtl.data import Encoded, TaskData
+
+SUPPORTED_TYPES = ("bert", "roberta", "xlm-roberta", "deberta-v2")
+
+
+@dataclass(frozen=True)
+class Base:
+    """Identity of a frozen base, as every manifest records it.
+
+    Attributes:
+        id: Hub name, folder name, or ``demo``.
+        revision: the Hub commit the weights came from, or None for a folder.
+        fingerprint: sha256 of the function: weights, type, config and tokenizer
+            (:func:`mtl.backbone.identity.function_fingerprint`).
+        weights: sha256 of the weights as loaded, in fp32, without the pooler.
+        pooler: sha256 of the pooler's weights, None where the checkpoint has none.
+        config: what of config and tokenizer decides the function
+            (:func:`mtl.backbone.identity.deciding`).
+        type: ``transformers`` model type.
+        hidden_size: D.
+        layers: L.
+        tokenizer: sha256 of the tokenizer's state.
+    """
+
+    id: str
+    revision: str | None
+    fingerprint: str
+    type: str
+    hidden_size: int
+    layers: int
+    tokenizer: str
+    weights: str
+    pooler: str | None
+    config: Mapping[str, Any]
+
+    @property
+    def slug(self) -> str:
+        """Folder name of this base in a zoo: its id and the first 8 of its fingerprint."""
+        return f"{slug(self.id)}-{self.fingerprint[:8]}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the manifest stores it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A loaded base: the pristine encoder, its tokenizer, its identity.
+
+    ``pooler`` says whether the checkpoint really held pooler weights; a missing pooler would be
+    random, so heads that need one refuse.
+    """
+
+    pristine: nn.Module
+    tokenizer: Any
+    base: Base
+    pooler: bool
+
+    def encode(self, data: TaskData, split: str, cache: Path | None = None) -> Encoded:
+        """A split tokenised for this encoder (:func:`mtl.data.encode`).
+
+        Raises:
+            RequestError: as there, or the encoder cannot read it: too long, or of more token types.
+        """
+        from mtl.data import encode
+        from mtl.data.encoder_fit import check_fit
+
+        encoded = encode(data, split, self.tokenizer, cache=cache)
+        texts = len(data.splits[split].texts)
+        notes = check_fit(encoded, self.tokenizer, self.pristine.config, data.spec.id, texts)
+        for note in notes if split == "train" else ():
+            logging.getLogger("mtl").warning("%s, %s", data.spec.id, note)
+        return encoded
+
+    def encoder(self) -> Any:
+        """A fresh frozen copy of the encoder, prepared for adapters, in evaluation mode."""
+        from mtl.backbone.injection import freeze, init
+
+        encoder = init(copy.deepcopy(self.pristine))
+        freeze(encoder)
+        return encoder.eval()
+
+
+def check_supported(config: Any, model: str) -> None:
+    """Refuse everything but the encoders whose adapter sites we know.
+
+    Raises:
+        RequestError: a decoder, an encoder-decoder, or an unknown type.
+    """
+    kind = config.model_type
+    if kind in SUPPORTED_TYPES and not getattr(config, "is_decoder", False):
+        return
+    what = "a decoder" if getattr(config, "is_decoder", False) else f"of type {kind!r}"
+    raise RequestError(
+        f"Model {model!r} is {what}; mtl composes adapters on encoders of type "
+        f"{', '.join(SUPPORTED_TYPES)}. Try roberta-base, or 'demo'."
+    )
+
+
+def _unreachable(reference: ModelReference, error: Exception) -> RequestError:
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        reason = "HF_HUB_OFFLINE is set, and the local cache does not hold it."
+    else:
+        reason = " ".join(str(error).split())[:300]
+    return RequestError(
+        f"Cannot load model {reference.id!r} from the Hub: {reason} Check the name and the "
+        "network, or give a folder with --model FOLDER (and the data with --data-root DIR); the "
+        "embedded suite needs neither: --suite demo."
+    )
+
+
+def load_tokenizer(model: str) -> Any:
+    """The fast tokenizer of ``model`` (as :func:`load_backbone` takes it).
+
+    Raises:
+        RequestError: none in the folder, not to be reached, or no fast one.
+    """
+    return load_words(model)[0]
+
+
+def load_words(model: str) -> tuple[Any, Any]:
+    """The fast tokenizer of ``model`` and the config of its encoder. Raises as the former."""
+    files = checked_files(resolve_model(model))
+    return _load_tokenizer(model, files), files.config
+
+
+def checked_files(reference: ModelReference) -> ModelFiles:
+    """The model's files, read by us and found to ask for nothing (:mod:`mtl.backbone.model_files`).
+
+    Raises:
+        RequestError: they do, are damaged, or are not to be reached.
+    """
+    try:
+        return read_model_files(reference)
+    except OSError as error:
+        raise _unreachable(reference, error) from error
+
+
+def _load_tokenizer(model: str, files: ModelFiles) -> Any:
+    from transformers import AutoTokenizer
+
+    reference = files.reference
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            reference.source,
+            revision=files.revision or "main",
+            config=files.config,
+            use_fast=True,
+            trust_remote_code=False,
+        )
+    except Exception as error:
+        if reference.local:
+            raise RequestError(
+                f"Folder {reference.source!r} holds a model but no tokenizer that can be loaded "
+                f"({' '.join(str(error).split())[:200]}). Put tokenizer.json and "
+                "tokenizer_config.json of the same model beside config.json."
+            ) from error
+        raise _unreachable(reference, error) from error
+    if not tokenizer.is_fast:
+        raise RequestError(
+            f"Model {model!r} has no fast tokenizer (tokenizer.json); mtl needs one. Convert it "
+            "once with AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)."
+        )
+    known = getattr(files.config, "vocab_size", None)
+    if known is not None and not isinstance(known, int):
+        raise RequestError(f"Model {model!r}: config.json says vocab_size {known!r}, no number.")
+    if known is not None and len(tokenizer) > known:  # `vocab_size` leaves added tokens out
+        raise RequestError(
+            f"Model {model!r}: its tokenizer knows {len(tokenizer)} tokens, its embedding "
+            f"holds {known}. They do not belong together."
+        )
+    return tokenizer
+
+
+def load_text_encoder(model: str) -> tuple[Any, Any]:
+    """Any encoder of texts that ``transformers`` ships, and its tokenizer; for sentence vectors.
+
+    Its files are a stranger's as those of a base are, and read as strictly.
+
+    Raises:
+        RequestError: files that ask for code or other models, or no encoder of texts.
+        Exception: whatever the libraries raise where it cannot be had.
+    """
+    from transformers.models.auto import modeling_auto as known
+
+    files = read_model_files(resolve_model(model))
+    kind = files.config.model_type
+    if kind not in (
+        known.MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES.keys()
+        | known.MODEL_FOR_MASKED_LM_MAPPING_NAMES.keys()
+    ):
+        raise RequestError(f"A model of type {kind!r} is no encoder of texts.")
+    tokenizer = _load_tokenizer(model, files)
+    return _load_weights(files).eval(), tokenizer
+
+
+def _load_weights(files: ModelFiles, **more: Any) -> Any:
+    from transformers import AutoModel
+
+    return AutoModel.from_pretrained(
+        files.reference.source,
+        config=files.config,
+        revision=files.revision or "main",
+        use_safetensors=True,  # nothing is ever unpickled
+        trust_remote_code=False,
+        **more,
+    )
+
+
+def load_backbone(model: str) -> Backbone:
+    """Load ``model``: ``demo``, a folder, or a Hub name (``name@revision``).
+
+    The last one stays in memory, so a sweep over tasks and seeds reads the weights once; a folder
+    whose files changed since then is read again, for its fingerprint goes into manifests.
+
+    Raises:
+        RequestError: unknown, unreachable, unsupported type, or weights missing in the checkpoint.
+    """
+    reference = resolve_model(model)
+    return _load_backbone(model, reference, _stamp(reference))
+
+
+def _stamp(reference: ModelReference) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of a folder's files; nothing for a Hub name."""
+    if not reference.local:
+        return ()
+    files = [path for path in Path(reference.source).resolve().iterdir() if path.is_file()]
+    return tuple(sorted((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files))
+
+
+@lru_cache(maxsize=1)
+def _load_backbone(
+    model: str, reference: ModelReference, stamp: tuple[tuple[str, int, int], ...]
+) -> Backbone:
+    import torch
+
+    from mtl.backbone.fingerprint import tensors_fingerprint
+    from mtl.backbone.identity import deciding, function_fingerprint
+    from mtl.data import tokenizer_fingerprint
+
+    files = checked_files(reference)
+    config = files.config
+    check_supported(config, model)
+    tokenizer = _load_tokenizer(model, files)
+    try:
+        encoder, info = _load_weights(files, dtype=torch.float32, output_loading_info=True)
+    except Exception as error:
+        if reference.local:
+            raise RequestError(
+                f"Cannot load weights from folder {reference.source!r}: "
+                f"{' '.join(str(error).split())[:200]} A model.safetensors is expected there."
+            ) from error
+        if "safetensors" in str(error):
+            raise RequestError(
+                f"Model {model!r} has no model.safetensors on the Hub, and mtl reads no pickled "
+                "weights. Convert it once (AutoModel.from_pretrained(...).save_pretrained(FOLDER)) "
+                "and pass --model FOLDER."
+            ) from error
+        raise _unreachable(reference, error) from error
+    missing = [name for name in info["missing_keys"] if not name.startswith("pooler.")]
+    if missing or info["mismatched_keys"]:
+        raise RequestError(
+            f"Model {model!r} lacks weights of its own architecture: {len(missing)} missing "
+            f"({', '.join(sorted(missing)[:3])}…), {len(info['mismatched_keys'])} of another "
+            "shape. Training on random weights would be silent nonsense; give a complete model."
+        )
+    named = [(n, p) for n, p in encoder.named_parameters() if not n.startswith("pooler.")]
+    pooler = [(n, p) for n, p in encoder.named_parameters() if n.startswith("pooler.")]
+    has_pooler = bool(pooler) and not any(n.startswith("pooler.") for n in info["missing_keys"])
+    weights, words = tensors_fingerprint(named), tokenizer_fingerprint(tokenizer)
+    decides = deciding(config, tokenizer)
+    base = Base(
+        id=reference.id,
+        revision=files.revision,
+        fingerprint=function_fingerprint(weights, config.model_type, decides, words),
+        type=config.model_type,
+        hidden_size=config.hidden_size,
+        layers=config.num_hidden_layers,
+        tokenizer=words,
+        weights=weights,
+        pooler=tensors_fingerprint(pooler) if has_pooler else None,
+        config=decides,
+    )
+    return Backbone(encoder.eval(), tokenizer, base, has_pooler)

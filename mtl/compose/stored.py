@@ -1,0 +1,98 @@
+"""Stored compositions back into encoders, with the sources that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mtl.backbone import Network, load_head
+from mtl.backbone.bounded import bounded
+from mtl.backbone.injection import freeze
+from mtl.compose.composition import COMPOSITIONS, Composed
+from mtl.engine import Attached
+from mtl.errors import RequestError, ZooError
+from mtl.files import read_safetensors
+from mtl.methods import source_names
+from mtl.methods.method import make_settings
+from mtl.runs.loading import check_base, load_adapter_entry
+from mtl.zoo.composition import FILE as WEIGHTS_FILE
+
+if TYPE_CHECKING:
+    from mtl.backbone import Backbone
+    from mtl.zoo import Entry, Zoo
+
+
+@dataclass(frozen=True)
+class LoadedComposition:
+    """A stored composition, frozen, in an encoder of its own.
+
+    Attributes:
+        entry: what was loaded; parents: the entries of its sources, in the order of omega.
+        names: the sources' names in ``network.encoder``, in the same order.
+        composed: what attaching gave.
+        attached: answers ``logits(batch)`` as stored, in evaluation.
+    """
+
+    entry: Entry
+    parents: Sequence[Entry]
+    names: Sequence[str]
+    network: Network
+    composed: Composed
+    attached: Attached
+
+
+def find_parents(entry: Entry, zoo: Zoo) -> list[Entry]:
+    """The entries of a composition's sources: by their digests, wherever they lie in the zoo.
+
+    Raises:
+        RequestError: it is no composition.
+        ZooError: one is not in the zoo, or another entry has taken its place.
+    """
+    if entry.manifest.kind != "composition":
+        kind = {"adapter": "an adapter of one task"}.get(entry.manifest.kind, "a joint model")
+        raise RequestError(
+            f"{entry.ref} is {kind}; only compositions have sources. "
+            "python -m mtl.zoo ls --kind composition lists them."
+        )
+    by_digest = {found.digest: found for found in zoo.entries()}
+    parents = []
+    for parent in entry.manifest.parents:
+        found = by_digest.get(parent["digest"])
+        if found is None:
+            raise ZooError(
+                f"{entry.ref} needs its source {parent['ref']} (digest {parent['digest'][:12]}), "
+                f"which is not in the zoo {zoo.root}. Bring it back: mtl.train --task "
+                f"{parent['task']} --method {parent['method']} --seeds {parent['seed']}, with the "
+                "settings of its card."
+            )
+        parents.append(found)
+    return parents
+
+
+def load_composition(entry: Entry, zoo: Zoo, backbone: Backbone) -> LoadedComposition:
+    """The stored composition in a fresh encoder, in evaluation mode. Files are checked first.
+
+    Raises:
+        RequestError: no composition, or of another base, or of an unknown kind.
+        ZooError: damaged files, a missing source, tensors that do not fit.
+    """
+    manifest = entry.manifest
+    parents = find_parents(entry, zoo)
+    check_base(entry, backbone.base, head=True)
+    zoo.load_check(entry)
+    composition = COMPOSITIONS.get(manifest.method)
+    settings = make_settings(manifest.method, composition.settings, dict(manifest.method_settings))
+    names = source_names(len(parents))
+    encoder: Any = backbone.encoder()
+    for name, parent in zip(names, parents, strict=True):
+        load_adapter_entry(encoder, parent, zoo, name)
+    with zoo.reading(entry), bounded(entry.ref):
+        composed = composition.attach(encoder, names, settings)
+        composed.load(read_safetensors(entry.folder / WEIGHTS_FILE)[0])
+        freeze(encoder)
+        head = load_head(entry.folder, encoder.config, pooler=backbone.pooler)
+    freeze(head)
+    network = Network(encoder, head).eval()
+    attached = Attached(network, {}, [], caches=(composed.evaluating,))
+    return LoadedComposition(entry, parents, names, network, composed, attached)

@@ -1,0 +1,209 @@
+"""Entries of the zoo back into encoders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from mtl.backbone import HEADS, Network, load_head
+from mtl.backbone.bounded import bounded
+from mtl.backbone.heads import reads_pooler
+from mtl.backbone.identity import base_differences, knows_function
+from mtl.backbone.injection import freeze
+from mtl.backbone.reference import DEMO
+from mtl.data import Passes
+from mtl.engine import Attached, RunSettings
+from mtl.errors import RequestError
+from mtl.methods import find_method, load
+from mtl.methods.method import make_settings
+from mtl.runs.recorded import OPTION, change_text, task_of
+from mtl.runs.workspace import load_task_data
+
+if TYPE_CHECKING:
+    from mtl.backbone import Backbone, Base
+    from mtl.data import TaskData
+    from mtl.runs.workspace import Workspace
+    from mtl.tasks import TaskSpec
+    from mtl.zoo import Entry, Zoo
+
+
+MAX_ROWS, MAX_TOKENS = 4096, 1 << 20
+"""A stranger's entry does not make a pass of more examples, or of more tokens, than this."""
+OLD_ROWS = 128
+"""Examples per pass of entries of before that was recorded."""
+
+
+def check_base(entry: Entry, base: Base, *, head: bool = False) -> None:
+    """Refuse an entry of another base: its adapter would read features it never saw.
+
+    An entry of before schema version 3 is compared by what it knows of its base: the weights and
+    the tokenizer (see :func:`unknown_function`).
+
+    Args:
+        head: whether the entry's head is used, too, so that the pooler counts where it reads it.
+
+    Raises:
+        RequestError: says in what the two differ.
+    """
+    stored, current = entry.manifest.base, base.to_dict()
+    differing = base_differences(stored, current)
+    if head and _reads_pooler(entry) and stored.get("pooler", base.pooler) != base.pooler:
+        differing.append(f"pooler {str(stored['pooler'])[:8]} and {str(base.pooler)[:8]}")
+    if not differing:
+        return
+    raise RequestError(
+        f"Cannot use {entry.ref} here: it was trained on {stored['id']!r} "
+        f"({stored['fingerprint'][:8]}), this run uses {base.id!r} ({base.fingerprint[:8]}), and "
+        f"they differ in {'; '.join(differing)}. List what fits with "
+        f"python -m mtl.zoo ls --base {base.fingerprint[:8]}, or pass the model of the entry with "
+        "--model."
+    )
+
+
+def _reads_pooler(entry: Entry) -> bool:
+    own = entry.manifest.head.get("designs")  # of a joint run's tasks that have another one
+    designs = [entry.manifest.head.get("design")]
+    designs += own.values() if isinstance(own, dict) else ()
+    return any(isinstance(name, str) and name in HEADS and reads_pooler(name) for name in designs)
+
+
+def unknown_function(entries: Iterable[Entry]) -> str:
+    """What to say of entries that do not know the function of their base; empty where all do."""
+    old = [entry.ref for entry in entries if not knows_function(entry.manifest.base)]
+    if not old:
+        return ""
+    what = f"{old[0]} was" if len(old) == 1 else f"{len(old)} entries ({old[0]}, …) were"
+    return (
+        f"{what} stored before mtl recorded the config of the base: compared by weights and "
+        "tokenizer alone, so give the model that it was trained on"
+    )
+
+
+def base_of(entry: Entry, model: str | None) -> str:
+    """What to load as the base of an entry: ``model``, ``MTL_MODEL``, or what the entry names.
+
+    Raises:
+        RequestError: nobody says, and the entry names a folder of whoever trained it.
+    """
+    chosen = model or os.environ.get("MTL_MODEL")
+    if chosen:
+        return chosen
+    base = entry.manifest.base
+    if base["revision"]:
+        return f"{base['id']}@{base['revision']}"
+    if base["id"] == DEMO:
+        return DEMO
+    raise RequestError(
+        f"{entry.ref} was trained on a local folder called {base['id']!r} (weights "
+        f"{base['fingerprint'][:8]}); say where it is: --model FOLDER."
+    )
+
+
+def stored_settings(entry: Entry) -> RunSettings:
+    """The run settings that an entry was made with, as its manifest tells them.
+
+    Raises:
+        RequestError: they cannot be used.
+    """
+    values = entry.manifest.run_settings
+    known = {key: values[key] for key in RunSettings.__dataclass_fields__ if key in values}
+    try:
+        return RunSettings(**known)
+    except TypeError as error:
+        raise RequestError(f"{entry.ref}: its run settings cannot be used: {error}.") from error
+
+
+def answer_passes(entry: Entry) -> Passes:
+    """How much went through the network at once when an entry's answers were made.
+
+    Entries of before it was recorded, and numbers that make no sense, give what was usual then.
+    """
+
+    def told(key: str, most: int) -> int:
+        value = entry.manifest.training.get(key)
+        if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most:
+            return value
+        return 0
+
+    found = Passes(told("eval_tokens", MAX_TOKENS), told("eval_batch_size", MAX_ROWS))
+    return found if found.tokens or found.rows else Passes(rows=OLD_ROWS)
+
+
+def data_of_entry(entry: Entry, workspace: Workspace, *, option: str = OPTION) -> TaskData:
+    """The data an entry was trained and tested on, read again.
+
+    Args:
+        option: see :func:`mtl.runs.recorded.task_of`.
+
+    Raises:
+        RequestError: the task is not known here, or its data are others than then.
+    """
+    manifest = entry.manifest
+    spec = task_of(entry, workspace, option=option)
+    settings = stored_settings(entry)
+    protocol = str(manifest.data["protocol"])
+    data = load_task_data(spec, workspace, protocol, settings)
+    if data.fingerprint != manifest.data["fingerprint"] and protocol == "holdout":
+        # an entry of before the protocol saw to rare classes
+        data = load_task_data(spec, workspace, "holdout-1", settings)
+    if data.fingerprint != manifest.data["fingerprint"]:
+        raise RequestError(
+            f"The data of {spec.id} are not those that {entry.ref} was made with (fingerprint "
+            f"{data.fingerprint[:12]}…, then {manifest.data['fingerprint'][:12]}…)."
+            f"{change_text(spec, entry)} {where_text(spec, option)}"
+        )
+    return data
+
+
+def where_text(spec: TaskSpec, option: str = OPTION) -> str:
+    """How to name the data that an entry was made with, where those found are others."""
+    if "files" in spec.data:
+        return f"Name the task file that reads those of then: {option}."
+    return "Name the mirror that holds those of then: --data-root DIR."
+
+
+def load_adapter_entry(encoder: Any, entry: Entry, zoo: Zoo, name: str) -> None:
+    """Load a stage-one entry into ``encoder`` as the frozen source ``name``.
+
+    The entry's files are checked against their hashes first.
+
+    Raises:
+        ZooError: damaged files, or weights that do not fit.
+        RequestError: a method this version does not know.
+    """
+    zoo.load_check(entry)
+    manifest = entry.manifest
+    method = find_method(manifest.method)
+    settings = make_settings(manifest.method, method.settings, dict(manifest.method_settings))
+    with zoo.reading(entry), bounded(entry.ref):
+        if method.load_source is not None:
+            method.load_source(encoder, settings, name, entry.folder)
+            return
+        load(encoder, method, settings, name, entry.folder)
+        if method.as_source is not None:
+            method.as_source(encoder, settings, name)
+
+
+def load_network(entry: Entry, zoo: Zoo, backbone: Backbone) -> Attached:
+    """A stage-one entry as a frozen model with its head: ``.logits(batch)`` answers as stored.
+
+    The entry's files are checked against their hashes first.
+
+    Raises:
+        RequestError: an entry of another base, a composition, or an unknown method.
+        ZooError: damaged files, or weights that do not fit.
+    """
+    manifest = entry.manifest
+    if manifest.kind != "adapter":
+        raise RequestError(f"{entry.ref} is a {manifest.kind}, not the adapter of a single task.")
+    check_base(entry, backbone.base, head=True)
+    zoo.load_check(entry)
+    method = find_method(manifest.method)
+    settings = make_settings(manifest.method, method.settings, dict(manifest.method_settings))
+    encoder = backbone.encoder()
+    with zoo.reading(entry), bounded(entry.ref):
+        tuned = load(encoder, method, settings, "loaded", entry.folder, active=True)
+        head = load_head(entry.folder, encoder.config, pooler=backbone.pooler)
+    freeze(head)
+    return Attached(Network(encoder, head).eval(), {}, [], caches=tuned.caches)

@@ -1,0 +1,230 @@
+"""Store a trained run: write the entry, load it back from disk, repeat the test, record that.
+
+Predictions and test metrics of the entry are those of the reloaded model.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mtl.engine import evaluate
+from mtl.engine.device import resolve_precision
+from mtl.engine.passes import eval_passes
+from mtl.errors import RunError
+from mtl.files import finite
+from mtl.methods.method import settings_dict
+from mtl.runs.recorded import remember_task
+from mtl.tasks.spans import MASKED
+from mtl.zoo import Manifest, write_predictions
+from mtl.zoo.machine import remember_command
+
+if TYPE_CHECKING:
+    from mtl.engine import Device, EvalSet, Evaluation, Outcome
+    from mtl.runs.plan import Built, Plan
+    from mtl.runs.workspace import Workspace
+    from mtl.zoo import Entry
+
+PACKAGES = ("mtl", "torch", "adapters", "transformers", "datasets", "tokenizers", "numpy")
+TOLERANCE = 1e-3
+"""Largest logit difference between the trained and the reloaded model; on a CPU it is 0."""
+
+
+BF16_SHARE = 2.0**-5
+"""The same in bf16, as a share of the largest logit: eight roundings (2⁻⁸) in one direction."""
+
+
+def tolerance_of(precision: str, scores: np.ndarray) -> float:
+    """How far two ways to compute the same ``scores`` may be apart in ``precision``.
+
+    Methods whose stored form multiplies in another order than the trained one (AdaLoRA, VeRA) are
+    1e-7 apart in fp32, and in bf16 a rounding of every layer.
+    """
+    if precision != "bf16":
+        return TOLERANCE
+    real = np.abs(scores[scores > MASKED])
+    return BF16_SHARE * max(1.0, float(real.max()) if real.size else 0.0)
+
+
+def store_run(
+    plan: Plan,
+    workspace: Workspace,
+    device: Device,
+    built: Built,
+    outcome: Outcome,
+    evaluations: Mapping[str, Mapping[str, Evaluation]],
+    sets: Mapping[str, Mapping[str, EvalSet]],
+) -> Entry:
+    """Put the trained run into the zoo and return its entry.
+
+    Args:
+        evaluations, sets: task → split → what it gave, and what it was.
+
+    Raises:
+        RunError: the reloaded entry does not answer as the trained model did; the disk is full.
+        ZooError: another entry is in the place.
+    """
+    zoo = workspace.zoo
+    ref = plan.ref(zoo)
+    with zoo.stage(ref) as folder:
+        built.save(folder)
+        again = plan.build(plan, folder)
+        again.network.to(device.torch_device)
+        repeated = repeat(plan, again, sets, device)
+        tests = {task: found["test"] for task, found in repeated.items()}
+        trained = {task: found["test"] for task, found in evaluations.items()}
+        data = {task: splits["test"] for task, splits in sets.items()}
+        verified = compare(plan, trained, tests, data, device, (built, again))
+        # An entry says what it answers itself: the model in training may sum in another order.
+        whole = {task: {**found, **repeated[task]} for task, found in evaluations.items()}
+        for task, test in tests.items():
+            file = plan.predictions_file(task)
+            write_predictions(folder, file, test.row, test.label, test.prediction, test.scores)
+        manifest = make_manifest(plan, workspace, device, outcome, whole, verified)
+        entry = zoo.commit(folder, ref, manifest)
+    remember_command(plan.runhash, workspace.typed)
+    for task_data in plan.datas.values():
+        remember_task(task_data, workspace)
+    return entry
+
+
+def repeat(
+    plan: Plan, again: Built, sets: Mapping[str, Mapping[str, EvalSet]], device: Device
+) -> dict[str, dict[str, Evaluation]]:
+    """What the reloaded model answers on all test splits of ``sets``."""
+    device = device.alone()  # only the first process stores; the others do not come here
+    passes = eval_passes(plan.settings, device.torch_device)
+    return {
+        task: {
+            split: evaluate(again.attached, data, device, passes)
+            for split, data in splits.items()
+            if split.startswith("test")
+        }
+        for task, splits in sets.items()
+    }
+
+
+def compare(
+    plan: Plan,
+    trained: Mapping[str, Evaluation],
+    repeated: Mapping[str, Evaluation],
+    data: Mapping[str, EvalSet],
+    device: Device,
+    models: tuple[Built, Built],
+) -> dict[str, Any]:
+    """The ``verified`` record of a new entry.
+
+    Where bf16 roundings alone could be what differs, both models are compared in fp32, too, where
+    they must agree as closely as fp32 runs do.
+
+    Args:
+        trained, repeated: task → what the trained model, and the reloaded one, answered on test.
+        data: task → its test split.
+        models: the trained and the reloaded model.
+
+    Raises:
+        RunError: logits differ.
+    """
+    n = sum(len(found.prediction) for found in trained.values())
+    equal = 0.0
+    largest = 0.0
+    for task, found in trained.items():
+        difference = float(np.max(np.abs(repeated[task].logits - found.logits)))
+        same = float(np.mean(repeated[task].prediction == found.prediction))
+        good = difference <= tolerance_of(device.precision, found.logits)
+        if good and difference > TOLERANCE:
+            exact = replace(device.alone(), precision="fp32")
+            passes = eval_passes(plan.settings, device.torch_device)
+            pair = [evaluate(m.attached, data[task], exact, passes).logits for m in models]
+            good = float(np.max(np.abs(pair[0] - pair[1]))) <= TOLERANCE
+        if not good:
+            raise RunError(
+                f"{plan.label}: the stored entry does not answer as the trained model did: largest "
+                f"logit difference {difference:.3g} on {task}, {same:.2%} of "
+                f"{len(found.prediction)} test predictions equal. Nothing was stored. This is a "
+                "defect; please report it with the run folder's config.json."
+            )
+        largest = max(largest, difference)
+        equal += same * len(found.prediction)
+    return {
+        "split": "test",
+        "n": n,
+        "max_logit_difference": largest,
+        "equal_predictions": equal / n,
+        "metrics": {
+            plan.metric_name(task, name): float(value)
+            for task, found in repeated.items()
+            for name, value in found.metrics.items()
+        },
+    }
+
+
+def make_manifest(
+    plan: Plan,
+    workspace: Workspace,
+    device: Device,
+    outcome: Outcome,
+    evaluations: Mapping[str, Mapping[str, Evaluation]],
+    verified: dict[str, Any],
+) -> Manifest:
+    """The manifest of a finished run."""
+    described = device.describe()
+    passes = eval_passes(plan.settings, device.torch_device)
+    return Manifest(
+        kind=plan.kind,
+        weights=plan.weights,
+        base=plan.backbone.base.to_dict(),
+        suite=plan.suite,
+        method=plan.method,
+        method_settings=settings_dict(plan.method_settings),
+        run_settings={
+            **plan.settings.identity(),
+            "precision": resolve_precision(plan.settings.precision),
+        },
+        seed=plan.seed,
+        placement=plan.placement,
+        metrics=finite(plan.metrics(evaluations)),
+        training={
+            "steps": outcome.steps,
+            "epochs": outcome.epochs,
+            "best_step": outcome.best_step,
+            "best_value": outcome.best_value,
+            "selected_by": outcome.selected_by,
+            "stopped": outcome.stopped,
+            "seconds": outcome.seconds,
+            "trainable_parameters": outcome.trainable,
+            "device": described["device"],
+            "precision": described["precision"],
+            "threads": described["threads"],
+            "processes": described["processes"],
+            # no part of what was trained, but the last digits of the answers depend on it
+            "eval_batch_size": passes.rows,
+            "eval_tokens": passes.tokens,
+        },
+        versions=versions(),
+        parents=[dict(parent) for parent in plan.parents],
+        runhash=plan.runhash,
+        command=workspace.command,
+        verified=verified,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        **plan.sections(),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that shape a result."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            from mtl import __version__
+
+            found[package] = __version__ if package == "mtl" else "unknown"
+    return found

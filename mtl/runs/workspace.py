@@ -1,0 +1,138 @@
+"""Where a command works: zoo, run folders, cache, data root, device, and the command itself."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mtl.engine.folder import runs_folder
+from mtl.engine.settings import SELECTS
+from mtl.errors import RequestError
+from mtl.files import DATA_ROOT, user_path
+from mtl.zoo.machine import portable_text
+
+if TYPE_CHECKING:
+    from mtl.data import TaskData
+    from mtl.engine import RunSettings
+    from mtl.tasks import TaskSpec
+    from mtl.zoo import Zoo
+
+
+LIMITS = ("max_train_samples", "max_eval_samples", "max_dev_samples")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Places and means of a command.
+
+    Attributes:
+        zoo: where entries are found and stored.
+        runs: folder of run folders.
+        cache: folder of encoded data.
+        data_root: local mirror of Hub datasets, or None.
+        deterministic: only deterministic kernels.
+        typed: the command line as it was typed; it stays on this machine.
+        tasks: the task files that the command line names, by which :func:`mtl.train.task_of`
+            knows tasks that the catalogue lacks.
+    """
+
+    zoo: Zoo
+    runs: Path
+    cache: Path
+    data_root: str | None
+    deterministic: bool
+    typed: str = ""
+    tasks: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> str:
+        """The command line for manifests and records: without what belongs to this machine."""
+        return portable_text(self.typed)
+
+
+def open_workspace(
+    *,
+    zoo: str | Path | None = None,
+    runs: str | Path | None = None,
+    data_root: str | Path | None = None,
+    deterministic: bool = False,
+    command: Sequence[str] = (),
+    tasks: Sequence[str] = (),
+) -> Workspace:
+    """Open the workspace; None means environment (``MTL_ZOO``, ``MTL_RUNS``, ``MTL_DATA_ROOT``).
+
+    Nothing is created before something is written.
+
+    Args:
+        command: the words of the command line.
+        tasks: names of tasks on it; those that are files count (:attr:`Workspace.tasks`).
+    """
+    from mtl.tasks.yamls import is_file_name
+    from mtl.zoo import open_zoo
+    from mtl.zoo.summary import cache_folder
+
+    root = data_root or os.environ.get("MTL_DATA_ROOT") or None
+    cache = cache_folder()
+    if cache is None:
+        raise RequestError("There is no home folder for the cache: name one with MTL_CACHE.")
+    if root is not None:
+        user_path(root, DATA_ROOT)  # said before a model is loaded
+    return Workspace(
+        zoo=open_zoo(zoo),
+        runs=runs_folder(runs),
+        cache=cache / "encoded",
+        data_root=str(root) if root else None,
+        deterministic=deterministic,
+        typed=shlex.join(command),
+        tasks=tuple(name for name in tasks if is_file_name(name)),
+    )
+
+
+def load_task_data(
+    spec: TaskSpec, workspace: Workspace, protocol: str, settings: RunSettings
+) -> TaskData:
+    """The data of a task as a run's settings cut them, read once per command and cut.
+
+    Raises:
+        RequestError: they cannot be read, or have no metric that ``select`` names.
+    """
+    if settings.select not in {*SELECTS, *spec.metrics}:
+        raise RequestError(
+            f"select={settings.select} names a metric, and {spec.id} has "
+            f"{', '.join(spec.metrics)}: choose with --select one of these, loss or metric."
+        )
+    if settings.max_length:
+        spec = replace(spec, max_length=settings.max_length)
+    cut = tuple((key, getattr(settings, key) or None) for key in LIMITS)
+    drawn = (("shots", settings.shots), ("shot_draw", settings.shot_draw))
+    return _load(spec.id, _Key(spec), workspace.data_root, protocol, (*cut, *drawn))
+
+
+class _Key:
+    """Carries a spec (which holds dicts) through a cache; the id beside it tells specs apart."""
+
+    def __init__(self, spec: TaskSpec) -> None:
+        self.spec = spec
+
+    def __hash__(self) -> int:
+        return hash(self.spec.id)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Key):
+            return False
+        # equal specs of two folders read two files
+        return (other.spec, other.spec.origin) == (self.spec, self.spec.origin)
+
+
+@lru_cache(maxsize=32)
+def _load(
+    task: str, key: _Key, data_root: str | None, protocol: str, cut: tuple[tuple[str, Any], ...]
+) -> TaskData:
+    from mtl.data import load_data
+
+    return load_data(key.spec, data_root=data_root, protocol=protocol, **dict(cut))
