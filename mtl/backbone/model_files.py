@@ -57,6 +57,8 @@ def read_model_files(reference: ModelReference, *, fetch: bool = True) -> ModelF
     """
     path = _config_file(reference, fetch=fetch)
     if path is None:
+        if fetch:
+            _check_no_adapter(reference, reference.revision)
         raise RequestError(f"Cannot load model {reference.id!r}: it has no {CONFIG}.")
     revision = None if reference.local else _commit(path) or reference.revision
     config = _build(reference, _read(reference, path))
@@ -69,12 +71,7 @@ def read_model_files(reference: ModelReference, *, fetch: bool = True) -> ModelF
 
 def _check_others(reference: ModelReference, revision: str | None) -> None:
     """The files beside the config: the tokenizer's, the list of weights, none of an adapter."""
-    if _beside(reference, ADAPTER, revision) is not None:
-        raise RequestError(
-            f"Cannot load model {reference.id!r}: its {ADAPTER} makes it an adapter, loading "
-            "which loads whatever model that names. Give the model itself with --model; an "
-            "adapter goes into a zoo with python -m mtl.zoo pull."
-        )
+    _check_no_adapter(reference, revision)
     path = _beside(reference, TOKENIZER, revision)
     if path is not None:
         _check_tokenizer(reference, _read(reference, path))
@@ -88,6 +85,18 @@ def _check_others(reference: ModelReference, revision: str | None) -> None:
                     f"Cannot load model {reference.id!r}: its {INDEX} names {name!r:.80} as a file "
                     "of weights; they are safetensors files beside it."
                 )
+
+
+def _check_no_adapter(reference: ModelReference, revision: str | None) -> None:
+    if _beside(reference, ADAPTER, revision) is not None:
+        source = "USER/NAME" if reference.local else reference.source
+        source += f"@{reference.revision}" if reference.revision else ""
+        raise RequestError(
+            f"Cannot load model {reference.id!r}: its {ADAPTER} makes it an adapter, loading "
+            "which loads whatever model that names. Give the model itself with --model; an "
+            f"adapter on the Hub goes into a zoo with 'python -m mtl.zoo pull {source} --model "
+            "MODEL'."
+        )
 
 
 def _odd_weights(name: str) -> bool:

@@ -68,7 +68,8 @@ def lock(zoo: Zoo, keys: Sequence[str], repos: Sequence[RepoName]) -> list[Locke
             f"{len(missing)} of {counted(len(entries), 'entry', 'entries')} "
             f"{'is' if len(missing) == 1 else 'are'} in none of "
             f"{', '.join(remote.where for remote in remotes)}:\n  {lines}\nPush them first "
-            f"(python -m mtl.zoo push {missing[0]} --repo {repos[0].id}), or name a further --repo."
+            f"(python -m mtl.zoo push {' '.join(missing)} --repo {repos[0]}), or name a further "
+            "--repo."
         )
     found = []
     for entry in entries:

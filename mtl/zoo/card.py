@@ -106,7 +106,7 @@ def base_code(manifest: Manifest) -> BaseCode:
         f"The encoder is no model of the Hub, but a local folder called {text(base['id'])} of "
         f"whoever trained this: a {text(base['type'])} of {base['layers']} layers, width "
         f"{base['hidden_size']}, {mark}. Without these very weights the adapter means nothing; "
-        "`python -m mtl.zoo verify ENTRY --model FOLDER` compares them.",
+        "once it is in a zoo, `python -m mtl.zoo verify ENTRY --model FOLDER` compares them.",
     )
 
 

@@ -23,7 +23,7 @@ COMMAND = re.compile(
     r"|\baccelerate launch\b"
 )
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
-ENDS = re.compile(r"\. |[,;] | says | lists | adds | makes | and | shows |\)|\.$")
+ENDS = re.compile(r"\. |[,;] | \(| says | lists | adds | makes | and | shows |\)|\.$")
 """Where a command line ends in a sentence, if it stands in no quotes."""
 BARE = re.compile(
     r"(?<!-m )(?<![\w.-])mtl[ .](?:zoo|graph|tasks|methods) "
