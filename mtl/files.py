@@ -236,6 +236,17 @@ def user_path(given: str | os.PathLike[str], what: str) -> Path:
 _SAFE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+\-]{0,120}")
 
 
+def cache_folder() -> Path | None:
+    """``$MTL_CACHE``, else the user's; None where there is no home for it."""
+    named = os.environ.get("MTL_CACHE")
+    if named:
+        return user_path(named, "MTL_CACHE")
+    try:
+        return Path.home() / ".cache" / "mtl"
+    except RuntimeError:  # a user without a home
+        return None
+
+
 def path_name(path: str) -> str:
     """The last part of a path of any system; what is none is returned as it is."""
     windows = "\\" in path or re.match(r"[A-Za-z]:", path)

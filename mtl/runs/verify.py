@@ -22,7 +22,7 @@ from mtl.runs.store import tolerance_of
 from mtl.runs.workspace import load_task_data
 from mtl.tasks import score
 from mtl.zoo import read_predictions
-from mtl.zoo.predictions import FILE
+from mtl.zoo.names import predictions_file
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
@@ -60,7 +60,7 @@ class CheckedPart:
 
 def whole(entry: Entry) -> tuple[CheckedPart, ...]:
     """The one part of an entry of one task."""
-    return (CheckedPart(entry.manifest.task["id"], entry.manifest.data, FILE),)
+    return (CheckedPart(entry.manifest.task["id"], entry.manifest.data, predictions_file()),)
 
 
 @dataclass(frozen=True)

@@ -72,9 +72,9 @@ def open_workspace(
         command: the words of the command line.
         tasks: names of tasks on it; those that are files count (:attr:`Workspace.tasks`).
     """
+    from mtl.files import cache_folder
     from mtl.tasks.yamls import is_file_name
     from mtl.zoo import open_zoo
-    from mtl.zoo.summary import cache_folder
 
     root = data_root or os.environ.get("MTL_DATA_ROOT") or None
     cache = cache_folder()

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from mtl.errors import MtlError
 from mtl.tasks.caveats import caveat, without_certainty
 from mtl.zoo.fit_joint import joint_tasks
-from mtl.zoo.names import printable
-from mtl.zoo.predictions import FILE, read_predictions
+from mtl.zoo.names import predictions_file, printable
+from mtl.zoo.predictions import read_predictions
 
 if TYPE_CHECKING:
     from mtl.zoo.entry import Entry
@@ -59,14 +59,14 @@ def caveats(entry: Entry) -> dict[str, str]:
 
 def _computed(entry: Entry, name: str) -> str | None:
     task: Mapping[str, Any] = entry.manifest.task
-    file, metric = FILE, name
+    file, metric = predictions_file(), name
     if entry.manifest.kind == "joint":
         sections = joint_tasks(entry.manifest)
         owner = next((task for task in sections if name.startswith(f"{task}/")), None)
         if owner is None:
             return None  # the mean over tasks: theirs stand beside it
         task, metric = sections[owner], name.removeprefix(f"{owner}/")
-        file = f"predictions/{owner}.safetensors"
+        file = predictions_file(task=owner)
     names = task.get("labels") or ()
     try:
         stored = read_predictions(entry.folder, file)

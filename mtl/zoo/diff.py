@@ -15,8 +15,8 @@ from mtl.errors import ZooError
 from mtl.zoo.arrays import read_arrays
 from mtl.zoo.caveats import stated
 from mtl.zoo.composition import FILE, OMEGA, is_of, normalisation, normalised
-from mtl.zoo.fit import LAYER, is_predictions
-from mtl.zoo.names import TENSOR_SUFFIX
+from mtl.zoo.fit import LAYER
+from mtl.zoo.names import TENSOR_SUFFIX, is_derived, predictions_of
 from mtl.zoo.predictions import read_predictions
 
 if TYPE_CHECKING:
@@ -135,14 +135,14 @@ def metrics(one: Entry, other: Entry) -> dict[str, dict[str, Any]]:
 
 
 def predictions(one: Entry, other: Entry) -> dict[str, Any] | None:
-    """How many answers are equal, where both answered the same examples with the same labels.
+    """How many answers on the test split are equal, where both answered the same examples.
 
     Of joint entries: over all tasks that both answered so.
     """
     n, equal = 0, 0
     found = False
     for name in sorted(set(one.files) & set(other.files)):
-        if not (is_predictions(name) and name.endswith(TENSOR_SUFFIX)):
+        if (predictions_of(name) or ("", ""))[0] != "test":
             continue
         a, b = read_predictions(one.folder, name), read_predictions(other.folder, name)
         if (
@@ -222,9 +222,7 @@ def _layer(group: str) -> int:
 
 
 def _weight_files(entry: Entry) -> list[str]:
-    return [
-        name for name in entry.files if name.endswith(TENSOR_SUFFIX) and not is_predictions(name)
-    ]
+    return [name for name in entry.files if name.endswith(TENSOR_SUFFIX) and not is_derived(name)]
 
 
 def _weights(entry: Entry) -> dict[str, NDArray[Any]]:

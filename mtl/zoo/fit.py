@@ -15,6 +15,7 @@ from mtl.zoo.composition import FILE as COMPOSITION
 from mtl.zoo.composition import OMEGA, is_of
 from mtl.zoo.fit_joint import task_of
 from mtl.zoo.manifest import Manifest
+from mtl.zoo.names import predictions_of
 from mtl.zoo.problem import Problem
 from mtl.zoo.schema import show
 
@@ -32,11 +33,6 @@ _OWN = re.compile(r"mtl_[a-z0-9_]{1,60}")
 ONE_SCORE_PER_OUTPUT = {"classification", "multilabel", "regression"}
 STOCK = {"lora", "prefix_tuning", "prompt_tuning", "reft", "union"}
 """Architectures that ``adapters`` knows, beside None, its bottleneck. Ours begin with ``mtl_``."""
-
-
-def is_predictions(name: str) -> bool:
-    """Whether the file ``name`` of an entry holds predictions, not weights."""
-    return name == "predictions.safetensors" or name.startswith("predictions/")
 
 
 def config_problems(name: str, value: Any, manifest: Manifest | None) -> Iterator[Problem]:
@@ -79,7 +75,7 @@ def tensor_problems(
 ) -> Iterator[Problem]:
     """Problems of one safetensors file of an entry against its manifest and head config."""
     base = name.rpartition("/")[2]
-    if is_predictions(name):
+    if predictions_of(name):
         yield from _predictions(name, shapes, task_of(name, manifest))
         return
     for tensor, (dtype, shape) in shapes.items():

@@ -11,11 +11,11 @@ from typing import Any
 
 from mtl.errors import MtlError, ZooError
 from mtl.zoo.manifest import Manifest
-from mtl.zoo.names import MANIFEST, safe_path
+from mtl.zoo.names import MANIFEST, predictions_file, predictions_of, safe_path
 from mtl.zoo.problem import Problem
 from mtl.zoo.schema import JOINT_TASK, check_section, joint_sections, show
 
-HEADS, PREDICTIONS, SUFFIX = "heads/", "predictions/", ".safetensors"
+HEADS = "heads/"
 
 
 def joint_tasks(manifest: Manifest) -> dict[str, Mapping[str, Any]]:
@@ -32,7 +32,7 @@ def task_of(name: str, manifest: Manifest) -> Mapping[str, Any]:
     """The section of the task that a head or a predictions file belongs to; empty for none."""
     if manifest.kind != "joint":
         return manifest.task
-    return joint_tasks(manifest).get(_owner(name), {})
+    return joint_tasks(manifest).get(_owner(name) or "", {})
 
 
 def joint_problems(files: Collection[str], manifest: Manifest) -> Iterator[Problem]:
@@ -53,22 +53,27 @@ def joint_problems(files: Collection[str], manifest: Manifest) -> Iterator[Probl
             message = f"gives {show(task)} {show(outputs)} outputs."
             yield Problem("fit", MANIFEST, message, "")
         for name in (
-            f"{HEADS}{task}/model_head{SUFFIX}",
+            f"{HEADS}{task}/model_head.safetensors",
             f"{HEADS}{task}/head_config.json",
-            f"{PREDICTIONS}{task}{SUFFIX}",
+            predictions_file(task=task),
         ):
             if name not in files:
                 message = f"is not in the file table; the manifest names the task {show(task)}."
                 yield Problem("fit", name, message, "")
     for name in files:
-        if name.startswith((HEADS, PREDICTIONS)) and _owner(name) not in tasks:
+        owner = _owner(name)
+        if owner is not None and owner not in tasks:
             yield Problem("fit", name, "is of no task that the manifest names.", "")
 
 
-def _owner(name: str) -> str:
+def _owner(name: str) -> str | None:
+    """The task of a head or predictions file by its name; None for other files."""
     if name.startswith(HEADS):
         return name.removeprefix(HEADS).rpartition("/")[0]
-    return name.removeprefix(PREDICTIONS).removesuffix(SUFFIX)
+    found = predictions_of(name)
+    if found:
+        return found[1]
+    return "" if name.startswith("predictions") else None
 
 
 def _is_task(section: Any) -> bool:

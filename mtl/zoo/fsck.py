@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtl.zoo import check
+import mtl.zoo.check as check
 from mtl.zoo.entry import again_text
 from mtl.zoo.intake import check_content
 from mtl.zoo.names import MANIFEST, is_pickle, is_safe_name
@@ -19,7 +19,7 @@ from mtl.zoo.staging import LOCK_SUFFIX, ZOO_LOCK, clear, is_dead, is_temporary
 
 if TYPE_CHECKING:
     from mtl.zoo.entry import Entry
-    from mtl.zoo.store import Zoo
+    from mtl.zoo.reader import ZooReader
 
 Progress = Callable[[int, int], None]
 """Called as ``progress(done, total)`` after each entry."""
@@ -27,7 +27,9 @@ Progress = Callable[[int, int], None]
 _AT_ROOT = {"README.md", ".gitignore", ".gitattributes", "mtl.lock", ZOO_LOCK}
 
 
-def fsck(zoo: Zoo, progress: Progress | None = None, jobs: int | None = None) -> list[Problem]:
+def fsck(
+    zoo: ZooReader, progress: Progress | None = None, jobs: int | None = None
+) -> list[Problem]:
     """Problems of the whole zoo, by place.
 
     Of every entry: manifest (readable, schema, digest), file table (there, size, sha256), tensor
@@ -57,7 +59,7 @@ def fsck(zoo: Zoo, progress: Progress | None = None, jobs: int | None = None) ->
     return sorted(unique, key=lambda problem: (problem.path, problem.kind))
 
 
-def clean(zoo: Zoo) -> list[str]:
+def clean(zoo: ZooReader) -> list[str]:
     """Remove every dead temporary; return their paths relative to the root.
 
     Raises:
@@ -66,7 +68,7 @@ def clean(zoo: Zoo) -> list[str]:
     return [zoo.ref(path) for path in temporaries(zoo) if clear(path, zoo.root)]
 
 
-def _settled(zoo: Zoo, entry: Entry, digests: dict[str, str]) -> list[Problem]:
+def _settled(zoo: ZooReader, entry: Entry, digests: dict[str, str]) -> list[Problem]:
     """Problems of an entry that is still the one that was listed.
 
     Where another process removed it, or removed it and stored it again, while it was looked at,
@@ -118,7 +120,7 @@ def _entry(entry: Entry, digests: dict[str, str]) -> Iterator[Problem]:
         )
 
 
-def temporaries(zoo: Zoo) -> Iterator[Path]:
+def temporaries(zoo: ZooReader) -> Iterator[Path]:
     """Temporary folders and files, and lock files without one, outside of entries."""
     for path, _ in _walk(zoo):
         if not is_temporary(path.name):
@@ -131,7 +133,7 @@ def temporaries(zoo: Zoo) -> Iterator[Path]:
         yield path
 
 
-def _walk(zoo: Zoo) -> Iterator[tuple[Path, os.DirEntry[str]]]:
+def _walk(zoo: ZooReader) -> Iterator[tuple[Path, os.DirEntry[str]]]:
     """Everything below the root that is in no entry and in no temporary; links not followed."""
     todo = [zoo.root]
     while todo:
@@ -150,7 +152,7 @@ def _walk(zoo: Zoo) -> Iterator[tuple[Path, os.DirEntry[str]]]:
                 todo.append(path)
 
 
-def _outside(zoo: Zoo) -> Iterator[Problem]:
+def _outside(zoo: ZooReader) -> Iterator[Problem]:
     for path in temporaries(zoo):
         if is_dead(path):
             yield Problem(

@@ -17,13 +17,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import mtl.zoo.check as check
+import mtl.zoo.fit as fit
 from mtl.errors import MtlError, ZooError
 from mtl.limits import Limits, current
 from mtl.untrusted import load_json, pieces, read_header
-from mtl.zoo import check, fit
 from mtl.zoo.fit_joint import joint_problems
 from mtl.zoo.manifest import Recorded, read_manifest
-from mtl.zoo.names import CARD, MANIFEST, TENSOR_SUFFIX, clash, is_pickle, printable, safe_path
+from mtl.zoo.names import (
+    CARD,
+    MANIFEST,
+    TENSOR_SUFFIX,
+    clash,
+    is_pickle,
+    predictions_of,
+    printable,
+    safe_path,
+)
 from mtl.zoo.problem import Problem
 from mtl.zoo.schema import show
 
@@ -213,7 +223,7 @@ def _contents(
             if manifest is not None:
                 shapes = {key: (info.dtype, info.shape) for key, info in header.tensors.items()}
                 yield from fit.tensor_problems(name, shapes, manifest, configs)
-            if not fit.is_predictions(name):
+            if not predictions_of(name):
                 wrong = non_finite(folder / name, limits)
                 if wrong:
                     message = f"holds NaN or infinite weights, first in {show(wrong)}."

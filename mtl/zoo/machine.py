@@ -19,9 +19,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import MtlError
-from mtl.files import path_name, sha256_bytes, write_bytes
+from mtl.files import cache_folder, path_name, sha256_bytes, write_bytes
 from mtl.untrusted import load_json
-from mtl.zoo.summary import cache_folder
 
 if TYPE_CHECKING:
     from mtl.zoo.manifest import Manifest

@@ -24,6 +24,9 @@ TENSOR_SUFFIX = ".safetensors"
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill", ".npy", ".npz"}
 """Formats that can carry code: nothing of ours writes or reads them."""
 
+SHARES = "shares.safetensors"
+"""How much a composition uses each of its sources (:mod:`mtl.zoo.composition`)."""
+_PREDICTIONS = re.compile(r"predictions(?:-([^/]+?))?(?:/(.+))?\.safetensors")
 _DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
 
 
@@ -97,6 +100,27 @@ def is_safe_name(name: str) -> bool:
 def is_pickle(name: str) -> bool:
     """Whether a file of this name is of a format that can carry code."""
     return Path(name).suffix.lower() in PICKLES
+
+
+def predictions_file(split: str = "test", task: str = "") -> str:
+    """The file of an entry with its answers on ``split``; ``task`` is one of a joint entry's.
+
+    ``predictions.safetensors`` and ``predictions/<task id>.safetensors`` hold the test split,
+    ``predictions-dev.safetensors`` and ``predictions-dev/<task id>.safetensors`` the split ``dev``.
+    """
+    name = "predictions" if split == "test" else f"predictions-{split}"
+    return f"{name}/{task}{TENSOR_SUFFIX}" if task else f"{name}{TENSOR_SUFFIX}"
+
+
+def predictions_of(name: str) -> tuple[str, str] | None:
+    """Split and task (empty where it is of no joint entry) of a predictions file, else None."""
+    found = _PREDICTIONS.fullmatch(name)
+    return (found[1] or "test", found[2] or "") if found else None
+
+
+def is_derived(name: str) -> bool:
+    """Whether the file ``name`` of an entry follows from its others: answers, shares."""
+    return name == SHARES or predictions_of(name) is not None
 
 
 def printable(text: object) -> str:

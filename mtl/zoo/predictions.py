@@ -1,4 +1,4 @@
-"""``predictions.safetensors``: what an entry answered on the test split, row by row."""
+"""``predictions.safetensors`` and its kin: what an entry answered on a split, row by row."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from mtl.errors import ZooError
 from mtl.files import write_bytes
 from mtl.untrusted import read_header
+from mtl.zoo.names import predictions_file
 
-FILE = "predictions.safetensors"
 _NAMES = ("row", "label", "prediction", "scores")
 
 
@@ -60,7 +60,7 @@ def write_predictions(
     return path
 
 
-def read_predictions(folder: Path, name: str = FILE) -> Predictions:
+def read_predictions(folder: Path, name: str = predictions_file()) -> Predictions:
     """Read what :func:`write_predictions` wrote.
 
     Raises:

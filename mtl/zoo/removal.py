@@ -13,17 +13,17 @@ from mtl.zoo.names import MANIFEST
 from mtl.zoo.staging import cannot, guarded, staging
 
 if TYPE_CHECKING:
-    from mtl.zoo.store import Zoo
+    from mtl.zoo.reader import ZooReader
 
 
-def remove_all(zoo: Zoo, keys: Sequence[str], force: bool) -> list[str]:
+def remove_all(zoo: ZooReader, keys: Sequence[str], force: bool) -> list[str]:
     """See :meth:`mtl.zoo.store.Zoo.remove_all`."""
     _find(zoo, keys)  # a key that names nothing needs no lock, nor a zoo that can be written
     with guarded(zoo.root, "remove from the zoo"):
         return _remove_found(zoo, _find(zoo, keys), force)
 
 
-def _find(zoo: Zoo, keys: Sequence[str]) -> dict[str, str | None]:
+def _find(zoo: ZooReader, keys: Sequence[str]) -> dict[str, str | None]:
     """Reference → digest (None where it cannot be read) of the entries that ``keys`` name."""
     doomed: dict[str, str | None] = {}
     for key in keys:
@@ -35,7 +35,7 @@ def _find(zoo: Zoo, keys: Sequence[str]) -> dict[str, str | None]:
     return doomed
 
 
-def _remove_found(zoo: Zoo, doomed: dict[str, str | None], force: bool) -> list[str]:
+def _remove_found(zoo: ZooReader, doomed: dict[str, str | None], force: bool) -> list[str]:
     users = {
         ref: {user.ref for user in (zoo.users(digest) if digest else zoo.users("", ref))}
         for ref, digest in doomed.items()
@@ -65,7 +65,7 @@ def _users_first(users: dict[str, set[str]]) -> list[str]:
     return order
 
 
-def _damaged(zoo: Zoo, key: str) -> str:
+def _damaged(zoo: ZooReader, key: str) -> str:
     """The reference of an entry whose manifest cannot be read; else what ``zoo.get`` says."""
     try:
         folder = zoo.path(key.strip("/"))

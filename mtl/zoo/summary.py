@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from mtl.errors import MtlError
-from mtl.files import sha256_bytes, sha256_json, user_path, write_bytes
-from mtl.zoo.fit import is_predictions
+from mtl.files import cache_folder, sha256_bytes, sha256_json, write_bytes
 from mtl.zoo.manifest import Manifest, Recorded
-from mtl.zoo.names import TENSOR_SUFFIX
+from mtl.zoo.names import TENSOR_SUFFIX, is_derived
 
 Mark = tuple[int, int, int, int]
 """Times, size and inode of a ``manifest.json``: equal as long as nobody wrote it."""
@@ -42,7 +41,8 @@ class Summary:
         base, fingerprint: id of the base, and the fingerprint of its function.
         metric, value, stderr, n, caveat: the headline on the test split, and why it may say less
             than it seems (of entries of before that was recorded: where it looks certain).
-        weights: sha256 over the hashes of all tensor files but the predictions.
+        weights: sha256 over the hashes of all tensor files but those that follow from the others
+            (predictions, shares of sources).
         settings: sha256 over what was asked for: base, task, data, method, settings, seed, sources.
         parents: (digest, reference) of every source.
         schema_version: that of the file.
@@ -89,7 +89,7 @@ def summarise(ref: str, recorded: Recorded, test: Mapping[str, Any] | None = Non
     tensors = {
         name: item["sha256"]
         for name, item in recorded.files.items()
-        if name.endswith(TENSOR_SUFFIX) and not is_predictions(name)
+        if name.endswith(TENSOR_SUFFIX) and not is_derived(name)
     }
     asked = {
         key: getattr(manifest, key)
@@ -143,17 +143,6 @@ def _tasks(manifest: Manifest) -> tuple[str, ...]:
 def mark_of(found: os.stat_result) -> Mark:
     """What changes when a file is written."""
     return (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
-
-
-def cache_folder() -> Path | None:
-    """``$MTL_CACHE``, else the user's; None where there is no home for it."""
-    named = os.environ.get("MTL_CACHE")
-    if named:
-        return user_path(named, "MTL_CACHE")
-    try:
-        return Path.home() / ".cache" / "mtl"
-    except RuntimeError:  # a user without a home
-        return None
 
 
 def index_folder() -> Path | None:

@@ -19,7 +19,7 @@ from mtl.zoo.summary import Summary
 
 if TYPE_CHECKING:
     from mtl.zoo.entry import Entry
-    from mtl.zoo.store import Zoo
+    from mtl.zoo.reader import ZooReader
 
 NEAR = 1e-3
 """Relative distance below which weights count as nearly the same; two seeds differ by about 1."""
@@ -65,7 +65,7 @@ def twins(listed: Iterable[Summary]) -> list[Twin]:
     return sorted(found.values(), key=lambda twin: twin.ref)
 
 
-def twin_of(zoo: Zoo, entry: Entry) -> Twin | None:
+def twin_of(zoo: ZooReader, entry: Entry) -> Twin | None:
     """The near-duplicate of a newly stored entry among those of its base and task, or None."""
     below = "/".join(entry.ref.split("/")[:-2])
     listed = zoo.summaries(kind=entry.manifest.kind, below=below)
@@ -80,7 +80,7 @@ def twin_of(zoo: Zoo, entry: Entry) -> Twin | None:
     return _near(zoo, entry, [s for s in others if s.method == own.method])
 
 
-def warn_of_twin(zoo: Zoo, entry: Entry) -> None:
+def warn_of_twin(zoo: ZooReader, entry: Entry) -> None:
     """Log a warning if a newly stored entry is nearly another one."""
     twin = twin_of(zoo, entry)
     if twin is not None:
@@ -89,7 +89,7 @@ def warn_of_twin(zoo: Zoo, entry: Entry) -> None:
         )
 
 
-def _near(zoo: Zoo, entry: Entry, others: list[Summary]) -> Twin | None:
+def _near(zoo: ZooReader, entry: Entry, others: list[Summary]) -> Twin | None:
     from mtl.zoo.diff import distances, weight_bytes
 
     if weight_bytes(entry) > LARGEST:

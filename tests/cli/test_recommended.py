@@ -109,21 +109,21 @@ def said(error: Any) -> str:
     return str(error.value)
 
 
-@recommends("zoo/find.py", "lists them; give a reference")
+@recommends("zoo/reader.py", "lists them; give a reference")
 def test_an_unknown_entry(zoo: Zoo) -> None:
     entry = store(zoo, manifest())
-    message = provoked(mtl("zoo", "rm", "no/such").err, "zoo/find.py", "lists them; give a")
+    message = provoked(mtl("zoo", "rm", "no/such").err, "zoo/reader.py", "lists them; give a")
     assert entry.ref in follow(message).out
 
 
-@recommends("zoo/store.py", "is damaged")
+@recommends("zoo/reader.py", "is damaged")
 @recommends("zoo/fsck.py", "Remove the entry (")
 def test_a_damaged_file(zoo: Zoo) -> None:
     entry = store(zoo, manifest())
     (entry.folder / "adapter.safetensors").write_bytes(b"")
     with pytest.raises(ZooError) as error:
         zoo.load_check(entry)
-    provoked(said(error), "zoo/store.py", "is damaged")
+    provoked(said(error), "zoo/reader.py", "is damaged")
     message = provoked(mtl("zoo", "fsck").out, "zoo/fsck.py", "Remove the entry (")
     assert commands(message)[0] == commands(said(error))[0]
     assert follow(said(error)).code == 0
