@@ -287,7 +287,9 @@ class Handler(BaseHTTPRequestHandler):
         user = self.user()
         if user is None:
             raise RefusedError(401, "Invalid username or password.")
-        return {"type": "user", "name": user[0], "orgs": [], "auth": {"type": "access_token"}}
+        token = {"displayName": f"token of {user[0]}", "role": user[1]}
+        auth = {"type": "access_token", "accessToken": token}
+        return {"type": "user", "name": user[0], "orgs": [], "auth": auth}
 
     def create(self, body: bytes) -> Any:
         asked = json.loads(body)

@@ -35,7 +35,7 @@ def launch(environment: Mapping[str, str] = os.environ) -> Launch:
         raise RequestError(
             f"LOCAL_RANK={environment['LOCAL_RANK']} says that a launcher started this process, "
             f"but {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set. Unset "
-            f"LOCAL_RANK, or let the launcher set all of them: {START}"
+            f"LOCAL_RANK; a launcher, which sets all of them, is started with {START}"
         )
     return Launch(values["RANK"], max(1, values.get("LOCAL_WORLD_SIZE", 1)))
 
@@ -48,7 +48,7 @@ def _whole(name: str, text: str) -> int:
     if number < (-1 if name == "LOCAL_RANK" else 0):
         raise RequestError(
             f"{name}={text!r} in the environment must be a whole number, as a launcher sets it. "
-            f"Unset it, or start with {START}"
+            f"Unset it; a launcher is started with {START}"
         )
     return number
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_bench import mtl, refused
+from cli_bench import TARGET, mtl, refused
 from hub_bench import composed, hub, proven
 from loopback_hub import Hub
 from recommended import commands, follow, provoked, recommends
@@ -189,3 +193,76 @@ def test_an_adapter_in_the_place_of_a_model(
         said = follow(message, MODEL=tiny("roberta"))
         assert said.code == 0, said
     assert len(open_zoo(mini).entries()) == 1
+
+
+def shell(*line: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A program beside this Python, as a shell runs it."""
+    program, *rest = map(str, line)
+    return subprocess.run(
+        [Path(sys.executable).with_name(program), *rest],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@recommends("hub/pushing.py", "python -m mtl.zoo verify {}")
+def test_before_a_push(stocked: Path) -> None:
+    zoo = open_zoo(stocked)
+    entry = zoo.get("mood/pfeiffer/seed0")
+    zoo.record_verified(entry, None)
+    line = ["zoo", "push", entry.ref, "--repo", REPO]
+    message = provoked(mtl(*line).err, "hub/pushing.py", "python -m mtl.zoo verify {}")
+    assert follow(message).code == 0
+    assert "only verified" not in mtl(*line).err
+
+
+@recommends("compose/soup_text.py", "hf download")
+def test_a_sentence_encoder_that_is_not_in_the_cache(
+    hub: Hub,
+    stocked: Path,
+    tiny: Callable[[str], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("transformers.utils.hub.TRANSFORMERS_CACHE", str(tmp_path / "hf"))
+    monkeypatch.setattr("transformers.utils.hub._is_offline_mode", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    line = ["--target", TARGET, "--method", "soup", "--max-steps", "1"]
+    message = provoked(mtl("compose", *line).err, "compose/soup_text.py", "hf download")
+    (words,) = re.findall(r"\((hf download [^)]*)\)", message)
+    name = words.split()[-1]
+    hub.put(name, {path.name: path.read_bytes() for path in Path(tiny("bert")).iterdir()})
+    places = {"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0"}
+    fetched = shell(*words.split(), HF_HUB_DISABLE_XET="1", HF_HOME=str(tmp_path), **places)
+    assert fetched.returncode == 0, fetched.stderr
+    said = mtl("compose", *line)
+    assert said.code == 0, said
+
+
+@recommends("hub/client.py", "there is no token. Log in")
+@recommends("hub/client.py", "does not accept the token")
+@recommends("hub/client.py", "it is private, and there is no token")
+def test_without_a_token_that_is_accepted(
+    hub: Hub, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    token = tmp_path / "no token"  # where the client of the fixture looks
+    entry = proven(zoo)
+    push = ["push", entry.ref, "--repo", REPO, "--private"]
+    for old, line, part in (
+        ("", push, "there is no token. Log in"),
+        ("", ["pull", REPO], "it is private, and there is no token"),
+        ("hf_revoked", push, "does not accept the token"),
+    ):
+        token.unlink(missing_ok=True)
+        if old:
+            token.write_text(old)
+        message = provoked(mtl("zoo", *line).err, "hub/client.py", part)
+        assert "'hf auth login'" in message
+        places = {"HF_ENDPOINT": hub.url, "HF_TOKEN_PATH": str(token), "HF_HUB_OFFLINE": "0"}
+        said = shell("hf", "auth", "login", "--token", "hf_ada", HF_HOME=str(tmp_path), **places)
+        assert said.returncode == 0, said.stderr
+        assert token.read_text() == "hf_ada"
+        done("zoo", *line)
