@@ -30,7 +30,6 @@ import torch
 from mtl.errors import RunError, ZooError
 from mtl.files import finite, locked, read_safetensors, user_path, write_json, write_safetensors
 from mtl.untrusted import parse_json
-from mtl.zoo.schema import check_section
 
 
 def runs_folder(runs: str | Path | None) -> Path:
@@ -107,8 +106,8 @@ class RunFolder:
         for line in self.events.read_bytes().splitlines():
             with contextlib.suppress(ZooError):
                 event = parse_json(line, self.events.name)
-                check_section(event, {"step": (int,)}, self.events.name)
-                found.append(event)
+                if isinstance(event, dict) and type(event.get("step")) is int:
+                    found.append(event)
         return found
 
     def keep_events(self, step: int) -> None:

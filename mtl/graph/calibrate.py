@@ -19,16 +19,19 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from pydantic import Field, StrictInt, StrictStr
+from pydantic.dataclasses import dataclass
 
 from mtl.errors import RequestError, ZooError
 from mtl.files import read_json, write_json
 from mtl.graph.model import choice_value
-from mtl.zoo.schema import NONE, NUMBER, check_section, check_type, show
+from mtl.zoo.models import List, Table, check
+from mtl.zoo.schema import show
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -38,29 +41,9 @@ LEAST_SOURCES = 3
 DRAWS = 2000
 KS = (1, 3)
 
-_CALIBRATION: dict[str, tuple[type, ...]] = {
-    "schema_version": (int,),
-    "base": (str,),
-    "split": (str,),
-    "method": (str,),
-    "scores": (dict,),
-    "random": (dict,),
-    "skipped": (dict,),
-    "targets": (list,),
-}
-_TRUST: dict[str, tuple[type, ...]] = {
-    "score": (str,),
-    "targets": (int,),
-    "pairs": (int,),
-    "rho": NUMBER,
-    "low": (*NUMBER, NONE),
-    "high": (*NUMBER, NONE),
-    "regret": (dict,),
-    "slope": NUMBER,
-    "intercept": NUMBER,
-    "residual": NUMBER,
-    "over": (str,),
-}
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Interval = tuple[Number, Number | None, Number | None]
+"""(mean, low, high); without an interval its ends are None."""
 
 Pair = tuple[float, float]
 """(score, measured transfer) of one source."""
@@ -80,17 +63,22 @@ class Trust:
         over: what the bootstrap resampled, ``targets`` or ``sources``.
     """
 
-    score: str
-    targets: int
-    pairs: int
-    rho: float
-    low: float | None
-    high: float | None
-    regret: dict[str, tuple[float, float | None, float | None]]
-    slope: float
-    intercept: float
-    residual: float
-    over: str
+    score: StrictStr
+    targets: StrictInt
+    pairs: StrictInt
+    rho: Number
+    low: Number | None
+    high: Number | None
+    regret: Table[Interval]
+    slope: Number
+    intercept: Number
+    residual: Number
+    over: StrictStr
+
+    def __post_init__(self) -> None:
+        for _, low, high in ((0, self.low, self.high), *self.regret.values()):
+            if (low is None) != (high is None):
+                raise ValueError("an interval has two ends, or none")
 
     @property
     def trusted(self) -> bool:
@@ -119,13 +107,13 @@ class Calibration:
         split: on which transfer was measured.
     """
 
-    base: str
-    method: str
-    scores: dict[str, Trust]
-    random: dict[str, float]
-    skipped: dict[str, str] = field(default_factory=dict)
-    targets: list[str] = field(default_factory=list)
-    split: str = "dev"
+    base: StrictStr
+    method: StrictStr
+    scores: Table[Trust]
+    random: Table[Number]
+    skipped: Table[StrictStr]
+    targets: List[StrictStr]
+    split: StrictStr = "dev"
 
     def best(self) -> Trust | None:
         """The score with the highest rank correlation, if any is above zero."""
@@ -352,49 +340,20 @@ def read_calibration(folder: Path, base: str) -> Calibration | None:
         return None
     stored = read_json(path)
     try:
-        check_section(stored, _CALIBRATION, "it")
+        found: Calibration = check(Calibration, stored, "it")
         for key, wanted in (("schema_version", SCHEMA_VERSION), ("base", base), ("split", "dev")):
-            if stored[key] != wanted:
-                raise ZooError(f"its {key} is {show(stored[key])}, not {show(wanted)}.")
-        for key, types in (("random", NUMBER), ("skipped", (str,))):
-            for name, value in stored[key].items():
-                check_type(value, types, f"it.{key}[{show(name)}]")
-        if set(stored["random"]) != set(map(str, KS)):
-            raise ZooError(f"its random regrets are of {show(sorted(stored['random']))}.")
-        for task in stored["targets"]:
-            check_type(task, (str,), "it.targets")
-        scores = {name: _read_trust(name, value) for name, value in stored["scores"].items()}
-        return Calibration(
-            base=base,
-            method=stored["method"],
-            scores=scores,
-            random={key: float(value) for key, value in stored["random"].items()},
-            skipped=stored["skipped"],
-            targets=stored["targets"],
-        )
+            if repr(stored.get(key)) != repr(wanted):
+                raise ZooError(f"its {key} is {show(stored.get(key))}, not {show(wanted)}.")
+        for ks in ([*found.random], *([*trust.regret] for trust in found.scores.values())):
+            if set(ks) != set(map(str, KS)):
+                raise ZooError(f"its regrets are of {show(sorted(ks))}, not of {KS}.")
+        if wrong := [name for name, trust in found.scores.items() if trust.score != name]:
+            raise ZooError(f"it.scores[{show(wrong[0])}] is of another score.")
+        return found
     except ZooError as error:
         raise ZooError(
             f"{path} is damaged: {error} Remove it and run python -m mtl.graph calibrate."
         ) from error
-
-
-def _read_trust(name: str, value: Any) -> Trust:
-    where = f"it.scores[{show(name)}]"
-    check_section(value, _TRUST, where)
-    if value["score"] != name:
-        raise ZooError(f"{where}.score: {show(value['score'])} is another one.")
-    regret: dict[str, tuple[float, float | None, float | None]] = {}
-    for k in map(str, KS):
-        found = value["regret"].get(k)
-        if not isinstance(found, list) or len(found) != 3:
-            raise ZooError(f"{where}.regret: {show(found)} for {k} is no value with an interval.")
-        for number, types in zip(found, (NUMBER, (*NUMBER, NONE), (*NUMBER, NONE)), strict=True):
-            check_type(number, types, f"{where}.regret[{k}]")
-        regret[k] = (found[0], found[1], found[2])
-    for low, high in ((value["low"], value["high"]), *(item[1:] for item in regret.values())):
-        if (low is None) != (high is None):
-            raise ZooError(f"{where}: an interval has two ends, or none.")
-    return Trust(**{**{key: value[key] for key in _TRUST}, "regret": regret})
 
 
 def expected_gains(values: Mapping[str, float], trust: Trust) -> dict[str, float]:

@@ -8,19 +8,22 @@ together from all files by whoever wants it.
 from __future__ import annotations
 
 import logging
-import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import asdict, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import ConfigDict, Field, StrictInt, StrictStr, model_validator
+from pydantic.dataclasses import dataclass
 
 from mtl.errors import ZooError
 from mtl.files import TEMPORARY, read_json, safe_part, user_path, write_json
-from mtl.zoo.schema import NONE, check_section
+from mtl.zoo.models import List, Model, Table, by, check, only_known
 
 SCHEMA_VERSION = 1
-KINDS = ("measured", "reliance", "predicted", "attribution")
+Kind = Literal["measured", "reliance", "predicted", "attribution"]
+KINDS = get_args(Kind)
 """``measured``: metric of a composition of the source alone minus the target's own adapter.
 ``reliance``: the source's share of what a trained composition weighs (omega mass, attention).
 ``predicted``: a transferability score, computed without training.
@@ -28,27 +31,38 @@ KINDS = ("measured", "reliance", "predicted", "attribution")
 
 LARGEST = 1e30
 """No metric, share or score is beyond it, and sums of such numbers are finite."""
-_PROVENANCE: dict[str, tuple[type, ...]] = {
-    "entry": (dict,),
-    "own": (dict,),
-    "source": (dict,),
-    "command": (str,),
-    "created": (str,),
-    "settings": (str,),
-    "sources": (int,),
-    "metric": (str, NONE),
-    "caveat": (str, NONE),
-    "composition": (str,),
-    "split": (str,),
-}
-_PLACE: dict[str, tuple[type, ...]] = {"ref": (str,), "digest": (str,)}
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-LARGEST, le=LARGEST)]
+Text = Annotated[StrictStr, Field(min_length=1)]
 
+
+class _Place(Model):
+    ref: str = ""
+    digest: str = ""
+
+
+class _Provenance(Model):
+    """What is read back of it is of the type that readers take it for; the rest is any JSON."""
+
+    entry: _Place = _Place()
+    own: _Place = _Place()
+    source: _Place = _Place()
+    command: str = ""
+    created: str = ""
+    settings: str = ""
+    sources: int = 0
+    metric: str | None = None
+    caveat: str | None = None
+    composition: str = ""
+    split: str = ""
+
+
+Provenance = Annotated[dict[str, Any], by(lambda value: check(_Provenance, value, "it"))]
 _LOG = logging.getLogger("mtl.graph")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Evidence:
-    """One finding about one edge.
+    """One finding about one edge; checked when it is made (pydantic's ``ValidationError``).
 
     Attributes:
         source, target: ids of tasks; equal for what a target draws from its own adapter.
@@ -67,78 +81,29 @@ class Evidence:
             time).
     """
 
-    source: str
-    target: str
-    kind: str
-    method: str
-    value: float
-    low: float | None = None
-    high: float | None = None
-    dev: float | None = None
-    n: int | None = None
-    seeds: tuple[int, ...] = ()
-    base: str = ""
-    rows: str = ""
-    layers: Mapping[str, float] = field(default_factory=dict)
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    source: Text
+    target: Text
+    kind: Kind
+    method: Text
+    value: Number
+    low: Number | None = None
+    high: Number | None = None
+    dev: Number | None = None
+    n: StrictInt | None = None
+    seeds: Annotated[tuple[StrictInt, ...], Field(fail_fast=True)] = ()
+    base: StrictStr = ""
+    rows: StrictStr = ""
+    layers: Table[Number] = field(default_factory=dict)
+    provenance: Provenance = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        for name in ("source", "target", "kind", "method", "base", "rows"):
-            if not isinstance(getattr(self, name), str):
-                raise ValueError(f"{name} is {getattr(self, name)!r}, not text")
-        if not self.source or not self.target or not self.method:
-            raise ValueError("source, target and method must be named")
-        if self.kind not in KINDS:
-            raise ValueError(f"kind {self.kind!r} is none of {', '.join(KINDS)}")
-        numbers = {"value": self.value, **{f"layers.{k}": v for k, v in self.layers.items()}}
-        numbers |= {k: v for k in ("low", "high", "dev") if (v := getattr(self, k)) is not None}
-        for name, number in numbers.items():
-            if isinstance(number, bool) or not isinstance(number, int | float):
-                raise ValueError(f"{name} is {number!r}, not a number")
-            if not math.isfinite(number):
-                raise ValueError(f"{name} is {number}")
-            if abs(number) > LARGEST:
-                raise ValueError(f"{name} is {number:.3g}, beyond {LARGEST:g}")
-        whole = [*([] if self.n is None else [self.n]), *self.seeds]
-        if any(isinstance(number, bool) or not isinstance(number, int) for number in whole):
-            raise ValueError(f"n and seeds are {whole!r:.60}, not whole numbers")
-        _check_provenance(self.provenance)
+    @model_validator(mode="before")
+    @classmethod
+    def _only_known(cls, value: Any) -> Any:
+        return only_known(value, {item.name for item in fields(cls)})
 
     def to_dict(self) -> dict[str, Any]:
         """As the file stores it."""
         return {**asdict(self), "seeds": list(self.seeds)}
-
-    @classmethod
-    def from_dict(cls, value: Any) -> Evidence:
-        """Check and view one stored finding.
-
-        Raises:
-            ValueError: a key is missing, unknown or of the wrong type; a number is not finite.
-        """
-        if not isinstance(value, dict):
-            raise ValueError(f"{str(value)[:60]!r} is no JSON object")
-        strange = value.keys() - {item.name for item in fields(cls)}
-        if strange:
-            raise ValueError(f"unknown key {sorted(strange)[0]!r}")
-        for name in ("layers", "provenance"):
-            if not isinstance(value.get(name, {}), dict):
-                raise ValueError(f"{name} is no JSON object")
-        if not isinstance(value.get("seeds", []), list):
-            raise ValueError("seeds are no list")
-        try:
-            return cls(**{**value, "seeds": tuple(value.get("seeds", []))})
-        except TypeError as error:
-            raise ValueError(str(error).partition(") ")[2] or str(error)) from error
-
-
-def _check_provenance(value: Mapping[str, Any]) -> None:
-    """What is read back of it is of the type that readers take it for; the rest is any JSON."""
-    try:
-        check_section(value, _PROVENANCE, "provenance", partial=True)
-        for role in ("entry", "own", "source"):
-            check_section(value.get(role, {}), _PLACE, f"provenance.{role}", partial=True)
-    except ZooError as error:
-        raise ValueError(str(error).rstrip(".")) from error
 
 
 def graph_folder(zoo_root: Path, folder: str | Path | None = None) -> Path:
@@ -182,9 +147,9 @@ def read_file(path: Path) -> list[Evidence]:
             "'python -m mtl.graph build' makes what the zoo can tell anew."
         )
     try:
-        return [Evidence.from_dict(item) for item in stored["evidence"]]
-    except ValueError as error:
-        raise ZooError(f"{path} is damaged: {error}. Remove it.") from error
+        return check(List[Evidence], stored["evidence"], "evidence")
+    except ZooError as error:
+        raise ZooError(f"{path} is damaged: {error} Remove it.") from error
 
 
 def read_evidence(folder: Path) -> tuple[list[Evidence], list[str]]:

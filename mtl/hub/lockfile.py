@@ -11,26 +11,49 @@ can be compared with a zoo, and restored only where the zoo has the entry.
 
 from __future__ import annotations
 
-import re
+import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
-from mtl.errors import MtlError, RequestError, ZooError
+from pydantic import Field, model_validator
+
+from mtl.errors import RequestError, ZooError
 from mtl.files import write_json
 from mtl.hub.boundary import json_file
 from mtl.hub.client import RepoName, parse_repo
 from mtl.hub.remote import Remote, read_remote
 from mtl.words import counted
-from mtl.zoo.names import MANIFEST, printable, safe_path
+from mtl.zoo.models import Closed, Digest, List, Model, Path, by, check
+from mtl.zoo.names import MANIFEST, printable
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry, Zoo
 
 FILE = "mtl.lock"
 VERSION = 1
-_KEYS = {"ref", "digest", "repository", "revision"}
+
+
+def _repository(text: str) -> None:
+    if parse_repo(text).revision:
+        raise RequestError(f"the revision does not belong into the name {text!r}")
+
+
+class _Row(Closed):
+    ref: Path
+    digest: Digest
+    repository: Annotated[str, by(_repository)] | None
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
+
+    @model_validator(mode="after")
+    def _both(self) -> _Row:
+        if (self.repository is None) != (self.revision is None):
+            raise ValueError("a repository and its commit are both there, or neither is")
+        return self
+
+
+class _Lock(Model):
+    entries: List[_Row]
 
 
 @dataclass(frozen=True)
@@ -101,7 +124,7 @@ def _holds(remote: Remote, entry: Entry) -> bool:
     )
 
 
-def write_lock(path: Path, locked: Sequence[Locked]) -> None:
+def write_lock(path: pathlib.Path, locked: Sequence[Locked]) -> None:
     """Write a lock, sorted by reference, atomically. Raises RunError."""
     rows = [
         {"ref": i.ref, "digest": i.digest, "repository": i.repo, "revision": i.revision}
@@ -110,7 +133,7 @@ def write_lock(path: Path, locked: Sequence[Locked]) -> None:
     write_json(path, {"schema_version": VERSION, "entries": rows})
 
 
-def read_lock(path: Path) -> list[Locked]:
+def read_lock(path: pathlib.Path) -> list[Locked]:
     """Read a lock.
 
     Raises:
@@ -124,34 +147,12 @@ def read_lock(path: Path) -> list[Locked]:
         )
     value = json_file(path, str(path))
     version = value.get("schema_version") if isinstance(value, dict) else None
-    rows = value.get("entries") if isinstance(value, dict) else None
-    if version != VERSION or not isinstance(rows, list):
+    if version != VERSION:
         raise ZooError(
             f"{path} is no lock of version {VERSION} (it says {printable(version)!r:.60}). Update "
             "mtl, or write it again with 'python -m mtl.zoo lock'."
         )
-    found = [_locked(row, f"{path}: entry {number}") for number, row in enumerate(rows, start=1)]
-    if len({item.ref.lower() for item in found}) != len(found):
+    rows = check(_Lock, value, str(path)).entries
+    if len({row.ref.lower() for row in rows}) != len(rows):
         raise ZooError(f"{path} names an entry twice.")
-    return found
-
-
-def _locked(row: Any, where: str) -> Locked:
-    if not isinstance(row, dict) or row.keys() != _KEYS:
-        raise ZooError(f"{where}: expected the keys {', '.join(sorted(_KEYS))}.")
-    for key, value in row.items():
-        if not (isinstance(value, str) or (value is None and key in {"repository", "revision"})):
-            raise ZooError(f"{where}.{key}: {printable(value)!r:.60} is no text.")
-    try:
-        safe_path(row["ref"], "reference")
-        repo = parse_repo(row["repository"]) if row["repository"] is not None else None
-    except MtlError as error:
-        raise ZooError(f"{where}: {error}") from error
-    revision = row["revision"]
-    if not re.fullmatch(r"[0-9a-f]{64}", row["digest"]):
-        raise ZooError(f"{where}.digest: {printable(row['digest'])!r:.80} is no sha256.")
-    if (repo is None) != (revision is None) or (repo and repo.revision):
-        raise ZooError(f"{where}: a repository and its commit are both there, or neither is.")
-    if revision is not None and not re.fullmatch(r"[0-9a-f]{40}", revision):
-        raise ZooError(f"{where}.revision: {printable(revision)!r:.60} is no commit (40 hex).")
-    return Locked(row["ref"], row["digest"], repo.id if repo else None, revision)
+    return [Locked(row.ref, row.digest, row.repository, row.revision) for row in rows]

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from mtl.errors import MtlError, ZooError
+from mtl.errors import ZooError
 from mtl.zoo.manifest import Manifest
-from mtl.zoo.names import MANIFEST, predictions_file, predictions_of, safe_path
+from mtl.zoo.names import MANIFEST, predictions_file, predictions_of
 from mtl.zoo.problem import Problem
-from mtl.zoo.schema import JOINT_TASK, check_section, joint_sections, show
+from mtl.zoo.schema import joint_sections, show
 
 HEADS = "heads/"
 
@@ -77,9 +77,10 @@ def _owner(name: str) -> str | None:
 
 
 def _is_task(section: Any) -> bool:
+    from mtl.zoo.models import JointTask, check
+
     try:
-        check_section(section, JOINT_TASK, "task")
-        safe_path(section["id"], "task")
-    except MtlError:
+        check(JointTask, section, "task")
+    except ZooError:
         return False
     return True

@@ -1,8 +1,8 @@
 """``manifest.json``: what an entry is, how it was made and how good it is.
 
-A manifest is typed at the top (:class:`Manifest`); its sections are JSON objects, described and
-checked in :mod:`mtl.zoo.schema`. Older schema versions are lifted while they are read
-(:mod:`mtl.zoo.migration`).
+A manifest is typed at the top (:class:`Manifest`); its sections are JSON objects, described in
+:mod:`mtl.zoo.models` and checked in :mod:`mtl.zoo.schema`. Older schema versions are lifted while
+they are read (:mod:`mtl.zoo.migration`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from mtl.errors import ZooError, did_you_mean
+from mtl.errors import ZooError
 from mtl.files import sha256_json
 from mtl.limits import Limits
 from mtl.untrusted import load_json
@@ -55,7 +55,7 @@ Left out, because the same result may differ in them: ``training.seconds``, ``tr
 @dataclass(frozen=True)
 class Manifest:
     """Typed view of ``manifest.json``; the sections are described in
-    :mod:`mtl.zoo.schema`.
+    :mod:`mtl.zoo.models`.
 
     Attributes:
         kind: ``adapter`` (stage one), ``composition`` (stage two) or ``joint``.
@@ -109,12 +109,6 @@ class Manifest:
         if not isinstance(value, Mapping):
             raise ZooError(f"{where}: expected a JSON object, found {show(value)}.")
         value = lift(dict(value), where)
-        known = {item.name for item in fields(cls)}
-        for key in sorted(known - value.keys()):
-            raise ZooError(f"{where}: the key {key!r} is missing.")
-        for key in sorted(value.keys() - known):
-            guess = did_you_mean(str(key)[:60], known)
-            raise ZooError(f"{where}: unknown key {show(key)}.{guess}")
         check_manifest(value, where)
         return cls(**value)
 

@@ -53,13 +53,14 @@ def test_evidence_comes_back_as_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"value": math.nan}, "value is nan"),
-        ({"low": math.inf}, "low is inf"),
-        ({"layers": {"0": math.nan}}, "layers.0 is nan"),
+        ({"value": math.nan}, r"value\s+Input should be a finite number"),
+        ({"low": math.inf}, r"low\s+Input should be a finite number"),
+        ({"layers": {"0": math.nan}}, r"layers\.0\s+Input should be a finite number"),
         ({"kind": "guessed"}, "'guessed'"),
-        ({"source": ""}, "must be named"),
-        ({"value": "1"}, "not a number"),
-        ({"seeds": (True,)}, "not whole numbers"),
+        ({"source": ""}, r"source\s+String should have at least 1 character"),
+        ({"value": "1"}, "valid number.*input_value='1'"),
+        ({"value": 1e31}, r"value\s+Input should be less than or equal to"),
+        ({"seeds": (True,)}, r"seeds\.0\s+Input should be a valid integer"),
     ],
 )
 def test_evidence_that_says_nothing_is_refused(change: dict[str, Any], said: str) -> None:
@@ -68,18 +69,34 @@ def test_evidence_that_says_nothing_is_refused(change: dict[str, Any], said: str
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "said"),
     [
-        "{",
-        "[]",
-        '{"schema_version": 99, "evidence": []}',
-        '{"schema_version": 1, "evidence": [{"source": "a"}]}',
-        '{"schema_version": 1, "evidence": [3]}',
-        '{"schema_version": 1, "evidence": [{"source": "a", "target": "b", "kind": "measured", '
-        '"method": "m", "value": 1, "evil": 2}]}',
+        ("{", "cannot be read as JSON"),
+        ("[]", "no evidence of schema 1"),
+        ('{"schema_version": 99, "evidence": []}', "it says 99"),
+        (
+            '{"schema_version": 1, "evidence": [{"source": "a"}]}',
+            "is damaged: evidence[0]: the key 'target' is missing. Remove it.",
+        ),
+        (
+            '{"schema_version": 1, "evidence": [3]}',
+            "is damaged: evidence[0]: should be an object, found 3. Remove it.",
+        ),
+        (
+            '{"schema_version": 1, "evidence": [{"source": "a", "target": "b", "kind": "measured", '
+            '"method": "m", "value": 1, "evil": 2}]}',
+            "is damaged: evidence[0]: unknown key 'evil'.",
+        ),
+        (
+            '{"schema_version": 1, "evidence": [{"source": "a", "target": "b", "kind": "measured", '
+            '"method": "m", "value": 1, "provenance": {"entry": {"ref": 7}}}]}',
+            "is damaged: evidence[0].provenance: it.entry.ref: should be a valid string, found 7.",
+        ),
     ],
 )
-def test_a_damaged_file_is_named_and_the_others_are_read(content: str, tmp_path: Path) -> None:
+def test_a_damaged_file_is_named_and_the_others_are_read(
+    content: str, said: str, tmp_path: Path
+) -> None:
     write_evidence(tmp_path, "good", [finding()])
     bad = evidence_file(tmp_path, "bad")
     bad.write_text(content)
@@ -87,6 +104,7 @@ def test_a_damaged_file_is_named_and_the_others_are_read(content: str, tmp_path:
     assert found == [finding()]
     assert len(problems) == 1
     assert str(bad) in problems[0]
+    assert said in problems[0]
     with pytest.raises(ZooError):
         read_file(bad)
 

@@ -31,6 +31,7 @@ from mtl.zoo import Zoo, open_zoo
 from mtl.zoo.card import card
 from mtl.zoo.caveats import caveats, error_text
 from mtl.zoo.manifest import IDENTITY_KEYS, check_recorded, counts
+from mtl.zoo.schema import joint_sections
 
 VALUES = [None, True, -7, 1e300, "x", [], ["x"], {}, {"x": 1}, ...]
 BASE = "ab" * 32
@@ -51,6 +52,25 @@ def run(command: str, *argv: object) -> None:
 @pytest.fixture
 def zoo(tmp_path: Path) -> Zoo:
     return open_zoo(tmp_path / "zoo")
+
+
+def test_a_million_wrong_values_are_one_error(zoo: Zoo) -> None:
+    """pydantic collects errors: of each wrong item one, a kilobyte each, if it may."""
+    good = json.loads((store(zoo, manifest()).folder / "manifest.json").read_text())
+    many, named = [7.5] * 1000, {str(number): 7.5 for number in range(1000)}
+    tensors = {"x.safetensors": {"sha256": "ab" * 32, "bytes": 1, "tensors": {"a": ["F32", many]}}}
+    lists = [("parents",), ("task", "metrics"), ("task", "labels")]
+    tables = [("metrics",), ("metrics", "test"), ("versions",), ("data", "sizes"), ("files",)]
+    wrong = [changed(good, path, many) for path in lists]
+    wrong += [changed(good, path, named) for path in tables]
+    wrong += [changed(good, ("data", "splits"), named), changed(good, ("files",), tensors)]
+    for value in (*wrong, {**good, **named}):
+        with pytest.raises(ZooError) as error:
+            check_recorded(value, "x")
+        assert error.value.__cause__.error_count() < 5  # type: ignore[union-attr]
+    with pytest.raises(ZooError) as error:
+        joint_sections({"tasks": many}, {"tasks": {}}, "x")
+    assert error.value.__cause__.error_count() == 1  # type: ignore[union-attr]
 
 
 def findings() -> list[Evidence]:
