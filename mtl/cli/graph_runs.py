@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -67,6 +68,7 @@ def suggest(argv: Sequence[str]) -> int:
     options = parser.parse_args(list(argv))
 
     from mtl.cli.graph_text import suggestion_text
+    from mtl.compose.refusals import argument
     from mtl.compose.suggest import chosen_scores, keep_suggestion
     from mtl.graph import graph_folder
     from mtl.graph.calibrate import read_calibration
@@ -90,7 +92,7 @@ def suggest(argv: Sequence[str]) -> int:
         trust = {score.name: known.get(score.name) for score in scores}
         print(json.dumps({**found.to_dict(), "trust": trust}))
     else:
-        print(suggestion_text(found, calibration))
+        print(suggestion_text(found, calibration, shlex.quote(argument(scene.spec))))
     return 0
 
 

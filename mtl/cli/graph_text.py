@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from mtl.zoo import Entry
 
 
-def suggestion_text(found: Suggestion, calibration: Calibration | None) -> str:
-    """Sources by scores; how far each score may be trusted; what was skipped, and why."""
+def suggestion_text(found: Suggestion, calibration: Calibration | None, typed: str) -> str:
+    """Sources by scores; how far each score may be trusted; what was skipped, and why.
+
+    ``typed`` is how a command line names the target.
+    """
     from tabulate import tabulate
 
     from mtl.graph.calibrate import trust_text
@@ -52,7 +55,7 @@ def suggestion_text(found: Suggestion, calibration: Calibration | None) -> str:
     elif scores:
         parts.append(
             "trust: not calibrated here; how far, is said by "
-            f"'python -m mtl.graph measure --targets {found.target} --scores all' and then "
+            f"'python -m mtl.graph measure --targets {typed} --scores all' and then "
             "'python -m mtl.graph calibrate'"
         )
     for task, reason in found.left_out.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -91,6 +92,7 @@ def pick(
     """Pick among the wanted sources, and say why in one table."""
     from mtl.cli.graph import open_graph
     from mtl.cli.graph_runs import Scene, look, make_extractor
+    from mtl.compose.refusals import argument
     from mtl.compose.suggest import keep_suggestion
     from mtl.graph import graph_folder
     from mtl.graph.calibrate import read_calibration
@@ -110,7 +112,8 @@ def pick(
     spec, rows = target.data.spec, target.data.fingerprints["train"]
     tasks = {source.task for source in wanted} - {spec.id}
     if request.how == "graph":
-        found = choose_from_graph(graph, spec.id, base, rows, request, tasks)
+        typed = shlex.quote(argument(spec))
+        found = choose_from_graph(graph, spec.id, base, rows, request, tasks, typed)
     else:
         score, trust = trusted_score(read_calibration(folder, base))
         scene = Scene(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mtl.compose.refusals import argument
 from mtl.errors import MtlError, RequestError
 from mtl.files import sha256_json
 from mtl.graph.evidence import Evidence, write_evidence
@@ -108,7 +110,8 @@ def score_sources(
         raise RequestError(
             f"Cannot score sources for {data.spec.id}: rows of {data.spec.kind} tasks are cut into "
             "windows, so that no row has one vector. Measure transfer instead "
-            f"(python -m mtl.graph measure --targets {data.spec.id}), or name the sources."
+            f"(python -m mtl.graph measure --targets {shlex.quote(argument(data.spec))}), or name "
+            "the sources."
         )
     labels = data.splits["train"].labels
     if len(labels) < 2 or not np.any(labels != labels[:1]):

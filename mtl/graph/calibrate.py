@@ -154,8 +154,8 @@ def calibrate(
     measured, scored = _collect(graph, base, split)
     if not measured:
         raise RequestError(
-            f"Nothing to calibrate with: no transfer was measured on base {base[:8]}. Run first "
-            "'python -m mtl.graph measure --targets TASK', for several targets."
+            f"Nothing to calibrate with: no transfer was measured on {split}, on base {base[:8]}. "
+            "Run first 'python -m mtl.graph measure --targets TASK', for several targets."
         )
     counts = Counter(how for how, *_ in measured)
     if method is not None and method not in counts:

@@ -291,5 +291,8 @@ def _recorded(path: Path, entry: Entry, own: Entry | None) -> bool:
         if item.provenance.get("settings") != settings_mark(entry):
             return False
     return all(
-        item.provenance.get("own", {}).get("digest") == own.digest for item in measured if own
+        item.provenance.get("own", {}).get("digest") == own.digest
+        and item.dev == _dev_gain(entry, own)
+        for item in measured
+        if own
     )

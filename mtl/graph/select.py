@@ -169,6 +169,7 @@ def choose_from_graph(
     rows: str,
     request: SourceRequest,
     tasks: Collection[str],
+    typed: str = "",
 ) -> Selection:
     """The ``k`` strongest edges into ``target`` by evidence that is there; nothing is computed.
 
@@ -178,6 +179,7 @@ def choose_from_graph(
 
     Args:
         tasks: ids of the sources that may be chosen.
+        typed: how a command line names the target, for messages [its id].
 
     Raises:
         RequestError: unknown ``by``, or no evidence of it.
@@ -196,7 +198,8 @@ def choose_from_graph(
         enough = [kind for kind in ORDER if len(tables[kind]) >= request.budget]
         kind = enough[0] if enough else max(ORDER, key=lambda k: len(tables[k]))
         if kind == "predicted" or not tables[kind]:
-            raise RequestError(_nothing(target, base, "measured, attribution or reliance", True))
+            named = "measured, attribution or reliance"
+            raise RequestError(_nothing(target, base, named, typed or target))
         found, named = tables[kind], kind
     elif request.by in plain_kinds:
         found, named = among(request.by, None), request.by
@@ -208,7 +211,7 @@ def choose_from_graph(
         found = among("predicted", request.by)
         named = request.by
     if not found:
-        raise RequestError(_nothing(target, base, named, named in {"measured", "predicted"}))
+        raise RequestError(_nothing(target, base, named, typed or target))
     measured = measured_for(graph, target, base, rows)
     values = {source: choice_value(item) or 0.0 for source, item in found.items()}
     order = sorted(found, key=lambda s: (-values[s], s))
@@ -357,13 +360,15 @@ def _why(
     return f"{score} {value:.4f}" if value is not None else ""
 
 
-def _nothing(target: str, base: str, named: str, runs: bool) -> str:
-    do = (
-        f"'python -m mtl.graph measure --targets {target}' (or suggest) adds it"
-        if runs
-        else f"A composition for {target} adds it (reliance), or, with one, "
-        "'python -m mtl.graph attribute ENTRY'"
-    )
+def _nothing(target: str, base: str, named: str, typed: str) -> str:
+    if named == "reliance":
+        do = f"'python -m mtl.compose --target {typed}' adds it (of several sources)"
+    elif named == "attribution":
+        do = "With a composition of several, 'python -m mtl.graph attribute ENTRY' adds it"
+    elif named.startswith("measured"):
+        do = f"'python -m mtl.graph measure --targets {typed}' adds it (measured)"
+    else:
+        do = f"'python -m mtl.graph suggest --target {typed} --scores {named}' adds it"
     return (
         f"The graph has no {named} evidence for {target} on base {base[:8]}. {do}; "
         "--sources auto computes scores itself."

@@ -145,3 +145,21 @@ def write_suite(folder: Path) -> Path:
         'methods:\n  "*": {}\n  pfeiffer: {reduction_factor: 4}\n'
     )
     return folder
+
+
+def write_spans(folder: Path) -> Path:
+    """``mini/spans``, a task whose rows are cut into windows; its file."""
+    text = "the cat sees a dog"
+    rows = [
+        {"q": "who sees it", "c": text, "span": [0, 7], "answers": ["the cat"]},
+        {"q": "what is seen", "c": text, "span": [13, 18], "answers": ["a dog"]},
+    ]
+    for split in ("train", "dev", "test"):
+        lines = "".join(f"{json.dumps({**row, 'id': str(i)})}\n" for i, row in enumerate(rows * 4))
+        (folder / f"spans_{split}.jsonl").write_text(lines)
+    (folder / "spans.yaml").write_text(
+        "id: mini/spans\ndata: {files: {train: spans_train.jsonl, dev: spans_dev.jsonl, "
+        "test: spans_test.jsonl}}\nkind: span_extraction\ninputs: ['{q}', '{c}']\n"
+        "label_column: span\nmetrics: [exact_match]\nmax_length: 32\n"
+    )
+    return folder / "spans.yaml"

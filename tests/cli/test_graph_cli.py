@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_bench import TARGET, digests, entries, mtl, refused
+from cli_bench import TARGET, digests, entries, mtl, refused, write_spans
 
 SCORES = (
     "tfidf", "textemb", "logme", "probe", "weights", "esm", "hscore", "knn", "taskemb",
@@ -208,19 +208,7 @@ def test_a_target_whose_rows_are_cut_into_windows(
     """Such a row has no vector of its own: refused by name, as target and as a source."""
     folder = tmp_path / "tasks" / "mini"
     shutil.copytree(suite_folder, folder)
-    text = "the cat sees a dog"
-    rows = [
-        {"q": "who sees it", "c": text, "span": [0, 7], "answers": ["the cat"]},
-        {"q": "what is seen", "c": text, "span": [13, 18], "answers": ["a dog"]},
-    ]
-    for split in ("train", "dev", "test"):
-        lines = "".join(f"{json.dumps({**row, 'id': str(i)})}\n" for i, row in enumerate(rows * 4))
-        (folder / f"spans_{split}.jsonl").write_text(lines)
-    (folder / "spans.yaml").write_text(
-        "id: mini/spans\ndata: {files: {train: spans_train.jsonl, dev: spans_dev.jsonl, "
-        "test: spans_test.jsonl}}\nkind: span_extraction\ninputs: ['{q}', '{c}']\n"
-        "label_column: span\nmetrics: [exact_match]\nmax_length: 32\n"
-    )
+    write_spans(folder)
     monkeypatch.setenv("MTL_TASKS", str(folder))
     refused(mtl("graph", "suggest", "--target", "spans"), "mini/spans", "cut into windows")
 
