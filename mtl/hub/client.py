@@ -129,42 +129,42 @@ def api() -> Any:
 def time_limits() -> Iterator[None]:
     """For the block, no request of the client waits for ever, and no answer names a place.
 
-    Uploads and commits have no limit of their own, and the client makes paths in its cache of what
-    an answer's headers say. This sets the sessions of the whole process, so it is for command
-    lines.
+    Two things that the client leaves open, closed in the session that it takes from us: uploads and
+    commits have no time limit, and an ``ETag`` with ``/`` in it is a file that it writes outside of
+    its cache. The session is that of the whole process, so this is for command lines.
 
     Raises:
         RunError: an answer whose headers would lead out of the cache.
     """
     from huggingface_hub import configure_http_backend
-    from huggingface_hub.utils import _http
+    from requests import Session
+    from requests.adapters import HTTPAdapter
 
-    def factory() -> Any:
-        session = _http._default_backend_factory()
-        request = session.request
+    class Limited(HTTPAdapter):
+        def send(self, request: Any, **options: Any) -> Any:
+            return super().send(request, **{**options, "timeout": options["timeout"] or TIMEOUT})
 
-        def limited(*args: Any, **options: Any) -> Any:
-            if options.get("timeout") is None:
-                options["timeout"] = TIMEOUT
-            answer = request(*args, **options)
-            if answer.request.method == "HEAD":  # what the client asks for a file's marks
-                _check_marks(answer.headers)
-            return answer
+    def session() -> Session:
+        made = Session()
+        made.hooks["response"].append(_check_marks)
+        made.mount("http://", Limited())
+        made.mount("https://", Limited())
+        return made
 
-        session.request = limited  # type: ignore[method-assign]
-        return session
-
-    configure_http_backend(factory)
+    if not offline():  # the client's own session refuses then
+        configure_http_backend(session)
     try:
         yield
     finally:
         configure_http_backend()
 
 
-def _check_marks(headers: Any) -> None:
+def _check_marks(answer: Any, **_: Any) -> None:
     """The client calls a file in its cache by the ETag, and its folder by the commit."""
+    if answer.request.method != "HEAD":  # what the client asks for a file's marks
+        return
     for name in ("ETag", "X-Linked-Etag", "X-Repo-Commit"):
-        mark = str(headers.get(name) or "").removeprefix("W/").strip('"')
+        mark = str(answer.headers.get(name) or "").removeprefix("W/").strip('"')
         if mark and not _MARK.fullmatch(mark):
             raise RunError(
                 f"The Hub's answer has the {name} {printable(mark)!r:.80}, which is no mark of a "
@@ -237,14 +237,14 @@ def making_sense(doing: str) -> Iterator[None]:
 
 
 def _explain(error: BaseException, doing: str, repo: RepoName) -> MtlError | None:
-    """The first error of the chain of causes that says something; uploads wrap theirs."""
+    """The first error of the chain of causes that says something; the client wraps some."""
     chain: list[BaseException] = []
     step: BaseException | None = error
     while step is not None and step not in chain:
         chain.append(step)
         step = step.__cause__ or step.__context__
     for found in chain:
-        said = _one(found, f"Cannot {doing}", repo)
+        said = found if isinstance(found, MtlError) else _one(found, f"Cannot {doing}", repo)
         if said is not None:
             return said
     return None

@@ -205,19 +205,12 @@ class _Attempt:
 
     def _open(self) -> Remote:
         """The repository, and the branch, made where they are missing."""
-        from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
-
         client, name, branch = api(), self.repo.id, self.repo.revision
         with speaking(self.doing, self.repo):
-            try:
-                client.repo_info(name)
-            except RepositoryNotFoundError:
+            if not client.repo_exists(name):
                 client.create_repo(name, private=self.private, exist_ok=True)
-            if branch:
-                try:
-                    client.repo_info(name, revision=branch)
-                except RevisionNotFoundError:
-                    client.create_branch(name, branch=branch, exist_ok=True)
+            if branch and not client.revision_exists(name, branch):
+                client.create_branch(name, branch=branch, exist_ok=True)
         remote = read_remote(self.repo)
         self._check_visibility(remote)
         return remote

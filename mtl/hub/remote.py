@@ -81,7 +81,11 @@ class Remote:
 
 
 def blob_id(path: Path) -> str:
-    """The id that git gives the content of a file: sha1 over a header with its size, and it."""
+    """The id that git gives the content of a file: sha1 over a header with its size, and it.
+
+    In pieces: the client's ``git_hash`` takes the whole content, and how large a file without a
+    sha256 is, only a stranger says.
+    """
     digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     with path.open("rb") as stream:
         while piece := stream.read(1 << 20):
@@ -239,19 +243,18 @@ def remember(remote: Remote) -> None:
 def _download(remote: Remote, path: str, force: bool) -> Path:
     doing = f"pull {path} from {remote.where}"
     with making_sense(doing), speaking(doing, remote.repo):
-        try:
-            found = api().hf_hub_download(
-                remote.repo.id, path, revision=remote.revision, force_download=force
-            )
-        except ValueError as error:
-            if force and error.__cause__ is not None:  # how the client wraps any failure then
-                raise error.__cause__ from None
-            raise
+        found = api().hf_hub_download(
+            remote.repo.id, path, revision=remote.revision, force_download=force
+        )
     return Path(found)
 
 
 def fetch_all(remote: Remote, paths: Iterable[str], limit: int) -> dict[str, Path]:
-    """:func:`fetch` of several files, some at a time; the first failure ends it."""
+    """:func:`fetch` of several files, some at a time; the first failure ends it.
+
+    Not the client's ``snapshot_download``: it asks for commit and names once more, believes that
+    answer, and gives what its cache holds where there is none.
+    """
     with ThreadPoolExecutor(max_workers=WORKERS) as pool:
         waiting = {path: pool.submit(fetch, remote, path, limit) for path in paths}
         try:
