@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from mtl.zoo.composition import SourceWeights
+
 
 @dataclass(frozen=True)
 class Composed:
@@ -26,6 +28,8 @@ class Composed:
         load: takes those tensors back (raises ZooError if they do not fit).
         penalties: further named loss parts, computed per step.
         evaluating: context in which what is constant in evaluation is computed once.
+        seen: site → (K,), what weights that depend on the input were in the last evaluation, a mean
+            over its real tokens; nothing where they do not, or before one.
     """
 
     parameters: Mapping[str, nn.Parameter]
@@ -33,6 +37,7 @@ class Composed:
     load: Callable[[Mapping[str, torch.Tensor]], None]
     penalties: Sequence[Callable[[], Mapping[str, torch.Tensor]]] = ()
     evaluating: Callable[[], AbstractContextManager[None]] = field(default=nullcontext)
+    seen: Callable[[], Mapping[str, torch.Tensor]] = dict
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,10 @@ class Composition:
         defaults: values by which this name differs from the dataclass' defaults.
         training: the run settings of its paper.
         attach: (encoder, names of the sources in it, settings) → :class:`Composed`, active.
+        shares: (composed, settings) → how much it uses each source, asked right after the stored
+            model was evaluated on dev; what ``shares.safetensors`` holds
+            (:func:`mtl.zoo.composition.weigh` makes it). None where no source has a part of its
+            own in the result.
         summary, citation: for ``mtl.methods ls``.
         prepare: (settings, target, source entries, backbone, workspace) → settings, once the
             sources are known; None where they do not depend on them.
@@ -58,6 +67,7 @@ class Composition:
     settings: type
     defaults: Mapping[str, Any]
     attach: Callable[[Any, Sequence[str], Any], Composed]
+    shares: Callable[[Composed, Any], SourceWeights | None]
     summary: str
     citation: str
     training: Training = field(default_factory=Training)

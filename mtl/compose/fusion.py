@@ -40,6 +40,8 @@ from mtl.compose.low_rank import are_low_rank
 from mtl.compose.sites import add_sites, load_stored, register
 from mtl.engine.settings import Training
 from mtl.errors import RequestError, unknown
+from mtl.zoo.composition import ATTENTION, SourceWeights, is_weight, weigh
+from mtl.zoo.composition import FUSION as STORED
 
 REGULARISERS = {"paper": 0.01, "reference-fp16": 0.01 / 65536, "0": 0.0}
 """Weight of Σ_l ||I − W_V||². The reference adds it behind the loss scaler, which divides it by
@@ -180,7 +182,7 @@ def attach(encoder: Any, sources: Sequence[str], settings: FusionSettings) -> Co
             if name.startswith("bank."):
                 continue  # a source that is a module: frozen
             parameter.requires_grad_(True)
-            named[f"fusion.{key}.{name}"] = parameter
+            named[f"{STORED}.{key}.{name}"] = parameter
     weight = REGULARISERS[settings.fusion_reg]
 
     def penalty() -> Mapping[str, Tensor]:
@@ -197,21 +199,24 @@ def attach(encoder: Any, sources: Sequence[str], settings: FusionSettings) -> Co
                 site.release()
             mask[0] = None
 
-    def tensors() -> dict[str, Tensor]:
-        found = {name: parameter.detach().clone() for name, parameter in named.items()}
-        for key, site in sites.items():
-            attention = site.attention()
-            if attention is not None:
-                found[f"attention.{key}"] = attention.clone()
-        return found
+    def seen() -> dict[str, Tensor]:
+        found = {key: site.attention() for key, site in sites.items()}
+        return {key: attention for key, attention in found.items() if attention is not None}
 
     return Composed(
         parameters=named,
-        tensors=tensors,
+        tensors=lambda: {name: value.detach().clone() for name, value in named.items()},
         load=lambda stored: _load(named, stored),
         penalties=(penalty,) if weight else (),
         evaluating=evaluating,
+        seen=seen,
     )
+
+
+def shares(composed: Composed, settings: FusionSettings) -> SourceWeights:
+    """The attention, a mean over the real tokens of the dev split."""
+    seen = {key: attention.double().cpu().numpy() for key, attention in composed.seen().items()}
+    return weigh(ATTENTION, seen, "dev")
 
 
 def _remember(mask: list[Tensor | None]) -> Any:
@@ -223,8 +228,9 @@ def _remember(mask: list[Tensor | None]) -> Any:
 
 
 def _load(named: Mapping[str, nn.Parameter], stored: Mapping[str, Tensor]) -> None:
-    weights = {key: value for key, value in stored.items() if not key.startswith("attention.")}
-    load_stored("fusion", named, weights)
+    # entries of before kept their attention beside the weights
+    weights = {key: value for key, value in stored.items() if is_weight(key)}
+    load_stored(STORED, named, weights)
 
 
 FUSION = Composition(
@@ -232,6 +238,7 @@ FUSION = Composition(
     settings=FusionSettings,
     defaults={},
     attach=attach,
+    shares=shares,
     summary="attention over the sources' outputs, per token and layer (AdapterFusion)",
     citation="Pfeiffer et al. 2021, AdapterFusion, arXiv:2005.00247; spec composition §2",
     training=Training("spec composition §2.4", {"lr": 5e-05, "epochs": 30, "patience": "5 epochs"}),

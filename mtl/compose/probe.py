@@ -70,6 +70,11 @@ def grid(values: Sequence[float], sources: int) -> list[ProbeSettings]:
     ]
 
 
+_FIXED = scalearn.ScaLearnSettings(
+    per="source", share_layers=True, learn=False, init_std=0.0, dropout=0.0
+)
+
+
 def attach(encoder: Any, sources: Sequence[str], settings: ProbeSettings) -> Composed:
     """Compose the adapters named ``sources`` at fixed scales; active.
 
@@ -83,10 +88,7 @@ def attach(encoder: Any, sources: Sequence[str], settings: ProbeSettings) -> Com
         raise RequestError(
             f"scales={settings.scales!r} are {len(numbers)} for {counted(len(sources), 'source')}."
         )
-    fixed = scalearn.ScaLearnSettings(
-        per="source", share_layers=True, learn=False, init_std=0.0, dropout=0.0
-    )
-    found = scalearn.attach(encoder, sources, fixed)
+    found = scalearn.attach(encoder, sources, _FIXED)
     with torch.no_grad():
         for omega in encoder.omega.values():
             omega.copy_(torch.tensor(numbers).unsqueeze(1))
@@ -98,6 +100,7 @@ PROBE = Composition(
     settings=ProbeSettings,
     defaults={},
     attach=attach,
+    shares=lambda composed, _: scalearn.shares(composed, _FIXED),
     summary="one or two sources at fixed scales; only the head learns (--probe: a whole grid)",
     citation="Frohmann et al. 2024, ScaLearn, arXiv:2310.01217; spec composition §8",
     per_source="scales",

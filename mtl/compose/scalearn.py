@@ -44,7 +44,7 @@ from mtl.compose.sites import add_sites, load_stored, register
 from mtl.engine.settings import Training
 from mtl.errors import RequestError
 from mtl.methods.source import PlainSource
-from mtl.zoo.composition import NORMALISE
+from mtl.zoo.composition import NORMALISE, OMEGA, SourceWeights, normalised, weigh
 
 
 @dataclass(frozen=True)
@@ -209,14 +209,27 @@ def attach(encoder: Any, sources: Sequence[str], settings: ScaLearnSettings) -> 
         away = torch.stack([(1 - omega.mean(1)).square().sum() for omega in omegas.values()])
         return {"omega_reg": settings.regularise / len(sources) * away.sum()}
 
-    named = {f"omega.{key}": parameter for key, parameter in omegas.items()}
+    named = {f"{OMEGA}.{key}": parameter for key, parameter in omegas.items()}
     return Composed(
         parameters=named if settings.learn else {},
         tensors=lambda: {name: omega.detach().clone() for name, omega in named.items()},
-        load=lambda tensors: load_stored("omega", named, tensors),
+        load=lambda tensors: load_stored(OMEGA, named, tensors),
         penalties=(penalty,) if settings.regularise and settings.learn else (),
         evaluating=evaluating,
     )
+
+
+def shares(composed: Composed, settings: ScaLearnSettings) -> SourceWeights:
+    """omega as it enters the sum, the same for every input.
+
+    Raises:
+        ZooError: a weight is not finite, so that it cannot be stored.
+    """
+    used = {
+        name.partition(".")[2]: normalised(omega.double().cpu().numpy(), settings.normalise)
+        for name, omega in composed.tensors().items()
+    }
+    return weigh(OMEGA, used)
 
 
 def _owners(settings: ScaLearnSettings, layers: int) -> Callable[[str], str]:
@@ -252,6 +265,7 @@ def _composition(name: str, summary: str, **defaults: Any) -> Composition:
         ScaLearnSettings,
         defaults,
         attach,
+        shares,
         summary,
         _CITE,
         training=Training(

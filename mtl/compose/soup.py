@@ -29,6 +29,8 @@ from mtl.engine.settings import Training
 from mtl.errors import RequestError, ZooError
 from mtl.methods.source import PlainSource, as_source, plain_source
 from mtl.words import counted
+from mtl.zoo.composition import SOUP as WEIGHTS
+from mtl.zoo.composition import SOUP_WEIGHTS, SourceWeights, weigh
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
@@ -155,11 +157,16 @@ def attach(encoder: Any, sources: Sequence[str], settings: SoupSettings) -> Comp
     stored = torch.tensor(weights)
 
     def load(tensors: Any) -> None:
-        load_stored("soup", {"soup.weights": torch.nn.Parameter(torch.empty_like(stored))}, tensors)
-        if not torch.allclose(tensors["soup.weights"], stored):
+        load_stored("soup", {SOUP_WEIGHTS: torch.nn.Parameter(torch.empty_like(stored))}, tensors)
+        if not torch.allclose(tensors[SOUP_WEIGHTS], stored):
             raise ZooError("The stored weights of the soup are not those of its settings.")
 
-    return Composed(parameters={}, tensors=lambda: {"soup.weights": stored.clone()}, load=load)
+    return Composed(parameters={}, tensors=lambda: {SOUP_WEIGHTS: stored.clone()}, load=load)
+
+
+def shares(composed: Composed, settings: SoupSettings) -> SourceWeights:
+    """The weights of the average, the same at every site and for every input."""
+    return weigh(WEIGHTS, {"shared": composed.tensors()[SOUP_WEIGHTS].numpy()})
 
 
 def prepare(
@@ -193,6 +200,7 @@ SOUP = Composition(
     settings=SoupSettings,
     defaults={},
     attach=attach,
+    shares=shares,
     summary="the sources' weights averaged by similarity of texts; only the head learns",
     citation="Chronopoulou et al. 2023, AdapterSoup, arXiv:2302.07027; spec composition §6.4",
     training=Training(

@@ -176,4 +176,5 @@ def build_composition(
             model_id=backbone.base.id,
         )
 
-    return Built(network, attached, save)
+    settings = plan.method_settings
+    return Built(network, attached, save, lambda: composition.shares(composed, settings))

@@ -106,7 +106,7 @@ def export_entry(
     check_free(folder)
     loaded = load_entry(entry, workspace.zoo, backbone)
     data = EntryData(entry, backbone, workspace)
-    sizes = omega_sizes(loaded)
+    sizes = omega_sizes(entry)
     shaped = shape(loaded, data, sizes, options)
     name = str(entry.manifest.head["name"])
     with filling(folder) as temporary:

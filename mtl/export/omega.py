@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 
 from mtl.compose.scalearn import ScaLearnSite
+from mtl.zoo.composition import used_weights
 
 if TYPE_CHECKING:
     from mtl.export.load import Loaded
+    from mtl.zoo import Entry
 
 NEAR_ZERO = 0.01
 """A source whose omega is below this share of the largest cannot be told from 0."""
@@ -21,22 +23,19 @@ def is_soup(loaded: Loaded) -> bool:
     return any(isinstance(m, ScaLearnSite) and m.combine is not None for m in modules)
 
 
-@torch.no_grad()
-def omega_sizes(loaded: Loaded) -> list[float] | None:
+def omega_sizes(entry: Entry) -> list[float] | None:
     """Root mean square of omega per source, over sites and dimensions; None where there is none.
 
     Of omega as it enters the sum: normalised where the composition normalises. Of a soup the
     weights by which the sources' weights were averaged.
     """
-    if loaded.composed is None:
+    if entry.manifest.kind != "composition":
         return None
-    if is_soup(loaded):
-        return loaded.composed.tensors()["soup.weights"].double().tolist()
-    sites = [s for s in loaded.network.encoder.modules() if isinstance(s, ScaLearnSite)]
-    if not sites:
+    used = used_weights(entry)
+    if used is None:
         return None
-    squares = torch.stack([site.effective().double().square().mean(1) for site in sites])
-    return squares.mean(0).sqrt().tolist()
+    squares = np.stack([np.square(value).mean(1) for value in used.values()])
+    return [float(size) for size in np.sqrt(squares.mean(0))]
 
 
 def near_zero(sizes: list[float], share: float = NEAR_ZERO) -> list[int]:

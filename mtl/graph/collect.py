@@ -14,7 +14,7 @@ from mtl.errors import ZooError
 from mtl.files import sha256_json
 from mtl.graph.evidence import Evidence, evidence_file, read_file, write_evidence
 from mtl.zoo.caveats import headline
-from mtl.zoo.composition import source_weights
+from mtl.zoo.composition import SOUP, source_weights
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry, Zoo
@@ -175,15 +175,14 @@ def settings_mark(entry: Entry) -> str:
 
 
 def reliance(entry: Entry) -> tuple[str, list[str], np.ndarray] | None:
-    """How much a trained composition weighs each source, per layer.
+    """How much a trained composition weighs each source, per site: its stored share.
 
-    ScaLearn: the share ``m_k / Σ_j m_j`` of the omega mass ``m_k = mean_d |omega_kd|`` (omega as it
-    enters the sum, so normalised where the settings say so). AdapterFusion: mean attention over
-    the real tokens of the test split, which sums to 1 over the sources.
+    ScaLearn: of the mean magnitude of omega. AdapterFusion: of the attention, a mean over tokens.
+    :mod:`mtl.zoo.composition` defines them.
 
     Returns:
-        (``omega`` or ``attention``, names of layers, (K,L) shares), or None where nothing was
-        learned (``average``) or stored.
+        (``omega``, ``attention``, …, names of sites, (K,S) shares), or None where nothing was
+        learned (``average``, ``soup``) or stored.
 
     Raises:
         ZooError: the weights are damaged or not finite.
@@ -191,7 +190,9 @@ def reliance(entry: Entry) -> tuple[str, list[str], np.ndarray] | None:
     if entry.manifest.method_settings.get("learn") is False:
         return None
     found = source_weights(entry)
-    return None if found is None else (found.kind, list(found.sites), found.shares())
+    if found is None or found.kind == SOUP:
+        return None
+    return found.kind, list(found.sites), found.share
 
 
 def own_adapter(entry: Entry, candidates: Sequence[Entry]) -> tuple[Entry | None, str]:

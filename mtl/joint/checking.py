@@ -31,7 +31,7 @@ def joint_parts(entry: Entry) -> tuple[CheckedPart, ...]:
     """
     manifest = entry.manifest
     return tuple(
-        CheckedPart(task, data, f"predictions/{task}.safetensors", f"{task}/")
+        CheckedPart(task, data, f"{task}/")
         for task, (_, data) in joint_sections(manifest.task, manifest.data, entry.ref).items()
     )
 

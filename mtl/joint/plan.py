@@ -20,6 +20,7 @@ from mtl.runs.plan import (
     file_name,
     task_section,
 )
+from mtl.zoo.names import predictions_file
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
@@ -121,9 +122,9 @@ class JointPlan:
         seed = self.seed if sampling.sampler_seed < 0 else sampling.sampler_seed
         return JointFeed(encoded, self.settings.batch_size, sampling.temperature, seed)
 
-    def predictions_file(self, task: str) -> str:
-        """``predictions/<task id>.safetensors``."""
-        return f"predictions/{task}.safetensors"
+    def predictions_file(self, task: str, split: str) -> str:
+        """``predictions/<task id>.safetensors`` of test, ``predictions-dev/…`` of dev."""
+        return predictions_file(split, task)
 
     def sections(self) -> dict[str, Any]:
         """The manifest's ``task`` (with all of them under ``tasks``), ``data`` and ``head``."""

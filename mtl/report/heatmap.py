@@ -11,28 +11,41 @@ import numpy as np
 
 from mtl.errors import RequestError
 from mtl.files import write_bytes
-from mtl.zoo import composition
+from mtl.zoo.composition import ATTENTION, OMEGA, SOUP, SourceWeights, normalisation
+from mtl.zoo.composition import source_weights as stored_weights
+from mtl.zoo.entry import again_text
 
 if TYPE_CHECKING:
-    from mtl.zoo import Entry
+    from mtl.zoo import Entry, Manifest
 
 
 def source_weights(entry: Entry) -> tuple[np.ndarray, list[str], list[str]]:
-    """Weights of a composition as it uses them: (K,L) matrix, source names, layer names.
+    """Signed means of a composition's weights: (K,S) matrix, names of sources, names of sites.
 
-    omega as it enters the sum (normalised where the settings say so), averaged over D, for the
-    ScaLearn family (one column where it is shared by all layers); mean attention over the test
-    tokens for AdapterFusion.
+    :class:`mtl.zoo.composition.SourceWeights` defines them and has the magnitudes, too.
 
     Raises:
-        RequestError: the entry stores neither.
+        RequestError: the entry stores none.
         ZooError: its weights are damaged.
     """
-    found = composition.source_weights(entry)
-    if found is None:
-        raise RequestError(f"{entry.ref} stores no weights per source; nothing to draw.")
-    names = [parent["task"].partition("/")[2] for parent in entry.manifest.parents]
-    return found.means(), names, list(found.sites)
+    found = _weights(entry)
+    return found.mean, _sources(entry), list(found.sites)
+
+
+def _weights(entry: Entry) -> SourceWeights:
+    found = stored_weights(entry)
+    if found is not None:
+        return found
+    if entry.manifest.method == "fusion":
+        raise RequestError(
+            f"{entry.ref}: which source its attention goes to is unknown, because nothing of that "
+            f"was stored with it; nothing to draw. To know, {again_text(entry)}"
+        )
+    raise RequestError(f"{entry.ref} stores no weights per source; nothing to draw.")
+
+
+def _sources(entry: Entry) -> list[str]:
+    return [parent["task"].partition("/")[2] for parent in entry.manifest.parents]
 
 
 def _seeds(entries: Sequence[Entry]) -> str:
@@ -42,13 +55,14 @@ def _seeds(entries: Sequence[Entry]) -> str:
 
 
 def draw_heatmap(entries: Sequence[Entry], path: Path) -> None:
-    """Draw the mean weights of runs that differ in their seed only, as a PNG, atomically.
+    """Draw the weights of runs that differ in their seed only, their mean, as a PNG, atomically.
 
-    White is zero; where all weights are above zero, it is their mean, and full colour is at least a
-    twentieth of the mean away, so that next to equal weights look so.
+    The upper map is the mean over D with its sign. Where scales of opposite sign cancel in it, or
+    are negative, a second one shows the magnitude, the mean of their absolute values.
 
     Raises:
-        RequestError: matplotlib is not installed, no runs, or runs of different shapes.
+        RequestError: matplotlib is not installed, no runs, or runs of different sites or sources.
+        ZooError: the weights of one are damaged.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -57,41 +71,60 @@ def draw_heatmap(entries: Sequence[Entry], path: Path) -> None:
         raise RequestError("Drawing needs matplotlib: pip install matplotlib.") from error
     if not entries:
         raise RequestError("There is no composition to draw.")
-    parts = [source_weights(entry) for entry in entries]
-    matrix = np.mean([part[0] for part in parts], axis=0)
-    _, names, layers = parts[0]
-    manifest = entries[0].manifest
-    centre = float(matrix.mean()) if matrix.min() > 0 else 0.0
-    reach = max(float(np.abs(matrix - centre).max()), centre / 20) or 1.0
-    digits = 2 if reach > 0.05 else 3
-    figure = Figure(figsize=(2.2 + 0.75 * len(layers), 1.6 + 0.42 * len(names)), dpi=130)
-    FigureCanvasAgg(figure)
-    axes: Any = figure.add_subplot()
-    image = axes.imshow(
-        matrix, cmap="RdBu_r", vmin=centre - reach, vmax=centre + reach, aspect="auto"
-    )
-    axes.set_xticks(range(len(layers)), layers)
-    axes.set_yticks(range(len(names)), names)
-    axes.set_xlabel("layer")
-    for row in range(len(names)):
-        for column in range(len(layers)):
-            value = matrix[row, column]
-            colour = "white" if abs(value - centre) > 0.6 * reach else "black"
-            axes.text(
-                column,
-                row,
-                f"{value:.{digits}f}",
-                ha="center",
-                va="center",
-                color=colour,
-                fontsize=8,
+    weights = [_weights(entry) for entry in entries]
+    names, manifest = _sources(entries[0]), entries[0].manifest
+    for entry, found in zip(entries, weights, strict=True):
+        if (found.kind, found.sites, _sources(entry)) != (weights[0].kind, weights[0].sites, names):
+            raise RequestError(
+                f"{entries[0].ref} and {entry.ref} weigh other sources, or at other sites; one map "
+                "shows runs that differ in their seed only."
             )
-    how = composition.normalisation(manifest)
-    omega = "omega" if how == "none" else f"omega (normalise={how})"
-    what = "mean attention" if manifest.method == "fusion" else f"{omega}, mean over D"
-    axes.set_title(f"{manifest.task['id']}, {manifest.method}, {_seeds(entries)}", fontsize=9)
-    figure.colorbar(image, ax=axes, shrink=0.9).set_label(what, fontsize=8)
+    maps = [(_mean(weights, "mean"), _caption(manifest, weights[0], "{}"))]
+    if any(found.cancels for found in weights):
+        maps.append((_mean(weights, "magnitude"), _caption(manifest, weights[0], "|{}|")))
+    sites = weights[0].sites
+    height = 1.6 + (0.7 + 0.42 * len(names)) * len(maps)
+    figure = Figure(figsize=(2.2 + 0.75 * len(sites), height), dpi=130)
+    FigureCanvasAgg(figure)
+    for number, (matrix, what) in enumerate(maps, start=1):
+        axes: Any = figure.add_subplot(len(maps), 1, number)
+        _draw(figure, axes, matrix, what)
+        axes.set_xticks(range(len(sites)), sites)
+        axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("layer")
+    figure.suptitle(f"{manifest.task['id']}, {manifest.method}, {_seeds(entries)}", fontsize=9)
     figure.tight_layout()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     write_bytes(path, buffer.getvalue())
+
+
+def _mean(weights: Sequence[SourceWeights], key: str) -> np.ndarray:
+    return np.mean([getattr(found, key) for found in weights], axis=0)
+
+
+def _caption(manifest: Manifest, weights: SourceWeights, form: str) -> str:
+    """What the numbers of a map are; ``form`` puts signs of the absolute value around a weight."""
+    if weights.kind == ATTENTION:
+        return f"mean attention, tokens of {weights.rows}"
+    how = normalisation(manifest)
+    named = {SOUP: "weight in the soup", OMEGA: "omega"}.get(weights.kind, weights.kind)
+    named = form.format(named) + ("" if how == "none" else f" (normalise={how})")
+    return f"{named}, mean over D" + (f" and tokens of {weights.rows}" if weights.rows else "")
+
+
+def _draw(figure: Any, axes: Any, matrix: np.ndarray, what: str) -> None:
+    """One map. White is zero; where all is above zero, it is the mean, and full colour is then at
+    least a twentieth of the mean away, so that next to equal weights look so.
+    """
+    centre = float(matrix.mean()) if matrix.min() > 0 else 0.0
+    reach = max(float(np.abs(matrix - centre).max()), centre / 20) or 1.0
+    digits = 2 if reach > 0.05 else 3
+    image = axes.imshow(
+        matrix, cmap="RdBu_r", vmin=centre - reach, vmax=centre + reach, aspect="auto"
+    )
+    for (row, column), value in np.ndenumerate(matrix):
+        colour = "white" if abs(value - centre) > 0.6 * reach else "black"
+        text = f"{value:.{digits}f}"
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    figure.colorbar(image, ax=axes, shrink=0.9).set_label(what, fontsize=8)

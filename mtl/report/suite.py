@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from mtl.errors import ZooError
 from mtl.report.stats import Interval, interval_text, mean_interval
 from mtl.zoo.caveats import MARK, footnotes, headline, stated
-from mtl.zoo.composition import ATTENTION, is_of
-from mtl.zoo.names import printable
+from mtl.zoo.composition import is_weight
+from mtl.zoo.names import is_derived, printable
 from mtl.zoo.schema import joint_sections
 from mtl.zoo.settings import differing, settings_of, settings_text
 
@@ -294,18 +294,18 @@ def _stored(
 def stored_numbers(entry: Entry) -> float | None:
     """32-bit numbers in an entry's weights, head included; None where a file cannot be read.
 
-    Predictions and the attention maps that a fusion keeps for its heat map are no weights.
+    What follows from the weights, predictions and shares, is none of them.
     """
     from safetensors import SafetensorError, safe_open
 
     bits = 0
     for name in entry.files:
-        if not name.endswith(".safetensors") or name.startswith("predictions"):
+        if not name.endswith(".safetensors") or is_derived(name):
             continue
         try:
             with safe_open(entry.folder / name, framework="np") as stream:
                 for key in stream.keys():  # noqa: SIM118
-                    if not is_of(ATTENTION, key):
+                    if is_weight(key):
                         part = stream.get_slice(key)
                         bits += prod(part.get_shape()) * _BITS.get(part.get_dtype(), 64)
         except (OSError, SafetensorError, ValueError):

@@ -15,6 +15,7 @@ from mtl.engine.device import processes, resolve_precision
 from mtl.engine.feed import TaskFeed
 from mtl.files import sha256_json
 from mtl.methods.method import settings_dict
+from mtl.zoo.names import predictions_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from mtl.engine import Evaluation, Feed, RunSettings, Trainable
     from mtl.tasks import TaskSpec
     from mtl.zoo import Zoo
+    from mtl.zoo.composition import SourceWeights
 
 RESULT_SCHEMA = 3
 """Raised when the same settings would give another result; then nothing old is taken for done."""
@@ -42,11 +44,13 @@ class Built:
         network: encoder and head, or heads.
         attached: what the engine trains.
         save: writes weights, head and their configs into a folder.
+        shares: of a composition, how much it uses each source; asked after an evaluation on dev.
     """
 
     network: nn.Module
     attached: Trainable
     save: Callable[[Path], None]
+    shares: Callable[[], SourceWeights | None] | None = None
 
 
 class Plan(Protocol):
@@ -97,8 +101,8 @@ class Plan(Protocol):
     def feed(self, encoded: Mapping[str, Encoded]) -> Feed:
         """The training batches, from the encoded training split of each task."""
 
-    def predictions_file(self, task: str) -> str:
-        """Name in the entry of what it answered on the test split of ``task``."""
+    def predictions_file(self, task: str, split: str) -> str:
+        """Name in the entry of what it answered on a split of ``task``."""
 
     def sections(self) -> dict[str, Any]:
         """The manifest's ``task``, ``data`` and ``head``."""
@@ -204,9 +208,9 @@ class RunPlan:
         task = self.spec.id
         return TaskFeed(task, encoded[task], self.settings.batch_size, self.seed)
 
-    def predictions_file(self, task: str) -> str:
-        """``predictions.safetensors``."""
-        return "predictions.safetensors"
+    def predictions_file(self, task: str, split: str) -> str:
+        """``predictions.safetensors`` of test, ``predictions-dev.safetensors`` of dev."""
+        return predictions_file(split)
 
     def sections(self) -> dict[str, Any]:
         """The manifest's ``task``, ``data`` and ``head``."""

@@ -1,6 +1,6 @@
 """Store a trained run: write the entry, load it back from disk, repeat the test, record that.
 
-Predictions and test metrics of the entry are those of the reloaded model.
+Predictions, metrics and shares of the entry are those of the reloaded model.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from mtl.methods.method import settings_dict
 from mtl.runs.recorded import remember_task
 from mtl.tasks.spans import MASKED
 from mtl.zoo import Manifest, write_predictions
+from mtl.zoo.composition import write_shares
 from mtl.zoo.machine import remember_command
+from mtl.zoo.names import is_safe_name
 
 if TYPE_CHECKING:
     from mtl.engine import Device, EvalSet, Evaluation, Outcome
@@ -77,15 +79,22 @@ def store_run(
         again = plan.build(plan, folder)
         again.network.to(device.torch_device)
         repeated = repeat(plan, again, sets, device)
+        shares = again.shares() if again.shares is not None else None
+        if shares is not None:
+            write_shares(folder, shares)
         tests = {task: found["test"] for task, found in repeated.items()}
         trained = {task: found["test"] for task, found in evaluations.items()}
         data = {task: splits["test"] for task, splits in sets.items()}
         verified = compare(plan, trained, tests, data, device, (built, again))
         # An entry says what it answers itself: the model in training may sum in another order.
         whole = {task: {**found, **repeated[task]} for task, found in evaluations.items()}
-        for task, test in tests.items():
-            file = plan.predictions_file(task)
-            write_predictions(folder, file, test.row, test.label, test.prediction, test.scores)
+        for task, splits in repeated.items():
+            for split, found in splits.items():
+                file = plan.predictions_file(task, split)
+                if is_safe_name(f"predictions-{split}"):  # else its metrics have to do
+                    write_predictions(
+                        folder, file, found.row, found.label, found.prediction, found.scores
+                    )
         manifest = make_manifest(plan, workspace, device, outcome, whole, verified)
         entry = zoo.commit(folder, ref, manifest)
     remember_command(plan.runhash, workspace.typed)
@@ -97,14 +106,15 @@ def store_run(
 def repeat(
     plan: Plan, again: Built, sets: Mapping[str, Mapping[str, EvalSet]], device: Device
 ) -> dict[str, dict[str, Evaluation]]:
-    """What the reloaded model answers on all test splits of ``sets``."""
+    """What the reloaded model answers on dev and all test splits of ``sets``."""
     device = device.alone()  # only the first process stores; the others do not come here
     passes = eval_passes(plan.settings, device.torch_device)
     return {
         task: {
-            split: evaluate(again.attached, data, device, passes)
-            for split, data in splits.items()
-            if split.startswith("test")
+            # dev last: what is constant over it is asked of the model afterwards
+            split: evaluate(again.attached, splits[split], device, passes)
+            for split in sorted(splits, key=lambda name: name == "dev")
+            if split != "train"
         }
         for task, splits in sets.items()
     }

@@ -12,17 +12,15 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from mtl.engine import EvalSet, evaluate, open_device
-from mtl.errors import RequestError, RunError
+from mtl.errors import RequestError
+from mtl.runs.comparing import compare_answers, far_metrics, own_metrics, pair_metrics
 from mtl.runs.loading import answer_passes, check_base, stored_settings, where_text
 from mtl.runs.recorded import change_text, remember_task, task_of
 from mtl.runs.store import tolerance_of
 from mtl.runs.workspace import load_task_data
-from mtl.tasks import score
 from mtl.zoo import read_predictions
-from mtl.zoo.names import predictions_file
+from mtl.zoo.names import predictions_file, predictions_of
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
@@ -35,8 +33,6 @@ if TYPE_CHECKING:
 Loader = Callable[["Entry", "Zoo", "Backbone"], "Trainable"]
 """An entry of some kind as a frozen model that answers ``logits(batch)``."""
 
-METRIC_TOLERANCE = 1e-6
-
 Overall = Callable[[Mapping[str, float]], Mapping[str, float]]
 """Task id → its headline metric on a split, to the metrics over all tasks, by their names."""
 
@@ -48,19 +44,24 @@ class CheckedPart:
     Attributes:
         task: id of the task.
         data: its section of the manifest's ``data``.
-        file: where the entry stores its predictions.
         prefix: what its metrics begin with in the manifest.
     """
 
     task: str
     data: Mapping[str, Any]
-    file: str
     prefix: str = ""
+
+    def files(self, entry: Entry) -> dict[str, str]:
+        """Split → where ``entry`` stores its answers; test always, the others where it does."""
+        task = self.task if self.prefix else ""
+        named = {name: predictions_of(name) for name in entry.files}
+        found = {of[0]: name for name, of in named.items() if of is not None and of[1] == task}
+        return {**found, "test": predictions_file(task=task)}
 
 
 def whole(entry: Entry) -> tuple[CheckedPart, ...]:
     """The one part of an entry of one task."""
-    return (CheckedPart(entry.manifest.task["id"], entry.manifest.data, predictions_file()),)
+    return (CheckedPart(entry.manifest.task["id"], entry.manifest.data),)
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Verification:
 
     Attributes:
         n: examples of the test split.
-        max_logit_difference: between stored and repeated scores.
+        max_logit_difference: between stored and repeated scores, on any split.
         equal_predictions: share of the predictions that are the same.
         metrics: split → metric → ``{"stored", "again"}``.
         problems: what does not agree; empty when the entry is what it says.
@@ -115,7 +116,9 @@ def verify_entry(
     tolerance: float | None = None,
     record: bool = True,
 ) -> Verification:
-    """Evaluate ``entry`` on its test splits and compare with its predictions and metrics.
+    """Evaluate ``entry`` on its splits and compare with its predictions and metrics.
+
+    All test splits, and dev where its predictions are stored.
 
     Its tasks are looked up by :func:`mtl.runs.recorded.task_of`: what a manifest says about where
     data lie is not followed. Data that agree are noted on this machine, for later commands.
@@ -138,7 +141,12 @@ def verify_entry(
     parts = whole(entry) if parts is None else parts
     check_base(entry, backbone.base, head=True)
     zoo.load_check(entry)
-    stored = {part.task: read_predictions(entry.folder, part.file) for part in parts}
+    stored = {
+        part.task: {
+            split: read_predictions(entry.folder, name) for split, name in part.files(entry).items()
+        }
+        for part in parts
+    }
     datas = {}
     for part in parts:
         spec = task_of(entry, workspace, part.task)
@@ -151,7 +159,9 @@ def verify_entry(
     model = load(entry, zoo, backbone)
     model.network.to(device.torch_device)
     allowed = {
-        task: tolerance_of(device.precision, kept.scores) if tolerance is None else tolerance
+        task: tolerance_of(device.precision, kept["test"].scores)
+        if tolerance is None
+        else tolerance
         for task, kept in stored.items()
     }
     found = [
@@ -225,7 +235,7 @@ def _evaluate(
 def _verify_part(
     entry: Entry,
     part: CheckedPart,
-    stored: Predictions,
+    stored: Mapping[str, Predictions],
     answer: Callable[[str], Evaluation],
     data: TaskData,
     tolerance: float,
@@ -233,34 +243,41 @@ def _verify_part(
     problems: list[str] = []
     metrics: dict[str, dict[str, dict[str, float | None]]] = {}
     answers: dict[str, Mapping[str, float]] = {}
-    difference, equal = float("inf"), 0.0
-    for split, values in entry.manifest.metrics.items():
+    gaps: dict[str, float] = {}
+    looked: set[str] = set()
+    equal = 0.0
+    splits = sorted(entry.manifest.metrics.items(), key=lambda pair: pair[0] != "test")
+    for split, values in splits:
+        kept = stored.get(split)
         told = {
             name.removeprefix(part.prefix): item
             for name, item in values.items()
             if name.startswith(part.prefix)
         }
-        if not split.startswith("test") or not told:
+        if not told or (kept is None and not split.startswith("test")):
             continue
+        looked.add(split)
         if split not in data.splits:
             problems.append(f"the split {split} of its metrics is not in the data")
             continue
         again = answer(split)
         answers[split] = again.metrics
-        found = _metrics(told, again.metrics)
+        found = pair_metrics(told, again.metrics)
         metrics[split] = {f"{part.prefix}{name}": pair for name, pair in found.items()}
-        if split == "test":
-            wrong, difference, equal = _compare(stored, again, tolerance)
-            wrong = wrong or _own_metrics(told, stored, again)
-            problems += [f"{part.task}: {text}" if part.prefix else text for text in wrong]
-        else:
-            problems += _far(split, metrics[split], tolerance)
-    if "test" not in metrics:
+        if kept is None:
+            problems += far_metrics(split, metrics[split], tolerance)
+            continue
+        wrong, gaps[split], same = compare_answers(kept, again, split, tolerance)
+        wrong = wrong or own_metrics(told, kept, again)
+        where = [*([part.task] if part.prefix else []), *([split] if split != "test" else [])]
+        problems += [": ".join([" ".join(where), text] if where else [text]) for text in wrong]
+        equal = same if split == "test" else equal
+    for split in sorted(stored.keys() - looked):
         name = f" of {part.task}" if part.prefix else ""
-        problems.append(f"it has no metrics of the test split{name}")
-    n = len(stored.row)
-    headline = data.spec.headline
-    return _Found(part.task, n, difference, equal, metrics, answers, headline, problems)
+        problems.append(f"it has no metrics of the {split} split{name}")
+    n = len(stored["test"].row)
+    largest = max(gaps.values(), default=float("inf"))
+    return _Found(part.task, n, largest, equal, metrics, answers, data.spec.headline, problems)
 
 
 def _over_all(
@@ -277,14 +294,14 @@ def _over_all(
             continue
         again = overall({item.task: item.again[split][item.headline] for item in found})
         told = entry.manifest.metrics.get(split, {})
-        pairs = _metrics({name: told[name] for name in again if name in told}, again)
-        problems += _far(split, pairs, tolerance)
+        pairs = pair_metrics({name: told[name] for name in again if name in told}, again)
+        problems += far_metrics(split, pairs, tolerance)
         metrics[split].update(pairs)
     return problems
 
 
 def same_data(entry: Entry, spec: TaskSpec, workspace: Workspace, part: CheckedPart) -> TaskData:
-    """The data of one of the entry's tasks, if its test splits are those it was tested on.
+    """The data of one of the entry's tasks, if the splits that it stores answers to are the same.
 
     A recipe may cut the tasks of a joint run each to a size of its own, of which the entry tells
     only the size: where the data differ, they are cut to that, and compared again.
@@ -295,15 +312,18 @@ def same_data(entry: Entry, spec: TaskSpec, workspace: Workspace, part: CheckedP
     settings = stored_settings(entry)
     protocol = part.data.get("protocol") or "official"
     data = load_task_data(spec, workspace, protocol, settings)
-    different = _different(part, data)
+    different = _different(entry, part, data)
     if different and protocol == "holdout":  # an entry of before it saw to rare classes
         before = load_task_data(spec, workspace, "holdout-1", settings)
-        if not _different(part, before):
+        if not _different(entry, part, before):
             return before
-    size = (part.data.get("sizes") or {}).get("test")
-    if different and part.prefix and type(size) is int and 0 < size < data.sizes.get("test", 0):
-        data = load_task_data(spec, workspace, protocol, replace(settings, max_eval_samples=size))
-        different = _different(part, data)
+    sizes = part.data.get("sizes") or {}
+    told = {split: size for split in ("dev", "test") if type(size := sizes.get(split)) is int}
+    cut = [size for split, size in told.items() if 0 < size < data.sizes.get(split, 0)]
+    if different and part.prefix and cut:
+        cut_to = replace(settings, max_eval_samples=max(cut))
+        data = load_task_data(spec, workspace, protocol, cut_to)
+        different = _different(entry, part, data)
     if different:
         split, then, now = different
         raise RequestError(
@@ -314,8 +334,9 @@ def same_data(entry: Entry, spec: TaskSpec, workspace: Workspace, part: CheckedP
     return data
 
 
-def _different(part: CheckedPart, data: TaskData) -> tuple[str, Any, Any] | None:
+def _different(entry: Entry, part: CheckedPart, data: TaskData) -> tuple[str, Any, Any] | None:
     """The first split whose fingerprint is another one: its name, then, now."""
+    compared = part.files(entry)
     pairs: list[tuple[str, Any, Any]] = [
         ("all splits", part.data.get("fingerprint"), data.fingerprint)
     ]
@@ -324,7 +345,7 @@ def _different(part: CheckedPart, data: TaskData) -> tuple[str, Any, Any] | None
         pairs = [
             (split, value, data.fingerprints.get(split))
             for split, value in splits.items()
-            if split.startswith("test")
+            if split.startswith("test") or split in compared
         ]
     return next((pair for pair in pairs if pair[1] != pair[2]), None)
 
@@ -332,68 +353,3 @@ def _different(part: CheckedPart, data: TaskData) -> tuple[str, Any, Any] | None
 def _precision(entry: Entry) -> str:
     precision = str(entry.manifest.training["precision"])
     return precision if precision in {"fp32", "bf16"} else "fp32"
-
-
-def _own_metrics(told: Mapping[str, Any], stored: Predictions, again: Evaluation) -> list[str]:
-    """Whether the stored predictions give the stored metrics, on the rows they are of."""
-    try:
-        found = score(again.spec, stored.prediction, stored.label, again.table)
-    except (RunError, ValueError) as error:
-        return [f"its stored predictions cannot be scored: {error}"]
-    return [
-        f"its stored predictions give {name} {value:.6f}, its manifest says {_text(told[name])}"
-        for name, value in found.items()
-        if name in told and not _near(told[name]["value"], value, METRIC_TOLERANCE)
-    ]
-
-
-def _compare(
-    stored: Predictions, again: Evaluation, tolerance: float
-) -> tuple[list[str], float, float]:
-    if not np.array_equal(stored.row, again.row):
-        message = f"it stores {len(stored.row)} predictions, the test split has {len(again.row)}"
-        return [f"{message} rows, or others"], float("inf"), 0.0
-    if stored.scores.shape != again.scores.shape:
-        shapes = f"{stored.scores.shape}, the model gives {again.scores.shape}"
-        return [f"its stored scores have the shape {shapes}"], float("inf"), 0.0
-    problems = []
-    if not np.allclose(stored.label, again.label, atol=1e-6):
-        problems.append("its stored labels are not those of the data")
-    gap = np.abs(stored.scores.astype(np.float64) - again.scores)
-    difference = float(gap.max()) if gap.size else 0.0
-    equal = float(np.mean(stored.prediction == again.prediction)) if again.prediction.size else 1.0
-    if not difference <= tolerance:  # NaN is not near
-        problems.append(
-            f"its scores differ by up to {difference:.3g} (allowed: {tolerance:g}) from the stored "
-            f"ones; {equal:.2%} of {len(again.row)} predictions are equal"
-        )
-    return problems, difference, equal
-
-
-def _metrics(
-    stored: Mapping[str, Any], again: Mapping[str, float]
-) -> dict[str, dict[str, float | None]]:
-    return {
-        name: {"stored": item["value"], "again": again.get(name)} for name, item in stored.items()
-    }
-
-
-def _far(
-    split: str, metrics: Mapping[str, Mapping[str, float | None]], tolerance: float
-) -> list[str]:
-    """A split whose predictions are not stored is compared by its metrics alone."""
-    return [
-        f"{name} on {split} is {pair['again']}, its manifest says {pair['stored']}"
-        for name, pair in metrics.items()
-        if not _near(pair["stored"], pair["again"], tolerance)
-    ]
-
-
-def _near(one: float | None, other: float | None, tolerance: float) -> bool:
-    if one is None or other is None or not np.isfinite(other):
-        return one is None and (other is None or not np.isfinite(other))
-    return abs(one - other) <= tolerance
-
-
-def _text(item: Mapping[str, Any]) -> str:
-    return "none" if item["value"] is None else f"{item['value']:.6f}"

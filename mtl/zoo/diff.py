@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from mtl.errors import ZooError
 from mtl.zoo.arrays import read_arrays
 from mtl.zoo.caveats import stated
-from mtl.zoo.composition import FILE, OMEGA, is_of, normalisation, normalised
+from mtl.zoo.composition import FILE, as_used, layer_of
 from mtl.zoo.fit import LAYER
 from mtl.zoo.names import TENSOR_SUFFIX, is_derived, predictions_of
 from mtl.zoo.predictions import read_predictions
@@ -210,9 +209,11 @@ def _distance(
 
 
 def _group(name: str) -> str:
-    found = LAYER.search(name.partition(":")[2]) or re.search(r"(?:omega|fusion)\.([0-9]+)", name)
-    if found:
-        return f"layer {int(found[1])}"
+    file, _, tensor = name.partition(":")
+    found = LAYER.search(tensor)
+    layer = int(found[1]) if found else layer_of(tensor) if file == FILE else None
+    if layer is not None:
+        return f"layer {layer}"
     return "head" if "model_head" in name else "shared"
 
 
@@ -233,9 +234,9 @@ def _weights(entry: Entry) -> dict[str, NDArray[Any]]:
             arrays = read_arrays(entry.folder / file)
         except FileNotFoundError as error:
             raise ZooError(f"{entry.ref}: {file} is missing.") from error
+        if file == FILE:
+            arrays = as_used(arrays, entry.manifest)
         for name, value in arrays.items():
-            if file == FILE and is_of(OMEGA, name):
-                value = normalised(value.astype(np.float64), normalisation(entry.manifest))
             if isinstance(own, str) and own:
                 name = f".{name}.".replace(f".{own}.", ".*.").strip(".")
             found[f"{file}:{name}"] = value

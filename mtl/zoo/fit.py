@@ -12,10 +12,10 @@ from typing import Any
 
 from mtl.untrusted import asks_for_code
 from mtl.zoo.composition import FILE as COMPOSITION
-from mtl.zoo.composition import OMEGA, is_of
+from mtl.zoo.composition import share_problems, weight_problem
 from mtl.zoo.fit_joint import task_of
 from mtl.zoo.manifest import Manifest
-from mtl.zoo.names import predictions_of
+from mtl.zoo.names import SHARES, predictions_of
 from mtl.zoo.problem import Problem
 from mtl.zoo.schema import show
 
@@ -78,6 +78,9 @@ def tensor_problems(
     if predictions_of(name):
         yield from _predictions(name, shapes, task_of(name, manifest))
         return
+    if name == SHARES:
+        yield from (Problem("fit", name, text, "") for text in share_problems(shapes, manifest))
+        return
     for tensor, (dtype, shape) in shapes.items():
         index = tensor.endswith("#index")
         if base in {*WEIGHTS, "model_head.safetensors"} and (
@@ -93,11 +96,9 @@ def tensor_problems(
                 f"{manifest.base['layers']} layers.",
                 "",
             )
-        if base == COMPOSITION and is_of(OMEGA, tensor):
-            sources = len(manifest.parents)
-            if shape[:1] != (sources,):
-                message = f"{show(tensor)} has the shape {shape}; there are {sources} parents."
-                yield Problem("fit", name, message, "")
+        message = weight_problem(tensor, shape, manifest) if base == COMPOSITION else None
+        if message:
+            yield Problem("fit", name, message, "")
     if base == "model_head.safetensors":
         yield from _head(name, shapes, manifest, configs.get(name.replace(base, HEAD)))
 

@@ -22,11 +22,13 @@ import mtl.zoo.fit as fit
 from mtl.errors import MtlError, ZooError
 from mtl.limits import Limits, current
 from mtl.untrusted import load_json, pieces, read_header
+from mtl.zoo.composition import check_shares, share_problems
 from mtl.zoo.fit_joint import joint_problems
-from mtl.zoo.manifest import Recorded, read_manifest
+from mtl.zoo.manifest import Manifest, Recorded, read_manifest
 from mtl.zoo.names import (
     CARD,
     MANIFEST,
+    SHARES,
     TENSOR_SUFFIX,
     clash,
     is_pickle,
@@ -228,11 +230,22 @@ def _contents(
                 if wrong:
                     message = f"holds NaN or infinite weights, first in {show(wrong)}."
                     yield Problem("values", name, message, KEEP_OUT)
+                elif name == SHARES and manifest is not None:
+                    yield from _shares(folder, manifest, shapes)
         except FileNotFoundError:
             continue
         except ZooError as error:
             if recorded is None:  # check_tensors has named it otherwise
                 yield Problem("tensors", name, str(error), KEEP_OUT)
+
+
+def _shares(folder: Path, manifest: Manifest, shapes: fit.Shapes) -> Iterator[Problem]:
+    if share_problems(shapes, manifest):
+        return  # named by mtl.zoo.fit
+    try:
+        check_shares(folder, manifest)
+    except ZooError as error:
+        yield Problem("values", SHARES, str(error), KEEP_OUT)
 
 
 def non_finite(path: Path, limits: Limits | None = None) -> str | None:

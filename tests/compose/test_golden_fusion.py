@@ -152,13 +152,15 @@ def test_held_maps_give_the_same_and_count_attention(encoder: Any, tokens: dict[
     encoder.eval()
     with torch.no_grad():
         plain = encoder(**tokens).last_hidden_state
-        assert not [key for key in found.tensors() if key.startswith("attention.")]
+        assert not found.seen()
         with found.evaluating():
             held = encoder(**tokens).last_hidden_state
     assert (plain - held).abs().max() < 1e-12
-    stored = found.tensors()
-    for layer in ("0", "1"):
-        attention = stored[f"attention.{layer}"]
+    stored, seen = found.tensors(), found.seen()
+    assert {name.partition(".")[0] for name in stored} == {"fusion"}
+    assert list(seen) == ["0", "1"]
+    for attention in seen.values():
         assert attention.shape == (3,)
         assert attention.sum().item() == pytest.approx(1.0)
-    found.load(stored)
+    # as entries of before hold them
+    found.load(stored | {f"attention.{layer}": value for layer, value in seen.items()})

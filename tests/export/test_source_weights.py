@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ from export_bench import composed, low_rank, sources
 from zoo_bench import composition, manifest, store, task
 
 from mtl.compose.scalearn import ScaLearnSite
-from mtl.errors import ZooError
+from mtl.errors import RequestError, ZooError
 from mtl.export.omega import omega_sizes
 from mtl.files import write_safetensors
 from mtl.graph.collect import reliance
 from mtl.report import draw_heatmap, source_weights
 from mtl.zoo import Entry, Zoo, open_zoo
-from mtl.zoo.composition import FILE
+from mtl.zoo.composition import FILE, used_weights
 from mtl.zoo.composition import source_weights as stored_weights
 from mtl.zoo.diff import distances
 
@@ -64,17 +65,17 @@ def test_everything_reads_the_weights_that_the_network_uses(
     entry = stored(zoo, found.tensors(), **values)
     encoder = loaded.network.encoder
     live = [m.effective().detach().numpy() for m in encoder.modules() if type(m) is ScaLearnSite]
-    read = stored_weights(entry)
+    read = used_weights(entry)
     assert read is not None
     for value in live:
-        alike = [v.shape == value.shape and np.allclose(v, value) for v in read.sites.values()]
+        alike = [v.shape == value.shape and np.allclose(v, value) for v in read.values()]
         assert sum(alike) == 1
-    for value in read.sites.values():
+    for value in read.values():
         assert any(value.shape == used.shape and np.allclose(value, used) for used in live)
 
     drawn, names, layers = source_weights(entry)
     assert names == ["a", "b", "own"]
-    assert layers == list(read.sites)
+    assert layers == list(read)
     columns = {tuple(np.round(value.mean(1), 9)) for value in live}
     assert {tuple(np.round(column, 9)) for column in drawn.T} == columns
     if "normalise" in values:  # of every site and dimension, so of their mean, too
@@ -83,8 +84,8 @@ def test_everything_reads_the_weights_that_the_network_uses(
     assert (how, sites) == ("omega", layers)
     if values.get("normalise") == "softmax":  # shares of what adds up to 1 are what is drawn
         np.testing.assert_allclose(shares, drawn)
-    squares = [[float(np.mean(row**2)) for row in value] for value in read.sites.values()]
-    np.testing.assert_allclose(omega_sizes(loaded), np.sqrt(np.mean(squares, axis=0)))
+    squares = [np.mean(value.astype(np.float64) ** 2, axis=1) for value in live]
+    np.testing.assert_allclose(omega_sizes(entry), np.sqrt(np.mean(squares, axis=0)), rtol=1e-6)
     draw_heatmap([entry], tmp_path / "map.png")
     assert (tmp_path / "map.png").stat().st_size > 1000
 
@@ -134,5 +135,21 @@ def test_weights_that_mean_nothing_are_named(
         stored_weights(stored(zoo, tensors, **settings))
 
 
-def test_other_weights_are_none(zoo: Zoo) -> None:
-    assert stored_weights(stored(zoo, {"soup.weights": torch.ones(3)})) is None
+def test_a_soup_of_before_says_its_weights_and_is_no_evidence(zoo: Zoo) -> None:
+    entry = stored(zoo, {"soup.weights": torch.tensor([0.5, 0.5, 0.0])})
+    found = stored_weights(entry)
+    assert found is not None
+    assert (found.kind, found.rows, found.sites) == ("soup", "", ("shared",))
+    np.testing.assert_allclose(found.share, [[0.5], [0.5], [0.0]])
+    assert reliance(entry) is None
+
+
+def test_a_fusion_of_before_without_attention_is_unknown(zoo: Zoo, tmp_path: Path) -> None:
+    entry = stored(zoo, {"fusion.0.value.weight": torch.eye(4)})
+    assert stored_weights(entry) is None
+    with pytest.raises(RequestError, match="stores no weights per source"):
+        draw_heatmap([entry], tmp_path / "map.png")
+    fusion = replace(entry, manifest=replace(entry.manifest, method="fusion"))
+    with pytest.raises(RequestError, match=r"is unknown.*To know, .*again"):
+        draw_heatmap([fusion], tmp_path / "map.png")
+    assert reliance(fusion) is None
