@@ -30,10 +30,10 @@ from mtl.backbone import build_head
 from mtl.backbone.injection import freeze, init
 from mtl.engine import Attached
 from mtl.joint import JOINT
-from mtl.joint.hyperformer import HyperNet
-from mtl.joint.propetl_m import MaskedPrototype, combine_masks
+from mtl.joint.modules.hyperformer import HyperNet
+from mtl.joint.modules.propetl_m import MaskedPrototype, combine_masks
+from mtl.joint.modules.written import Adapter
 from mtl.joint.training import attach_all
-from mtl.joint.written import Adapter
 from mtl.methods import RunFacts
 from mtl.tasks import load_task
 

@@ -35,8 +35,8 @@ from mtl.compose.low_rank import LinearBank
 from mtl.engine import Attached
 from mtl.methods import METHODS, RunFacts, attach
 from mtl.methods.low_rank import Factors
-from mtl.methods.sora import proximal
-from mtl.methods.thin import FORMATS, TensorMap, factor_pair
+from mtl.methods.modules.sora import proximal
+from mtl.methods.modules.thin import FORMATS, TensorMap, factor_pair
 from mtl.tasks import load_task
 
 

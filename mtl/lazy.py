@@ -40,3 +40,16 @@ def exports(
             raise ImportError(f"{module} cannot be imported for {name!r}: {error}") from error
 
     return sorted(home), getattribute, lambda: sorted(home)
+
+
+def later(target: str) -> Callable[..., Any]:
+    """The function ``"package.module:name"``, whose module is imported when it is first called.
+
+    So a method can be declared, and its settings checked, without what computes it.
+    """
+    module, _, name = target.partition(":")
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        return getattr(importlib.import_module(module), name)(*arguments, **named)
+
+    return call

@@ -12,11 +12,10 @@ from mtl.lazy import exports
 if TYPE_CHECKING:
     from mtl.backbone.adapter_files import load_adapter, save_adapter
     from mtl.backbone.backbones import Backbone, Base, load_backbone, load_tokenizer
+    from mtl.backbone.cores import CORES, FUSION_MODULES
     from mtl.backbone.fingerprint import tensors_fingerprint
     from mtl.backbone.heads import HEADS, build_head, load_head, save_head
     from mtl.backbone.injection import (
-        CORES,
-        FUSION_MODULES,
         CoreConfig,
         FusionSite,
         bottleneck_layers,
@@ -32,9 +31,8 @@ __all__, __getattr__, __dir__ = exports(
         "adapter_files": ["load_adapter", "save_adapter"],
         "fingerprint": ["tensors_fingerprint"],
         "heads": ["HEADS", "build_head", "load_head", "save_head"],
+        "cores": ["CORES", "FUSION_MODULES"],
         "injection": [
-            "CORES",
-            "FUSION_MODULES",
             "CoreConfig",
             "FusionSite",
             "bottleneck_layers",

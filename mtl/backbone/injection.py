@@ -3,7 +3,7 @@
 ``adapters`` has no registry for bottleneck modules or fusion methods, but it finds everything it
 manages by walking instances. So :func:`init` runs ``adapters.init`` and then gives every
 :class:`~adapters.methods.bottleneck.BottleneckLayer` *instance* a subclass of its own class, which
-looks into the two registries below, and attentions one that copies less
+looks into the two registries of :mod:`mtl.backbone.cores`, and attentions one that copies less
 (:mod:`mtl.backbone.attention`). Nothing of the library is patched; an encoder that was not
 passed through :func:`init` behaves exactly as stock.
 """
@@ -11,7 +11,7 @@ passed through :func:`init` behaves exactly as stock.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from adapters.methods.modeling import ParallelAdapter
 from torch import nn
 
 from mtl.backbone.attention import without_repeats
+from mtl.backbone.cores import CORES, FUSION_MODULES
 
 
 @dataclass(eq=False)
@@ -34,7 +35,7 @@ class CoreConfig(BnConfig):
     bottleneck.
 
     Attributes:
-        core: name in :data:`CORES`.
+        core: name in :data:`~mtl.backbone.cores.CORES`.
         options: what the core's builder needs, as JSON.
         late_dropout: the block's dropout acts behind adapter and residual, not before them
             (specs/adapter_methods §1.2).
@@ -44,17 +45,6 @@ class CoreConfig(BnConfig):
     core: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     late_dropout: bool = False
-
-
-CORES: dict[str, Callable[[CoreConfig, int, int], tuple[nn.Module, nn.Module]]] = {}
-"""Core name → builder (config, D, R) → (down, up). Filled by ``mtl.methods``.
-
-``down`` maps (B,T,D) to the features (B,T,R), activation included; ``up`` maps them back, linearly.
-Both draw their weights from torch's global generator.
-"""
-
-FUSION_MODULES: dict[type, Callable[[BottleneckLayer, list[str], Any], FusionSite]] = {}
-"""Fusion config class → builder of one site's module. Filled by ``mtl.compose``."""
 
 
 class FusionSite(nn.Module):

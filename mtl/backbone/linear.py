@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
-
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError, unknown
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.utils.hooks import RemovableHandle
 
 _PATHS = {
     # DeBERTa's names come second.
@@ -62,6 +63,8 @@ def linear_sites(encoder: Any, modules: Sequence[str]) -> dict[str, nn.Linear]:
     Raises:
         RequestError: the encoder's layers are built otherwise.
     """
+    from torch import nn
+
     found: dict[str, nn.Linear] = {}
     for index, layer in encoder.iter_layers():
         own = dict(layer.named_modules())

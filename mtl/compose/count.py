@@ -9,8 +9,8 @@ from mtl.compose.composition import COMPOSITIONS
 from mtl.compose.sources import check_kinds
 from mtl.methods import Count, find_method
 from mtl.methods.count import count_head, numel
-from mtl.methods.low_rank import low_rank_sources
 from mtl.methods.method import attach, make_settings, source_names
+from mtl.methods.modules.low_rank import low_rank_sources
 
 
 def count_composition(

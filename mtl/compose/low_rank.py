@@ -25,7 +25,8 @@ from mtl.backbone.injection import FusionSite
 from mtl.backbone.linear import add_delta, linear_sites
 from mtl.compose.bank import Bank
 from mtl.errors import RequestError
-from mtl.methods.low_rank import Factors, low_rank_sources
+from mtl.methods.low_rank import Factors
+from mtl.methods.modules.low_rank import low_rank_sources
 
 
 class LinearBank(Bank):

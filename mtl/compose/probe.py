@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from mtl.compose import scalearn
 from mtl.compose.composition import Composed, Composition
 from mtl.compose.per_source import values_of
+from mtl.compose.scalearn import ScaLearnSettings
 from mtl.engine.settings import Training
 from mtl.errors import RequestError
+from mtl.lazy import later
 from mtl.words import counted
 
 SCALES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
@@ -70,9 +69,7 @@ def grid(values: Sequence[float], sources: int) -> list[ProbeSettings]:
     ]
 
 
-_FIXED = scalearn.ScaLearnSettings(
-    per="source", share_layers=True, learn=False, init_std=0.0, dropout=0.0
-)
+_FIXED = ScaLearnSettings(per="source", share_layers=True, learn=False, init_std=0.0, dropout=0.0)
 
 
 def attach(encoder: Any, sources: Sequence[str], settings: ProbeSettings) -> Composed:
@@ -81,6 +78,10 @@ def attach(encoder: Any, sources: Sequence[str], settings: ProbeSettings) -> Com
     Raises:
         RequestError: not one scale per source.
     """
+    import torch
+
+    from mtl.compose.modules import scalearn
+
     numbers = settings.numbers()
     if len(numbers) == 1:
         numbers *= len(sources)
@@ -95,12 +96,14 @@ def attach(encoder: Any, sources: Sequence[str], settings: ProbeSettings) -> Com
     return found
 
 
+_shares = later("mtl.compose.modules.scalearn:shares")
+
 PROBE = Composition(
     name="probe",
     settings=ProbeSettings,
     defaults={},
     attach=attach,
-    shares=lambda composed, _: scalearn.shares(composed, _FIXED),
+    shares=lambda composed, _: _shares(composed, _FIXED),
     summary="one or two sources at fixed scales; only the head learns (--probe: a whole grid)",
     citation="Frohmann et al. 2024, ScaLearn, arXiv:2310.01217; spec composition §8",
     per_source="scales",

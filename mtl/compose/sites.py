@@ -10,7 +10,8 @@ from adapters import AdapterConfig
 from adapters.composition import Fuse
 from torch import nn
 
-from mtl.backbone.injection import FUSION_MODULES, FusionSite, bottleneck_layers
+from mtl.backbone.cores import FUSION_MODULES
+from mtl.backbone.injection import FusionSite, bottleneck_layers
 from mtl.compose.bank import Bank
 from mtl.errors import RequestError, ZooError
 from mtl.methods.source import as_source

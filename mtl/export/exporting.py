@@ -36,7 +36,7 @@ from mtl.files import read_json
 from mtl.hub import write_stock_copies
 from mtl.methods import find_method
 from mtl.methods.low_rank import Factors
-from mtl.methods.low_rank import install as install_low_rank
+from mtl.methods.modules.low_rank import install as install_low_rank
 from mtl.runs.store import versions
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from mtl.backbone.injection import bottleneck_layers
-from mtl.compose.scalearn import ScaLearnSite
+from mtl.compose.modules.scalearn import ScaLearnSite
 from mtl.compose.sites import NAME
 from mtl.errors import RequestError
 from mtl.methods import PlainSource, as_source

@@ -14,8 +14,9 @@ from mtl.compose.stored import load_composition
 from mtl.engine import Attached
 from mtl.errors import RequestError
 from mtl.methods import find_method, load
-from mtl.methods.low_rank import Factors, low_rank_sources
+from mtl.methods.low_rank import Factors
 from mtl.methods.method import make_settings
+from mtl.methods.modules.low_rank import low_rank_sources
 from mtl.runs.loading import check_base
 
 if TYPE_CHECKING:

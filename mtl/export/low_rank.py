@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mtl.backbone.adapter_files import save_adapter
 from mtl.backbone.linear import linear_paths, linear_sites
-from mtl.compose.scalearn import ScaLearnSite
+from mtl.compose.modules.scalearn import ScaLearnSite
 from mtl.errors import RequestError, RunError
 from mtl.files import read_safetensors
 from mtl.methods.low_rank import Factors

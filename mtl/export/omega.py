@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mtl.compose.scalearn import ScaLearnSite
+from mtl.compose.modules.scalearn import ScaLearnSite
 from mtl.zoo.composition import used_weights
 
 if TYPE_CHECKING:

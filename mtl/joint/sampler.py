@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-
-from mtl.engine.feed import collate
 from mtl.errors import RequestError
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
     from mtl.data import Encoded
 
 
@@ -44,6 +43,8 @@ class Sampling:
 
 def task_weights(sizes: Sequence[int], temperature: float) -> torch.Tensor:
     """p_t = n_t^(1/temperature) / Σ_s n_s^(1/temperature), (T,) in fp64."""
+    import torch
+
     powers = torch.tensor(sizes, dtype=torch.float64) ** (1 / temperature)
     return powers / powers.sum()
 
@@ -57,6 +58,8 @@ def draw(
     the tasks of all batches, then B places per batch, *with replacement*, which the task's
     permutation maps to rows (specs/composition_methods §6.1). Every batch has B rows.
     """
+    import torch
+
     generator = torch.Generator().manual_seed(seed + epoch)
     permutations = [torch.randperm(size, generator=generator) for size in sizes]
     batches = -(-sum(sizes) // batch_size)
@@ -93,4 +96,6 @@ class JointFeed:
         return self.encoded[task].tokens_per_row[rows]
 
     def collate(self, task: str, rows: np.ndarray) -> dict[str, Any]:
+        from mtl.engine.feed import collate
+
         return collate(task, self.encoded[task], rows)

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.nn.functional as functional
-from torch import Tensor, nn
-
-from mtl.backbone.injection import CoreConfig
 from mtl.errors import RequestError, unknown
+from mtl.lazy import later
 from mtl.methods.adakron import TRAINING
-from mtl.methods.experts import GeluDown, Mixture, check_level, mixture_method
+from mtl.methods.experts import check_level, mixture_method
 from mtl.methods.placement import ALL_PLACEMENTS
-from mtl.methods.source import PlainSource
 
 
 @dataclass(frozen=True)
@@ -49,38 +45,12 @@ class AdaMixSettings:
             raise unknown("placement", self.placement, ALL_PLACEMENTS)
 
 
-class MixtureDown(nn.Module):
-    """``GELU(mixture(z))``: (B,T,D) → (B,T,R)."""
-
-    def __init__(self, mixture: Mixture) -> None:
-        super().__init__()
-        self.mixture = mixture
-
-    def forward(self, z: Tensor) -> Tensor:
-        return functional.gelu(self.mixture(z))
-
-    def merge(self) -> GeluDown:
-        """The same with the averaged expert."""
-        return GeluDown(self.mixture.linear())
-
-    def source(self, weight: Tensor, bias: Tensor) -> PlainSource:
-        """The frozen view for stage two: averaged, whatever the level."""
-        return self.merge().source(weight, bias)
-
-
-def _build(config: CoreConfig, hidden_size: int, size: int) -> tuple[nn.Module, nn.Module]:
-    experts = config.options["experts"]
-    down = Mixture(1 if config.options["share_down"] else experts, hidden_size, size)
-    up = Mixture(1 if config.options["share_up"] else experts, size, hidden_size)
-    return MixtureDown(down), up
-
-
 METHOD = mixture_method(
     "adamix",
     AdaMixSettings,
     core="adamix",
     merged="gelu",
-    build=_build,
+    build=later("mtl.methods.modules.adamix:build"),
     summary="bottleneck adapter of randomly routed experts, merged into one",
     citation="Wang et al. 2022, AdaMix, arXiv:2205.12410; spec methods §2.2",
     training=TRAINING,

@@ -6,10 +6,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from mtl.engine import Group
-from mtl.methods.files import load_delta, save_delta
 from mtl.methods.tuned import Tuned
 
 if TYPE_CHECKING:
@@ -38,6 +34,8 @@ def unfreeze(encoder: Any, names: Iterable[str]) -> dict[str, Tensor]:
 
 def layer_norms(encoder: Any) -> list[str]:
     """Names of weight and bias of every LayerNorm of the base, embeddings included."""
+    from torch import nn
+
     return [
         f"{where}.{name}"
         for where, module in encoder.named_modules()
@@ -48,6 +46,9 @@ def layer_norms(encoder: Any) -> list[str]:
 
 def tuned_base(encoder: Any, names: Iterable[str]) -> Tuned:
     """A :class:`Tuned` that trains base tensors and stores them as a delta."""
+    from mtl.engine import Group
+    from mtl.methods.files import save_delta
+
     chosen: Any = unfreeze(encoder, names)
     return Tuned([Group("method", chosen)], lambda folder, base: save_delta(folder, chosen))
 
@@ -58,5 +59,7 @@ def load_base(encoder: Any, settings: Any, name: str, folder: Path) -> Tuned:
     Raises:
         ZooError: missing, damaged, or of another base.
     """
+    from mtl.methods.files import load_delta, save_delta
+
     changed = load_delta(folder, encoder)
     return Tuned([], lambda target, base: save_delta(target, changed))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mtl.engine.settings import Training
 from mtl.methods.base_tensors import CHANGES_BASE, load_base, read_pooler, tuned_base
 from mtl.methods.method import HeadSettings, Method, RunFacts
-from mtl.methods.tuned import Tuned
+
+if TYPE_CHECKING:
+    from mtl.methods.tuned import Tuned
 
 
 @dataclass(frozen=True)

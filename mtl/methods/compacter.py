@@ -5,16 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from adapters.methods.modeling import PHMLayer, kronecker_product
-from torch import Tensor, nn
-
-from mtl.backbone.injection import bottleneck_layers
 from mtl.engine.settings import Training
 from mtl.errors import RequestError, unknown
+from mtl.lazy import later
 from mtl.methods.library import library_method
 from mtl.methods.pfeiffer import ACTIVATIONS, bottleneck_size, exact_reduction_factor
-from mtl.methods.placement import PLACEMENTS, signature
+from mtl.methods.placement import signature_of, stock_config
 
 SITES = ("houlsby", "pfeiffer")
 
@@ -69,7 +65,8 @@ def _size(settings: CompacterSettings, hidden_size: int) -> int:
 
 def _config(settings: CompacterSettings, hidden_size: int) -> Any:
     size = _size(settings, hidden_size)
-    return PLACEMENTS[settings.placement](
+    return stock_config(
+        settings.placement,
         phm_layer=True,
         phm_dim=settings.phm_dim,
         reduction_factor=exact_reduction_factor(size, hidden_size),
@@ -77,30 +74,9 @@ def _config(settings: CompacterSettings, hidden_size: int) -> Any:
     )
 
 
-def dense(layer: PHMLayer, rule: Tensor) -> nn.Linear:
-    """The PHM layer as a plain linear one; ``rule`` holds the A_i (n,n,n)."""
-    matrix = kronecker_product(rule, torch.bmm(layer.W_left, layer.W_right)).sum(0)  # (in, out)
-    inputs, outputs = matrix.shape
-    linear = nn.Linear(inputs, outputs, device=matrix.device, dtype=matrix.dtype)
-    linear.weight.copy_(matrix.t())
-    linear.bias.copy_(layer.b)
-    return linear.requires_grad_(False)
-
-
-@torch.no_grad()
-def as_plain(encoder: Any, settings: CompacterSettings, name: str) -> None:
-    """Make a loaded adapter's maps dense: the same function, readable as a source.
-
-    PHM layers find the A_i through the forward context of the *active* adapter, which a source is
-    not.
-    """
-    rule = encoder.shared_parameters[name]["phm_rule"]
-    for _, _, layer in bottleneck_layers(encoder):
-        if name in layer.adapters:
-            adapter = layer.adapters[name]
-            down, activation = adapter.adapter_down
-            adapter.adapter_down = nn.Sequential(dense(down, rule), activation)
-            adapter.adapter_up = dense(adapter.adapter_up, rule)
+def _placement(settings: CompacterSettings, hidden_size: int) -> dict[str, Any]:
+    _size(settings, hidden_size)
+    return signature_of(settings.placement)
 
 
 def _method(name: str, summary: str, **defaults: Any) -> Any:
@@ -113,9 +89,9 @@ def _method(name: str, summary: str, **defaults: Any) -> Any:
         training=Training(
             "spec composition §6.2", {"lr": 0.003, "epochs": 30, "patience": "5 epochs"}
         ),
-        placement=lambda settings, width: signature(_config(settings, width)),
+        placement=_placement,
         composes="bottleneck",
-        as_source=as_plain,
+        as_source=later("mtl.methods.modules.compacter:as_plain"),
         defaults=defaults,
     )
 

@@ -13,7 +13,7 @@ from mtl.backbone.network import INPUTS
 from mtl.tasks import task_loss
 
 if TYPE_CHECKING:
-    from mtl.methods.experts import Routing
+    from mtl.methods.modules.experts import Routing
     from mtl.tasks import TaskSpec
 
 

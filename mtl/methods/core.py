@@ -12,19 +12,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtl.backbone.injection import CORES, CoreConfig, bottleneck_layers
-from mtl.engine import Group
-from mtl.methods.files import fill, read_own, save_own
+from mtl.backbone.cores import CORES
 from mtl.methods.library import activate, trainable
 from mtl.methods.method import Method, RunFacts
 from mtl.methods.pfeiffer import exact_reduction_factor
-from mtl.methods.placement import placement_fields, signature
+from mtl.methods.placement import placement_fields, signature_of
 from mtl.methods.tuned import Tuned
 
 if TYPE_CHECKING:
     from torch import nn
 
-Builder = Callable[[CoreConfig, int, int], "tuple[nn.Module, nn.Module]"]
+    from mtl.backbone.injection import CoreConfig
+
+Builder = Callable[["CoreConfig", int, int], "tuple[nn.Module, nn.Module]"]
 """(config, D, R) → (down, up); the settings are ``config.options``."""
 
 
@@ -35,6 +35,8 @@ def core_config(
 
     ``options`` go over the settings in what the builder sees.
     """
+    from mtl.backbone.injection import CoreConfig
+
     return CoreConfig(
         reduction_factor=exact_reduction_factor(size, hidden_size),
         non_linearity="relu",  # the core brings its own
@@ -69,11 +71,15 @@ def core_method(
     def config(chosen: Any, hidden_size: int) -> CoreConfig:
         return core_config(core, chosen, size(chosen, hidden_size), hidden_size, **options(chosen))
 
+    def placement(chosen: Any, hidden_size: int) -> dict[str, Any]:
+        size(chosen, hidden_size)
+        return signature_of(chosen.placement)
+
     defaults: dict[str, Any] = {
         "attach": partial(attach_core, name, config),
         "load": partial(load_core, name, config),
         "activate": activate,
-        "placement": lambda chosen, hidden_size: signature(config(chosen, hidden_size)),
+        "placement": placement,
         "composes": "bottleneck",
     }
     return Method(name=name, settings=settings, **{**defaults, **rest})
@@ -88,6 +94,9 @@ def attach_core(
     _: RunFacts,
 ) -> Tuned:
     """Add a new adapter with the core, active and trainable."""
+    from mtl.engine import Group
+    from mtl.methods.files import save_own
+
     encoder.add_adapter(name, config=config(settings, encoder.config.hidden_size))
     activate(encoder, name)
     parameters = trainable(encoder, name)
@@ -111,6 +120,8 @@ def load_core(
     Raises:
         ZooError: the files are damaged or do not fit.
     """
+    from mtl.methods.files import fill, read_own, save_own
+
     stored = read_own(folder, method, encoder)
     encoder.add_adapter(name, config=config(settings, encoder.config.hidden_size))
     parameters = trainable(encoder, name)
@@ -124,6 +135,8 @@ def load_core(
 
 def core_modules(encoder: Any, name: str) -> dict[str, Any]:
     """The adapter modules of ``name`` by site, ``"3.output_adapter"``, bottom up."""
+    from mtl.backbone.injection import bottleneck_layers
+
     return {
         f"{index}.{location}": layer.adapters[name]
         for index, location, layer in bottleneck_layers(encoder)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from adapters import IA3Config
-
 from mtl.engine.settings import Training
 from mtl.methods.library import library_method
 
@@ -25,6 +23,8 @@ class IA3Settings:
 
 
 def _config(settings: IA3Settings, hidden_size: int) -> Any:
+    from adapters import IA3Config
+
     return IA3Config()
 
 

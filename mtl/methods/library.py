@@ -7,9 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtl.backbone.adapter_files import load_adapter, save_adapter
-from mtl.backbone.injection import adapter_parameters
-from mtl.engine import Group
 from mtl.methods.method import Method, RunFacts
 from mtl.methods.tuned import Tuned
 
@@ -34,6 +31,9 @@ def library_method(name: str, settings: type, config: Config, **rest: Any) -> Me
 
 def attach_library(config: Config, encoder: Any, settings: Any, name: str, _: RunFacts) -> Tuned:
     """Add a new adapter of ``config``, active and trainable."""
+    from mtl.backbone import save_adapter
+    from mtl.engine import Group
+
     encoder.add_adapter(name, config=config(settings, encoder.config.hidden_size))
     activate(encoder, name)
     return Tuned(
@@ -48,6 +48,9 @@ def load_library(config: Config, encoder: Any, settings: Any, name: str, folder:
     Raises:
         ZooError: the files are damaged or do not fit.
     """
+    from mtl.backbone import load_adapter, save_adapter
+    from mtl.backbone.injection import adapter_parameters
+
     load_adapter(encoder, folder, name, config(settings, encoder.config.hidden_size))
     for parameter in adapter_parameters(encoder, name).values():
         parameter.requires_grad_(False)
@@ -64,6 +67,8 @@ def trainable(encoder: Any, name: str) -> dict[str, nn.Parameter]:
 
     The adapter's name is no part of a parameter's identity in files and resume points.
     """
+    from mtl.backbone.injection import adapter_parameters
+
     parameters = adapter_parameters(encoder, name)
     for parameter in parameters.values():
         parameter.requires_grad_(True)

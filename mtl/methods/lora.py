@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters import LoRAConfig
-
 from mtl.backbone.linear import linear_sites, module_names
 from mtl.engine.settings import Training
 from mtl.errors import RequestError
@@ -52,6 +50,8 @@ KNOWN = ("q", "k", "v", "intermediate", "output")
 
 
 def _config(settings: LoRASettings, hidden_size: int) -> Any:
+    from adapters import LoRAConfig
+
     modules = module_names(settings.modules)
     heads = [name for name in ("q", "k", "v") if name in modules]
     return LoRAConfig(

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from adapters import LoReftConfig
-
 from mtl.engine.settings import Training
 from mtl.errors import RequestError
 from mtl.methods.library import library_method
@@ -40,6 +38,8 @@ class LoReftSettings:
 
 
 def _config(settings: LoReftSettings, hidden_size: int) -> Any:
+    from adapters import LoReftConfig
+
     if settings.rank > hidden_size:
         raise RequestError(f"rank={settings.rank} must be at most the hidden size {hidden_size}.")
     return LoReftConfig(

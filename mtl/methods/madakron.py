@@ -5,22 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from mtl.backbone.injection import CoreConfig
 from mtl.errors import RequestError, unknown
+from mtl.lazy import later
 from mtl.methods.adakron import (
-    FACTOR,
     TRAINING,
-    KronDown,
-    KronSource,
-    bert_linear,
     check_bottleneck,
-    filled_linear,
-    kron_features,
 )
-from mtl.methods.experts import Mixture, check_level, mixture_method
+from mtl.methods.experts import check_level, mixture_method
 from mtl.methods.placement import ALL_PLACEMENTS
 
 
@@ -57,45 +48,13 @@ class MAdaKronSettings:
             raise unknown("placement", self.placement, ALL_PLACEMENTS)
 
 
-class MixtureKron(nn.Module):
-    """``GELU(outer(z) ⊗ inner(z))``: (B,T,D) → (B,T,R)."""
-
-    def __init__(self, outer: Mixture, inner: Mixture) -> None:
-        super().__init__()
-        self.outer = outer
-        self.inner = inner
-
-    def forward(self, z: Tensor) -> Tensor:
-        return kron_features(torch.cat([self.outer(z), self.inner(z)], dim=-1))
-
-    @torch.no_grad()
-    def merge(self) -> KronDown:
-        """AdaKron's down map with the averaged experts."""
-        parts = [self.outer.mean(), self.inner.mean()]
-        weight, bias = (torch.cat(pair) for pair in zip(*parts, strict=True))
-        return KronDown(filled_linear(weight, bias))
-
-    def source(self, weight: Tensor, bias: Tensor) -> KronSource:
-        """The frozen view for stage two: averaged, whatever the level."""
-        return self.merge().source(weight, bias)
-
-
-def _build(config: CoreConfig, hidden_size: int, size: int) -> tuple[nn.Module, nn.Module]:
-    experts = config.options["experts"]
-    inner = experts if config.options["full"] else 1
-    down = MixtureKron(
-        Mixture(experts, hidden_size, FACTOR), Mixture(inner, hidden_size, size // FACTOR)
-    )
-    return down, bert_linear(size, hidden_size)
-
-
 def _method(name: str, summary: str, **defaults: Any) -> Any:
     return mixture_method(
         name,
         MAdaKronSettings,
         core="madakron",
         merged="adakron",
-        build=_build,
+        build=later("mtl.methods.modules.madakron:build"),
         summary=summary,
         citation="AdaKron, DetectiveMB/AdaKron; spec methods §2.3",
         training=TRAINING,

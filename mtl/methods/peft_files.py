@@ -10,16 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from mtl.backbone.adapter_files import CONFIG_FILE
 from mtl.errors import RequestError, ZooError
 from mtl.files import read_json, read_safetensors, write_json, write_safetensors
-from mtl.methods.low_rank import Factors, check_shapes, install
 from mtl.methods.tuned import Tuned
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mtl.methods.low_rank import Factors
+
+CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 NAME = "default"
@@ -95,7 +97,9 @@ def take(folder: Path, tensors: Mapping[str, Tensor], name: str) -> Tensor:
     return tensors[name]
 
 
-Parse = Callable[[Any, Any, Path], tuple[dict[str, Any], dict[str, Tensor], Mapping[str, Factors]]]
+Parse = Callable[
+    [Any, Any, Path], tuple[dict[str, Any], dict[str, "Tensor"], Mapping[str, "Factors"]]
+]
 """(encoder, settings, folder) → a stored entry's config, tensors and factors by site."""
 
 
@@ -105,6 +109,8 @@ def read_factors(parse: Parse, encoder: Any, settings: Any, folder: Path) -> dic
     Raises:
         ZooError: the files are damaged or do not fit.
     """
+    from mtl.methods.modules.low_rank import check_shapes
+
     return check_shapes(encoder, settings.modules, folder, parse(encoder, settings, folder)[2])
 
 
@@ -114,6 +120,8 @@ def load_peft(parse: Parse, encoder: Any, settings: Any, name: str, folder: Path
     Raises:
         ZooError: the files are damaged or do not fit.
     """
+    from mtl.methods.modules.low_rank import check_shapes, install
+
     config, stored, factors = parse(encoder, settings, folder)
     install(encoder, name, check_shapes(encoder, settings.modules, folder, factors))
     return Tuned([], lambda target, base: save_peft(target, config, stored, base))

@@ -9,7 +9,7 @@ from mtl.engine.settings import Training
 from mtl.errors import RequestError, unknown
 from mtl.methods.library import library_method
 from mtl.methods.method import HeadSettings, Method
-from mtl.methods.placement import PLACEMENTS, signature
+from mtl.methods.placement import PLACEMENTS, signature_of, stock_config
 
 ACTIVATIONS = ("relu", "gelu", "gelu_new", "gelu_orig", "swish", "tanh", "leakyrelu")
 
@@ -79,7 +79,8 @@ def exact_reduction_factor(bottleneck: int, hidden_size: int) -> float:
 
 def bottleneck_config(settings: PfeifferSettings, hidden_size: int) -> Any:
     size = bottleneck_size(settings.reduction_factor, settings.bottleneck, hidden_size)
-    return PLACEMENTS[settings.placement](
+    return stock_config(
+        settings.placement,
         reduction_factor=exact_reduction_factor(size, hidden_size),
         non_linearity=settings.activation,
         dropout=settings.dropout,
@@ -87,7 +88,8 @@ def bottleneck_config(settings: PfeifferSettings, hidden_size: int) -> Any:
 
 
 def _placement(settings: PfeifferSettings, hidden_size: int) -> dict[str, Any]:
-    return signature(bottleneck_config(settings, hidden_size))
+    bottleneck_size(settings.reduction_factor, settings.bottleneck, hidden_size)
+    return signature_of(settings.placement)
 
 
 def _method(name: str, summary: str, citation: str, source: str = "", **defaults: Any) -> Method:

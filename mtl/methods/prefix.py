@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from adapters import PrefixTuningConfig
-
 from mtl.engine.settings import Training
 from mtl.errors import RequestError
 from mtl.methods.library import library_method
@@ -48,6 +46,8 @@ def check_length(prefix_length: int) -> None:
 
 
 def _config(settings: PrefixSettings, hidden_size: int) -> Any:
+    from adapters import PrefixTuningConfig
+
     return PrefixTuningConfig(
         flat=settings.flat,
         prefix_length=settings.prefix_length,

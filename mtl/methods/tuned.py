@@ -8,13 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtl.engine import Attached, Group, Stage
-
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from mtl.engine import RunSettings
+    from mtl.engine import Attached, Group, RunSettings, Stage
     from mtl.tasks import TaskSpec
 
 Loss = Callable[["nn.Module", "TaskSpec", Mapping[str, Any]], Mapping[str, "torch.Tensor"]]
@@ -79,6 +77,8 @@ class Tuned:
             specs: task id → task.
             head: what of the head trains; left out where ``train_head`` is False.
         """
+        from mtl.engine import Attached, Group
+
         groups = [
             replace(group, parameters={f"{group.name}.{k}": v for k, v in group.parameters.items()})
             for group in self.groups

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from adapters import ConfigUnion, LoRAConfig, PrefixTuningConfig
-
 from mtl.engine.settings import Training
 from mtl.errors import RequestError
 from mtl.methods.library import library_method
@@ -39,6 +37,8 @@ class UniPELTSettings:
 
 
 def _config(settings: UniPELTSettings, hidden_size: int) -> Any:
+    from adapters import ConfigUnion, LoRAConfig, PrefixTuningConfig
+
     adapter = PfeifferSettings(settings.reduction_factor, settings.bottleneck)
     parts = [
         PrefixTuningConfig(flat=True, prefix_length=settings.prefix_length, use_gating=True),

@@ -30,8 +30,9 @@ def test_outside_of_a_step_every_call_draws() -> None:
 
 def test_pieces_of_a_step_share_the_mask_on_omega_and_the_expert() -> None:
     from mtl.compose.bank import Bank
-    from mtl.compose.scalearn import ScaLearnSettings, ScaLearnSite
-    from mtl.methods.experts import Mixture
+    from mtl.compose.modules.scalearn import ScaLearnSite
+    from mtl.compose.scalearn import ScaLearnSettings
+    from mtl.methods.modules.experts import Mixture
     from mtl.methods.source import PlainSource
 
     sources = [

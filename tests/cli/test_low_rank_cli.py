@@ -15,8 +15,8 @@ import torch
 from cli_bench import digests, leftovers, mtl, refused
 
 from mtl.files import read_safetensors
-from mtl.methods.adalora import Allocation
-from mtl.methods.sora import SoRA
+from mtl.methods.modules.adalora import Allocation
+from mtl.methods.modules.sora import SoRA
 from mtl.report import source_weights
 from mtl.zoo import open_zoo
 

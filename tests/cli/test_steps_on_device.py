@@ -180,7 +180,7 @@ def test_a_value_that_the_host_reads_is_found(
 def test_an_operand_that_stays_behind_is_found(
     stocked: Path, jobs: list[Any], moving: None
 ) -> None:
-    from mtl.compose.scalearn import ScaLearnSite
+    from mtl.compose.modules.scalearn import ScaLearnSite
 
     mtl("compose", *LINE, "--target", "same")
     for site in jobs[0].attached.network.modules():

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from mtl.compose.composition import COMPOSITIONS
+from mtl.compose.modules.soup import stir
 from mtl.compose.probe import SCALES, ProbeSettings, grid
 from mtl.compose.scalearn import ScaLearnSettings
 from mtl.compose.sites import site_keys
-from mtl.compose.soup import SoupSettings, stir
+from mtl.compose.soup import SoupSettings
 from mtl.compose.soup_text import mean_embedding, training_texts
 from mtl.errors import RequestError, ZooError
 from mtl.methods import METHODS, PlainSource, attach, source_names

@@ -54,7 +54,7 @@ def test_layer_matches_reference(name: str, encoder: Any, monkeypatch: pytest.Mo
         scores.append(score.detach())
         return score if keep is None else score * keep / (1 - p)
 
-    monkeypatch.setattr("mtl.compose.fusion.functional.dropout", recorded)
+    monkeypatch.setattr("mtl.compose.modules.fusion.functional.dropout", recorded)
     close(raw(encoder, layer, case), case["sources_up"])
     out, h, x, norm = run(layer, case)
     close(scores[0], case["attention_scores"])
@@ -76,7 +76,7 @@ def test_layer_matches_reference(name: str, encoder: Any, monkeypatch: pytest.Mo
             z = norm(case["h"] + case["x"])
             if keep is not None:
                 monkeypatch.setattr(
-                    "mtl.compose.fusion.functional.dropout",
+                    "mtl.compose.modules.fusion.functional.dropout",
                     lambda score, p, training: score * keep[row, token] / (1 - p),  # noqa: B023
                 )
             site(z[row : row + 1, token : token + 1])

@@ -113,7 +113,7 @@ def test_layer_matches_reference(name: str, encoder: Any, monkeypatch: pytest.Mo
             assert tensor.shape == keep.shape
             return tensor * keep / (1 - p)
 
-        monkeypatch.setattr("mtl.compose.scalearn.functional.dropout", recorded)
+        monkeypatch.setattr("mtl.compose.modules.scalearn.functional.dropout", recorded)
     out, h, x, norm = run(output_layers(encoder)[0], case)
     loss = (out * case["cotangent"]).sum()
     loss.backward()

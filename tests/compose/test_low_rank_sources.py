@@ -19,7 +19,8 @@ from mtl.compose.low_rank import LinearBank
 from mtl.compose.sources import check_kinds
 from mtl.errors import RequestError, ZooError
 from mtl.methods import METHODS, attach, load, source_names
-from mtl.methods.low_rank import Factors, add_source
+from mtl.methods.low_rank import Factors
+from mtl.methods.modules.low_rank import add_source
 from mtl.methods.pfeiffer import PfeifferSettings
 
 FAMILY = ["scalearn", "scalearn-uniform", "scalearn++", "scalearn-uniform++", "average"]

@@ -127,7 +127,7 @@ def test_sources_that_are_left_out(
 
 
 def test_a_single_adapter(backbone: Any, tokens: dict[str, Tensor], tmp_path: Path) -> None:
-    from mtl.methods.low_rank import install
+    from mtl.methods.modules.low_rank import install
 
     encoder = backbone.encoder().double()
     own = factors(encoder, 3, 0, LINEARS)

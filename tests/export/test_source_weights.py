@@ -12,7 +12,7 @@ import torch
 from export_bench import composed, low_rank, sources
 from zoo_bench import composition, manifest, store, task
 
-from mtl.compose.scalearn import ScaLearnSite
+from mtl.compose.modules.scalearn import ScaLearnSite
 from mtl.errors import RequestError, ZooError
 from mtl.export.omega import omega_sizes
 from mtl.files import write_safetensors

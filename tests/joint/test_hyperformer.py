@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from mtl.errors import RequestError, ZooError
 from mtl.joint import JOINT
-from mtl.joint.hyperformer import HyperFormerSettings, HyperNet
-from mtl.joint.written import Adapter, WrittenDown, WrittenUp
+from mtl.joint.hyperformer import HyperFormerSettings
+from mtl.joint.modules.hyperformer import HyperNet
+from mtl.joint.modules.written import Adapter, WrittenDown, WrittenUp
 from mtl.methods import RunFacts
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -15,8 +15,9 @@ from mtl.backbone import load_backbone
 from mtl.errors import RequestError, ZooError
 from mtl.files import write_safetensors
 from mtl.joint import JOINT
-from mtl.joint.propetl_m import MaskedPrototype, ProPETLMSettings, combine_masks
-from mtl.joint.written import WrittenDown, WrittenUp
+from mtl.joint.modules.propetl_m import MaskedPrototype, combine_masks
+from mtl.joint.modules.written import WrittenDown, WrittenUp
+from mtl.joint.propetl_m import ProPETLMSettings
 from mtl.methods import RunFacts
 from mtl.methods.masks import keep_mask, keep_masks
 

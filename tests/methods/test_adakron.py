@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from mtl.compose.bank import Bank
 from mtl.methods import METHODS, as_source, attach
-from mtl.methods.adakron import AdaKronSettings, KronDown, bert_linear, kron_features
+from mtl.methods.adakron import AdaKronSettings
 from mtl.methods.core import core_modules
+from mtl.methods.modules.adakron import KronDown, bert_linear, kron_features
 
 
 def maps(hidden: int, size: int, seed: int = 0) -> tuple[KronDown, nn.Linear]:

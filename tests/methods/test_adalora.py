@@ -17,13 +17,8 @@ from mtl.backbone.linear import LINEARS, linear_paths
 from mtl.errors import RequestError, ZooError
 from mtl.files import read_json, read_safetensors, write_safetensors
 from mtl.methods import METHODS, RunFacts, attach, count_method, load
-from mtl.methods.adalora import (
-    AdaLoRASettings,
-    Allocation,
-    make_tuner,
-    orthogonality,
-    warmups,
-)
+from mtl.methods.adalora import AdaLoRASettings
+from mtl.methods.modules.adalora import Allocation, make_tuner, orthogonality, warmups
 from mtl.methods.peft_files import NAME
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -12,7 +12,7 @@ from mtl.backbone import Network, build_head
 from mtl.methods import METHODS, attach
 from mtl.methods.adamix import AdaMixSettings
 from mtl.methods.consistency import consistency_loss, symmetric_kl
-from mtl.methods.experts import Mixture, Routing
+from mtl.methods.modules.experts import Mixture, Routing
 from mtl.tasks import load_task
 
 

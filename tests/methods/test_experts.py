@@ -17,12 +17,15 @@ from mtl.backbone.injection import bottleneck_layers
 from mtl.compose.bank import Bank
 from mtl.errors import RequestError, ZooError
 from mtl.methods import METHODS, as_source, attach, count_method, load
-from mtl.methods.adakron import AdaKronSettings, KronDown
-from mtl.methods.adamix import AdaMixSettings, MixtureDown
+from mtl.methods.adakron import AdaKronSettings
+from mtl.methods.adamix import AdaMixSettings
 from mtl.methods.consistency import consistency_loss, symmetric_kl
 from mtl.methods.core import core_modules
-from mtl.methods.experts import Mixture, Routing, mixtures
-from mtl.methods.madakron import MAdaKronSettings, MixtureKron
+from mtl.methods.madakron import MAdaKronSettings
+from mtl.methods.modules.adakron import KronDown
+from mtl.methods.modules.adamix import MixtureDown
+from mtl.methods.modules.experts import Mixture, Routing, mixtures
+from mtl.methods.modules.madakron import MixtureKron
 from mtl.tasks import load_task
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -17,10 +17,12 @@ from mtl.backbone import load_backbone
 from mtl.backbone.injection import bottleneck_layers
 from mtl.errors import RequestError, ZooError
 from mtl.methods import METHODS, PlainSource, as_source, attach, count_method, load
-from mtl.methods.compacter import CompacterSettings, dense
+from mtl.methods.compacter import CompacterSettings
 from mtl.methods.masks import keep_mask, new_scores, pack, unpack
+from mtl.methods.modules.compacter import dense
+from mtl.methods.modules.propetl import Masked, MaskedDown, Prototype
 from mtl.methods.pfeiffer import PfeifferSettings
-from mtl.methods.propetl import Masked, MaskedDown, ProPETLSettings, Prototype
+from mtl.methods.propetl import ProPETLSettings
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TYPES = ["roberta", "bert", "xlm-roberta", "deberta-v2"]

@@ -17,7 +17,8 @@ from mtl.engine.optimise import Optimiser
 from mtl.errors import RequestError, ZooError
 from mtl.files import read_json, read_safetensors, write_safetensors
 from mtl.methods import METHODS, attach, count_method, load
-from mtl.methods.sora import SoRA, SoRASettings, gates, proximal, read
+from mtl.methods.modules.sora import SoRA, gates, proximal, read
+from mtl.methods.sora import SoRASettings
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 METHOD = METHODS.get("sora")

@@ -20,8 +20,9 @@ from mtl.engine.optimise import Optimiser
 from mtl.errors import RequestError, ZooError
 from mtl.files import write_safetensors
 from mtl.methods import METHODS, as_source, attach, count_method, load
-from mtl.methods.tensorized import TensorDown, TensorizedSettings, modes
-from mtl.methods.thin import FORMATS, TensorMap, factor_pair
+from mtl.methods.modules.tensorized import TensorDown
+from mtl.methods.modules.thin import TensorMap
+from mtl.methods.tensorized import FORMATS, TensorizedSettings, factor_pair, modes
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TYPES = ["roberta", "bert", "xlm-roberta", "deberta-v2"]

@@ -14,8 +14,9 @@ from mtl.backbone import load_backbone
 from mtl.errors import RequestError, ZooError
 from mtl.files import read_safetensors, write_safetensors
 from mtl.methods import METHODS, attach, count_method, load
+from mtl.methods.modules.vera import projections
 from mtl.methods.peft_files import NAME
-from mtl.methods.vera import VeRASettings, projections
+from mtl.methods.vera import VeRASettings
 
 METHOD = METHODS.get("vera")
 FILES = {"adapter_config.json", "adapter_model.safetensors"}

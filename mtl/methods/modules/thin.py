@@ -19,7 +19,6 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-FORMATS = ("cp", "tucker", "tt", "tr")
 START = 0.1
 """Every tensor starts uniform in [-START, START]."""
 
@@ -28,7 +27,7 @@ class TensorMap(nn.Module):
     """A matrix in one of the formats: ``forward(x) = x · W`` for x (…, rows) → (…, columns).
 
     Args:
-        format: a name in :data:`FORMATS`.
+        format: a name in :data:`mtl.methods.tensorized.FORMATS`.
         rows, columns: sizes of the modes that make up rows and columns.
         rank: R, the same for every mode.
     """
@@ -105,14 +104,3 @@ def _kron(factors: Sequence[Tensor]) -> Tensor:
 def _join(a: Tensor, b: Tensor) -> Tensor:
     """Contract two links of a chain: (p, d, q), (q, e, r) → (p, d·e, r)."""
     return torch.einsum("pdq,qer->pder", a, b).flatten(1, 2)
-
-
-def factor_pair(size: int) -> tuple[int, int] | None:
-    """The two factors of ``size`` that are closest to each other, smaller first; None for a prime.
-
-    768 is (24, 32), as in the reference.
-    """
-    low = int(size**0.5)
-    while low > 1 and size % low:
-        low -= 1
-    return (low, size // low) if low > 1 else None

@@ -1,0 +1,183 @@
+"""The torch side of :mod:`mtl.compose.scalearn`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+from adapters import AdapterConfig
+from torch import Tensor, nn
+
+from mtl.backbone.draws import PerStep
+from mtl.backbone.injection import FusionSite
+from mtl.compose.bank import Bank
+from mtl.compose.composition import Composed
+from mtl.compose.low_rank import add_linear_sites, are_low_rank
+from mtl.compose.scalearn import ScaLearnSettings
+from mtl.compose.sites import add_sites, load_stored, register
+from mtl.errors import RequestError
+from mtl.methods.source import PlainSource
+from mtl.zoo.composition import OMEGA, SourceWeights, normalised, weigh
+
+
+@dataclass(eq=False)
+class ScaLearnFusion(AdapterConfig):
+    """The config under which ``adapters`` knows a ScaLearn block; our settings live elsewhere.
+
+    It has none of AdapterFusion's fields, so that stock code that meets it fails instead of
+    building an untrained attention.
+    """
+
+    architecture: str = "mtl_scalearn"
+
+
+class ScaLearnSite(FusionSite):
+    """ScaLearn at one site: ``Σ_k omega_k ⊙ u_k``, by two products (see :mod:`mtl.compose.bank`).
+
+    omega is bound by :meth:`bind`, because the ++ forms share one tensor among all sites; it is
+    registered where it is owned, not here.
+
+    Attributes:
+        combine: what makes the bank's one source of the encoder's (a soup), None where the bank
+            holds the sources themselves.
+    """
+
+    def __init__(self, bank: Bank) -> None:
+        super().__init__()
+        self.bank = bank
+        self._omega: list[Tensor] = []
+        self._settings = ScaLearnSettings()
+        self._folded: tuple[Tensor, Tensor] | None = None
+        self._mask: PerStep[Tensor] = PerStep()
+        self.combine: Callable[[Sequence[PlainSource]], PlainSource] | None = None
+
+    def bind(self, omega: Tensor, settings: ScaLearnSettings) -> None:
+        """Use ``omega`` (K,D) or (K,1) from now on."""
+        self._omega = [omega]
+        self._settings = settings
+        self._folded = None
+
+    def effective(self) -> Tensor:
+        """omega as it enters the sum: normalised, then, while training, dropped out.
+
+        What is stored is omega itself; :func:`mtl.zoo.composition.normalised` reads it likewise.
+        """
+        omega = self._omega[0]
+        if self._settings.normalise == "mean":
+            omega = omega / omega.sum(0, keepdim=True)
+        elif self._settings.normalise == "softmax":
+            omega = omega.softmax(0)
+        dropout = self._settings.dropout
+        if not self.training or not dropout:
+            return omega
+        return omega * self._mask(lambda: functional.dropout(torch.ones_like(omega), dropout, True))
+
+    def forward(self, z: Tensor) -> Tensor:
+        weight, bias = self._folded or self.bank.fold(self.effective())
+        return self.bank.mix(z, weight, bias)
+
+    def hold(self) -> None:
+        """Fold once and use the result until :meth:`release`."""
+        with torch.no_grad():
+            self._folded = self.bank.fold(self.effective())
+
+    def release(self) -> None:
+        """Fold in every forward again."""
+        self._folded = None
+
+
+register(ScaLearnFusion, ScaLearnSite)
+
+
+def attach(encoder: Any, sources: Sequence[str], settings: ScaLearnSettings) -> Composed:
+    """Put a ScaLearn composition of the adapters named ``sources`` into ``encoder``; active.
+
+    Drawing of omega uses torch's global generator, which the run has seeded.
+
+    Raises:
+        RequestError: a source without sites (then nothing could be composed), sources of two
+            kinds, or more layer groups than layers.
+    """
+    owner = _owners(settings, encoder.config.num_hidden_layers)
+    sites: dict[str, ScaLearnSite]
+    if are_low_rank(encoder, sources):
+        sites = add_linear_sites(encoder, sources, ScaLearnSite)
+    else:
+        sites = add_sites(encoder, sources, ScaLearnFusion())
+    omegas: dict[str, nn.Parameter] = {}
+    for key, site in sites.items():
+        name = owner(key)
+        if name not in omegas:
+            width = site.bank.up.shape[1] if settings.per == "dim" else 1
+            start = torch.empty(len(sources), width, device=site.bank.up.device)
+            start.normal_(settings.init_scale / len(sources), settings.init_std)
+            omegas[name] = nn.Parameter(start, requires_grad=settings.learn)
+        site.bind(omegas[name], settings)
+    # One registration per omega, on the encoder, so that `.to(device)` moves it with the rest.
+    encoder.register_module(
+        "omega", nn.ParameterDict({k.replace(".", "_"): p for k, p in omegas.items()})
+    )
+
+    @contextmanager
+    def evaluating() -> Iterator[None]:
+        for site in sites.values():
+            site.hold()
+        try:
+            yield
+        finally:
+            for site in sites.values():
+                site.release()
+
+    def penalty() -> Mapping[str, Tensor]:
+        away = torch.stack([(1 - omega.mean(1)).square().sum() for omega in omegas.values()])
+        return {"omega_reg": settings.regularise / len(sources) * away.sum()}
+
+    named = {f"{OMEGA}.{key}": parameter for key, parameter in omegas.items()}
+    return Composed(
+        parameters=named if settings.learn else {},
+        tensors=lambda: {name: omega.detach().clone() for name, omega in named.items()},
+        load=lambda tensors: load_stored(OMEGA, named, tensors),
+        penalties=(penalty,) if settings.regularise and settings.learn else (),
+        evaluating=evaluating,
+    )
+
+
+def shares(composed: Composed, settings: ScaLearnSettings) -> SourceWeights:
+    """omega as it enters the sum, the same for every input.
+
+    Raises:
+        ZooError: a weight is not finite, so that it cannot be stored.
+    """
+    used = {
+        name.partition(".")[2]: normalised(omega.double().cpu().numpy(), settings.normalise)
+        for name, omega in composed.tensors().items()
+    }
+    return weigh(OMEGA, used)
+
+
+def _owners(settings: ScaLearnSettings, layers: int) -> Callable[[str], str]:
+    """Site key (``3`` or ``3.mh_adapter``) → name of the omega that it uses.
+
+    ``shared`` for all layers, ``3`` for one, ``2-3`` for a group of them; with the location behind
+    it where a layer has several sites.
+    """
+    groups = 1 if settings.share_layers else settings.layer_groups
+    if groups > layers:
+        raise RequestError(f"layer_groups={groups} is more than the encoder's {layers} layers.")
+
+    def owner(key: str) -> str:
+        layer, dot, location = key.partition(".")
+        if groups == 1:
+            return f"shared{dot}{location}"
+        if not groups:
+            return key
+        group = int(layer) * groups // layers
+        inside = [index for index in range(layers) if index * groups // layers == group]
+        span = f"{inside[0]}-{inside[-1]}" if len(inside) > 1 else layer
+        return f"{span}{dot}{location}"
+
+    return owner
