@@ -135,6 +135,12 @@ def test_what_comes_after_a_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             ).encode(),
         ),
         (
+            "data/separated.py",
+            "Where quotes are part of the texts",
+            "csv",
+            "".join(f'"the "cat" {n}",{"ab"[n % 2]}\n' for n in range(80)).encode(),
+        ),
+        (
             "data/textfiles.py",
             "holds one object, not a list of rows",
             "json",
@@ -155,12 +161,18 @@ def test_files_that_their_suffix_does_not_describe(
     monkeypatch.chdir(tmp_path)
     file = Path(f"rows.{suffix}")
     file.write_bytes(b"text,label\n" * (suffix == "csv") + content)
-    Path("task.yaml").write_text(
+    task = Path("task.yaml")
+    task.write_text(
         f"id: own/mine\ndata: {{files: {{train: {file}}}}}\nkind: classification\n"
         'inputs: ["{text}"]\nlabels: [a, b]\nmetrics: [accuracy]\n'
     )
-    said = mtl("tasks", "check", "task.yaml")
+    said = mtl("tasks", "check", task)
     message = provoked(said.out + said.err, module, part)
+    (written,) = re.findall(r"[Ww]rite `([^`]*)` below `data`", message)
+    task.write_text(task.read_text().replace("}}", f"}}, {written}}}"))
+    again = mtl("tasks", "check", task)
+    splits = [line.split() for line in again.out.splitlines() if "own/mine" in line]
+    assert sum(int(columns[3]) for columns in splits) == 80, again
     line = ["own/other", "--from", file, "--out", "other.yaml"]
     drafted = follow(message, *line)
     assert drafted.code == 0, drafted
