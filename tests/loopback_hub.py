@@ -52,9 +52,13 @@ class Fault:
 
 @dataclass
 class Repo:
-    """One repository: commits as (id, files), branches by name."""
+    """One repository: commits as (id, files), branches by name.
+
+    ``gated``: everybody sees that it is there; files go to who is logged in (and has consented).
+    """
 
     private: bool
+    gated: bool = False
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
 
@@ -232,6 +236,7 @@ class Handler(BaseHTTPRequestHandler):
             ("GET", r"/api/models/([^/]+/[^/]+)/tree/([^/]+(?:/pr/\d+)?)", self.tree),
             ("GET", r"/api/models/([^/]+/[^/]+)/refs", self.refs),
             ("GET", r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", self.info),
+            ("GET", r"/api/(datasets/[^/]+/[^/]+)(?:/revision/(.+))?", self.info),
             ("POST", r"/api/models/([^/]+/[^/]+)/branch/(.+)", self.branch),
             ("POST", r"/api/models/([^/]+/[^/]+)/preupload/(.+)", self.preupload),
             ("POST", r"/api/models/([^/]+/[^/]+)/commit/(.+)", self.commit),
@@ -239,7 +244,7 @@ class Handler(BaseHTTPRequestHandler):
             ("PUT", r"/lfs/([0-9a-f]{64})(?:/(\d+))?", self.upload),
             ("POST", r"/lfs/([0-9a-f]{64})", self.complete),
             ("POST", r"/verify", self.verify),
-            ("HEAD|GET", r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.resolve),
+            ("HEAD|GET", r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.resolve),
             ("GET", r"/cdn/([0-9a-f]{64})", self.cdn),
         )
         for allowed, pattern, serve in routes:
@@ -269,7 +274,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def repo(self, name: str) -> Repo:
         user, found = self.user(), self.hub.repos.get(name)
-        if found and found.private and (user is None or user[0] != name.split("/")[0]):
+        if found and found.private and (user is None or user[0] != name.split("/")[-2]):
             found = None
         if found is None:
             # As on the Hub, nobody without a token learns whether a name exists.
@@ -439,6 +444,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def resolve(self, _: bytes, name: str, revision: str, path: str) -> Any:
         oid, files = self.at(name, revision)
+        if self.repo(name).gated and self.user() is None:
+            raise RefusedError(401, "Access to it is restricted: log in", "GatedRepo")
         if path not in files:
             raise RefusedError(404, "Entry not found", "EntryNotFound")
         data = files[path]

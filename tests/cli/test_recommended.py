@@ -280,14 +280,6 @@ def test_packages_to_install_are_those_of_the_project() -> None:
             assert f"pip install {row['package']}\n" in shown
 
 
-@recommends("data/origins.py", "it asks for consent")
-@recommends("data/origins.py", "there is no such dataset")
-def test_the_hub_has_a_command_to_log_in() -> None:
-    script = Path(sys.executable).with_name("hf")
-    done = subprocess.run([script, "auth", "login", "--help"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
 @recommends("engine/launch.py", "accelerate launch")
 def test_a_launcher_that_is_none(mini: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = ["--suite", "mini", "--task", "mood", "--dry-run"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -10,6 +11,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from cli_bench import TARGET, mtl, refused
 from hub_bench import composed, hub, proven
@@ -21,6 +24,7 @@ from mtl.zoo import Zoo, open_zoo
 
 __all__ = ["hub"]  # the fixture
 REPO = "ada/zoo"
+LogIn = Callable[[str], None]
 
 
 @pytest.fixture
@@ -241,28 +245,68 @@ def test_a_sentence_encoder_that_is_not_in_the_cache(
     assert said.code == 0, said
 
 
-@recommends("hub/client.py", "there is no token. Log in")
-@recommends("hub/client.py", "does not accept the token")
-@recommends("hub/client.py", "it is private, and there is no token")
-def test_without_a_token_that_is_accepted(
-    hub: Hub, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def log_in(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LogIn:
+    """``log_in(message)`` follows the advice of a message; nobody is logged in before."""
     monkeypatch.delenv("HF_TOKEN")
     token = tmp_path / "no token"  # where the client of the fixture looks
-    entry = proven(zoo)
-    push = ["push", entry.ref, "--repo", REPO, "--private"]
-    for old, line, part in (
-        ("", push, "there is no token. Log in"),
-        ("", ["pull", REPO], "it is private, and there is no token"),
-        ("hf_revoked", push, "does not accept the token"),
-    ):
-        token.unlink(missing_ok=True)
-        if old:
-            token.write_text(old)
-        message = provoked(mtl("zoo", *line).err, "hub/client.py", part)
-        assert "'hf auth login'" in message
+
+    def follow(message: str) -> None:
+        assert re.search(
+            r"(log in|log in once|a new one) with ['`]hf auth login['`]", message, re.I
+        )
         places = {"HF_ENDPOINT": hub.url, "HF_TOKEN_PATH": str(token), "HF_HUB_OFFLINE": "0"}
         said = shell("hf", "auth", "login", "--token", "hf_ada", HF_HOME=str(tmp_path), **places)
         assert said.returncode == 0, said.stderr
         assert token.read_text() == "hf_ada"
-        done("zoo", *line)
+
+    return follow
+
+
+@recommends("hub/client.py", "there is no token. Log in")
+@recommends("hub/client.py", "does not accept the token")
+@recommends("hub/client.py", "it is private, and there is no token")
+@pytest.mark.parametrize(
+    ("token", "command", "part"),
+    [
+        ("", "push", "there is no token. Log in"),
+        ("", "pull", "it is private, and there is no token"),
+        ("hf_revoked", "push", "does not accept the token"),
+    ],
+)
+def test_without_a_token_that_is_accepted(
+    token: str, command: str, part: str, hub: Hub, zoo: Zoo, log_in: LogIn, tmp_path: Path
+) -> None:
+    entry = proven(zoo)
+    line = ["push", entry.ref, "--repo", REPO] if command == "push" else ["pull", REPO]
+    if command == "pull":
+        hub.put(REPO, {path.name: path.read_bytes() for path in entry.folder.iterdir()}, True)
+    if token:
+        (tmp_path / "no token").write_text(token)
+    log_in(provoked(mtl("zoo", *line).err, "hub/client.py", part))
+    done("zoo", *line)
+
+
+@recommends("data/origins.py", "it asks for consent")
+@recommends("data/origins.py", "there is no such dataset")
+@pytest.mark.parametrize("private", [False, True])
+def test_a_dataset_that_is_not_for_everybody(
+    private: bool, hub: Hub, log_in: LogIn, tmp_path: Path
+) -> None:
+    files = {"README.md": b"Rows.\n"}
+    for split in ("train", "validation", "test"):
+        rows = io.BytesIO()
+        texts = [f"the {split} cat {number}" for number in range(20)]
+        pq.write_table(pa.table({"text": texts, "label": [0, 1] * 10}), rows)
+        files[f"data/{split}-00000-of-00001.parquet"] = rows.getvalue()
+    hub.put("datasets/ada/rows", files, private)
+    hub.repos["datasets/ada/rows"].gated = not private
+    task = tmp_path / "task.yaml"
+    task.write_text(
+        "id: own/mine\ndata: {repo: ada/rows}\nkind: classification\n"
+        'inputs: ["{text}"]\nlabels: [a, b]\nmetrics: [accuracy]\n'
+    )
+    said = mtl("tasks", "check", task)
+    part = "there is no such dataset" if private else "it asks for consent"
+    log_in(provoked(said.out + said.err, "data/origins.py", part))
+    assert "nothing wrong" in done("tasks", "check", task)
