@@ -79,9 +79,11 @@ def draw_heatmap(entries: Sequence[Entry], path: Path) -> None:
                 f"{entries[0].ref} and {entry.ref} weigh other sources, or at other sites; one map "
                 "shows runs that differ in their seed only."
             )
-    maps = [(_mean(weights, "mean"), _caption(manifest, weights[0], "{}"))]
+    what = _caption(manifest, weights[0], "{}")
+    maps = [(_mean(weights, "mean"), what)]
     if any(found.cancels for found in weights):
-        maps.append((_mean(weights, "magnitude"), _caption(manifest, weights[0], "|{}|")))
+        size = _caption(manifest, weights[0], "|{}|")
+        maps = [(maps[0][0], f"{what} (signed)"), (_mean(weights, "magnitude"), size)]
     sites = weights[0].sites
     height = 1.6 + (0.7 + 0.42 * len(names)) * len(maps)
     figure = Figure(figsize=(2.2 + 0.75 * len(sites), height), dpi=130)

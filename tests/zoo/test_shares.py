@@ -103,7 +103,10 @@ def test_two_maps_where_scales_cancel(
 
     monkeypatch.setattr(heatmap, "_draw", spy)
     draw_heatmap([with_shares(zoo, made)], tmp_path / "a.png")
-    assert [what for _, what in drawn] == ["omega, mean over D", "|omega|, mean over D"]
+    assert [what for _, what in drawn] == [
+        "omega, mean over D (signed)",
+        "|omega|, mean over D",
+    ]
     np.testing.assert_allclose(drawn[0][0], [[0, 2], [0.5, 0]])
     np.testing.assert_allclose(drawn[1][0], [[1, 2], [2.5, 0]])
     drawn.clear()
