@@ -141,8 +141,9 @@ def time_limits() -> Iterator[None]:
     from requests.adapters import HTTPAdapter
 
     class Limited(HTTPAdapter):
-        def send(self, request: Any, **options: Any) -> Any:
-            return super().send(request, **{**options, "timeout": options["timeout"] or TIMEOUT})
+        def send(self, request: Any, *args: Any, **options: Any) -> Any:
+            options["timeout"] = options.get("timeout") or TIMEOUT
+            return super().send(request, *args, **options)
 
     def session() -> Session:
         made = Session()
