@@ -90,7 +90,7 @@ def check_task(
     try:
         report.rows = RawRows(spec, data_root)
         report.data = load_data(
-            spec, data_root=data_root, protocol=report.protocol, check_classes=False
+            spec, rows=report.rows, protocol=report.protocol, check_classes=False
         )
     except MtlError as error:
         if report.rows:

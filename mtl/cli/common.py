@@ -6,21 +6,20 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from mtl.engine.launch import launch
 from mtl.engine.settings import RunSettings
-from mtl.errors import RequestError
 from mtl.words import counted
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-    from mtl.backbone import Backbone
-    from mtl.runs import Overrides, Plan, Report, Workspace
-    from mtl.tasks import Recipe, Suite, TaskSpec
+    from mtl.runs import Overrides, Report, Run, Workspace
+    from mtl.runs.context import Context
+    from mtl.tasks import Recipe, Suite
     from mtl.zoo import Entry
 
 
@@ -97,19 +96,6 @@ def overrides_of(options: Namespace) -> Overrides:
     return Overrides({**values, **parse_set(list(options.set))})
 
 
-@dataclass(frozen=True)
-class Context:
-    """A training command's request, resolved as far as all commands resolve it alike."""
-
-    suite: Suite
-    backbone: Backbone
-    model: str
-    recipe: Recipe
-    protocol: str
-    overrides: Overrides
-    workspace: Workspace
-
-
 def open_context(
     options: Namespace,
     suite: Suite,
@@ -117,14 +103,12 @@ def open_context(
     argv: Sequence[str],
     check: Callable[[Recipe, Overrides], Any],
 ) -> Context:
-    """Load the base and open the places that the options name.
+    """Load the base and open the places that the options name (:mod:`mtl.runs.context`).
 
     Args:
         check: called before the base is loaded, so that a wrong setting does not cost its loading.
     """
-    from mtl.backbone import load_backbone
-    from mtl.runs import open_workspace
-    from mtl.tasks import load_recipe
+    from mtl.runs import context, open_workspace
 
     if options.json:
         os.environ["MTL_QUIET"] = "1"
@@ -134,10 +118,6 @@ def open_context(
         # of the processes that `accelerate launch` starts, the first one speaks
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
     quieten()
-    overrides = overrides_of(options)
-    recipe = load_recipe(options.recipe or suite.recipe, suite.name)
-    check(recipe, overrides)
-    model = options.model or os.environ.get("MTL_MODEL") or suite.model
     workspace = open_workspace(
         zoo=options.zoo,
         runs=options.runs,
@@ -146,15 +126,20 @@ def open_context(
         command=["python", "-m", *f"mtl.{command}".split(), *argv],
         tasks=named_tasks(options),
     )
-    return Context(
+    return context.open_context(
         suite,
-        load_backbone(model),
-        model,
-        recipe,
-        options.protocol or suite.protocol,
-        overrides,
-        workspace,
+        model=options.model,
+        recipe=options.recipe,
+        protocol=options.protocol,
+        overrides=overrides_of(options),
+        workspace=workspace,
+        check=check,
     )
+
+
+def say(text: str) -> None:
+    """A remark, on standard error."""
+    print(text, file=sys.stderr)
 
 
 def named_tasks(options: Any) -> list[str]:
@@ -166,38 +151,6 @@ def named_tasks(options: Any) -> list[str]:
         value = getattr(options, option, None) or []
         found += names([value] if isinstance(value, str) else value)
     return [name.partition(":")[0] for name in found]
-
-
-def suite_of(options: Any, tasks: Sequence[str]) -> Suite:
-    """The suite that ``--suite`` names, else that of the first task."""
-    from mtl.tasks import load_suite, load_task, suite_for
-
-    if options.suite:
-        return load_suite(options.suite)
-    if not tasks:
-        raise RequestError("Say what to train: --suite NAME (for example demo), or --task NAME….")
-    return suite_for(load_task(tasks[0]))
-
-
-def protocol_of(options: Namespace, suite: Suite, spec: TaskSpec) -> str:
-    """``--protocol``, else the suite's for its tasks, and for another task its own."""
-    from mtl.tasks import default_protocol
-
-    if options.protocol:
-        return str(options.protocol)
-    return suite.protocol if spec.id in suite.tasks else default_protocol(spec)
-
-
-def specs_of(suite: Suite, tasks: Sequence[str]) -> list[TaskSpec]:
-    """The specs of the named tasks, or of all of the suite."""
-    from mtl.tasks import load_task
-
-    specs = [load_task(name, suite.name) for name in (tasks or suite.tasks)]
-    ids = [spec.id for spec in specs]
-    twice = sorted({task for task in ids if ids.count(task) > 1})
-    if twice:
-        raise RequestError(f"--task names {', '.join(twice)} twice.")
-    return specs
 
 
 def quieten() -> None:
@@ -215,7 +168,7 @@ def quieten() -> None:
         transformers.logging.disable_progress_bar()
 
 
-def print_dry_run(plans: Sequence[Plan], workspace: Workspace, *, as_json: bool) -> None:
+def print_dry_run(plans: Sequence[Run], workspace: Workspace, *, as_json: bool) -> None:
     """What would run, what is there, what was interrupted."""
     rows = plan_rows(plans, workspace)
     if as_json:
@@ -232,14 +185,14 @@ def print_dry_run(plans: Sequence[Plan], workspace: Workspace, *, as_json: bool)
     )
 
 
-def plan_table(plans: Sequence[Plan], workspace: Workspace) -> str:
+def plan_table(plans: Sequence[Run], workspace: Workspace) -> str:
     """Planned runs as a table."""
     from tabulate import tabulate
 
     return tabulate(plan_rows(plans, workspace), headers="keys")
 
 
-def plan_rows(plans: Sequence[Plan], workspace: Workspace) -> list[dict[str, Any]]:
+def plan_rows(plans: Sequence[Run], workspace: Workspace) -> list[dict[str, Any]]:
     """One row per planned run."""
     from mtl.runs.running import state_of
 
@@ -263,7 +216,7 @@ def report_rows(reports: Sequence[Report]) -> list[dict[str, Any]]:
 
     rows = []
     for report in reports:
-        plan = report.plan
+        plan = report.run
         row: dict[str, Any] = {
             "task": plan.task_id,
             "method": plan.method,
@@ -352,11 +305,3 @@ def note_unknown(entries: Iterable[Entry]) -> None:
     said = unknown_function(entries)
     if said:
         print(printable_lines(f"note: {said}"), file=sys.stderr)
-
-
-def check_seeds(seeds: Sequence[int]) -> list[int]:
-    """The seeds, each once and none negative."""
-    wrong = sorted({seed for seed in seeds if seed < 0 or list(seeds).count(seed) > 1})
-    if wrong:
-        raise RequestError(f"--seeds: {', '.join(map(str, wrong))} is negative or named twice.")
-    return list(seeds)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mtl.errors import RequestError
+from mtl.words import counted
 
 if TYPE_CHECKING:
-    from mtl.runs import Report
-    from mtl.tasks import Recipe
-    from mtl.zoo import Entry
+    from mtl.compose.stage_two import Target
+    from mtl.graph.select import Selection
+    from mtl.runs import Report, Run
 
 
 def main(argv: Sequence[str]) -> int:
@@ -71,171 +70,100 @@ def main(argv: Sequence[str]) -> int:
         options.method = "probe"
 
     from mtl.cli import common
-    from mtl.cli.graph import adding_evidence
     from mtl.cli.options import names
-    from mtl.cli.picking import pick, train_missing
-    from mtl.compose import (
-        COMPOSITIONS,
-        plan_compose,
-        resolve_compose,
-        resolve_sources,
-        resolve_target,
-    )
-    from mtl.compose.per_source import by_name, told
-    from mtl.compose.sources import ALL, typed_order, wanted_sources
-    from mtl.compose.taken import alone_text, passed_over, taken_text
+    from mtl.compose.per_source import told
+    from mtl.compose.planning import Asked, plan_composition, read_request
+    from mtl.compose.probe import SCALES
+    from mtl.compose.sources import ALL
     from mtl.engine.progress import quiet
-    from mtl.graph.request import parse_sources
-    from mtl.methods import METHODS, find_method
+    from mtl.graph.opening import adding_evidence
+    from mtl.graph.select import selection_text
     from mtl.runs import execute_all
-    from mtl.tasks import load_task
 
-    hint = ""
-    if options.method in METHODS:
-        hint = f"That is stage one: python -m mtl.train --method {options.method} --task TASK."
-    COMPOSITIONS.get(options.method, hint)
-    find_method(options.source_method)
-    suite = common.suite_of(options, [options.target])
-    spec = load_task(options.target, suite.name)
-    picking = parse_sources(names(options.sources), options.budget, options.min_gain)
-    wanted = wanted_sources(
-        ["all"] if picking else names(options.sources),
-        suite,
-        spec.id,
-        own=not options.without_own,
-        method=options.source_method,
-        composition=options.method,
+    asked = Asked(
+        target=options.target,
+        suite=options.suite,
         protocol=options.protocol,
-    )
-    context = common.open_context(
-        options,
-        suite,
-        "compose",
-        argv,
-        lambda recipe, overrides: resolve_compose(spec, options.method, recipe, overrides),
-    )
-    target = resolve_target(
-        spec,
+        sources=names(options.sources),
         method=options.method,
-        recipe=context.recipe,
-        protocol=common.protocol_of(options, suite, spec),
-        overrides=context.overrides,
-        workspace=context.workspace,
+        seeds=options.seeds,
+        source_method=options.source_method,
+        source_seed=options.source_seed,
+        own=not options.without_own,
+        probe=None if options.probe is None else options.probe or SCALES,
+        train_missing=options.train_missing,
+        allow_missing=options.allow_missing,
+        budget=options.budget,
+        min_gain=options.min_gain,
+        graph=options.graph,
     )
-    seeds = common.check_seeds(options.seeds)
-    rounds = _rounds(options.source_seed, context.recipe, options.method, seeds)
-    if len(rounds) > 1 and picking is not None:
-        raise RequestError(
-            "Sources of each run's own seed cannot be picked by their features: name them with "
-            "--sources, or give one --source-seed for all."
-        )
-    trained: list[dict[str, Any]] = []
-    selection = None
-    composed: list[tuple[list[Entry], list[int]]] = []
-    for source_seed, of_it in rounds:
-        if options.train_missing:
-            rows, ended = train_missing(
-                wanted, target, context, options, seed=source_seed, picking=picking is not None
-            )
-            trained += rows
-            if ended is not None:
-                return ended
-        if picking is not None:
-            selection = pick(picking, wanted, target, context, options, seed=source_seed)
-            wanted = [s for s in wanted if s.task in {*selection.chosen, spec.id}]
-        sources = resolve_sources(
-            wanted,
-            target.data,
-            workspace=context.workspace,
-            base=context.backbone.base,
-            seed=source_seed,
-            protocol=context.protocol,
-            suite=suite.name,
-            model=context.model,
-            allow_missing=options.allow_missing,
-        )
-        common.note_unknown(sources)
-        composed.append((sources, of_it))
-    sources = composed[0][0]
-    asked = names(options.sources)
-    reasons = passed_over(sources, wanted, context.workspace.zoo, context.backbone.base, suite)
-    alone = alone_text(sources, spec.id)
-    if ALL in asked and not quiet():
-        print("\n".join(taken_text(sources, reasons, suite, spec.id)), file=sys.stderr)
-    if alone and (ALL in asked or picking is not None or sources[0].manifest.task["id"] == spec.id):
-        print(alone, file=sys.stderr)
-    tasks = [entry.manifest.task["id"] for entry in sources]
-    typed = typed_order(asked, suite, wanted)
-    target = replace(
-        target, method_settings=by_name(target.method_settings, options.method, tasks, typed)
-    )
-    targets = [target]
-    if options.probe is not None:
-        from mtl.compose.probe import SCALES, grid
+    request = read_request(asked)
+    context = common.open_context(options, request.suite, "compose", argv, request.check)
 
-        chosen = grid(options.probe or SCALES, len(sources))
-        targets = [replace(target, method_settings=settings) for settings in chosen]
-    plans = [
-        plan
-        for each in targets
-        for own, of_it in composed
-        for plan in plan_compose(
-            each,
-            suite=suite.name,
-            sources=own,
-            seeds=of_it,
-            backbone=context.backbone,
-            workspace=context.workspace,
-        )
-    ]
-    if options.dry_run:
-        common.print_dry_run(plans, context.workspace, as_json=options.json)
+    def train(missing: Sequence[Run], target: Target) -> list[Report]:
+        if not options.json:
+            print(
+                f"Sources that the zoo lacks, {counted(len(missing), 'run')} of stage one in this "
+                f"order:\n{common.plan_table(missing, context.workspace)}\n"
+                f"then {target.method} on {target.data.spec.id}"
+                + (", with the sources picked after that.\n" if request.picking else ".\n"),
+                file=sys.stderr,
+                flush=True,
+            )
+        return execute_all(missing, context.workspace)
+
+    def picked(selection: Selection) -> None:
+        if not options.json:
+            print(f"{selection_text(selection, request.spec.id)}\n")
+
+    found = plan_composition(
+        request,
+        context,
+        train=None if options.dry_run else train,
+        picked=picked,
+        dry_run=options.dry_run,
+    )
+    if options.dry_run and found.missing:  # what would be composed depends on what is trained
+        common.print_dry_run(found.missing, context.workspace, as_json=options.json)
         return 0
-    evidence = adding_evidence(context.workspace.zoo, options.graph)
-    reports = execute_all(plans, context.workspace, evidence)
+    if not found.runs:
+        if not options.json:
+            common.print_reports(found.trained)
+        return 1
+    for own, _ in found.composed:
+        common.note_unknown(own)
+    for text in found.notes if not quiet() else ():
+        print(text, file=sys.stderr)
+    for text in found.warnings:
+        print(text, file=sys.stderr)
+    if options.dry_run:
+        common.print_dry_run(found.runs, context.workspace, as_json=options.json)
+        return 0
+    evidence = adding_evidence(context.workspace.zoo, options.graph, common.say)
+    reports = execute_all(found.runs, context.workspace, evidence)
+    by_source = told(found.runs[0].method_settings, options.method)
     if options.json:
         print(
             json.dumps(
                 {
                     "command": "compose",
-                    "sources": [entry.ref for own, _ in composed for entry in own],
-                    "trained": trained,
-                    "selection": selection.to_dict() if selection else None,
-                    "passed_over": reasons if ALL in asked else None,
-                    "by_source": told(plans[0].method_settings, options.method) or None,
+                    "sources": [entry.ref for own, _ in found.composed for entry in own],
+                    "trained": common.report_rows(found.trained),
+                    "selection": found.selection.to_dict() if found.selection else None,
+                    "passed_over": found.passed_over if ALL in asked.sources else None,
+                    "by_source": by_source or None,
                     "runs": common.report_rows(reports),
                 }
             )
         )
     else:
         common.print_reports(reports)
-        values = told(plans[0].method_settings, options.method)
-        if values and options.probe is None:
-            print(f"\n{values[0].upper()}{values[1:]}")
+        if by_source and options.probe is None:
+            print(f"\n{by_source[0].upper()}{by_source[1:]}")
         if options.probe is not None:
-            print("\n" + _probe_table(reports, [entry.manifest.task["id"] for entry in sources]))
+            tasks = [entry.manifest.task["id"] for entry in found.sources]
+            print("\n" + _probe_table(reports, tasks))
     return common.exit_code(reports)
-
-
-def _rounds(
-    asked: str | None, recipe: Recipe, method: str, seeds: Sequence[int]
-) -> list[tuple[int, list[int]]]:
-    """Seed of the sources, and the seeds of the runs that use them.
-
-    Raises:
-        RequestError: neither a number nor ``run``.
-    """
-    from mtl.tasks.recipes import OF_THE_RUN
-
-    chosen = asked or recipe.source_seeds.get(method, "0")
-    if chosen == OF_THE_RUN:
-        return [(seed, [seed]) for seed in seeds]
-    try:
-        return [(int(chosen), list(seeds))]
-    except ValueError as error:
-        raise RequestError(
-            f"--source-seed takes a number, or {OF_THE_RUN!r} for each run's own, not {chosen!r}."
-        ) from error
 
 
 def _probe_table(reports: Sequence[Report], sources: Sequence[str]) -> str:
@@ -247,7 +175,7 @@ def _probe_table(reports: Sequence[Report], sources: Sequence[str]) -> str:
         if report.entry is not None:
             headline = report.entry.manifest.headline()
             assert headline is not None
-            key = tuple(report.plan.method_settings.numbers())
+            key = tuple(report.run.method_settings.numbers())
             found.setdefault(key, []).append(headline["value"])
     means = {key: sum(values) / len(values) for key, values in found.items()}
     if len(sources) == 1:

@@ -5,27 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from mtl.cli.graph_options import RUNS, add_graph_places
 from mtl.cli.options import PlainParser
 from mtl.words import counted
 
 KINDS = ("measured", "attribution", "reliance", "predicted")
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import networkx as nx
 
-    from mtl.zoo import Entry, Zoo
-
-RUNS = {
-    "suggest": "predict, without training, which sources help a target",
-    "measure": "measure transfer: compose each source alone and compare with the own adapter",
-    "attribute": "what each source of a trained composition contributes",
-}
-"""Commands that run a model; they parse for themselves."""
+    from mtl.zoo import Zoo
 
 
 def main(argv: Sequence[str]) -> int:
@@ -86,58 +78,6 @@ def _add(commands: Any, name: str, text: str) -> Any:
     return parser
 
 
-def add_graph_places(parser: Any) -> None:
-    """``--zoo`` and ``--graph``."""
-    parser.add_argument("--zoo", help="folder of the zoo [MTL_ZOO, ./adapters_zoo]")
-    parser.add_argument("--graph", help="folder of the graph [MTL_GRAPH, ZOO.graph]")
-
-
-def open_graph(zoo: Zoo, folder: Path, base: str | None) -> tuple[nx.DiGraph, list[str]]:
-    """The graph of what is there now, and remarks on what could not be read.
-
-    Raises:
-        RequestError: ``base`` is none of those that zoo and evidence know.
-    """
-    from mtl.errors import unknown
-    from mtl.graph import build_graph, read_evidence
-    from mtl.graph.model import bases_of
-
-    entries = zoo.entries()
-    evidence, problems = read_evidence(folder)
-    if base is not None:
-        known = bases_of(entries, evidence)
-        named = [f for f, name in known.items() if name == base]
-        long_enough = [f for f in known if len(base) >= 8 and f.startswith(base)]
-        fitting = named or long_enough
-        if len(fitting) != 1:
-            shown = [f"{name or '?'} ({f[:8]})" for f, name in known.items()]
-            raise unknown("base", base, shown, "Give its id, or 8 digits of its fingerprint.")
-        base = fitting[0]
-    return build_graph(entries, evidence, base), [*map(str, zoo.problems), *problems]
-
-
-def adding_evidence(zoo: Zoo, graph: str | None) -> Callable[[Entry], None]:
-    """Puts what a finished composition says beside the zoo; the run stands even if that fails."""
-    from mtl.errors import MtlError
-    from mtl.graph import graph_folder, record
-
-    folder = graph_folder(zoo.root, graph)
-
-    def add(entry: Entry) -> None:
-        if entry.manifest.kind != "composition":
-            return
-        try:
-            record(zoo, folder, [entry])
-        except MtlError as error:
-            print(
-                f"note: {entry.ref} is in the zoo, its evidence is not beside it: {error} "
-                "'python -m mtl.graph build' collects it again.",
-                file=sys.stderr,
-            )
-
-    return add
-
-
 def _build(zoo: Zoo, options: Namespace) -> int:
     from pathlib import Path
 
@@ -147,6 +87,7 @@ def _build(zoo: Zoo, options: Namespace) -> int:
     from mtl.graph import graph_folder, record
     from mtl.graph.collect import stale_files
     from mtl.graph.formats import SUFFIXES, write_graph
+    from mtl.graph.opening import open_graph
 
     for name in options.out:  # before minutes of work
         if Path(name).suffix.lower() not in SUFFIXES:
@@ -200,6 +141,7 @@ def _build(zoo: Zoo, options: Namespace) -> int:
 def _show(zoo: Zoo, options: Namespace) -> int:
     from mtl.graph import graph_folder
     from mtl.graph.formats import node_link
+    from mtl.graph.opening import open_graph
     from mtl.graph.table import render
 
     folder = graph_folder(zoo.root, options.graph)
@@ -254,6 +196,7 @@ def _calibrate(zoo: Zoo, options: Namespace) -> int:
     from mtl.errors import RequestError
     from mtl.graph import graph_folder
     from mtl.graph.calibrate import calibrate, write_calibration
+    from mtl.graph.opening import open_graph
 
     folder = graph_folder(zoo.root, options.graph)
     graph, problems = open_graph(zoo, folder, options.base)

@@ -9,7 +9,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
-from mtl.cli.graph_runs import add_scene, check_limit
+from mtl.cli.graph_options import add_scene, check_limit
 from mtl.cli.options import PlainParser, names
 from mtl.cli.plain import add_task_files
 
@@ -51,11 +51,11 @@ def attribute(argv: Sequence[str]) -> int:
     from mtl.compose import attribution as shares
     from mtl.compose.shapley import EXACT
     from mtl.compose.sites import site_keys
-    from mtl.compose.stored import find_parents, load_composition
+    from mtl.compose.stored import find_parents
     from mtl.engine import EvalSet, open_device
     from mtl.errors import unknown
     from mtl.graph import graph_folder, write_evidence
-    from mtl.runs import open_workspace
+    from mtl.runs import load, open_workspace
     from mtl.runs.loading import answer_passes, base_of, data_of_entry
 
     if options.json:
@@ -75,12 +75,12 @@ def attribute(argv: Sequence[str]) -> int:
     if options.split not in data.splits:
         raise unknown("split", options.split, list(data.splits))
     backbone = load_backbone(base_of(entry, options.model))
-    built = load_composition(entry, workspace.zoo, backbone)
+    built = load(entry, workspace.zoo, backbone)
     encoded = backbone.encode(data, options.split, workspace.cache)
     sites = site_keys(built.network.encoder)
     asked = names(options.layers) or (["all"] if options.per_layer else [])
     layers = shares.chosen_layers(sites, asked) if asked else []
-    sources = len(built.parents)
+    sources = len(built.sources)
     passes = shares.passes_needed(
         sources, shapley=not options.no_shapley, layers=len(layers), orders=options.orders
     )

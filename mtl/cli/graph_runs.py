@@ -5,49 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mtl.cli.graph import RUNS, add_graph_places
+from mtl.cli.graph_options import RUNS, add_scene, check_limit
 from mtl.cli.options import PlainParser, names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from mtl.backbone import Backbone
-    from mtl.compose.features import Extractor
-    from mtl.compose.suggest import Suggestion
-    from mtl.data import TaskData
-    from mtl.runs import Workspace
-    from mtl.tasks import Suite, TaskSpec
-    from mtl.zoo import Entry
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A target on a base, with the candidates of a zoo."""
-
-    suite: Suite
-    spec: TaskSpec
-    data: TaskData
-    backbone: Backbone
-    model: str
-    protocol: str
-    workspace: Workspace
-
-
-def add_scene(parser: Any) -> None:
-    """Options that name a base, data and candidates."""
-    parser.add_argument("--suite", help="the suite 'all' means [the target's]")
-    parser.add_argument("--model", help="Hub name, folder, or 'demo' [MTL_MODEL, suite]")
-    parser.add_argument("--protocol", help="how data are split [the suite's]")
-    parser.add_argument("--data-root", help="local mirror of Hub datasets [MTL_DATA_ROOT]")
-    parser.add_argument("--runs", help="folder of run folders [MTL_RUNS, ./runs]")
-    parser.add_argument("--json", action="store_true", help="one line of JSON on standard output")
-    add_graph_places(parser)
+    from mtl.compose.scene import Scene
 
 
 def suggest(argv: Sequence[str]) -> int:
@@ -75,9 +41,8 @@ def suggest(argv: Sequence[str]) -> int:
 
     scores = chosen_scores(names(options.scores))
     scene = open_scene(options, "suggest", argv)
-    extractor = make_extractor(scene, options.rows)
-    found = look(
-        scene,
+    extractor = scene.extractor(check_limit("--rows", options.rows, 2))
+    found = scene.look(
         extractor,
         names(options.sources),
         [score.name for score in scores],
@@ -104,17 +69,19 @@ def open_scene(options: Namespace, command: str, argv: Sequence[str]) -> Scene:
     """
     from mtl.backbone import load_backbone
     from mtl.cli import common
+    from mtl.compose.scene import Scene
     from mtl.engine import RunSettings
     from mtl.runs import open_workspace
+    from mtl.runs.context import chosen_model, suite_of
     from mtl.runs.workspace import load_task_data
     from mtl.tasks import load_task
 
     if options.json:
         os.environ["MTL_QUIET"] = "1"
     common.quieten()
-    suite = common.suite_of(options, [options.target])
+    suite = suite_of(options.suite, [options.target])
     spec = load_task(options.target, suite.name)
-    model = options.model or os.environ.get("MTL_MODEL") or suite.model
+    model = chosen_model(options.model, suite)
     workspace = open_workspace(
         zoo=options.zoo,
         runs=options.runs,
@@ -126,83 +93,6 @@ def open_scene(options: Namespace, command: str, argv: Sequence[str]) -> Scene:
     limit = check_limit("--max-train-samples", options.max_train_samples, 0)
     data = load_task_data(spec, workspace, protocol, RunSettings(max_train_samples=limit))
     return Scene(suite, spec, data, load_backbone(model), model, protocol, workspace)
-
-
-def check_limit(flag: str, value: int, least: int) -> int:
-    """``value``, if it is at least ``least``. Raises RequestError."""
-    from mtl.errors import RequestError
-
-    if value < least:
-        raise RequestError(f"{flag} {value} must be at least {least}.")
-    return value
-
-
-def make_extractor(scene: Scene, rows: int) -> Extractor:
-    """The passes over this scene's base."""
-    from mtl.compose.features import Extractor
-    from mtl.engine import open_device
-
-    limit = check_limit("--rows", rows, 2)
-    device = open_device("fp32", hidden_size=scene.backbone.base.hidden_size)
-    return Extractor(scene.backbone, scene.workspace, device, limit=limit)
-
-
-def look(
-    scene: Scene,
-    extractor: Extractor,
-    sources: Sequence[str],
-    scores: Sequence[str],
-    *,
-    method: str,
-    seed: int,
-) -> Suggestion:
-    """Score the zoo's candidates for the scene's target."""
-    from tqdm import tqdm
-
-    from mtl.compose.sources import Wanted, find_candidates, wanted_sources
-    from mtl.compose.suggest import chosen_scores, score_sources
-
-    wanted = wanted_sources(sources, scene.suite, scene.spec.id, own=False, method=method)
-    base = scene.backbone.base
-    place = (scene.data, scene.workspace.zoo, base, seed, scene.protocol)
-    entries, left_out = find_candidates(wanted, *place)
-    own, _ = find_candidates([Wanted(scene.spec.id, method)], *place)
-    with tqdm(
-        total=len(entries),
-        desc=f"score for {scene.spec.id}",
-        unit="source",
-        leave=False,
-        disable=True if os.environ.get("MTL_QUIET") == "1" else None,
-        file=sys.stderr,
-    ) as bar:
-        return score_sources(
-            scene.data,
-            entries,
-            data_of(scene),
-            chosen_scores(scores),
-            extractor,
-            own=own[0] if own else None,
-            left_out=left_out,
-            progress=lambda task: bar.update(),
-        )
-
-
-def data_of(scene: Scene) -> Callable[[Entry], TaskData]:
-    """Entry → the data its task trained on: the task's spec of today, the entry's limit."""
-    from mtl.engine import RunSettings
-    from mtl.runs.loading import stored_settings
-    from mtl.runs.recorded import task_of
-    from mtl.runs.workspace import load_task_data
-
-    def find(entry: Entry) -> TaskData:
-        spec = task_of(entry, scene.workspace, option="--sources FILE …")
-        cut = stored_settings(entry)
-        rows = RunSettings(
-            max_train_samples=cut.max_train_samples, shots=cut.shots, shot_draw=cut.shot_draw
-        )
-        return load_task_data(spec, scene.workspace, scene.protocol, rows)
-
-    return find
 
 
 def measure(argv: Sequence[str]) -> int:
@@ -235,24 +125,26 @@ def measure(argv: Sequence[str]) -> int:
     options = parser.parse_args(list(argv))
 
     from mtl.cli import common
-    from mtl.cli.graph import adding_evidence, open_graph
     from mtl.compose import COMPOSITIONS, resolve_compose
     from mtl.compose.measure import plan_measure
+    from mtl.compose.scene import Scene
     from mtl.compose.sources import wanted_sources
     from mtl.compose.suggest import chosen_scores, keep_suggestion
     from mtl.errors import RequestError
     from mtl.graph import graph_folder
     from mtl.graph.matrix import matrix_text, transfer_matrix
+    from mtl.graph.opening import adding_evidence, open_graph
     from mtl.methods import find_method
     from mtl.runs import execute_all
+    from mtl.runs.context import check_seeds, specs_of, suite_of
 
     scores = names(options.scores)
     chosen = [] if not scores else chosen_scores([] if scores == ["all"] else scores)
     COMPOSITIONS.get(options.method)
     find_method(options.source_method)
     targets = names(options.targets)
-    suite = common.suite_of(options, targets)
-    specs = common.specs_of(suite, targets)
+    suite = suite_of(options.suite, targets)
+    specs = specs_of(suite, targets)
     # every target is a source of the others; `own` keeps those outside of the suite
     wanted = wanted_sources(
         names(options.sources), suite, "", own=False, method=options.source_method
@@ -269,7 +161,7 @@ def measure(argv: Sequence[str]) -> int:
         specs,
         wanted,
         suite=suite.name,
-        seeds=common.check_seeds(options.seeds),
+        seeds=check_seeds(options.seeds),
         method=options.method,
         source_method=options.source_method,
         source_seed=options.source_seed,
@@ -283,7 +175,7 @@ def measure(argv: Sequence[str]) -> int:
     if options.dry_run:
         common.print_dry_run([*plan.own, *plan.single], context.workspace, as_json=options.json)
         return 0
-    evidence = adding_evidence(zoo, options.graph)
+    evidence = adding_evidence(zoo, options.graph, common.say)
     reports = execute_all([*plan.own, *plan.single], context.workspace, evidence)
     folder = graph_folder(zoo.root, options.graph)
     for run in plan.own[:: len(options.seeds)] if chosen else []:
@@ -296,10 +188,9 @@ def measure(argv: Sequence[str]) -> int:
             protocol=context.protocol,
             workspace=context.workspace,
         )
-        extractor = make_extractor(scene, 2000)
+        extractor = scene.extractor()
         try:
-            found = look(
-                scene,
+            found = scene.look(
                 extractor,
                 names(options.sources),
                 [score.name for score in chosen],

@@ -37,6 +37,7 @@ def main(argv: Sequence[str]) -> int:
     from mtl.joint import JOINT, plan_joint, resolve_joint
     from mtl.methods import METHODS
     from mtl.runs import execute_all
+    from mtl.runs.context import check_seeds, specs_of, suite_of
 
     hint = ""
     if options.method in METHODS:
@@ -45,8 +46,8 @@ def main(argv: Sequence[str]) -> int:
         hint = f"That is stage two: python -m mtl.compose --method {options.method} --target TASK."
     method = JOINT.get(options.method, hint)
     tasks = names(options.task)
-    suite = common.suite_of(options, tasks)
-    specs = common.specs_of(suite, tasks)
+    suite = suite_of(options.suite, tasks)
+    specs = specs_of(suite, tasks)
     context = common.open_context(
         options,
         suite,
@@ -60,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
         specs,
         suite=suite.name,
         method=options.method,
-        seeds=common.check_seeds(options.seeds),
+        seeds=check_seeds(options.seeds),
         backbone=context.backbone,
         recipe=context.recipe,
         protocol=context.protocol,
@@ -110,7 +111,7 @@ def print_tasks(reports: Sequence[Report]) -> None:
     table = [
         [
             row["task"],
-            report.plan.seed,
+            report.run.seed,
             row["metric"],
             *scores_text(row),
             row["n"],

@@ -30,16 +30,15 @@ def run(options: Namespace) -> int:
             raise RequestError(f"--{flag} {getattr(options, name)} must not be negative.")
     spec = load_task(options.task)
     model, tokenizer, reason = _tokenizer(options, spec)
-    root = data_root(options)
     protocol = options.protocol or default_protocol(spec)
     drawn = {"shots": options.shots, "shot_draw": options.shot_draw}
-    data = load_data(spec, data_root=root, protocol=protocol, **drawn)
+    raw = RawRows(spec, data_root(options))
+    data = load_data(spec, rows=raw, protocol=protocol, **drawn)
     if options.split not in data.splits:
         raise unknown(f"split of {spec.id}", options.split, data.splits)
     split = data.splits[options.split]
     encoded = encode(data, options.split, tokenizer) if tokenizer else None
     count = min(options.n, len(split))
-    raw = RawRows(spec, root)
     columns = raw.columns(split.source, split.rows[:count])
     rows: list[dict[str, Any]] = []
     for row in range(count):

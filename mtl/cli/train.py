@@ -27,15 +27,16 @@ def main(argv: Sequence[str]) -> int:
     from mtl.compose.composition import COMPOSITIONS
     from mtl.methods import find_method
     from mtl.runs import execute_all
-    from mtl.train import plan_train, resolve_train
+    from mtl.runs.context import check_seeds, specs_of, suite_of
+    from mtl.train import plan_adapters, resolve_train
 
     hint = ""
     if options.method in COMPOSITIONS:
         hint = f"That is stage two: python -m mtl.compose --method {options.method} --target TASK."
     method = find_method(options.method, hint)
     tasks = names(options.task)
-    suite = common.suite_of(options, tasks)
-    specs = common.specs_of(suite, tasks)
+    suite = suite_of(options.suite, tasks)
+    specs = specs_of(suite, tasks)
     context = common.open_context(
         options,
         suite,
@@ -45,22 +46,13 @@ def main(argv: Sequence[str]) -> int:
             resolve_train(spec, method, recipe, overrides) for spec in specs
         ],
     )
-    seeds = common.check_seeds(options.seeds)
-    plans = [
-        plan
-        for spec in specs
-        for plan in plan_train(
-            [spec],
-            suite=suite.name if options.suite else None,
-            method=options.method,
-            seeds=seeds,
-            backbone=context.backbone,
-            recipe=context.recipe,
-            protocol=common.protocol_of(options, suite, spec),
-            overrides=context.overrides,
-            workspace=context.workspace,
-        )
-    ]
+    plans = plan_adapters(
+        context,
+        specs,
+        method=options.method,
+        seeds=check_seeds(options.seeds),
+        suite=suite.name if options.suite else None,
+    )
     if options.dry_run:
         common.print_dry_run(plans, context.workspace, as_json=options.json)
         return 0

@@ -15,8 +15,7 @@ from mtl.files import finite
 from mtl.zoo.names import printable_lines
 
 if TYPE_CHECKING:
-    from mtl.runs.verify import Loader
-    from mtl.zoo import Entry, Zoo
+    from mtl.zoo import Zoo
 
 
 def add_verify(add: Callable[[str, str], Any]) -> None:
@@ -63,8 +62,6 @@ def verify(zoo: Zoo, options: Namespace) -> int:
                     entry,
                     workspace,
                     load_backbone(base_of(entry, options.model)),
-                    _loader(entry),
-                    **_parts(entry),
                     tolerance=options.tolerance,
                     record=not options.no_record,
                 )
@@ -80,30 +77,6 @@ def verify(zoo: Zoo, options: Namespace) -> int:
     else:
         _print(found)
     return 0 if all(row["good"] for row in found) else 1
-
-
-def _loader(entry: Entry) -> Loader:
-    kind = entry.manifest.kind
-    if kind == "adapter":
-        from mtl.runs import load_network
-
-        return load_network
-    if kind == "composition":
-        from mtl.compose.stored import load_composition
-
-        return lambda *args: load_composition(*args).attached
-    from mtl.joint import load_joint
-
-    return load_joint
-
-
-def _parts(entry: Entry) -> dict[str, Any]:
-    """The tasks of an entry of several, and what is said over all of them."""
-    if entry.manifest.kind != "joint":
-        return {}
-    from mtl.joint.checking import joint_average, joint_parts
-
-    return {"parts": joint_parts(entry), "overall": joint_average}
 
 
 def _print(rows: list[dict[str, Any]]) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         resolve_compose,
         resolve_target,
     )
-    from mtl.compose.stored import LoadedComposition, find_parents, load_composition
+    from mtl.compose.stored import find_parents, load_composition
 
 __all__, __getattr__, __dir__ = exports(
     __name__,
@@ -24,7 +24,7 @@ __all__, __getattr__, __dir__ = exports(
         "bank": ["Bank"],
         "composition": ["COMPOSITIONS", "Composed", "Composition"],
         "count": ["count_composition"],
-        "stored": ["LoadedComposition", "find_parents", "load_composition"],
+        "stored": ["find_parents", "load_composition"],
         "sources": ["resolve_sources"],
         "stage_two": [
             "Target",

@@ -37,9 +37,9 @@ from mtl.graph.collect import settings_mark
 from mtl.graph.evidence import Evidence
 
 if TYPE_CHECKING:
-    from mtl.compose.stored import LoadedComposition
     from mtl.data import Passes
     from mtl.engine import Device, EvalSet
+    from mtl.runs import Loaded
     from mtl.zoo import Entry
 
 
@@ -73,7 +73,7 @@ class Attribution:
 
 
 def attribute(
-    built: LoadedComposition,
+    built: Loaded,
     data: EvalSet,
     device: Device,
     *,

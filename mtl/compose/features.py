@@ -23,7 +23,7 @@ from mtl.engine.passes import usual_passes
 from mtl.errors import MtlError, RunError, ZooError
 from mtl.files import read_safetensors, sha256_json, write_safetensors
 from mtl.graph.scores import Candidate, TaskView, Unscorable
-from mtl.runs.loading import load_adapter_entry, load_network
+from mtl.runs.loading import load, load_adapter_entry
 from mtl.tasks import KINDS
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ class Extractor:
     # --- how
 
     def _with_adapter(self, entry: Entry, few: TaskData) -> Arrays:
-        attached = load_network(entry, self.workspace.zoo, self.backbone)
+        attached = load(entry, self.workspace.zoo, self.backbone).attached
         # First: what is computed once for evaluation stays where it was computed.
         attached.network.to(self.device.torch_device)
         with attached.evaluating():

@@ -20,7 +20,7 @@ from mtl.train.stage_one import plan_train
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
-    from mtl.runs import RunPlan, Workspace
+    from mtl.runs import Run, Workspace
     from mtl.tasks import Recipe, TaskSpec
 
 
@@ -34,8 +34,8 @@ class MeasurePlan:
         left_out: (target, source) → why there is no run.
     """
 
-    own: list[RunPlan]
-    single: list[RunPlan]
+    own: list[Run]
+    single: list[Run]
     left_out: dict[tuple[str, str], str]
 
 

@@ -14,7 +14,7 @@ from mtl.train.stage_one import plan_train
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
     from mtl.data import TaskData
-    from mtl.runs import RunPlan, Workspace
+    from mtl.runs import Run, Workspace
     from mtl.tasks import Recipe, Suite
 
 
@@ -30,7 +30,7 @@ def plan_missing(
     protocol: str,
     workspace: Workspace,
     picking: bool = False,
-) -> list[RunPlan]:
+) -> list[Run]:
     """Stage-one runs for every wanted source without an entry, in the order they are wanted.
 
     Settings are the recipe's. The target's own adapter sees the target's rows: ``limits`` holds how
@@ -44,7 +44,7 @@ def plan_missing(
         RequestError: unknown method, unusable data, or several entries for one source: nothing is
             trained for a composition that then cannot be made.
     """
-    plans: list[RunPlan] = []
+    plans: list[Run] = []
     place = (target, workspace.zoo, backbone.base, seed, protocol)
     there = [(source, fitting_entries(source, *place)[0]) for source in wanted]
     unclear = [

@@ -20,7 +20,7 @@ SHOWN = 8
 
 
 @dataclass(frozen=True)
-class Run:
+class NamedRun:
     """Which of several entries of a task and method is meant.
 
     Attributes:
@@ -41,7 +41,7 @@ class Run:
         return f"seed{self.seed}-{self.hash}" if self.hash else f"seed{self.seed}"
 
 
-def parse_source(text: str) -> tuple[str, str, Run | None]:
+def parse_source(text: str) -> tuple[str, str, NamedRun | None]:
     """``TASK``, ``TASK:METHOD`` or ``TASK:METHOD/seedN-HASH`` in its parts; "" for no method.
 
     Raises:
@@ -63,7 +63,7 @@ def parse_source(text: str) -> tuple[str, str, Run | None]:
             "of several entries, TASK:METHOD/seedN-HASH (python -m mtl.zoo ls shows seed "
             "and hash at the end of a reference; the first digits of the hash are enough)."
         )
-    return task, method, Run(int(found[1]), found[2] or "") if found else None
+    return task, method, NamedRun(int(found[1]), found[2] or "") if found else None
 
 
 def run_names(entries: Sequence[Entry], task: str | None = None) -> list[str]:
@@ -74,7 +74,7 @@ def run_names(entries: Sequence[Entry], task: str | None = None) -> list[str]:
     """
     starts = [entry.manifest.runhash[:SHOWN] for entry in entries]
     runs = [
-        Run(
+        NamedRun(
             entry.manifest.seed,
             start if starts.count(start) == 1 else entry.digest[:SHOWN],
         )

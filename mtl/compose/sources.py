@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mtl.backbone.identity import base_differences, knows_function, same_base
 from mtl.compose.composition import COMPOSITIONS
 from mtl.compose.low_rank import MIXED
-from mtl.compose.naming import Run, parse_source, run_names
+from mtl.compose.naming import NamedRun, parse_source, run_names
 from mtl.compose.refusals import ambiguous, leak, not_that_one, train_lines
 from mtl.errors import RequestError, did_you_mean
 from mtl.methods import METHODS, find_method
@@ -42,7 +42,7 @@ class Wanted:
     task: str
     method: str
     protocol: str | None = None
-    run: Run | None = None
+    run: NamedRun | None = None
 
     def __str__(self) -> str:
         return f"{self.task}:{self.method}" + (f"/{self.run}" if self.run else "")

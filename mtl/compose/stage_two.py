@@ -1,4 +1,4 @@
-"""Stage two: plan and build a composition of frozen sources for a target task."""
+"""Stage two: run and build a composition of frozen sources for a target task."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from mtl.engine.device import seed_everything
 from mtl.files import read_safetensors, write_safetensors
 from mtl.methods import source_names
 from mtl.runs.loading import load_adapter_entry
-from mtl.runs.plan import Built, RunPlan
+from mtl.runs.run import Built, Run
+from mtl.runs.sections import file_name
 from mtl.runs.settings import Overrides, recipe_layers, resolve_settings
 from mtl.runs.workspace import Workspace, load_task_data
 from mtl.zoo.composition import FILE as WEIGHTS_FILE
@@ -74,7 +75,7 @@ def plan_compose(
     seeds: Sequence[int],
     backbone: Backbone,
     workspace: Workspace,
-) -> list[RunPlan]:
+) -> list[Run]:
     """Plan a composition of ``sources`` for the target, one run per seed.
 
     Every seed uses the same sources, as in the paper; seeds vary head, omega and batch order. A
@@ -101,15 +102,14 @@ def plan_compose(
     tasks = [parent["task"] for parent in parents]
     method_settings = by_name(method_settings, target.method, tasks, tasks)
 
-    def build(plan: RunPlan, folder: Path | None) -> Built:
-        return build_composition(plan, folder, sources, workspace.zoo)
+    def build(run: Run, folder: Path | None) -> Built:
+        return build_composition(run, folder, sources, workspace.zoo)
 
     return [
-        RunPlan(
+        Run(
             kind="composition",
-            spec=target.data.spec,
             suite=suite,
-            data=target.data,
+            datas={target.data.spec.id: target.data},
             backbone=backbone,
             method=target.method,
             method_settings=method_settings,
@@ -122,29 +122,27 @@ def plan_compose(
     ]
 
 
-def build_composition(
-    plan: RunPlan, folder: Path | None, sources: Sequence[Entry], zoo: Zoo
-) -> Built:
+def build_composition(run: Run, folder: Path | None, sources: Sequence[Entry], zoo: Zoo) -> Built:
     """A fresh encoder with frozen sources, the composition and a head: new, or from ``folder``.
 
     The sources' own heads are not loaded; the composition learns one of its own.
     """
-    composition = COMPOSITIONS.get(plan.method)
-    backbone = plan.backbone
+    composition = COMPOSITIONS.get(run.method)
+    backbone = run.backbone
     encoder = backbone.encoder()
     names = source_names(len(sources))
     for name, entry in zip(names, sources, strict=True):
         load_adapter_entry(encoder, entry, zoo, name)
-    seed_everything(plan.seed, "init")
-    composed = composition.attach(encoder, names, plan.method_settings)
+    seed_everything(run.seed, "init")
+    composed = composition.attach(encoder, names, run.method_settings)
     if folder is None:
-        seed_everything(plan.seed, "head")
+        seed_everything(run.seed, "head")
         head = build_head(
-            plan.settings.head,
+            run.settings.head,
             encoder.config,
-            plan.spec.num_outputs,
+            run.spec.num_outputs,
             pooler=backbone.pooler,
-            kind=plan.spec.kind,
+            kind=run.spec.kind,
         )
     else:
         tensors, _ = read_safetensors(folder / WEIGHTS_FILE)
@@ -158,7 +156,7 @@ def build_composition(
     ]
     attached = Attached(
         network,
-        {plan.spec.id: plan.spec},
+        {run.spec.id: run.spec},
         [group for group in groups if group.parameters],
         penalties=composed.penalties,
         caches=(composed.evaluating,),
@@ -169,12 +167,12 @@ def build_composition(
         save_head(
             head,
             target,
-            plan.adapter_name,
+            file_name(run.spec.id),
             encoder.config,
-            kind=plan.spec.kind,
-            labels=plan.spec.labels,
+            kind=run.spec.kind,
+            labels=run.spec.labels,
             model_id=backbone.base.id,
         )
 
-    settings = plan.method_settings
+    settings = run.method_settings
     return Built(network, attached, save, lambda: composition.shares(composed, settings))

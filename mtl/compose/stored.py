@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mtl.backbone import Network, load_head
 from mtl.backbone.bounded import bounded
 from mtl.backbone.injection import freeze
-from mtl.compose.composition import COMPOSITIONS, Composed
+from mtl.compose.composition import COMPOSITIONS
 from mtl.engine import Attached
 from mtl.errors import RequestError, ZooError
 from mtl.files import read_safetensors
 from mtl.methods import source_names
 from mtl.methods.method import make_settings
-from mtl.runs.loading import check_base, load_adapter_entry
+from mtl.runs.loading import Loaded, load_adapter_entry
 from mtl.zoo.composition import FILE as WEIGHTS_FILE
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
     from mtl.zoo import Entry, Zoo
-
-
-@dataclass(frozen=True)
-class LoadedComposition:
-    """A stored composition, frozen, in an encoder of its own.
-
-    Attributes:
-        entry: what was loaded; parents: the entries of its sources, in the order of omega.
-        names: the sources' names in ``network.encoder``, in the same order.
-        composed: what attaching gave.
-        attached: answers ``logits(batch)`` as stored, in evaluation.
-    """
-
-    entry: Entry
-    parents: Sequence[Entry]
-    names: Sequence[str]
-    network: Network
-    composed: Composed
-    attached: Attached
 
 
 def find_parents(entry: Entry, zoo: Zoo) -> list[Entry]:
@@ -70,17 +49,15 @@ def find_parents(entry: Entry, zoo: Zoo) -> list[Entry]:
     return parents
 
 
-def load_composition(entry: Entry, zoo: Zoo, backbone: Backbone) -> LoadedComposition:
-    """The stored composition in a fresh encoder, in evaluation mode. Files are checked first.
+def load_composition(entry: Entry, zoo: Zoo, backbone: Backbone) -> Loaded:
+    """A composition with its sources; see :func:`mtl.runs.load`.
 
     Raises:
-        RequestError: no composition, or of another base, or of an unknown kind.
+        RequestError: a composition that this version does not know.
         ZooError: damaged files, a missing source, tensors that do not fit.
     """
     manifest = entry.manifest
     parents = find_parents(entry, zoo)
-    check_base(entry, backbone.base, head=True)
-    zoo.load_check(entry)
     composition = COMPOSITIONS.get(manifest.method)
     settings = make_settings(manifest.method, composition.settings, dict(manifest.method_settings))
     names = source_names(len(parents))
@@ -95,4 +72,4 @@ def load_composition(entry: Entry, zoo: Zoo, backbone: Backbone) -> LoadedCompos
     freeze(head)
     network = Network(encoder, head).eval()
     attached = Attached(network, {}, [], caches=(composed.evaluating,))
-    return LoadedComposition(entry, parents, names, network, composed, attached)
+    return Loaded(entry, parents, names, network, attached, composed)

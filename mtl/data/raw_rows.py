@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.data.origins import RawData, open_data
 from mtl.errors import RequestError
-from mtl.tasks.row_functions import PREPARE
+from mtl.tasks.row_functions import PREPARE, UNLABELLED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,28 +21,40 @@ if TYPE_CHECKING:
 class RawRows:
     """The official splits of a task, each read once, after the task's row function if it has one.
 
+    Attributes:
+        data_root: folder with local mirrors of Hub datasets; None reads from the Hub.
+        raw: where the rows come from; None: what the task says.
+        labelled: whether rows have labels; new rows that are to be answered have none.
+
     Raises:
         RequestError: as :func:`mtl.data.load_data`, on opening and on reading.
     """
 
     spec: TaskSpec
     data_root: str | Path | None = None
-    raw: RawData = field(init=False)
+    raw: RawData = None  # type: ignore[assignment]
+    labelled: bool = True
     _tables: dict[str, pa.Table] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.raw = open_data(self.spec, self.data_root)
+        if self.raw is None:
+            self.raw = open_data(self.spec, self.data_root)
 
     def table(self, split: str) -> pa.Table:
         """All rows of an official split."""
         if split not in self._tables:
             table = self.raw.read(split)
             if self.spec.prepare:
+                functions = PREPARE if self.labelled else UNLABELLED
+                if self.spec.prepare not in functions:
+                    functions = PREPARE  # it reads no labels
                 try:
-                    table = PREPARE.get(self.spec.prepare)(table)
+                    table = functions.get(self.spec.prepare)(table)
                 except RequestError as error:
-                    place = f"Split {split!r} of {self.raw.where}, prepare {self.spec.prepare!r}"
-                    raise RequestError(f"{place}: {error}") from error
+                    raise RequestError(
+                        f"Task {self.spec.id!r}, split {split!r} of {self.raw.where}, prepare "
+                        f"{self.spec.prepare!r}: {error}"
+                    ) from error
             self._tables[split] = table
         return self._tables[split]
 

@@ -70,12 +70,13 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(attached: Trainable, data: EvalSet, device: Device, passes: Passes) -> Evaluation:
-    """Evaluate ``attached`` on ``data``; every process gets the same answer.
+def answer(
+    attached: Trainable, data: EvalSet, device: Device, passes: Passes
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of a split, in their order, and their logits (rows,C) in fp32.
 
     Batches are sorted by length and dealt to the processes; results are put back in row order, so
-    neither batch size nor processes change which example gets which prediction. Loss and metrics
-    are computed once, from all logits.
+    neither batch size nor processes change which row gets which logits; every process gets all.
     """
     network = attached.network
     was_training = network.training
@@ -101,11 +102,15 @@ def evaluate(attached: Trainable, data: EvalSet, device: Device, passes: Passes)
     row = np.concatenate([part[0] for part in parts])
     values = _stack([part[1] for part in parts])
     row, first = np.unique(row, return_index=True)
-    values = values[first]
-    order_of = np.argsort(data.encoded.row, kind="stable")
-    if not np.array_equal(data.encoded.row[order_of], row):
+    if not np.array_equal(np.sort(data.encoded.row), row):
         raise AssertionError("evaluation lost or invented rows")
-    labels = data.encoded.labels[order_of]
+    return row, values[first]
+
+
+def evaluate(attached: Trainable, data: EvalSet, device: Device, passes: Passes) -> Evaluation:
+    """Evaluate ``attached`` on ``data``: :func:`answer`, then loss and metrics over all logits."""
+    row, values = answer(attached, data, device, passes)
+    labels = data.encoded.labels[np.argsort(data.encoded.row, kind="stable")]
     loss = float(task_loss(data.spec, torch.from_numpy(values), torch.from_numpy(labels)))
     kind, table = KINDS.get(data.spec.kind), data.encoded.table
     prediction = decode(data.spec, values, table)

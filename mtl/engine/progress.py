@@ -8,14 +8,30 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from tqdm import tqdm
 
+_SILENT: ContextVar[bool | None] = ContextVar("silent", default=None)
+
 
 def quiet() -> bool:
-    """Whether progress output is switched off (``MTL_QUIET=1``, set by tests and ``--json``)."""
-    return os.environ.get("MTL_QUIET") == "1"
+    """Whether nothing is shown: as :func:`progress` says, else ``MTL_QUIET=1`` (``--json``)."""
+    silent = _SILENT.get()
+    return os.environ.get("MTL_QUIET") == "1" if silent is None else silent
+
+
+@contextmanager
+def progress(shown: bool | None) -> Iterator[None]:
+    """Inside, progress is shown or not; None: where a terminal watches, unless ``MTL_QUIET=1``."""
+    token = _SILENT.set(not shown if shown is not None else not sys.stderr.isatty() or quiet())
+    try:
+        yield
+    finally:
+        _SILENT.reset(token)
 
 
 def verbose() -> bool:

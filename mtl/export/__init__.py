@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from mtl.export.distill import Distilling, distil
     from mtl.export.exporting import ExportOptions, export_entry
     from mtl.export.folding import Folded, Maps, fold
-    from mtl.export.load import Loaded, load_entry
     from mtl.export.stock import install, load_stock, stock_config
 
 __all__, __getattr__, __dir__ = exports(
@@ -19,7 +18,6 @@ __all__, __getattr__, __dir__ = exports(
         "distill": ["Distilling", "distil"],
         "exporting": ["ExportOptions", "export_entry"],
         "folding": ["Folded", "Maps", "fold"],
-        "load": ["Loaded", "load_entry"],
         "stock": ["install", "load_stock", "stock_config"],
     },
 )

@@ -39,7 +39,7 @@ from mtl.tasks.spans import MASKED
 
 if TYPE_CHECKING:
     from mtl.export.data import EntryData
-    from mtl.export.load import Loaded
+    from mtl.runs import Loaded
 
 STUDENT = "student"
 

@@ -22,7 +22,6 @@ from mtl.export.data import EntryData, change, scores
 from mtl.export.distill import Distilling, distil
 from mtl.export.folder import check_free, filling
 from mtl.export.folding import Folded, check_base_unchanged, fold
-from mtl.export.load import Loaded, load_entry
 from mtl.export.low_rank import (
     FoldedLowRank,
     fold_low_rank,
@@ -37,6 +36,7 @@ from mtl.hub import write_stock_copies
 from mtl.methods import find_method
 from mtl.methods.low_rank import Factors
 from mtl.methods.modules.low_rank import install as install_low_rank
+from mtl.runs import Loaded, load
 from mtl.runs.store import versions
 
 if TYPE_CHECKING:
@@ -104,7 +104,12 @@ def export_entry(
         ZooError: damaged files, missing sources.
     """
     check_free(folder)
-    loaded = load_entry(entry, workspace.zoo, backbone)
+    if entry.manifest.kind == "joint":
+        raise RequestError(
+            f"Cannot export {entry.ref}: a joint model is for several tasks. Compositions and "
+            "single adapters can be exported."
+        )
+    loaded = load(entry, workspace.zoo, backbone)
     data = EntryData(entry, backbone, workspace)
     sizes = omega_sizes(entry)
     shaped = shape(loaded, data, sizes, options)
@@ -161,8 +166,8 @@ def write_form(
         write_peft_lora(folder, folded, backbone)
         return Network(load_peft(backbone, folder), loaded.network.head).eval()
     if folded is None:
-        assert loaded.save is not None
-        loaded.save(folder, backbone.base.id)
+        assert loaded.tuned is not None
+        loaded.tuned.save(folder, backbone.base.id)
     elif isinstance(folded, FoldedLowRank):
         write_stock_lora(folder, folded, backbone, name)
     else:

@@ -28,7 +28,7 @@ from mtl.methods.placement import signature
 from mtl.methods.source import plain_source
 
 if TYPE_CHECKING:
-    from mtl.export.load import Loaded
+    from mtl.runs import Loaded
 
 Site = tuple[int, str]
 """(layer, location key of ``adapters``)."""

@@ -30,7 +30,7 @@ from mtl.methods.peft_files import PREFIX, config_dict, require_peft, save_peft
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
-    from mtl.export.load import Loaded
+    from mtl.runs import Loaded
 
 STOCK = ("q", "k", "v", "intermediate", "output")
 """Where the LoRA of ``adapters`` can be."""

@@ -10,7 +10,7 @@ from mtl.compose.modules.scalearn import ScaLearnSite
 from mtl.zoo.composition import used_weights
 
 if TYPE_CHECKING:
-    from mtl.export.load import Loaded
+    from mtl.runs import Loaded
     from mtl.zoo import Entry
 
 NEAR_ZERO = 0.01

@@ -7,7 +7,6 @@ from mtl.lazy import exports
 if TYPE_CHECKING:
     from mtl.joint.count import count_joint
     from mtl.joint.joint_method import JOINT, JointMethod, Shared
-    from mtl.joint.plan import JointPlan
     from mtl.joint.sampler import JointFeed, Sampling, draw
     from mtl.joint.training import build_joint, load_joint, plan_joint, resolve_joint
 
@@ -16,7 +15,6 @@ __all__, __getattr__, __dir__ = exports(
     {
         "joint_method": ["JOINT", "JointMethod", "Shared"],
         "count": ["count_joint"],
-        "plan": ["JointPlan"],
         "sampler": ["JointFeed", "Sampling", "draw"],
         "training": ["build_joint", "load_joint", "plan_joint", "resolve_joint"],
     },

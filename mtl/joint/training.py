@@ -13,21 +13,23 @@ from mtl.backbone.injection import freeze
 from mtl.engine import Attached
 from mtl.engine.device import seed_everything
 from mtl.errors import RequestError, did_you_mean
-from mtl.joint.checking import joint_tasks
 from mtl.joint.joint_method import JOINT, JointMethod, Shared
 from mtl.joint.network import JointNetwork
-from mtl.joint.plan import JointPlan, head_folder
+from mtl.joint.sampler import JointFeed
 from mtl.methods import RunFacts
 from mtl.methods.method import make_settings
-from mtl.runs.loading import check_base
-from mtl.runs.plan import Built, file_name
+from mtl.runs.loading import Loaded
+from mtl.runs.run import Built, Run
+from mtl.runs.sections import file_name, head_folder
 from mtl.runs.settings import Overrides, Resolved, trace_settings
 from mtl.runs.workspace import Workspace, load_task_data
+from mtl.zoo.schema import joint_sections
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
     from mtl.backbone.heads import Head
-    from mtl.engine import RunSettings
+    from mtl.data import Encoded
+    from mtl.engine import Feed, RunSettings
     from mtl.tasks import Recipe, TaskSpec
     from mtl.zoo import Entry, Zoo
 
@@ -103,7 +105,7 @@ def plan_joint(
     protocol: str,
     overrides: Overrides,
     workspace: Workspace,
-) -> list[JointPlan]:
+) -> list[Run]:
     """Plan a joint run over ``specs`` per seed.
 
     Raises:
@@ -124,7 +126,8 @@ def plan_joint(
             heads[spec.id] = own.head
     width = backbone.base.hidden_size
     return [
-        JointPlan(
+        Run(
+            kind="joint",
             suite=suite,
             datas=datas,
             selected=selected_tasks(method_settings.unselected, list(datas)),
@@ -137,9 +140,17 @@ def plan_joint(
             weights=chosen.weights,
             placement=chosen.placement and chosen.placement(method_settings, width),
             heads=heads,
+            make_feed=joint_feed,
         )
         for seed in seeds
     ]
+
+
+def joint_feed(run: Run, encoded: Mapping[str, Encoded]) -> Feed:
+    """Batches of one task each, drawn by size and temperature."""
+    sampling = run.method_settings
+    seed = run.seed if sampling.sampler_seed < 0 else sampling.sampler_seed
+    return JointFeed(encoded, run.settings.batch_size, sampling.temperature, seed)
 
 
 def selected_tasks(unselected: str, tasks: Sequence[str]) -> tuple[str, ...]:
@@ -164,33 +175,33 @@ def selected_tasks(unselected: str, tasks: Sequence[str]) -> tuple[str, ...]:
     return left
 
 
-def build_joint(plan: JointPlan, folder: Path | None) -> Built:
-    """A fresh encoder with the plan's method and a head per task: new, or from ``folder``.
+def build_joint(run: Run, folder: Path | None) -> Built:
+    """A fresh encoder with the run's method and a head per task: new, or from ``folder``.
 
     Each task starts from the head that it would start from alone with this seed.
     """
-    method, backbone = JOINT.get(plan.method), plan.backbone
+    method, backbone = JOINT.get(run.method), run.backbone
     encoder = backbone.encoder()
-    tasks = list(plan.datas)
+    tasks = list(run.datas)
     if folder is None:
-        seed_everything(plan.seed, "init")
-        designs = [plan.settings.head, *plan.heads.values()]
+        seed_everything(run.seed, "init")
+        designs = [run.settings.head, *run.heads.values()]
         reading = [design for design in designs if HEADS.get(design).use_pooler]
-        request = RunFacts(planned_steps(plan), (reading or designs)[0])
-        shared = method.attach(encoder, tasks, plan.method_settings, ADAPTER, request)
+        request = RunFacts(run.planned_steps, (reading or designs)[0])
+        shared = method.attach(encoder, tasks, run.method_settings, ADAPTER, request)
         heads: dict[str, Head] = {}
-        for task, data in plan.datas.items():
-            seed_everything(plan.seed, "head")
+        for task, data in run.datas.items():
+            seed_everything(run.seed, "head")
             heads[task] = build_head(
-                plan.heads.get(task, plan.settings.head),
+                run.heads.get(task, run.settings.head),
                 encoder.config,
                 data.spec.num_outputs,
                 pooler=backbone.pooler,
             )
     else:
-        shared = method.load(encoder, tasks, plan.method_settings, ADAPTER, folder)
+        shared = method.load(encoder, tasks, run.method_settings, ADAPTER, folder)
         heads = load_heads(folder, tasks, encoder.config, backbone)
-    specs = {task: data.spec for task, data in plan.datas.items()}
+    specs = {task: data.spec for task, data in run.datas.items()}
 
     def save(target: Path) -> None:
         shared.tuned.save(target, backbone.base.id)
@@ -236,35 +247,21 @@ def load_heads(
     return heads
 
 
-def load_joint(entry: Entry, zoo: Zoo, backbone: Backbone) -> Attached:
-    """A joint entry as a frozen model: ``.logits(batch)`` answers for the batch's ``task``.
-
-    The entry's files are checked against their hashes first.
+def load_joint(entry: Entry, zoo: Zoo, backbone: Backbone) -> Loaded:
+    """A joint model, which answers for the batch's ``task``; see :func:`mtl.runs.load`.
 
     Raises:
-        RequestError: an entry of another base or kind, or an unknown method.
+        RequestError: a method that this version does not know.
         ZooError: damaged files, or weights that do not fit.
     """
     manifest = entry.manifest
-    if manifest.kind != "joint":
-        raise RequestError(f"{entry.ref} is of kind {manifest.kind!r}, not a joint model.")
-    check_base(entry, backbone.base, head=True)
-    zoo.load_check(entry)
     method = JOINT.get(manifest.method)
     settings = make_settings(manifest.method, method.settings, dict(manifest.method_settings))
     encoder = backbone.encoder()
-    tasks = joint_tasks(entry)
+    tasks = list(joint_sections(manifest.task, manifest.data, entry.ref))
     with zoo.reading(entry), bounded(entry.ref):
         shared = method.load(encoder, tasks, settings, ADAPTER, entry.folder)
         heads = load_heads(entry.folder, tasks, encoder.config, backbone)
-    network = JointNetwork(encoder, heads, shared.use)
-    return Attached(network.eval(), {}, [], caches=shared.tuned.caches)
-
-
-def planned_steps(plan: JointPlan) -> int:
-    """Optimiser steps of the run's (first) stage."""
-    settings = plan.settings
-    if settings.max_steps:
-        return settings.max_steps
-    rows = sum(data.sizes["train"] for data in plan.datas.values())
-    return settings.epochs * -(-rows // settings.batch_size)
+    network = JointNetwork(encoder, heads, shared.use).eval()
+    attached = Attached(network, {}, [], caches=shared.tuned.caches)
+    return Loaded(entry, (), (), network, attached, tuned=shared.tuned)

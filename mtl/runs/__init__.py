@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from mtl.lazy import exports
 
 if TYPE_CHECKING:
-    from mtl.runs.loading import load_adapter_entry, load_network
-    from mtl.runs.plan import Built, Plan, RunPlan
+    from mtl.runs.loading import Loaded, load, load_adapter_entry
+    from mtl.runs.run import RESULT_SCHEMA, Built, Run
     from mtl.runs.running import Report, execute, execute_all
     from mtl.runs.settings import Overrides, resolve_settings
     from mtl.runs.verify import Verification, verify_entry
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = exports(
     __name__,
     {
-        "loading": ["load_adapter_entry", "load_network"],
-        "plan": ["Built", "Plan", "RunPlan"],
+        "loading": ["Loaded", "load", "load_adapter_entry"],
+        "run": ["RESULT_SCHEMA", "Built", "Run"],
         "running": ["Report", "execute", "execute_all"],
         "settings": ["Overrides", "resolve_settings"],
         "verify": ["Verification", "verify_entry"],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mtl.backbone import HEADS, Network, load_head
 from mtl.backbone.bounded import bounded
@@ -15,14 +17,19 @@ from mtl.backbone.reference import DEMO
 from mtl.data import Passes
 from mtl.engine import Attached, RunSettings
 from mtl.errors import RequestError
-from mtl.methods import find_method, load
+from mtl.methods import find_method
+from mtl.methods import load as attach_stored
+from mtl.methods.low_rank import Factors
 from mtl.methods.method import make_settings
+from mtl.methods.modules.low_rank import low_rank_sources
+from mtl.registry import Registry
 from mtl.runs.recorded import OPTION, change_text, task_of
 from mtl.runs.workspace import load_task_data
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone, Base
     from mtl.data import TaskData
+    from mtl.methods import Tuned
     from mtl.runs.workspace import Workspace
     from mtl.tasks import TaskSpec
     from mtl.zoo import Entry, Zoo
@@ -180,30 +187,92 @@ def load_adapter_entry(encoder: Any, entry: Entry, zoo: Zoo, name: str) -> None:
         if method.load_source is not None:
             method.load_source(encoder, settings, name, entry.folder)
             return
-        load(encoder, method, settings, name, entry.folder)
+        attach_stored(encoder, method, settings, name, entry.folder)
         if method.as_source is not None:
             method.as_source(encoder, settings, name)
 
 
-def load_network(entry: Entry, zoo: Zoo, backbone: Backbone) -> Attached:
-    """A stage-one entry as a frozen model with its head: ``.logits(batch)`` answers as stored.
+@dataclass(frozen=True)
+class Loaded:
+    """A stored entry as a frozen network, in evaluation, in an encoder of its own.
 
-    The entry's files are checked against their hashes first.
+    Attributes:
+        entry: what was loaded.
+        sources: entries of the frozen adapters in the encoder, in the order of omega; of a single
+            adapter itself, of a joint model none.
+        names: their names in the encoder, in the same order.
+        network: encoder and head; of a joint model a head per task.
+        attached: ``logits(batch)`` answers as stored.
+        composed: what attaching a composition gave; None for others.
+        tuned: the method of a single adapter or a joint model as loaded; None for a composition.
+        densify: makes a single adapter readable as a source; None where it is.
+        factors: of a single low-rank adapter by site; None for others.
+    """
+
+    entry: Entry
+    sources: Sequence[Entry]
+    names: Sequence[str]
+    network: Any
+    attached: Attached
+    composed: Composed | None = None
+    tuned: Tuned | None = None
+    densify: Callable[[], None] | None = None
+    factors: Callable[[], Mapping[str, Factors]] | None = None
+
+    @property
+    def low_rank(self) -> bool:
+        """Whether it consists of deltas of linear modules."""
+        return find_method(self.sources[0].manifest.method).composes == "low_rank"
+
+
+class Composed(Protocol):
+    """What :class:`Loaded` promises of an attached composition (:mod:`mtl.compose`)."""
+
+    def tensors(self) -> Mapping[str, Any]: ...
+
+
+LOADERS: Registry[Callable[[Entry, Zoo, Backbone], Loaded]] = Registry("kind of entry")
+"""Kind of an entry → what loads it. The rooms of the kinds come later in the order of imports, so
+they stand here by name, and are imported when an entry of theirs is loaded."""
+
+
+def load(entry: Entry, zoo: Zoo, backbone: Backbone) -> Loaded:
+    """A stored entry of any kind in a fresh encoder. Files are checked against their hashes first.
 
     Raises:
-        RequestError: an entry of another base, a composition, or an unknown method.
-        ZooError: damaged files, or weights that do not fit.
+        RequestError: an entry of another base, or of a method that this version does not know.
+        ZooError: damaged files, missing sources, or weights that do not fit.
     """
-    manifest = entry.manifest
-    if manifest.kind != "adapter":
-        raise RequestError(f"{entry.ref} is a {manifest.kind}, not the adapter of a single task.")
     check_base(entry, backbone.base, head=True)
     zoo.load_check(entry)
+    return LOADERS.get(entry.manifest.kind)(entry, zoo, backbone)
+
+
+def load_adapter(entry: Entry, zoo: Zoo, backbone: Backbone) -> Loaded:
+    """A stage-one entry with its head; see :func:`load`."""
+    manifest = entry.manifest
     method = find_method(manifest.method)
     settings = make_settings(manifest.method, method.settings, dict(manifest.method_settings))
-    encoder = backbone.encoder()
+    encoder, name = backbone.encoder(), str(manifest.head["name"])
     with zoo.reading(entry), bounded(entry.ref):
-        tuned = load(encoder, method, settings, "loaded", entry.folder, active=True)
+        tuned = attach_stored(encoder, method, settings, name, entry.folder, active=True)
         head = load_head(entry.folder, encoder.config, pooler=backbone.pooler)
     freeze(head)
-    return Attached(Network(encoder, head).eval(), {}, [], caches=tuned.caches)
+    network = Network(encoder, head).eval()
+    densify = method.as_source and partial(method.as_source, encoder, settings, name)
+    factors = None
+    if method.composes == "low_rank" and method.load_source is not None:
+        load_source = method.load_source
+
+        def factors() -> Mapping[str, Factors]:
+            own = backbone.encoder()
+            load_source(own, settings, name, entry.folder)
+            return low_rank_sources(own)[name]
+
+    attached = Attached(network, {}, [], caches=tuned.caches)
+    return Loaded(entry, [entry], [name], network, attached, None, tuned, densify, factors)
+
+
+LOADERS.add("adapter", load_adapter)
+LOADERS.add("composition", "mtl.compose.stored:load_composition")
+LOADERS.add("joint", "mtl.joint.training:load_joint")

@@ -25,7 +25,7 @@ from mtl.runs.store import store_run
 from mtl.zoo.names import printable_lines
 
 if TYPE_CHECKING:
-    from mtl.runs.plan import Built, Plan
+    from mtl.runs.run import Built, Run
     from mtl.runs.workspace import Workspace
     from mtl.zoo import Entry
 
@@ -40,101 +40,99 @@ class Report:
         error: why it failed.
     """
 
-    plan: Plan
+    run: Run
     status: str
     entry: Entry | None
     error: MtlError | None = None
 
 
-def find_done(plan: Plan, workspace: Workspace) -> Entry | None:
+def find_done(run: Run, workspace: Workspace) -> Entry | None:
     """The zoo's entry of this very run, or None."""
-    found = workspace.zoo.entries(runhash=plan.runhash)
+    found = workspace.zoo.entries(runhash=run.runhash)
     return found[0] if found else None
 
 
-def state_of(plan: Plan, workspace: Workspace) -> str:
+def state_of(run: Run, workspace: Workspace) -> str:
     """``done``, ``interrupted`` (there is a resume point) or ``missing``: for ``--dry-run``."""
-    if find_done(plan, workspace) is not None:
+    if find_done(run, workspace) is not None:
         return "done"
-    folder = RunFolder(workspace.runs / plan.runhash)
+    folder = RunFolder(workspace.runs / run.runhash)
     return "interrupted" if folder.point.is_file() else "missing"
 
 
-def execute(plan: Plan, workspace: Workspace) -> Report:
-    """Run ``plan`` to its entry in the zoo.
+def execute(run: Run, workspace: Workspace) -> Report:
+    """Run ``run`` to its entry in the zoo.
 
     Finished already: skipped. Interrupted: resumed. Training done but not stored: stored.
 
     Raises:
         MtlError: it failed; nothing half-written is left in the zoo.
     """
-    done = find_done(plan, workspace)
+    done = find_done(run, workspace)
     if done is not None:
         workspace.zoo.load_check(done)
-        return Report(plan, "skipped", done)
+        return Report(run, "skipped", done)
     device = open_device(
-        plan.settings.precision,
-        hidden_size=plan.backbone.base.hidden_size,
+        run.settings.precision,
+        hidden_size=run.backbone.base.hidden_size,
         deterministic=workspace.deterministic,
     )
-    folder = RunFolder(workspace.runs / plan.runhash)
+    folder = RunFolder(workspace.runs / run.runhash)
     if not device.main:
-        return _execute(plan, workspace, device, folder)
-    with folder.lock(f"run {plan.label}"):
-        done = find_done(plan, workspace)  # another process may have finished it just now
+        return _execute(run, workspace, device, folder)
+    with folder.lock(f"run {run.label}"):
+        done = find_done(run, workspace)  # another process may have finished it just now
         if done is not None:
-            return Report(plan, "skipped", done)
-        return _execute(plan, workspace, device, folder)
+            return Report(run, "skipped", done)
+        return _execute(run, workspace, device, folder)
 
 
-def _execute(plan: Plan, workspace: Workspace, device: Device, folder: RunFolder) -> Report:
+def _execute(run: Run, workspace: Workspace, device: Device, folder: RunFolder) -> Report:
     if device.main:
-        folder.write_config(
-            {"runhash": plan.runhash, "command": workspace.typed, **plan.identity()}
-        )
-    sets = encode_splits(plan, workspace)
-    built = plan.build(plan, None)
+        folder.write_config({"runhash": run.runhash, "command": workspace.typed, **run.identity()})
+    sets = encode_splits(run, workspace)
+    built = run.build(run, None)
     job = Job(
         attached=built.attached,
-        feed=plan.feed({task: splits["train"].encoded for task, splits in sets.items()}),
-        dev={task: sets[task]["dev"] for task in plan.selected},
-        settings=plan.settings,
-        seed=plan.seed,
-        identity=plan.runhash,
+        feed=run.feed({task: splits["train"].encoded for task, splits in sets.items()}),
+        dev={task: sets[task]["dev"] for task in run.selected},
+        settings=run.settings,
+        seed=run.seed,
+        identity=run.runhash,
         folder=folder,
-        label=plan.label,
-        overhead=piece_overhead(plan.settings, device.torch_device, plan.backbone.base.hidden_size),
+        label=run.label,
+        overhead=piece_overhead(run.settings, device.torch_device, run.backbone.base.hidden_size),
     )
     outcome = train(job, device)
-    evaluations = evaluate_splits(plan, built, sets, device)
+    evaluations = evaluate_splits(run, built, sets, device)
     entry = None
     if device.main:
-        _warn_of_selection(plan, evaluations)
-        entry = store_run(plan, workspace, device, built, outcome, evaluations, sets)
+        _warn_of_selection(run, evaluations)
+        entry = store_run(run, workspace, device, built, outcome, evaluations, sets)
         folder.write_result(
             {"ref": entry.ref, "digest": entry.digest, "metrics": entry.manifest.metrics}
         )
         folder.clear_state()
     device.accelerator.wait_for_everyone()
-    return Report(plan, "done", entry or find_done(plan, workspace))
+    return Report(run, "done", entry or find_done(run, workspace))
 
 
-def encode_splits(plan: Plan, workspace: Workspace) -> dict[str, dict[str, EvalSet]]:
+def encode_splits(run: Run, workspace: Workspace) -> dict[str, dict[str, EvalSet]]:
     """All splits of every task, tokenised (from the cache where they are there)."""
     return {
         task: {
-            split: EvalSet(data.spec, plan.backbone.encode(data, split, workspace.cache))
+            split: EvalSet(data.spec, run.backbone.encode(data, split, workspace.cache))
             for split in data.splits
         }
-        for task, data in plan.datas.items()
+        for task, data in run.datas.items()
     }
 
 
 def evaluate_splits(
-    plan: Plan, built: Built, sets: Mapping[str, Mapping[str, EvalSet]], device: Device
+    run: Run, built: Built, sets: Mapping[str, Mapping[str, EvalSet]], device: Device
 ) -> dict[str, dict[str, Evaluation]]:
     """Evaluations of dev and of every test split of every task."""
-    passes = eval_passes(plan.settings, device.torch_device)
+    passes = eval_passes(run.settings, device.torch_device)
     return {
         task: {
             split: evaluate(built.attached, data, device, passes)
@@ -145,18 +143,18 @@ def evaluate_splits(
     }
 
 
-def _warn_of_selection(plan: Plan, evaluations: Mapping[str, Mapping[str, Evaluation]]) -> None:
+def _warn_of_selection(run: Run, evaluations: Mapping[str, Mapping[str, Evaluation]]) -> None:
     """Say so where the state was selected by a dev metric that is undefined or degenerate."""
-    if plan.settings.select != "metric":
+    if run.settings.select != "metric":
         return
-    for task in plan.selected:
+    for task in run.selected:
         found = evaluations[task]["dev"]
         name = found.spec.headline
         why = found.summary()[name]["caveat"]
         if why:
             print(
                 printable_lines(
-                    f"warning: {plan.label}: the state was selected by dev {name} of {task}, which "
+                    f"warning: {run.label}: the state was selected by dev {name} of {task}, which "
                     f"says less than it seems ({why}); --set select=loss goes by the dev loss."
                 ),
                 file=sys.stderr,
@@ -164,7 +162,7 @@ def _warn_of_selection(plan: Plan, evaluations: Mapping[str, Mapping[str, Evalua
 
 
 def execute_all(
-    plans: Sequence[Plan],
+    runs: Sequence[Run],
     workspace: Workspace,
     finished: Callable[[Entry], object] | None = None,
 ) -> list[Report]:
@@ -175,16 +173,16 @@ def execute_all(
     A request that is wrong (exit code 2) stops everything: the others would fail alike. So does a
     zoo that cannot be written, and it does so before anything trains.
     """
-    _try_zoo(plans, workspace)
+    _try_zoo(runs, workspace)
     reports = []
-    for number, plan in enumerate(plans, start=1):
+    for number, run in enumerate(runs, start=1):
         try:
-            report = execute(plan, workspace)
+            report = execute(run, workspace)
         except RunError as error:
-            report = Report(plan, "failed", None, error)
+            report = Report(run, "failed", None, error)
             print(printable_lines(f"error: {error}"), file=sys.stderr)
-        if not quiet() and not (sys.stderr.isatty() and len(plans) == 1) and launch().rank == 0:
-            line = f"[{number}/{len(plans)}] {plan.label}: {_what_became(report)}"
+        if not quiet() and not (sys.stderr.isatty() and len(runs) == 1) and launch().rank == 0:
+            line = f"[{number}/{len(runs)}] {run.label}: {_what_became(report)}"
             print(line, file=sys.stderr, flush=True)
         reports.append(report)
         if finished is not None and report.entry is not None:
@@ -207,9 +205,9 @@ def _what_became(report: Report) -> str:
     return f"{report.status}, {headline} {shown}, {steps} steps, {seconds:.0f} s"
 
 
-def _try_zoo(plans: Sequence[Plan], workspace: Workspace) -> None:
+def _try_zoo(runs: Sequence[Run], workspace: Workspace) -> None:
     """Make and remove a temporary where the first missing entry will stand."""
-    missing = next((plan for plan in plans if find_done(plan, workspace) is None), None)
+    missing = next((run for run in runs if find_done(run, workspace) is None), None)
     if missing is not None:
         with workspace.zoo.stage(missing.ref(workspace.zoo)):
             pass

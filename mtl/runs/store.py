@@ -21,15 +21,16 @@ from mtl.errors import RunError
 from mtl.files import finite
 from mtl.methods.method import settings_dict
 from mtl.runs.recorded import remember_task
+from mtl.runs.sections import metric_name, metrics, sections
 from mtl.tasks.spans import MASKED
 from mtl.zoo import Manifest, write_predictions
 from mtl.zoo.composition import write_shares
 from mtl.zoo.machine import remember_command
-from mtl.zoo.names import is_safe_name
+from mtl.zoo.names import is_safe_name, predictions_file
 
 if TYPE_CHECKING:
     from mtl.engine import Device, EvalSet, Evaluation, Outcome
-    from mtl.runs.plan import Built, Plan
+    from mtl.runs.run import Built, Run
     from mtl.runs.workspace import Workspace
     from mtl.zoo import Entry
 
@@ -55,7 +56,7 @@ def tolerance_of(precision: str, scores: np.ndarray) -> float:
 
 
 def store_run(
-    plan: Plan,
+    run: Run,
     workspace: Workspace,
     device: Device,
     built: Built,
@@ -73,42 +74,42 @@ def store_run(
         ZooError: another entry is in the place.
     """
     zoo = workspace.zoo
-    ref = plan.ref(zoo)
+    ref = run.ref(zoo)
     with zoo.stage(ref) as folder:
         built.save(folder)
-        again = plan.build(plan, folder)
+        again = run.build(run, folder)
         again.network.to(device.torch_device)
-        repeated = repeat(plan, again, sets, device)
+        repeated = repeat(run, again, sets, device)
         shares = again.shares() if again.shares is not None else None
         if shares is not None:
             write_shares(folder, shares)
         tests = {task: found["test"] for task, found in repeated.items()}
         trained = {task: found["test"] for task, found in evaluations.items()}
         data = {task: splits["test"] for task, splits in sets.items()}
-        verified = compare(plan, trained, tests, data, device, (built, again))
+        verified = compare(run, trained, tests, data, device, (built, again))
         # An entry says what it answers itself: the model in training may sum in another order.
         whole = {task: {**found, **repeated[task]} for task, found in evaluations.items()}
         for task, splits in repeated.items():
             for split, found in splits.items():
-                file = plan.predictions_file(task, split)
+                file = predictions_file(split, task if run.joint else "")
                 if is_safe_name(f"predictions-{split}"):  # else its metrics have to do
                     write_predictions(
                         folder, file, found.row, found.label, found.prediction, found.scores
                     )
-        manifest = make_manifest(plan, workspace, device, outcome, whole, verified)
+        manifest = make_manifest(run, workspace, device, outcome, whole, verified)
         entry = zoo.commit(folder, ref, manifest)
-    remember_command(plan.runhash, workspace.typed)
-    for task_data in plan.datas.values():
+    remember_command(run.runhash, workspace.typed)
+    for task_data in run.datas.values():
         remember_task(task_data, workspace)
     return entry
 
 
 def repeat(
-    plan: Plan, again: Built, sets: Mapping[str, Mapping[str, EvalSet]], device: Device
+    run: Run, again: Built, sets: Mapping[str, Mapping[str, EvalSet]], device: Device
 ) -> dict[str, dict[str, Evaluation]]:
     """What the reloaded model answers on dev and all test splits of ``sets``."""
     device = device.alone()  # only the first process stores; the others do not come here
-    passes = eval_passes(plan.settings, device.torch_device)
+    passes = eval_passes(run.settings, device.torch_device)
     return {
         task: {
             # dev last: what is constant over it is asked of the model afterwards
@@ -121,7 +122,7 @@ def repeat(
 
 
 def compare(
-    plan: Plan,
+    run: Run,
     trained: Mapping[str, Evaluation],
     repeated: Mapping[str, Evaluation],
     data: Mapping[str, EvalSet],
@@ -150,12 +151,12 @@ def compare(
         good = difference <= tolerance_of(device.precision, found.logits)
         if good and difference > TOLERANCE:
             exact = replace(device.alone(), precision="fp32")
-            passes = eval_passes(plan.settings, device.torch_device)
+            passes = eval_passes(run.settings, device.torch_device)
             pair = [evaluate(m.attached, data[task], exact, passes).logits for m in models]
             good = float(np.max(np.abs(pair[0] - pair[1]))) <= TOLERANCE
         if not good:
             raise RunError(
-                f"{plan.label}: the stored entry does not answer as the trained model did: largest "
+                f"{run.label}: the stored entry does not answer as the trained model did: largest "
                 f"logit difference {difference:.3g} on {task}, {same:.2%} of "
                 f"{len(found.prediction)} test predictions equal. Nothing was stored. This is a "
                 "defect; please report it with the run folder's config.json."
@@ -168,7 +169,7 @@ def compare(
         "max_logit_difference": largest,
         "equal_predictions": equal / n,
         "metrics": {
-            plan.metric_name(task, name): float(value)
+            metric_name(run, task, name): float(value)
             for task, found in repeated.items()
             for name, value in found.metrics.items()
         },
@@ -176,7 +177,7 @@ def compare(
 
 
 def make_manifest(
-    plan: Plan,
+    run: Run,
     workspace: Workspace,
     device: Device,
     outcome: Outcome,
@@ -185,21 +186,21 @@ def make_manifest(
 ) -> Manifest:
     """The manifest of a finished run."""
     described = device.describe()
-    passes = eval_passes(plan.settings, device.torch_device)
+    passes = eval_passes(run.settings, device.torch_device)
     return Manifest(
-        kind=plan.kind,
-        weights=plan.weights,
-        base=plan.backbone.base.to_dict(),
-        suite=plan.suite,
-        method=plan.method,
-        method_settings=settings_dict(plan.method_settings),
+        kind=run.kind,
+        weights=run.weights,
+        base=run.backbone.base.to_dict(),
+        suite=run.suite,
+        method=run.method,
+        method_settings=settings_dict(run.method_settings),
         run_settings={
-            **plan.settings.identity(),
-            "precision": resolve_precision(plan.settings.precision),
+            **run.settings.identity(),
+            "precision": resolve_precision(run.settings.precision),
         },
-        seed=plan.seed,
-        placement=plan.placement,
-        metrics=finite(plan.metrics(evaluations)),
+        seed=run.seed,
+        placement=run.placement,
+        metrics=finite(metrics(run, evaluations)),
         training={
             "steps": outcome.steps,
             "epochs": outcome.epochs,
@@ -218,12 +219,12 @@ def make_manifest(
             "eval_tokens": passes.tokens,
         },
         versions=versions(),
-        parents=[dict(parent) for parent in plan.parents],
-        runhash=plan.runhash,
+        parents=[dict(parent) for parent in run.parents],
+        runhash=run.runhash,
         command=workspace.command,
         verified=verified,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        **plan.sections(),
+        **sections(run),
     )
 
 

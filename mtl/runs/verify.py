@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 from mtl.engine import EvalSet, evaluate, open_device
 from mtl.errors import RequestError
 from mtl.runs.comparing import compare_answers, far_metrics, own_metrics, pair_metrics
-from mtl.runs.loading import answer_passes, check_base, stored_settings, where_text
+from mtl.runs.loading import answer_passes, check_base, load, stored_settings, where_text
 from mtl.runs.recorded import change_text, remember_task, task_of
+from mtl.runs.sections import AVERAGE
 from mtl.runs.store import tolerance_of
 from mtl.runs.workspace import load_task_data
 from mtl.zoo import read_predictions
 from mtl.zoo.names import predictions_file, predictions_of
+from mtl.zoo.schema import joint_sections
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
@@ -28,13 +30,7 @@ if TYPE_CHECKING:
     from mtl.engine import Device, Evaluation, Trainable
     from mtl.runs.workspace import Workspace
     from mtl.tasks import TaskSpec
-    from mtl.zoo import Entry, Predictions, Zoo
-
-Loader = Callable[["Entry", "Zoo", "Backbone"], "Trainable"]
-"""An entry of some kind as a frozen model that answers ``logits(batch)``."""
-
-Overall = Callable[[Mapping[str, float]], Mapping[str, float]]
-"""Task id → its headline metric on a split, to the metrics over all tasks, by their names."""
+    from mtl.zoo import Entry, Predictions
 
 
 @dataclass(frozen=True)
@@ -59,9 +55,19 @@ class CheckedPart:
         return {**found, "test": predictions_file(task=task)}
 
 
-def whole(entry: Entry) -> tuple[CheckedPart, ...]:
-    """The one part of an entry of one task."""
-    return (CheckedPart(entry.manifest.task["id"], entry.manifest.data),)
+def parts_of(entry: Entry) -> tuple[CheckedPart, ...]:
+    """The one part of an entry of one task, or the tasks of a joint entry.
+
+    Raises:
+        ZooError: a joint manifest does not list its tasks, or says nothing about the data of one.
+    """
+    manifest = entry.manifest
+    if manifest.kind != "joint":
+        return (CheckedPart(manifest.task["id"], manifest.data),)
+    return tuple(
+        CheckedPart(task, data, f"{task}/")
+        for task, (_, data) in joint_sections(manifest.task, manifest.data, entry.ref).items()
+    )
 
 
 @dataclass(frozen=True)
@@ -109,10 +115,7 @@ def verify_entry(
     entry: Entry,
     workspace: Workspace,
     backbone: Backbone,
-    load: Loader,
     *,
-    parts: Sequence[CheckedPart] | None = None,
-    overall: Overall | None = None,
     tolerance: float | None = None,
     record: bool = True,
 ) -> Verification:
@@ -124,9 +127,6 @@ def verify_entry(
     data lie is not followed. Data that agree are noted on this machine, for later commands.
 
     Args:
-        load: makes the model of this kind of entry.
-        parts: the tasks that the entry answers; None for its one.
-        overall: metrics over all parts, of each split that every part has.
         tolerance: largest difference of a score, None for that of the entry's precision; on the
             machine that trained the entry, with as many threads, it is 0 (entries of before
             `training.eval_batch_size`: about 1e-7, in bf16 roundings).
@@ -138,7 +138,7 @@ def verify_entry(
         RunError: the data cannot be read, or the zoo cannot be written.
     """
     zoo = workspace.zoo
-    parts = whole(entry) if parts is None else parts
+    parts = parts_of(entry)
     check_base(entry, backbone.base, head=True)
     zoo.load_check(entry)
     stored = {
@@ -156,7 +156,7 @@ def verify_entry(
         hidden_size=backbone.base.hidden_size,
         threads=entry.manifest.training["threads"],
     )
-    model = load(entry, zoo, backbone)
+    model = load(entry, zoo, backbone).attached
     model.network.to(device.torch_device)
     allowed = {
         task: tolerance_of(device.precision, kept["test"].scores)
@@ -186,8 +186,8 @@ def verify_entry(
     for item in found:
         for split, values in item.metrics.items():
             metrics.setdefault(split, {}).update(values)
-    if overall is not None:
-        problems += _over_all(entry, found, overall, metrics, max(allowed.values()))
+    if entry.manifest.kind == "joint":
+        problems += _over_all(entry, found, metrics, max(allowed.values()))
     checked = {name for values in metrics.values() for name in values}
     told = {name for split in metrics for name in entry.manifest.metrics.get(split, {})}
     problems += [f"its metric {name} is none of its tasks" for name in sorted(told - checked)]
@@ -283,7 +283,6 @@ def _verify_part(
 def _over_all(
     entry: Entry,
     found: Sequence[_Found],
-    overall: Overall,
     metrics: dict[str, dict[str, dict[str, float | None]]],
     tolerance: float,
 ) -> list[str]:
@@ -292,7 +291,8 @@ def _over_all(
     for split in metrics:
         if not all(split in item.again for item in found):
             continue
-        again = overall({item.task: item.again[split][item.headline] for item in found})
+        headlines = [item.again[split][item.headline] for item in found]
+        again = {AVERAGE: sum(headlines) / len(headlines)}
         told = entry.manifest.metrics.get(split, {})
         pairs = pair_metrics({name: told[name] for name in again if name in told}, again)
         problems += far_metrics(split, pairs, tolerance)

@@ -274,7 +274,6 @@ KINDS.add(
         loss=_two_cross_entropies,
         decode=_span,
         unfit_inputs=_question_and_context,
-        needs=("answers",),
         targets=lambda labels, table: np.asarray(table["span"]),
         scores=lambda logits, table: best_spans(logits, table)[1][:, None],
         windows=True,

@@ -34,50 +34,60 @@ def record(table: pa.Table) -> pa.Table:
     """
     import pyarrow as pa
 
-    queries, entities, answers = columns_of(table, ["query", "entities", "answers"])
-    parents: list[int] = []
-    texts: list[str] = []
+    entities, answers = columns_of(table, ["entities", "answers"])
     labels: list[int] = []
-    orders: list[int] = []
     f1: list[float] = []
     em: list[float] = []
-    for row, (query, candidates, gold) in enumerate(zip(queries, entities, answers, strict=True)):
-        _check(row, query, candidates, gold)
+    for row, (candidates, gold) in enumerate(zip(entities, answers, strict=True)):
+        if not gold:
+            raise RequestError(
+                f"row {row}: there is no answer, which marks hidden labels (official test data). "
+                "Choose a protocol that does not use this split, such as scalearn."
+            )
         right = set(gold)
         normal = [normalise(answer) for answer in right]
-        rank = {name: place for place, name in enumerate(sorted(set(candidates)))}
         for entity in candidates:
             said = normalise(entity)
-            parents.append(row)
-            texts.append(query.replace(PLACEHOLDER, entity))
             labels.append(int(entity in right))
-            orders.append(rank[entity])
             f1.append(best(token_f1, said, normal))
             em.append(best(exact_match, said, normal))
+    prepared = record_queries(table)
+    for name, values, kind in (
+        ("label", labels, pa.int64()),
+        ("f1", f1, pa.float64()),
+        ("em", em, pa.float64()),
+    ):
+        prepared = prepared.append_column(name, pa.array(values, kind))
+    return prepared
+
+
+def record_queries(table: pa.Table) -> pa.Table:
+    """:func:`record` of rows without answers: passage, query, group and order."""
+    import pyarrow as pa
+
+    queries, entities = columns_of(table, ["query", "entities"])
+    parents: list[int] = []
+    texts: list[str] = []
+    orders: list[int] = []
+    for row, (query, candidates) in enumerate(zip(queries, entities, strict=True)):
+        if PLACEHOLDER not in query:
+            raise RequestError(f"row {row}: the query has no {PLACEHOLDER}: {query!r}.")
+        if not candidates:
+            raise RequestError(f"row {row}: there are no entities to choose from.")
+        rank = {name: place for place, name in enumerate(sorted(set(candidates)))}
+        for entity in candidates:
+            parents.append(row)
+            texts.append(query.replace(PLACEHOLDER, entity))
+            orders.append(rank[entity])
     group = np.asarray(parents, dtype=np.int64)
     return pa.table(
         {
             "passage": _passages(table, group),
             "query": pa.array(texts, pa.large_string()),
-            "label": pa.array(labels, pa.int64()),
             "group": pa.array(group),
             "order": pa.array(orders, pa.int64()),
-            "f1": pa.array(f1, pa.float64()),
-            "em": pa.array(em, pa.float64()),
         }
     )
-
-
-def _check(row: int, query: str, candidates: list[str], gold: list[str]) -> None:
-    if PLACEHOLDER not in query:
-        raise RequestError(f"row {row}: the query has no {PLACEHOLDER}: {query!r}.")
-    if not candidates:
-        raise RequestError(f"row {row}: there are no entities to choose from.")
-    if not gold:
-        raise RequestError(
-            f"row {row}: there is no answer, which marks hidden labels (official test data). "
-            "Choose a protocol that does not use this split, such as scalearn."
-        )
 
 
 def _passages(table: pa.Table, parents: np.ndarray) -> pa.DictionaryArray:

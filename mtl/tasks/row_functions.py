@@ -27,6 +27,13 @@ PREPARE.add("record", "mtl.tasks.record_rows:record")
 PREPARE.add("squad", "mtl.tasks.spans:squad")
 PREPARE.add("labelled", "mtl.tasks.row_filters:labelled")
 
+UNLABELLED: Registry[Callable[[pa.Table], pa.Table]] = Registry("row function without labels")
+"""The same for new rows, which are to be answered, of the functions that read labels."""
+
+UNLABELLED.add("record", "mtl.tasks.record_rows:record_queries")
+UNLABELLED.add("squad", "mtl.tasks.spans:squad_questions")
+UNLABELLED.add("labelled", "mtl.tasks.row_filters:every_row")
+
 
 def columns_of(table: pa.Table, names: Sequence[str]) -> list[list]:
     """The columns as lists of Python values.

@@ -37,7 +37,7 @@ def squad(table: pa.Table) -> pa.Table:
     """
     import pyarrow as pa
 
-    contexts, questions, given = columns_of(table, ["context", "question", "answers"])
+    contexts, given = columns_of(table, ["context", "answers"])
     spans: list[list[int]] = []
     texts: list[list[str]] = []
     for row, (context, answers) in enumerate(zip(contexts, given, strict=True)):
@@ -55,14 +55,19 @@ def squad(table: pa.Table) -> pa.Table:
         begin = answers["answer_start"][0]
         spans.append([begin, begin + len(answers["text"][0])])
         texts.append(list(answers["text"]))
-    return pa.table(
-        {
-            "question": pa.array([text.strip() for text in questions], pa.large_string()),
-            "context": table.column("context"),
-            "label": pa.array(spans, pa.list_(pa.int64(), 2)),
-            "answers": pa.array(texts, pa.list_(pa.large_string())),
-        }
-    )
+    gold = pa.array(texts, pa.list_(pa.large_string()))
+    prepared = squad_questions(table)
+    prepared = prepared.append_column("label", pa.array(spans, pa.list_(pa.int64(), 2)))
+    return prepared.append_column("answers", gold)
+
+
+def squad_questions(table: pa.Table) -> pa.Table:
+    """Questions and contexts alone, of rows without answers."""
+    import pyarrow as pa
+
+    questions, _ = columns_of(table, ["question", "context"])
+    stripped = pa.array([text.strip() for text in questions], pa.large_string())
+    return pa.table({"question": stripped, "context": table.column("context")})
 
 
 def read_spans(column: LabelColumn) -> np.ndarray:

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 from mtl.lazy import exports
 
 if TYPE_CHECKING:
-    from mtl.train.stage_one import plan_train, resolve_train
+    from mtl.train.stage_one import plan_adapters, plan_train, resolve_train
 
 __all__, __getattr__, __dir__ = exports(
     __name__,
     {
-        "stage_one": ["plan_train", "resolve_train"],
+        "stage_one": ["plan_adapters", "plan_train", "resolve_train"],
     },
 )

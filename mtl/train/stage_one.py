@@ -1,4 +1,4 @@
-"""Stage one: plan one adapter per task and seed."""
+"""Stage one: run one adapter per task and seed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from mtl.backbone import Network, build_head, load_head, save_head
 from mtl.backbone.injection import freeze
 from mtl.engine.device import seed_everything
 from mtl.methods import METHODS, RunFacts, attach, load
-from mtl.runs.plan import Built, RunPlan
+from mtl.runs.run import Built, Run
+from mtl.runs.sections import file_name
 from mtl.runs.settings import Overrides, recipe_layers, resolve_settings
 from mtl.runs.workspace import Workspace, load_task_data
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from mtl.backbone import Backbone
     from mtl.engine import RunSettings
     from mtl.methods import Method
+    from mtl.runs.context import Context
     from mtl.tasks import Recipe, TaskSpec
 
 
@@ -40,7 +42,7 @@ def plan_train(
     protocol: str,
     overrides: Overrides,
     workspace: Workspace,
-) -> list[RunPlan]:
+) -> list[Run]:
     """Plan a run per task and seed, in that order.
 
     Args:
@@ -56,11 +58,10 @@ def plan_train(
         data = load_task_data(spec, workspace, protocol, settings)
         width = backbone.base.hidden_size
         plans += [
-            RunPlan(
+            Run(
                 kind="adapter",
-                spec=data.spec,
                 suite=suite or spec.suite,
-                data=data,
+                datas={data.spec.id: data},
                 backbone=backbone,
                 method=method,
                 method_settings=method_settings,
@@ -75,25 +76,51 @@ def plan_train(
     return plans
 
 
-def build_adapter(plan: RunPlan, folder: Path | None) -> Built:
-    """A fresh encoder with the plan's adapter and head: new, or loaded from ``folder``."""
-    method = METHODS.get(plan.method)
-    backbone, name, settings = plan.backbone, plan.adapter_name, plan.settings
+def plan_adapters(
+    context: Context,
+    specs: Sequence[TaskSpec],
+    *,
+    method: str,
+    seeds: Sequence[int],
+    suite: str | None = None,
+) -> list[Run]:
+    """Plan a run per task and seed of a request; see :func:`plan_train`."""
+    return [
+        run
+        for spec in specs
+        for run in plan_train(
+            [spec],
+            suite=suite,
+            method=method,
+            seeds=seeds,
+            backbone=context.backbone,
+            recipe=context.recipe,
+            protocol=context.protocol_of(spec),
+            overrides=context.overrides,
+            workspace=context.workspace,
+        )
+    ]
+
+
+def build_adapter(run: Run, folder: Path | None) -> Built:
+    """A fresh encoder with the run's adapter and head: new, or loaded from ``folder``."""
+    method = METHODS.get(run.method)
+    backbone, name, settings = run.backbone, file_name(run.spec.id), run.settings
     encoder = backbone.encoder()
     if folder is None:
-        seed_everything(plan.seed, "init")
-        request = RunFacts(planned_steps(plan), settings.head)
-        tuned = attach(encoder, method, plan.method_settings, name, request)
-        seed_everything(plan.seed, "head")
+        seed_everything(run.seed, "init")
+        request = RunFacts(run.planned_steps, settings.head)
+        tuned = attach(encoder, method, run.method_settings, name, request)
+        seed_everything(run.seed, "head")
         head = build_head(
             settings.head,
             encoder.config,
-            plan.spec.num_outputs,
+            run.spec.num_outputs,
             pooler=backbone.pooler,
-            kind=plan.spec.kind,
+            kind=run.spec.kind,
         )
     else:
-        tuned = load(encoder, method, plan.method_settings, name, folder, active=True)
+        tuned = load(encoder, method, run.method_settings, name, folder, active=True)
         head = load_head(folder, encoder.config, pooler=backbone.pooler)
     network = Network(encoder, head)
     if not tuned.train_head:
@@ -106,19 +133,17 @@ def build_adapter(plan: RunPlan, folder: Path | None) -> Built:
             target,
             name,
             encoder.config,
-            kind=plan.spec.kind,
-            labels=plan.spec.labels,
+            kind=run.spec.kind,
+            labels=run.spec.labels,
             model_id=backbone.base.id,
         )
 
     trained = {f"head.{key}": value for key, value in head.trained().items()}
-    attached = tuned.attachment(network, {plan.spec.id: plan.spec}, trained)
+    attached = tuned.attachment(network, {run.spec.id: run.spec}, trained)
     return Built(network, attached, save)
 
-
-def planned_steps(plan: RunPlan) -> int:
     """Optimiser steps of the run's (first) stage."""
-    settings = plan.settings
+    settings = run.settings
     if settings.max_steps:
         return settings.max_steps
-    return settings.epochs * -(-plan.data.sizes["train"] // settings.batch_size)
+    return settings.epochs * -(-run.data.sizes["train"] // settings.batch_size)

@@ -420,7 +420,7 @@ def test_names_that_are_taken(task: str, here: Path) -> None:
 
 
 def test_the_name_of_joint_runs_is_reserved() -> None:
-    from mtl.joint.plan import NAME
+    from mtl.runs.run import JOINT_NAME as NAME
     from mtl.tasks.spec import RESERVED
 
     assert NAME in RESERVED

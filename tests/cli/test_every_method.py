@@ -31,7 +31,7 @@ from mtl.backbone import load_backbone
 from mtl.engine import EvalSet, evaluate, open_device
 from mtl.data import Passes, encode, load_data
 from mtl.tasks import load_task
-from mtl.runs import load_network
+from mtl.runs import load
 from mtl.zoo import open_zoo, read_predictions
 
 zoo = open_zoo(sys.argv[1])
@@ -41,7 +41,7 @@ data = load_data(spec, protocol="official")
 test = EvalSet(spec, encode(data, "test", backbone.tokenizer))
 found = {}
 for entry in zoo.entries():
-    attached = load_network(entry, zoo, backbone)
+    attached = load(entry, zoo, backbone).attached
     again = evaluate(attached, test, open_device("fp32"), Passes(tokens=2048))
     stored = read_predictions(entry.folder)
     assert (again.row == stored.row).all()

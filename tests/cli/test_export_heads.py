@@ -81,13 +81,12 @@ def ours(ref: str, zoo: Path, model: str, mirror: Path) -> tuple[dict[str, Any],
     """A batch of the task's test split as stock takes it, what the entry answers, and its mask."""
     from mtl.backbone import load_backbone
     from mtl.export.data import EntryData
-    from mtl.export.load import load_entry
-    from mtl.runs import open_workspace
+    from mtl.runs import load, open_workspace
     from mtl.zoo import open_zoo
 
     entry = open_zoo(zoo).get(ref)
     backbone = load_backbone(model)
-    loaded = load_entry(entry, open_zoo(zoo), backbone)
+    loaded = load(entry, open_zoo(zoo), backbone)
     data = EntryData(
         entry, backbone, open_workspace(zoo=zoo, data_root=str(mirror), command="test")
     )

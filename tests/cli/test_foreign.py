@@ -24,7 +24,7 @@ from mtl.hub.recognise import recognise
 from mtl.methods import METHODS
 from mtl.methods.library import load_library
 from mtl.methods.method import make_settings
-from mtl.runs import load_network
+from mtl.runs import load
 from mtl.zoo import Entry, Zoo, open_zoo
 
 __all__ = ["hub"]  # the fixture
@@ -122,7 +122,7 @@ def test_theirs_answers_the_same_here(
     backbone = load_backbone(tiny("roberta"))
     with torch.no_grad():
         expected = model(**tokens).logits
-        found = load_network(entry, zoo, backbone).logits(dict(tokens))
+        found = load(entry, zoo, backbone).attached.logits(dict(tokens))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
     assert expected.std() > 1e-3
     assert zoo.fsck() == []

@@ -66,14 +66,14 @@ def test_every_method_into_the_zoo_and_again(method: str, mini: Path) -> None:
 def test_a_stored_run_answers_after_loading(method: str, mini: Path, backbone: Any) -> None:
     from mtl.data import Passes, encode, load_data
     from mtl.engine import EvalSet, evaluate, open_device
-    from mtl.joint import load_joint
+    from mtl.runs import load
     from mtl.tasks import load_task
     from mtl.zoo import open_zoo
 
     assert mtl("joint", *LINE, "--method", method).code == 0
     zoo = open_zoo(mini)
     (entry,) = zoo.entries(kind="joint")
-    attached = load_joint(entry, zoo, backbone)
+    attached = load(entry, zoo, backbone).attached
     assert not any(parameter.requires_grad for parameter in attached.network.parameters())
     for task in TASKS:
         spec = load_task(task)
@@ -235,7 +235,7 @@ def test_a_loss_that_is_nan_stores_nothing(mini: Path) -> None:
 @pytest.mark.parametrize("file", ["heads/mini/mood/model_head.safetensors", "adapter.safetensors"])
 def test_damaged_entries_are_refused(file: str, mini: Path, backbone: Any) -> None:
     from mtl.errors import ZooError
-    from mtl.joint import load_joint
+    from mtl.runs import load
     from mtl.zoo import open_zoo
 
     assert mtl("joint", *LINE, "--method", "adapter-m").code == 0
@@ -245,20 +245,18 @@ def test_damaged_entries_are_refused(file: str, mini: Path, backbone: Any) -> No
     content = path.read_bytes()
     path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
     with pytest.raises(ZooError, match="is damaged"):
-        load_joint(entry, zoo, backbone)
+        load(entry, zoo, backbone)
     refused(mtl("joint", *LINE, "--method", "adapter-m"), "is damaged", file, code=1)
 
 
-def test_a_joint_entry_is_no_source_and_no_single_adapter(mini: Path, backbone: Any) -> None:
-    from mtl.errors import RequestError
-    from mtl.runs import load_network
+def test_a_joint_entry_is_no_source_and_has_none(mini: Path, backbone: Any) -> None:
+    from mtl.runs import load
     from mtl.zoo import open_zoo
 
     assert mtl("joint", *LINE, "--method", "adapter-m").code == 0
     zoo = open_zoo(mini)
     (entry,) = zoo.entries()
-    with pytest.raises(RequestError, match="is a joint"):
-        load_network(entry, zoo, backbone)
+    assert load(entry, zoo, backbone).sources == ()
     refused(mtl("compose", "--target", "mini/same"), "3 of 3 sources are not in the zoo")
 
 

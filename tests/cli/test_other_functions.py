@@ -155,8 +155,7 @@ def test_the_number_of_processes_is_part_of_a_run(
 
     joint = ("joint", "--method", "hyperformer++")
     alone = hashes(*joint) + hashes("train")
-    for module in ("joint", "train"):
-        monkeypatch.setattr(f"mtl.{module}.plan.processes", lambda: 2)
+    monkeypatch.setattr("mtl.runs.run.processes", lambda: 2)
     assert not {*alone} & {*hashes(*joint), *hashes("train")}
 
 

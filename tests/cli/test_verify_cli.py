@@ -242,7 +242,7 @@ def test_an_entry_that_is_removed_while_it_is_verified(
     for module, step in (
         (verifying, "check_base"),
         (verifying, "read_predictions"),
-        (loading, "load"),
+        (loading, "attach_stored"),
         (loading, "load_head"),
         (verifying, "evaluate"),
     ):

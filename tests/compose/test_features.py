@@ -204,7 +204,7 @@ def test_an_adapter_is_moved_before_its_maps_are_held(
 
     network = SimpleNamespace(to=lambda device: done.append(f"moved to {device}"), encoder=None)
     attached = SimpleNamespace(network=network, evaluating=evaluating)
-    monkeypatch.setattr(features, "load_network", lambda *_: attached)
+    monkeypatch.setattr(features, "load", lambda *_: SimpleNamespace(attached=attached))
     monkeypatch.setattr(Extractor, "_vectors", lambda *_: done.append("used") or {})
     extractor._with_adapter(None, None)  # type: ignore[arg-type]
     assert done == ["moved to cpu", "held", "used"]

@@ -14,8 +14,8 @@ from mtl.backbone import Network, build_head
 from mtl.engine import Attached
 from mtl.errors import RequestError
 from mtl.export.distill import Distilling, least_squares_start, matching_loss
-from mtl.export.load import Loaded
 from mtl.export.stock import install
+from mtl.runs import Loaded
 
 
 def loaded_with(encoder: Any, entries: Any, variant: str) -> Loaded:

@@ -27,10 +27,10 @@ from torch import Tensor
 from mtl.backbone import build_head, save_head
 from mtl.errors import RequestError
 from mtl.export.folding import fold
-from mtl.export.load import Loaded
 from mtl.export.low_rank import STOCK, fold_low_rank, write_stock_lora
 from mtl.export.stock import install, write_adapter
 from mtl.hub import write_stock_copies
+from mtl.runs import Loaded
 
 LIMIT = 1e-12
 PLACEMENTS = ["pfeiffer", "houlsby", "parallel"]

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from mtl.backbone.linear import LINEARS
 from mtl.errors import RequestError
-from mtl.export.load import Loaded
 from mtl.export.low_rank import (
     STOCK,
     FoldedLowRank,
@@ -23,6 +22,7 @@ from mtl.export.low_rank import (
     write_peft_lora,
     write_stock_lora,
 )
+from mtl.runs import Loaded
 
 LIMIT = 1e-12
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {

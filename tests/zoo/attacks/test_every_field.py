@@ -25,8 +25,8 @@ from mtl.errors import MtlError, ZooError
 from mtl.graph.calibrate import Calibration, Trust, read_calibration, trust_text, write_calibration
 from mtl.graph.collect import record, stale_files
 from mtl.graph.evidence import Evidence, evidence_file, graph_folder, read_file, write_evidence
-from mtl.joint.checking import joint_parts
 from mtl.runs.loading import stored_settings
+from mtl.runs.verify import parts_of
 from mtl.zoo import Zoo, open_zoo
 from mtl.zoo.card import card
 from mtl.zoo.caveats import caveats, error_text
@@ -270,7 +270,7 @@ def test_manifests(
     for entry in listed:
         assert card(entry.manifest)
         assert caveats(entry).keys() >= set()
-        for reader in (joint_parts, stored_settings):
+        for reader in (parts_of, stored_settings):
             with contextlib.suppress(MtlError):
                 reader(entry)
     for entry in listed[:: max(1, len(listed) // 12)]:

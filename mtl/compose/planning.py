@@ -1,0 +1,351 @@
+"""From a request for a composition to its runs: find, train and pick sources, then plan.
+
+Nothing here parses or prints: the command line and :func:`mtl.compose_adapters` both call
+:func:`plan_composition` and show what it says as they like.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from mtl.compose.composition import COMPOSITIONS
+from mtl.compose.measure import is_limit
+from mtl.compose.missing import plan_missing
+from mtl.compose.per_source import by_name
+from mtl.compose.probe import grid
+from mtl.compose.refusals import argument
+from mtl.compose.sources import ALL, resolve_sources, typed_order, wanted_sources
+from mtl.compose.stage_two import Target, plan_compose, resolve_compose, resolve_target
+from mtl.compose.taken import alone_text, passed_over, taken_text
+from mtl.errors import RequestError
+from mtl.graph.request import SourceRequest, parse_sources
+from mtl.methods import METHODS, find_method
+from mtl.runs.context import Context, check_seeds, suite_of
+from mtl.runs.settings import Overrides
+from mtl.tasks import load_task
+from mtl.tasks.recipes import OF_THE_RUN
+
+if TYPE_CHECKING:
+    from mtl.compose.sources import Wanted
+    from mtl.graph.select import Selection
+    from mtl.runs import Report, Run
+    from mtl.tasks import Recipe, Suite, TaskSpec
+    from mtl.zoo import Entry, Zoo
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be composed, as a user says it.
+
+    Attributes:
+        suite: the suite that ``all`` means; None: the target's.
+        protocol: how all data are split; None: as the suite, or a task's own file, says.
+        sources: ``all``, names of tasks, ``auto`` or ``graph:k=3``; see ``mtl.compose --help``.
+        source_seed: seed of the sources, ``run`` for that of each run; None: the recipe's, else 0.
+        own: whether the target's own adapter is a source.
+        probe: scales to probe at instead of composing, the method's grid; None composes.
+        train_missing: train the sources that the zoo lacks.
+        allow_missing: go without them.
+        budget, min_gain: how many sources ``auto`` and ``graph:`` pick.
+        graph: folder of the graph, None for the zoo's.
+    """
+
+    target: str
+    suite: str | None = None
+    protocol: str | None = None
+    sources: Sequence[str] = (ALL,)
+    method: str = "scalearn"
+    seeds: Sequence[int] = (0,)
+    source_method: str = "pfeiffer"
+    source_seed: str | None = None
+    own: bool = True
+    probe: Sequence[float] | None = None
+    train_missing: bool = False
+    allow_missing: bool = False
+    budget: int | None = None
+    min_gain: float | None = None
+    graph: str | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """An :class:`Asked` whose names are known to exist; nothing heavy was loaded for it."""
+
+    asked: Asked
+    suite: Suite
+    spec: TaskSpec
+    picking: SourceRequest | None
+    wanted: list[Wanted]
+
+    def check(self, recipe: Recipe, overrides: Overrides) -> None:
+        """Refuse wrong settings. Raises RequestError."""
+        resolve_compose(self.spec, self.asked.method, recipe, overrides)
+
+
+@dataclass
+class Planned:
+    """What became of a request.
+
+    Attributes:
+        runs: the compositions to be run.
+        composed: sources, and the seeds of the runs that use them.
+        selection: why these sources, where they were picked.
+        passed_over: for ``all``: why not → names of adapters of the zoo that are no source.
+        notes, warnings: what a person may, and should, read before the runs.
+        missing: runs of stage one that are needed first; with ``train`` None nothing else is there.
+        trained: what became of them; where one failed nothing else is there.
+    """
+
+    runs: list[Run] = field(default_factory=list)
+    composed: list[tuple[list[Entry], list[int]]] = field(default_factory=list)
+    selection: Selection | None = None
+    passed_over: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    missing: list[Run] = field(default_factory=list)
+    trained: list[Report] = field(default_factory=list)
+
+    @property
+    def sources(self) -> list[Entry]:
+        """The sources of the first seed."""
+        return self.composed[0][0]
+
+
+Train = Callable[["Sequence[Run]", Target], "list[Report]"]
+"""(missing runs, what they are for) → what became of them."""
+
+
+def read_request(asked: Asked) -> Request:
+    """Check every name of ``asked``.
+
+    Raises:
+        RequestError: an unknown task, method, suite or source, or sources that do not go together.
+    """
+    hint = ""
+    if asked.method in METHODS:
+        hint = f"That is stage one: python -m mtl.train --method {asked.method} --task TASK."
+    COMPOSITIONS.get(asked.method, hint)
+    find_method(asked.source_method)
+    suite = suite_of(asked.suite, [asked.target])
+    spec = load_task(asked.target, suite.name)
+    picking = parse_sources(list(asked.sources), asked.budget, asked.min_gain)
+    wanted = wanted_sources(
+        [ALL] if picking else list(asked.sources),
+        suite,
+        spec.id,
+        own=asked.own,
+        method=asked.source_method,
+        composition=asked.method,
+        protocol=asked.protocol,
+    )
+    return Request(asked, suite, spec, picking, wanted)
+
+
+def plan_composition(
+    request: Request,
+    context: Context,
+    *,
+    train: Train | None,
+    picked: Callable[[Selection], object] = lambda selection: None,
+    dry_run: bool = False,
+) -> Planned:
+    """Find the sources, and plan one run per seed (of a probe, per grid point and seed).
+
+    Args:
+        train: trains missing sources, where the request asks for it; None only plans them.
+        picked: called with the sources that were picked, before anything else can go wrong.
+        dry_run: leave no evidence of what was looked at.
+
+    Raises:
+        RequestError: missing or ambiguous sources, unusable data, settings that do not fit.
+    """
+    asked, spec, picking, wanted = request.asked, request.spec, request.picking, request.wanted
+    target = resolve_target(
+        spec,
+        method=asked.method,
+        recipe=context.recipe,
+        protocol=context.protocol_of(spec),
+        overrides=context.overrides,
+        workspace=context.workspace,
+    )
+    seeds = check_seeds(asked.seeds)
+    rounds = source_rounds(asked.source_seed, context.recipe, asked.method, seeds)
+    if len(rounds) > 1 and picking is not None:
+        raise RequestError(
+            "Sources of each run's own seed cannot be picked by their features: name them with "
+            "--sources, or give one --source-seed for all."
+        )
+    found = Planned()
+    for source_seed, of_it in rounds:
+        if asked.train_missing:
+            missing = _missing(wanted, target, context, source_seed, picking is not None)
+            found.missing += missing
+            if missing and train is None:
+                return found
+            if missing and train is not None:
+                found.trained += train(missing, target)
+                if any(report.entry is None for report in found.trained):
+                    return found
+        if picking is not None:
+            found.selection, notes = pick(
+                picking, wanted, target, context, asked, seed=source_seed, keep=not dry_run
+            )
+            found.warnings += notes
+            picked(found.selection)
+            wanted = [s for s in wanted if s.task in {*found.selection.chosen, spec.id}]
+        sources = resolve_sources(
+            wanted,
+            target.data,
+            workspace=context.workspace,
+            base=context.backbone.base,
+            seed=source_seed,
+            protocol=context.protocol,
+            suite=request.suite.name,
+            model=context.model,
+            allow_missing=asked.allow_missing,
+        )
+        found.composed.append((sources, of_it))
+    _say_what_was_taken(found, request, context, wanted, picking is not None)
+    tasks = [entry.manifest.task["id"] for entry in found.sources]
+    typed = typed_order(list(asked.sources), request.suite, wanted)
+    target = replace(
+        target, method_settings=by_name(target.method_settings, asked.method, tasks, typed)
+    )
+    targets = [target]
+    if asked.probe is not None:
+        chosen = grid(asked.probe, len(found.sources))
+        targets = [replace(target, method_settings=settings) for settings in chosen]
+    found.runs = [
+        run
+        for each in targets
+        for own, of_it in found.composed
+        for run in plan_compose(
+            each,
+            suite=request.suite.name,
+            sources=own,
+            seeds=of_it,
+            backbone=context.backbone,
+            workspace=context.workspace,
+        )
+    ]
+    return found
+
+
+def _say_what_was_taken(
+    found: Planned, request: Request, context: Context, wanted: Sequence[Wanted], picked: bool
+) -> None:
+    sources, spec = found.sources, request.spec
+    everything = ALL in request.asked.sources
+    found.passed_over = passed_over(
+        sources, wanted, context.workspace.zoo, context.backbone.base, request.suite
+    )
+    if everything:
+        found.notes += taken_text(sources, found.passed_over, request.suite, spec.id)
+    alone = alone_text(sources, spec.id)
+    if alone and (everything or picked or sources[0].manifest.task["id"] == spec.id):
+        found.warnings.append(alone)
+
+
+def source_rounds(
+    asked: str | None, recipe: Recipe, method: str, seeds: Sequence[int]
+) -> list[tuple[int, list[int]]]:
+    """Seed of the sources, and the seeds of the runs that use them.
+
+    Raises:
+        RequestError: neither a number nor ``run``.
+    """
+    chosen = asked or recipe.source_seeds.get(method, "0")
+    if chosen == OF_THE_RUN:
+        return [(seed, [seed]) for seed in seeds]
+    try:
+        return [(int(chosen), list(seeds))]
+    except ValueError as error:
+        raise RequestError(
+            f"--source-seed takes a number, or {OF_THE_RUN!r} for each run's own, not {chosen!r}."
+        ) from error
+
+
+def _missing(
+    wanted: Sequence[Wanted], target: Target, context: Context, seed: int, picking: bool
+) -> list[Run]:
+    settings = asdict(target.settings)
+    limits = {key: value for key, value in settings.items() if is_limit(key)}
+    return plan_missing(
+        wanted,
+        target.data,
+        Overrides(limits),
+        suite=context.suite,
+        seed=seed,
+        backbone=context.backbone,
+        recipe=context.recipe,
+        protocol=context.protocol,
+        workspace=context.workspace,
+        picking=picking,
+    )
+
+
+def pick(
+    request: SourceRequest,
+    wanted: Sequence[Wanted],
+    target: Target,
+    context: Context,
+    asked: Asked,
+    *,
+    seed: int,
+    keep: bool,
+) -> tuple[Selection, list[str]]:
+    """Pick among the wanted sources: the selection, and remarks on what could not be read.
+
+    Args:
+        keep: write what was looked at beside the zoo, as evidence.
+    """
+    from mtl.compose.scene import Scene
+    from mtl.compose.suggest import keep_suggestion
+    from mtl.graph import graph_folder
+    from mtl.graph.calibrate import read_calibration
+    from mtl.graph.opening import open_graph
+    from mtl.graph.select import choose_auto, choose_from_graph, measured_for, trusted_score
+
+    zoo, base = context.workspace.zoo, context.backbone.base.fingerprint
+    folder = graph_folder(zoo.root, asked.graph)
+    graph, problems = open_graph(zoo, folder, base if _known(zoo, base) else None)
+    notes = [f"note: {text}" for text in problems]
+    spec, rows = target.data.spec, target.data.fingerprints["train"]
+    tasks = {source.task for source in wanted} - {spec.id}
+    if request.how == "graph":
+        typed = shlex.quote(argument(spec))
+        return choose_from_graph(graph, spec.id, base, rows, request, tasks, typed), notes
+    score, trust = trusted_score(read_calibration(folder, base))
+    scene = Scene(
+        context.suite,
+        spec,
+        target.data,
+        context.backbone,
+        context.model,
+        context.protocol,
+        context.workspace,
+    )
+    extractor = scene.extractor()
+    seen = scene.look(extractor, [ALL], [score], method=asked.source_method, seed=seed)
+    if keep:
+        keep_suggestion(seen, target.data, extractor, folder)
+    values = {task: v[score] for task, v in seen.values.items() if score in v}
+    measured = {
+        task: item
+        for task, item in measured_for(graph, spec.id, base, rows).items()
+        if task in seen.entries
+    }
+    found = choose_auto(values, seen.base.get(score), measured, trust, score, request)
+    skipped = {
+        task: f"no {score}: {why[score]}"
+        for task, why in seen.skipped.items()
+        if score in why and task not in measured
+    }
+    return replace(found, no_candidates={**seen.left_out, **skipped}), notes
+
+
+def _known(zoo: Zoo, base: str) -> bool:
+    return any(entry.manifest.base["fingerprint"] == base for entry in zoo.entries())

@@ -1,0 +1,54 @@
+"""Rows without labels, which are to be answered: rendered by the task's templates as all are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mtl.data.nested import with_fields
+from mtl.data.origins import RawData
+from mtl.data.raw_rows import RawRows
+from mtl.data.reading import Split, SplitReader
+from mtl.data.task_data import TaskData, fingerprint_of
+from mtl.errors import RequestError
+from mtl.tasks.kinds import KINDS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mtl.tasks.spec import TaskSpec
+
+NEW = "new"
+"""The one split of such data."""
+
+
+def new_rows(spec: TaskSpec, table: pa.Table, where: str = "the rows given") -> TaskData:
+    """The rows of ``table`` as data of ``spec`` with the one split :data:`NEW`; labels are zeros.
+
+    Columns of labels may be there or not; they are not read. The task's row function runs in the
+    form that needs no labels (:data:`mtl.tasks.row_functions.UNLABELLED`).
+
+    Raises:
+        RequestError: a column of the templates is missing or holds no text; names it and the row.
+    """
+    kind = KINDS.get(spec.kind)
+    wanted = [*spec.columns, *kind.needs]
+    raw = RawData((NEW,), lambda split: with_fields(table, wanted), where)
+    source = RawRows(spec, raw=raw, labelled=False)
+    rows = np.arange(source.table(NEW).num_rows)
+    if not len(rows):
+        raise RequestError(f"Task {spec.id!r}: {where} hold no row; there is nothing to answer.")
+    texts, extra = SplitReader(spec, source).render(NEW, rows, kind.needs)
+    shape = {"multilabel": (len(rows), len(spec.labels)), "span_extraction": (len(rows), 2)}
+    labels = np.zeros(shape.get(spec.kind, (len(rows),)), dtype=kind.label_dtype)
+    split = Split(texts, labels, extra, source=NEW, rows=rows)
+    fingerprint = fingerprint_of(split)
+    return TaskData(
+        spec=spec,
+        splits={NEW: split},
+        protocol=NEW,
+        fingerprint=fingerprint,
+        fingerprints={NEW: fingerprint},
+        sizes={NEW: len(rows)},
+    )

@@ -1,0 +1,17 @@
+"""What ``import mtl`` gives: training, composing, loading, in plain functions."""
+
+from typing import TYPE_CHECKING
+
+from mtl.lazy import exports
+
+if TYPE_CHECKING:
+    from mtl.face.loading import load
+    from mtl.face.making import compose_adapters, train_adapter, train_joint
+
+__all__, __getattr__, __dir__ = exports(
+    __name__,
+    {
+        "loading": ["load"],
+        "making": ["compose_adapters", "train_adapter", "train_joint"],
+    },
+)

@@ -1,0 +1,92 @@
+"""``mtl.load``: an entry of the zoo, or of the Hub, that answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mtl.errors import RequestError
+from mtl.predict.model import Model, open_model
+from mtl.runs.workspace import open_workspace
+from mtl.zoo import Entry, Zoo
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+HUB = "hub:"
+"""What a name begins with that is a repository of the Hub: ``hub:user/name``."""
+
+
+def load(
+    entry: Entry | str,
+    *,
+    model: str | None = None,
+    zoo: Zoo | str | Path | None = None,
+    data_root: str | Path | None = None,
+    tasks: Sequence[str] = (),
+) -> Model:
+    """Load a stored adapter, composition or joint model.
+
+    >>> import mtl
+    >>> model = mtl.load("entail/scalearn/seed0")              # doctest: +SKIP
+    >>> model.predict([("every dog sees a cat", "some dog sees a cat")])   # doctest: +SKIP
+    ['entailment']
+
+    Args:
+        entry: an entry (what :func:`mtl.train_adapter` and :func:`mtl.compose_adapters` return);
+            its reference, the last parts of it, or the start of its digest; or
+            ``hub:user/name[@revision]``, whose only entry that nothing else there needs is pulled
+            into the zoo, with its sources (``hub:user/name#ENTRY`` where there are several).
+        model: the base, where the entry does not say what can be found here: Hub name or folder.
+        zoo: the zoo, or its folder; None: that of ``entry``, else ``MTL_ZOO``, else
+            ``adapters_zoo`` here.
+        data_root: local mirror of Hub datasets, for :meth:`Model.evaluate`.
+        tasks: files of tasks of your own, for the same.
+
+    Raises:
+        RequestError: no such entry, or several; another base than the entry's.
+        ZooError: files of the entry are damaged.
+        RunError: network, Hub, disk.
+    """
+    workspace = open_workspace(zoo=root_of(zoo, entry), data_root=data_root, tasks=tasks)
+    if isinstance(entry, str):
+        if entry.startswith(HUB):
+            entry = _pulled(workspace.zoo, entry.removeprefix(HUB))
+        else:
+            entry = workspace.zoo.get(entry)
+    return open_model(entry, workspace, model)
+
+
+def root_of(zoo: Zoo | str | Path | None, *entries: Any) -> Path | str | None:
+    """The folder of the zoo that is meant: ``zoo``, else that of an entry that was given.
+
+    Raises:
+        RequestError: entries of two zoos, and no ``zoo`` that says which is meant.
+    """
+    if zoo is not None:
+        return zoo.root if isinstance(zoo, Zoo) else zoo
+    roots = {
+        item.folder.parents[item.ref.count("/")] for item in entries if isinstance(item, Entry)
+    }
+    if len(roots) > 1:
+        listed = " and ".join(sorted(map(str, roots)))
+        raise RequestError(
+            f"The entries are of several zoos, {listed}: pull or copy them into one."
+        )
+    return next(iter(roots), None)
+
+
+def _pulled(zoo: Zoo, text: str) -> Entry:
+    from mtl.hub import parse_repo, pull
+
+    name, _, key = text.partition("#")
+    pulled = pull(zoo, parse_repo(name), [key] if key else ())
+    entries = [zoo.get(row["ref"]) for row in pulled.entries]
+    needed = {parent["digest"] for entry in entries for parent in entry.manifest.parents}
+    own = [entry for entry in entries if entry.digest not in needed]
+    if len(own) != 1:
+        raise RequestError(
+            f"{HUB}{name} holds {len(own)} entries that can be loaded "
+            f"({', '.join(entry.ref for entry in own)}): name one as {HUB}{name}#ENTRY."
+        )
+    return own[0]

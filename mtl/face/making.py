@@ -1,0 +1,357 @@
+"""``mtl.train_adapter``, ``mtl.compose_adapters``, ``mtl.train_joint``: one run each, to its entry.
+
+They resolve, plan and execute as the commands do, by the same functions, so a run made here counts
+there and the other way round: a finished one is found in the zoo, an interrupted one goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mtl.compose.planning import Asked, plan_composition, read_request
+from mtl.engine.progress import progress as showing
+from mtl.engine.progress import quiet
+from mtl.errors import RequestError
+from mtl.face.loading import root_of
+from mtl.graph.opening import adding_evidence
+from mtl.joint import JOINT, plan_joint, resolve_joint
+from mtl.methods import find_method
+from mtl.runs.context import Context, check_seeds, open_context, specs_of, suite_of
+from mtl.runs.running import Report, execute
+from mtl.runs.settings import Overrides
+from mtl.runs.workspace import open_workspace
+from mtl.tasks import TaskSpec
+from mtl.train import plan_adapters, resolve_train
+from mtl.zoo import Entry, Zoo
+
+if TYPE_CHECKING:
+    from mtl.runs import Run
+    from mtl.tasks import Suite
+
+
+def train_adapter(
+    task: str | TaskSpec,
+    *,
+    method: str = "pfeiffer",
+    seed: int = 0,
+    suite: str | None = None,
+    model: str | None = None,
+    recipe: str | None = None,
+    protocol: str | None = None,
+    zoo: Zoo | str | Path | None = None,
+    runs: str | Path | None = None,
+    data_root: str | Path | None = None,
+    deterministic: bool = False,
+    progress: bool | None = None,
+    **settings: Any,
+) -> Entry:
+    """Stage one: train one adapter of ``task`` on a frozen encoder, and put it into the zoo.
+
+    >>> import mtl
+    >>> nli = mtl.train_adapter("demo/nli")                     # doctest: +SKIP
+    >>> nli.manifest.headline()["value"]                        # doctest: +SKIP
+
+    Args:
+        task: name, YAML file, or what :func:`mtl.load_task` gives.
+        method: see ``mtl methods ls``.
+        suite: the suite the run belongs to, None for the task's own.
+        model: Hub name, folder, or ``demo``; None: ``MTL_MODEL``, else the suite's.
+        recipe: settings of a paper, ``none`` for those of the method's own; None: the suite's.
+        protocol: how data are split; None: the suite's.
+        zoo, runs: folders; None: ``MTL_ZOO`` and ``MTL_RUNS``, else ``adapters_zoo`` and ``runs``.
+        data_root: local mirror of Hub datasets; None: ``MTL_DATA_ROOT``, else the Hub.
+        deterministic: bit-equal reruns on a GPU, too.
+        progress: show bars; None: where a terminal watches.
+        settings: of the method and of the run, by the names of ``--set`` (``lr=1e-3, epochs=2``);
+            ``method__key`` and ``run__key`` where both have one.
+
+    Returns:
+        The entry: the one that the zoo has already, or the new one.
+
+    Raises:
+        RequestError: something asked for is wrong; says what, and what there is.
+        RunError: training failed; nothing half-written is left.
+    """
+    chosen = find_method(method)
+    name = _name(task)
+    found = suite_of(suite, [name])
+    specs = specs_of(found, [name])
+    context = _context(
+        found,
+        settings,
+        ["mtl.train", "--task", name, *_flags(suite=suite, method=method, seeds=seed)],
+        [name],
+        lambda recipe, overrides: [resolve_train(s, chosen, recipe, overrides) for s in specs],
+        model=model,
+        recipe=recipe,
+        protocol=protocol,
+        zoo=zoo,
+        runs=runs,
+        data_root=data_root,
+        deterministic=deterministic,
+    )
+    with showing(progress):
+        planned = plan_adapters(
+            context,
+            specs,
+            method=method,
+            seeds=check_seeds([seed]),
+            suite=found.name if suite else None,
+        )
+        return _entry(execute(planned[0], context.workspace))
+
+
+def compose_adapters(
+    target: str | TaskSpec,
+    *,
+    sources: str | Sequence[str | Entry] = "all",
+    method: str = "scalearn",
+    seed: int = 0,
+    source_method: str = "pfeiffer",
+    source_seed: int | str | None = None,
+    own: bool = True,
+    train_missing: bool = False,
+    allow_missing: bool = False,
+    budget: int | None = None,
+    min_gain: float | None = None,
+    graph: str | None = None,
+    suite: str | None = None,
+    model: str | None = None,
+    recipe: str | None = None,
+    protocol: str | None = None,
+    zoo: Zoo | str | Path | None = None,
+    runs: str | Path | None = None,
+    data_root: str | Path | None = None,
+    deterministic: bool = False,
+    progress: bool | None = None,
+    **settings: Any,
+) -> Entry:
+    """Stage two: learn how ``target`` uses frozen adapters of the zoo, and store what was learnt.
+
+    >>> import mtl
+    >>> nli, own = mtl.train_adapter("demo/nli"), mtl.train_adapter("demo/entail")  # doctest: +SKIP
+    >>> entry = mtl.compose_adapters("demo/entail", sources=[nli, own])             # doctest: +SKIP
+
+    Args:
+        target: name, YAML file, or what :func:`mtl.load_task` gives.
+        sources: ``"all"`` for the tasks of the suite, ``"auto"`` to pick by transferability,
+            ``"graph:k=3"`` for the strongest edges of the graph; or a list of entries and names
+            (``task``, ``task:method``, ``task:method/seedN-HASH``), exactly these.
+        method: see ``mtl methods ls``.
+        source_method, source_seed: how sources that are named by task were trained; the seed may
+            be ``"run"``, for that of the run.
+        own: whether the target's own adapter is a source of ``"all"``, ``"auto"`` and ``"graph:"``.
+        train_missing: train the sources that the zoo lacks.
+        allow_missing: go without them.
+        budget, min_gain: how many sources ``"auto"`` and ``"graph:"`` pick.
+        graph: folder of the graph, None for the zoo's.
+
+    The other arguments, what is returned and raised: as of :func:`mtl.train_adapter`.
+    """
+    name = _name(target)
+    listed = [sources] if isinstance(sources, str) else [_source(item) for item in sources]
+    asked = Asked(
+        target=name,
+        suite=suite,
+        protocol=protocol,
+        sources=listed,
+        method=method,
+        seeds=[seed],
+        source_method=source_method,
+        source_seed=None if source_seed is None else str(source_seed),
+        own=own,
+        train_missing=train_missing,
+        allow_missing=allow_missing,
+        budget=budget,
+        min_gain=min_gain,
+        graph=graph,
+    )
+    request = read_request(asked)
+    typed = ["mtl.compose", "--target", name, "--sources", *listed]
+    typed += _flags(
+        suite=suite,
+        method=method,
+        seeds=seed,
+        source_method=source_method,
+        source_seed=source_seed,
+        without_own=not own,
+        train_missing=train_missing,
+        allow_missing=allow_missing,
+        budget=budget,
+        min_gain=min_gain,
+        graph=graph,
+    )
+    named = [name, *(item.partition(":")[0] for item in listed)]
+    context = _context(
+        request.suite,
+        settings,
+        typed,
+        named,
+        request.check,
+        model=model,
+        recipe=recipe,
+        protocol=protocol,
+        zoo=root_of(zoo, *(sources if not isinstance(sources, str) else ())),
+        runs=runs,
+        data_root=data_root,
+        deterministic=deterministic,
+    )
+
+    def train(missing: Sequence[Run], target: Any) -> list[Report]:
+        return [execute(run, context.workspace) for run in missing]
+
+    with showing(progress):
+        planned = plan_composition(request, context, train=train)
+        for text in planned.warnings:
+            logging.getLogger("mtl").warning("%s", text.removeprefix("warning: "))
+        for text in planned.notes if not quiet() else ():
+            print(text, file=sys.stderr)
+        entry = _entry(execute(planned.runs[0], context.workspace))
+        adding_evidence(context.workspace.zoo, graph, logging.getLogger("mtl").warning)(entry)
+    return entry
+
+
+def train_joint(
+    tasks: Sequence[str | TaskSpec] = (),
+    *,
+    method: str,
+    seed: int = 0,
+    suite: str | None = None,
+    model: str | None = None,
+    recipe: str | None = None,
+    protocol: str | None = None,
+    zoo: Zoo | str | Path | None = None,
+    runs: str | Path | None = None,
+    data_root: str | Path | None = None,
+    deterministic: bool = False,
+    progress: bool | None = None,
+    **settings: Any,
+) -> Entry:
+    """A joint baseline: train one model on several tasks at once, for comparison.
+
+    >>> import mtl
+    >>> mtl.train_joint(["demo/nli", "demo/entail"], method="hyperformer++")    # doctest: +SKIP
+
+    Args:
+        tasks: names, YAML files, or what :func:`mtl.load_task` gives; none for all of ``suite``.
+        method: ``hyperformer``, ``hyperformer++``, ``propetl-m``, ``adapter-m``, ``full-ft-m``.
+
+    The other arguments, what is returned and raised: as of :func:`mtl.train_adapter`.
+    """
+    chosen = JOINT.get(method)
+    names = [_name(task) for task in tasks]
+    found = suite_of(suite, names)
+    specs = specs_of(found, names)
+    typed = ["mtl.joint", *(["--task", *names] if names else [])]
+    context = _context(
+        found,
+        settings,
+        [*typed, *_flags(suite=suite, method=method, seeds=seed)],
+        names,
+        lambda recipe, overrides: resolve_joint(chosen, recipe, overrides, [s.id for s in specs]),
+        model=model,
+        recipe=recipe,
+        protocol=protocol,
+        zoo=zoo,
+        runs=runs,
+        data_root=data_root,
+        deterministic=deterministic,
+    )
+    with showing(progress):
+        planned = plan_joint(
+            specs,
+            suite=found.name,
+            method=method,
+            seeds=check_seeds([seed]),
+            backbone=context.backbone,
+            recipe=context.recipe,
+            protocol=context.protocol,
+            overrides=context.overrides,
+            workspace=context.workspace,
+        )
+        return _entry(execute(planned[0], context.workspace))
+
+
+def _context(
+    suite: Suite,
+    settings: Mapping[str, Any],
+    typed: Sequence[str],
+    tasks: Sequence[str],
+    check: Callable[..., Any],
+    *,
+    model: str | None,
+    recipe: str | None,
+    protocol: str | None,
+    zoo: Zoo | str | Path | None,
+    runs: str | Path | None,
+    data_root: str | Path | None,
+    deterministic: bool,
+) -> Context:
+    """The context of a call; its manifest tells the command that does the same."""
+    values = {_setting(key): value for key, value in settings.items()}
+    said = [f"{key}={value}" for key, value in values.items()]
+    places: dict[str, Any] = {
+        "zoo": zoo.root if isinstance(zoo, Zoo) else zoo,
+        "runs": runs,
+        "data_root": data_root,
+        "deterministic": deterministic,
+    }
+    names = {"model": model, "recipe": recipe, "protocol": protocol}
+    words = [*typed, *_flags(**names, **places), *(["--set", *said] if said else [])]
+    return open_context(
+        suite,
+        **names,
+        overrides=Overrides(values),
+        workspace=open_workspace(**places, command=["python", "-m", *words], tasks=tasks),
+        check=check,
+    )
+
+
+def _setting(key: str) -> str:
+    """``run__lr`` → ``run.lr``, since a keyword cannot hold a dot."""
+    owner, twice, name = key.partition("__")
+    return f"{owner}.{name}" if twice and owner in {"method", "run"} else key
+
+
+def _flags(**values: Any) -> list[str]:
+    """Options of a command line; what is None or False is not there."""
+    words: list[str] = []
+    for key, value in values.items():
+        if value is not None and value is not False:
+            words.append(f"--{key.replace('_', '-')}")
+            words += [] if value is True else [str(value)]
+    return words
+
+
+def _name(task: str | TaskSpec) -> str:
+    if isinstance(task, str | Path):
+        return str(task)
+    if isinstance(task, TaskSpec):
+        if task.origin is None:
+            raise RequestError(
+                f"Task {task.id!r} was made in memory; write it to a YAML file and name that, so "
+                "that its run can be repeated."
+            )
+        return str(task.origin)
+    raise RequestError(f"A task is a name, a YAML file, or what mtl.load_task gives, not {task!r}.")
+
+
+def _source(item: str | Entry) -> str:
+    """A source as ``--sources`` names it."""
+    if isinstance(item, Entry):
+        manifest = item.manifest
+        if manifest.kind != "adapter":
+            raise RequestError(
+                f"{item.ref} is of kind {manifest.kind!r}; only adapters of one task are sources."
+            )
+        return f"{manifest.task['id']}:{manifest.method}/seed{manifest.seed}-{item.digest[:16]}"
+    return str(item)
+
+
+def _entry(report: Report) -> Entry:
+    assert report.entry is not None  # `execute` raises where a run fails
+    return report.entry

@@ -1,0 +1,19 @@
+"""Answering new rows with a stored entry: from Python, as :class:`Model`."""
+
+from typing import TYPE_CHECKING
+
+from mtl.lazy import exports
+
+if TYPE_CHECKING:
+    from mtl.predict.answers import Answers
+    from mtl.predict.model import Model, open_model
+    from mtl.predict.tables import to_table
+
+__all__, __getattr__, __dir__ = exports(
+    __name__,
+    {
+        "answers": ["Answers"],
+        "model": ["Model", "open_model"],
+        "tables": ["to_table"],
+    },
+)

@@ -1,0 +1,219 @@
+"""A stored entry that answers: new rows, the splits of its task, other libraries' folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mtl.data.new_rows import NEW, new_rows
+from mtl.engine import EvalSet, evaluate, open_device
+from mtl.engine.evaluation import answer
+from mtl.engine.progress import progress as showing
+from mtl.errors import RequestError, unknown
+from mtl.predict.answers import in_words
+from mtl.predict.tables import to_table
+from mtl.runs.loading import answer_passes, base_of, data_of_entry, load
+from mtl.runs.recorded import recorded_spec, task_of
+from mtl.tasks import KINDS, decode
+from mtl.zoo.schema import joint_sections
+
+if TYPE_CHECKING:
+    from mtl.backbone import Backbone
+    from mtl.engine import Device
+    from mtl.runs import Loaded, Workspace
+    from mtl.tasks import TaskSpec
+    from mtl.zoo import Entry
+
+
+@dataclass
+class Model:
+    """An entry of the zoo, loaded.
+
+    Rows are answered as the entry's own test rows were: with the templates that its manifest
+    records, on as many threads, in passes of the same size. So :meth:`predict` on the rows of the
+    test split gives the stored predictions, bit for bit on the machine that trained it.
+
+    Attributes:
+        entry: what was loaded.
+    """
+
+    entry: Entry
+    workspace: Workspace
+    backbone: Backbone
+    _specs: dict[str, TaskSpec] = field(default_factory=dict, repr=False)
+
+    @property
+    def tasks(self) -> list[str]:
+        """Ids of the tasks that it answers; several only of a joint model."""
+        manifest = self.entry.manifest
+        if manifest.kind != "joint":
+            return [str(manifest.task["id"])]
+        return list(joint_sections(manifest.task, manifest.data, self.entry.ref))
+
+    def spec(self, task: str | None = None) -> TaskSpec:
+        """How a task is read: its templates, labels and lengths, as they were in training.
+
+        Raises:
+            RequestError: a joint model needs ``task`` named; an unknown one.
+        """
+        name = self._task(task)
+        if name not in self._specs:
+            which = name if self.entry.manifest.kind == "joint" else None
+            self._specs[name] = self._recorded(which)
+        return self._specs[name]
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        """The frozen network, on its device."""
+        found = load(self.entry, self.workspace.zoo, self.backbone)
+        found.network.to(self.device.torch_device)
+        return found
+
+    @cached_property
+    def device(self) -> Device:
+        """Where it computes: in the entry's precision and threads."""
+        training = self.entry.manifest.training
+        precision = str(training.get("precision"))
+        threads = training.get("threads")
+        return open_device(
+            precision if precision in {"fp32", "bf16"} else "fp32",
+            hidden_size=self.backbone.base.hidden_size,
+            threads=threads if isinstance(threads, int) else None,
+        )
+
+    def predict(
+        self,
+        inputs: Any,
+        *,
+        scores: bool = False,
+        task: str | None = None,
+        progress: bool | None = None,
+    ) -> Any:
+        """Answer new rows.
+
+        Args:
+            inputs: rows in one of the forms of :mod:`mtl.predict.tables`; labels are not needed.
+            scores: give :class:`Answers`, with scores and logits, instead of labels alone.
+            task: which of the tasks of a joint model.
+            progress: show a bar; None: where a terminal watches.
+
+        Returns:
+            A list with a label per row (see :attr:`Answers.labels`), or :class:`Answers`. Where
+            the task's row function makes several rows of one (candidates of ReCoRD), a label per
+            row that it makes.
+
+        Raises:
+            RequestError: rows that the task cannot read; says what it reads.
+        """
+        spec = self.spec(task)
+        data = new_rows(spec, to_table(spec, inputs))
+        with showing(progress):
+            encoded = self.backbone.encode(data, NEW)
+            found = EvalSet(spec, encoded)
+            _, logits = answer(self.loaded.attached, found, self.device, answer_passes(self.entry))
+        kind = KINDS.get(spec.kind)
+        prediction = decode(spec, logits, encoded.table)
+        answers = in_words(spec, prediction, kind.scores(logits, encoded.table), encoded.table)
+        return answers if scores else list(answers.labels)
+
+    def evaluate(
+        self, split: str = "test", *, task: str | None = None, progress: bool | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """Metric → ``{"value", "stderr", "n", "caveat"}`` on a split of the task's own data.
+
+        The data are read again from where they lie on this machine, and must be those of the run.
+
+        Raises:
+            RequestError: an unknown split, or data that cannot be had or are others than then.
+        """
+        if self.entry.manifest.kind == "joint":
+            raise RequestError(
+                f"{self.entry.ref} is a joint model; python -m mtl.zoo verify evaluates all of its "
+                "tasks."
+            )
+        data = data_of_entry(self.entry, self.workspace)
+        if split not in data.splits:
+            raise unknown(f"split of {data.spec.id}", split, data.splits)
+        with showing(progress):
+            encoded = self.backbone.encode(data, split, self.workspace.cache)
+            passes = answer_passes(self.entry)
+            found = evaluate(self.loaded.attached, EvalSet(data.spec, encoded), self.device, passes)
+        return found.summary()
+
+    def export(self, folder: str | Path, *, to: str = "adapters", **options: Any) -> dict[str, Any]:
+        """Write it as one adapter of stock ``adapters`` or ``peft``, with the proof.
+
+        Args:
+            folder: absent or empty.
+            to: the library that is to load it.
+            options: further fields of :class:`mtl.export.ExportOptions` (``prune``, ``evaluate``…).
+
+        Returns:
+            The record of the export: what was folded, the proof, scores.
+
+        Raises:
+            RequestError: it does not fold (with the nearest alternative), or the place is taken.
+        """
+        from mtl.export import ExportOptions, export_entry
+
+        known = [name for name in ExportOptions.__dataclass_fields__ if name != "form"]
+        for name in options:
+            if name not in known:
+                raise unknown("option of export", name, known)
+        return export_entry(
+            self.entry,
+            Path(folder),
+            workspace=self.workspace,
+            backbone=self.backbone,
+            options=ExportOptions(to, **options),
+        )
+
+    def _task(self, task: str | None) -> str:
+        tasks = self.tasks
+        if task is None and len(tasks) == 1:
+            return tasks[0]
+        found = [name for name in tasks if task in {name, name.rpartition("/")[2]}]
+        if len(found) == 1:
+            return found[0]
+        if task is None:
+            raise RequestError(
+                f"{self.entry.ref} answers {len(tasks)} tasks ({', '.join(tasks)}): name one with "
+                "task=…."
+            )
+        raise unknown(f"task of {self.entry.ref}", task, tasks)
+
+    def _recorded(self, task: str | None) -> TaskSpec:
+        try:
+            return recorded_spec(self.entry, task)
+        except RequestError:  # an entry of before manifests told it: the catalogue may know
+            return task_of(self.entry, self.workspace, task)
+
+
+def open_model(
+    entry: Entry,
+    workspace: Workspace,
+    model: str | None = None,
+    load_base: Callable[[str], Backbone] | None = None,
+) -> Model:
+    """Load the base of ``entry`` and the entry on it.
+
+    Args:
+        model: the base, where the entry does not say what can be found here.
+        load_base: what loads a base; None: :func:`mtl.backbone.load_backbone`.
+
+    Raises:
+        RequestError: nobody says where the base is, another base than the entry's, or a method
+            that this version does not know.
+        ZooError: files of the entry are damaged.
+    """
+    from mtl.backbone import load_backbone
+    from mtl.runs.loading import check_base
+
+    backbone = (load_base or load_backbone)(base_of(entry, model))
+    check_base(entry, backbone.base, head=True)
+    found = Model(entry, workspace, backbone)
+    _ = found.loaded
+    return found
