@@ -207,7 +207,7 @@ def test_a_joint_manifest_without_its_tasks_is_one_message(mini: Path) -> None:
     value = json.loads((folder / "manifest.json").read_text())
     for task, data, message in (
         ({"tasks": None}, {}, "task.tasks"),
-        ({"tasks": [{"id": "../../x"}]}, {}, "headline"),
+        ({"tasks": [{"id": "../../x"}]}, {}, "task.tasks[0]"),
         ({"tasks": [{**value["task"]["tasks"][0], "id": "../../x"}]}, {}, "../../x"),
         ({}, {"tasks": {}}, "data.tasks"),
     ):
