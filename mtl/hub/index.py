@@ -9,19 +9,29 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from mtl.errors import MtlError, RequestError, ZooError, did_you_mean
+from mtl.errors import RequestError, ZooError, did_you_mean
 from mtl.hub.boundary import json_file
 from mtl.words import counted
 from mtl.zoo import Entry
+from mtl.zoo.models import FIRST, Digest, Model, Object, SafePath, by, check
 from mtl.zoo.names import clash, printable, safe_path
 
 INDEX = "mtl_zoo.json"
 ROOT = "."
 """Path of an entry whose files lie at the root of the repository."""
 VERSION = 1
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class _Row(Model):
+    ref: SafePath
+    digest: Digest
+    summary: Object
+
+
+_Place = Annotated[str, by(lambda path: path == ROOT or safe_path(path, "path"))]
+_Rows = Annotated[dict[_Place, _Row], FIRST]
 
 
 @dataclass(frozen=True)
@@ -89,21 +99,10 @@ def read_index(path: Path, where: str) -> dict[str, Listed]:
             f"{where}: {INDEX} is of version {version}, this mtl reads {VERSION}. Update mtl "
             "to read it."
         )
-    found: dict[str, Listed] = {}
-    for place, row in rows.items():
-        try:
-            item = Listed(place, row["ref"], row["digest"], row["summary"])
-            ok = _DIGEST.fullmatch(item.digest) and isinstance(item.summary, dict)
-            if not ok or item.ref in found:
-                raise ValueError("no digest, no summary, or a reference that is there twice")
-            safe_path(item.ref, "reference")
-            if place != ROOT:
-                safe_path(place, "path")
-        except (KeyError, TypeError, ValueError, MtlError) as error:
-            name = printable(place)[:80]
-            text = str(error).rstrip(".")
-            raise ZooError(f"{where}: {INDEX} is damaged at {name!r}: {text}.") from error
-        found[item.ref] = item
+    entries = check(_Rows, rows, f"{where}: {INDEX}").items()
+    found = {row.ref: Listed(path, row.ref, row.digest, row.summary) for path, row in entries}
+    if len(found) < len(rows):
+        raise ZooError(f"{where}: {INDEX} names an entry twice.")
     two = clash(found)
     if two:
         raise ZooError(

@@ -11,9 +11,9 @@ can be compared with a zoo, and restored only where the zoo has the entry.
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, model_validator
@@ -24,7 +24,7 @@ from mtl.hub.boundary import json_file
 from mtl.hub.client import RepoName, parse_repo
 from mtl.hub.remote import Remote, read_remote
 from mtl.words import counted
-from mtl.zoo.models import Closed, Digest, List, Model, Path, by, check
+from mtl.zoo.models import Closed, Digest, List, Model, SafePath, by, check
 from mtl.zoo.names import MANIFEST, printable
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def _repository(text: str) -> None:
 
 
 class _Row(Closed):
-    ref: Path
+    ref: SafePath
     digest: Digest
     repository: Annotated[str, by(_repository)] | None
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
@@ -124,7 +124,7 @@ def _holds(remote: Remote, entry: Entry) -> bool:
     )
 
 
-def write_lock(path: pathlib.Path, locked: Sequence[Locked]) -> None:
+def write_lock(path: Path, locked: Sequence[Locked]) -> None:
     """Write a lock, sorted by reference, atomically. Raises RunError."""
     rows = [
         {"ref": i.ref, "digest": i.digest, "repository": i.repo, "revision": i.revision}
@@ -133,7 +133,7 @@ def write_lock(path: pathlib.Path, locked: Sequence[Locked]) -> None:
     write_json(path, {"schema_version": VERSION, "entries": rows})
 
 
-def read_lock(path: pathlib.Path) -> list[Locked]:
+def read_lock(path: Path) -> list[Locked]:
     """Read a lock.
 
     Raises:

@@ -109,14 +109,14 @@ class Closed(Model):
 
 
 T = TypeVar("T")
-_FIRST = Field(fail_fast=True)  # the first wrong item ends it, for the same reason
-List = Annotated[list[T], _FIRST]
-Table = Annotated[dict[str, T], _FIRST]
+FIRST = Field(fail_fast=True)  # the first wrong item ends it, for the same reason
+List = Annotated[list[T], FIRST]
+Table = Annotated[dict[str, T], FIRST]
 Count = Annotated[int, Field(ge=0)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
-Name = Annotated[str, by(lambda name: safe_name(name, "name"))]
-Path = Annotated[str, by(lambda path: safe_path(path, "path"))]
+SafeName = Annotated[str, by(lambda name: safe_name(name, "name"))]
+SafePath = Annotated[str, by(lambda path: safe_path(path, "path"))]
 Object = Table[Any]
 Text = str | None
 
@@ -142,7 +142,7 @@ class Function(Base):
 class Task(Model):
     id: str
     suite: str
-    name: Name
+    name: SafeName
     kind: str
     labels: List[str] | None
     metrics: List[str]
@@ -180,7 +180,7 @@ class Value(Model):
 
 
 class Parent(Model):
-    ref: Path
+    ref: SafePath
     digest: Digest
     task: str
     method: str
@@ -195,8 +195,8 @@ class ManifestFile(Closed):
     weights: Literal["adapters", "peft", "delta"]
     base: Base
     task: Task
-    suite: Name
-    method: Name
+    suite: SafeName
+    method: SafeName
     method_settings: Object
     run_settings: Object
     seed: Count
@@ -224,11 +224,11 @@ class TensorFile(File):
     tensors: Table[Annotated[tuple[str, List[Count]], Field(strict=False)]]
 
 
-FileTable = Annotated[dict[Path, File], _FIRST]
+FileTable = Annotated[dict[SafePath, File], FIRST]
 
 
 class JointTask(Model):
-    id: Path
+    id: SafePath
     headline: str
     num_outputs: int | None
     kind: str
