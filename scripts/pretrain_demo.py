@@ -26,10 +26,9 @@ SELECTED, MASKED, REPLACED = 0.2, 0.5, 0.3
 
 def make_tokenizer() -> Any:
     """A word-level tokenizer over the world's vocabulary, lower case, RoBERTa's pair format."""
+    from demo_world import vocabulary
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
-
-    from mtl.data.demo import vocabulary
 
     words = {word: index for index, word in enumerate([*SPECIAL, *vocabulary()])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
@@ -74,7 +73,7 @@ def make_model(tokenizer: Any, options: argparse.Namespace) -> Any:
 
 
 def encode(tokenizer: Any, count: int, seed: int) -> list[list[int]]:
-    from mtl.data.demo import world_text
+    from demo_world import world_text
 
     lines = list(world_text(count, seed))
     firsts = [first for first, _ in lines]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl.data.hub_layout import locate_splits
+from mtl.data.origins import demo_files, open_data, split_files
 from mtl.errors import MtlError
 from mtl.files import DATA_ROOT, user_path
 
@@ -19,14 +20,12 @@ LARGEST = 32 << 20
 def known_sizes(spec: TaskSpec, data_root: str | Path | None) -> dict[str, int] | None:
     """Official split → rows, or None where it is not known.
 
-    The demo's by their definition, parquet files by their footers (in a mirror, or in the local
-    cache of the Hub), text files by reading them.
+    Parquet files (the demo's, of a mirror, of the local cache of the Hub) by their footers, text
+    files by reading them.
     """
-    if "demo" in spec.data:
-        from mtl.data.demo import SIZES
-
-        return SIZES.get(spec.data["demo"])
     try:
+        if "demo" in spec.data:
+            return {split: _footer(file) for split, file in demo_files(spec.data["demo"]).items()}
         if "files" in spec.data:
             return _of_files(spec, data_root)
         folder = _folder(spec, data_root)
@@ -39,8 +38,6 @@ def known_sizes(spec: TaskSpec, data_root: str | Path | None) -> dict[str, int] 
 
 
 def _of_files(spec: TaskSpec, data_root: str | Path | None) -> dict[str, int] | None:
-    from mtl.data.origins import open_data, split_files
-
     paths = split_files(spec, user_path(data_root, DATA_ROOT) if data_root else None)
     if any(path.suffix != ".parquet" and path.stat().st_size > LARGEST for path in paths.values()):
         return None

@@ -7,11 +7,11 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+from demo_world import TASKS, generate, world_text
+from demo_world.suite import text_of
+from demo_world.text import tokens
 
 from mtl.backbone import load_backbone, resolve_model
-from mtl.data.demo import TASKS, generate, world_text
-from mtl.data.demo.suite import text_of
-from mtl.data.demo.text import tokens
 
 FOLDER = Path(resolve_model("demo").source)
 

@@ -9,16 +9,19 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+from demo_world import SIZES, TASKS, generate, vocabulary, world_text
+from demo_world.meaning import Did, Every, Member, Some, negation, relation
+from demo_world.suite import text_of
+from demo_world.text import tokens
 
-from mtl.data.demo import SIZES, TASKS, generate, vocabulary, world_text
-from mtl.data.demo.meaning import Did, Every, Member, Some, negation, relation
-from mtl.data.demo.suite import text_of
-from mtl.data.demo.text import tokens
+from mtl.data.origins import demo_files, read_parquet
 from mtl.errors import RequestError
 
 SPLITS = ("train", "dev", "test")
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 DIGEST = "4a8f3c308ebe59937f6c02d76bcb49722506c05f4d40023df7e495e48a9cb9d8"
@@ -34,14 +37,20 @@ def test_the_rows_are_the_published_ones() -> None:
     assert everything() == DIGEST
 
 
+def test_the_package_ships_exactly_the_rows_that_the_generator_makes() -> None:
+    for task in TASKS:
+        for split, path in demo_files(task).items():
+            assert read_parquet([path]).to_pylist() == generate(task, split), (task, split)
+
+
 @pytest.mark.parametrize("order", [TASKS[::-1], (*TASKS[2:], *TASKS[:2])], ids=lambda o: o[0])
 def test_the_same_in_another_process_with_another_hash_seed_and_order(order: list[str]) -> None:
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); "
-        "import test_demo_world as t; print(t.everything(sys.argv[2:]))"
+        "import sys; sys.path[:0] = sys.argv[1:3]; "
+        "import test_demo_world as t; print(t.everything(sys.argv[3:]))"
     )
     found = subprocess.run(
-        [sys.executable, "-c", code, os.path.dirname(__file__), *order],
+        [sys.executable, "-c", code, os.path.dirname(__file__), str(SCRIPTS), *order],
         capture_output=True,
         text=True,
         check=True,

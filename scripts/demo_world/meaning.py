@@ -6,7 +6,7 @@ event has one agent, verb, object kind, colour and place; any set of events is p
 
 Facts. ``Member`` speaks of one member, ``Every`` and ``Some`` of all or at least one member of
 some kinds, ``Did`` says that an event of a sort happened or that none did. Sets are bits of an
-int (see :mod:`mtl.data.demo.lexicon`). Each fact's negation is a fact again, so
+int (see :mod:`demo_world.lexicon`). Each fact's negation is a fact again, so
 
 * premises contradict a hypothesis if no world satisfies all of them together,
 * premises entail a hypothesis if no world satisfies them and the negation of it,
@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import NamedTuple
 
-from mtl.data.demo.lexicon import FULL
+from demo_world.lexicon import FULL
 
 
 class Member(NamedTuple):
@@ -51,7 +51,7 @@ class Some(NamedTuple):
 class Did(NamedTuple):
     """An event of this sort happened (``happened``), or none of this sort did.
 
-    ``agents``: bits of :data:`mtl.data.demo.frames.AGENTS`; the others as in the lexicon.
+    ``agents``: bits of :data:`demo_world.frames.AGENTS`; the others as in the lexicon.
     """
 
     agents: int

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from random import Random
 
-from mtl.data.demo.frames import Event, Frame, State, Trait, Who, pick
-from mtl.data.demo.lexicon import (
+from demo_world.frames import Event, Frame, State, Trait, Who, pick
+from demo_world.lexicon import (
     ANY_OBJECT,
     COLOURS,
     LEAF_NOUNS,

@@ -8,8 +8,8 @@ from itertools import islice
 from random import Random
 from typing import Any
 
-from mtl.data.demo.frames import Frame, State, pick, say, sentence
-from mtl.data.demo.lexicon import (
+from demo_world.frames import Frame, State, pick, say, sentence
+from demo_world.lexicon import (
     BLAME,
     DISLIKE,
     DISLIKED,
@@ -19,8 +19,8 @@ from mtl.data.demo.lexicon import (
     PRAISE,
     REVIEWED,
 )
-from mtl.data.demo.meaning import relation
-from mtl.data.demo.scenes import random_frame, vary
+from demo_world.meaning import relation
+from demo_world.scenes import random_frame, vary
 from mtl.errors import unknown
 
 SIZES: dict[str, dict[str, int]] = {

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 from random import Random
 
-from mtl.data.demo.frames import say, sentence
-from mtl.data.demo.meaning import relation
-from mtl.data.demo.scenes import random_frame, vary
-from mtl.data.demo.suite import SPLITS, TASKS, _review, generate, text_of
+from demo_world.frames import say, sentence
+from demo_world.meaning import relation
+from demo_world.scenes import random_frame, vary
+from demo_world.suite import SPLITS, TASKS, _review, generate, text_of
 
 
 def world_text(count: int, seed: int) -> Iterator[tuple[str, str | None]]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import NamedTuple, TypeVar
 
-from mtl.data.demo.lexicon import (
+from demo_world.lexicon import (
     ADVERBS,
     ANY_OBJECT,
     FULL,
@@ -21,7 +21,7 @@ from mtl.data.demo.lexicon import (
     Concept,
     Name,
 )
-from mtl.data.demo.meaning import Did, Every, Fact, Member, Some
+from demo_world.meaning import Did, Every, Fact, Member, Some
 
 T = TypeVar("T")
 
