@@ -8,12 +8,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from cli_bench import TASKS, digests, mtl, write_suite
+from cli_bench import ROOT, TASKS, digests, mtl, write_suite
 from hub_bench import hub
 from loopback_hub import Hub
 
@@ -299,6 +301,22 @@ def test_the_face_is_listed_and_costs_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
+    """As it stands there, but for the length of training."""
+    blocks = (ROOT / "README.md").read_text().split("```python\n")[1:]
+    (code,) = [block.partition("```")[0] for block in blocks if "compose_adapters" in block]
+    assert len([line for line in code.splitlines() if line.strip()]) == 6
+    short = {"max_steps": 2, "max_train_samples": 64, "max_eval_samples": 32}
+    functions = {name: getattr(face, name) for name in ("train_adapter", "compose_adapters")}
+    shortened = {name: partial(function, **short) for name, function in functions.items()}
+    module = SimpleNamespace(**shortened, load=face.load)
+    *lines, last = code.replace("import mtl\n", "").strip().splitlines()
+    scope: dict[str, Any] = {"mtl": module}
+    exec("\n".join(lines), scope)
+    (label,) = eval(last.partition("#")[0], scope)
+    assert label in {"entailment", "not_entailment"}
 
 
 def test_a_task_of_ones_own_goes_all_the_way(
