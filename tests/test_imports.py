@@ -20,7 +20,18 @@ ROOMS = (
     *("tasks", "data", "checks", "backbone", "zoo", "engine", "methods", "hub", "report", "graph"),
     *("runs", "train", "compose", "joint", "export", "predict", "face", "bench", "cli"),
 )
-ROOT = {"mtl", "registry", "errors", "files", "lazy", "limits", "threads", "untrusted", "words"}
+ROOT = {
+    "mtl",
+    "registry",
+    "errors",
+    "files",
+    "lazy",
+    "limits",
+    "remembered",
+    "threads",
+    "untrusted",
+    "words",
+}
 UPWARD = {("runs", "loading.py"): {"mtl.compose.stored", "mtl.joint.training"}}
 """The one switchboard: what loads an entry of a kind is named there, and imported when one is."""
 HEAVY = ("torch", "transformers", "datasets", "matplotlib", "pandas", "adapters", "sklearn")

@@ -11,10 +11,12 @@ from mtl.lazy import exports
 
 if TYPE_CHECKING:
     from mtl.backbone.adapter_files import load_adapter, save_adapter
-    from mtl.backbone.backbones import Backbone, Base, load_backbone, load_tokenizer
+    from mtl.backbone.backbones import Backbone, load_backbone, load_tokenizer
     from mtl.backbone.cores import CORES, FUSION_MODULES
     from mtl.backbone.fingerprint import tensors_fingerprint
-    from mtl.backbone.heads import HEADS, build_head, load_head, save_head
+    from mtl.backbone.head_designs import HEADS
+    from mtl.backbone.heads import build_head, load_head, save_head
+    from mtl.backbone.identity import Base
     from mtl.backbone.injection import (
         CoreConfig,
         FusionSite,
@@ -30,7 +32,8 @@ __all__, __getattr__, __dir__ = exports(
     {
         "adapter_files": ["load_adapter", "save_adapter"],
         "fingerprint": ["tensors_fingerprint"],
-        "heads": ["HEADS", "build_head", "load_head", "save_head"],
+        "head_designs": ["HEADS"],
+        "heads": ["build_head", "load_head", "save_head"],
         "cores": ["CORES", "FUSION_MODULES"],
         "injection": [
             "CoreConfig",
@@ -38,7 +41,8 @@ __all__, __getattr__, __dir__ = exports(
             "bottleneck_layers",
             "init",
         ],
-        "backbones": ["Backbone", "Base", "load_backbone", "load_tokenizer"],
+        "backbones": ["Backbone", "load_backbone", "load_tokenizer"],
+        "identity": ["Base"],
         "network": ["Network"],
         "reference": ["ModelReference", "resolve_model"],
         "shapes": ["known_models", "skeleton"],

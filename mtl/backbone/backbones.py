@@ -8,77 +8,81 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
+from mtl.backbone.identity import Base, base_differences
+from mtl.backbone.known import (
+    KnownBase,
+    Marks,
+    find_place,
+    forget_base,
+    marks_of,
+    recall_base,
+    remember_base,
+)
 from mtl.backbone.model_files import ModelFiles, read_model_files
 from mtl.backbone.reference import ModelReference, resolve_model
 from mtl.errors import RequestError
-from mtl.files import slug
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from mtl.data import Encoded, TaskData
 
 SUPPORTED_TYPES = ("bert", "roberta", "xlm-roberta", "deberta-v2")
 
 
 @dataclass(frozen=True)
-class Base:
-    """Identity of a frozen base, as every manifest records it.
-
-    Attributes:
-        id: Hub name, folder name, or ``demo``.
-        revision: the Hub commit the weights came from, or None for a folder.
-        fingerprint: sha256 of the function: weights, type, config and tokenizer
-            (:func:`mtl.backbone.identity.function_fingerprint`).
-        weights: sha256 of the weights as loaded, in fp32, without the pooler.
-        pooler: sha256 of the pooler's weights, None where the checkpoint has none.
-        config: what of config and tokenizer decides the function
-            (:func:`mtl.backbone.identity.deciding`).
-        type: ``transformers`` model type.
-        hidden_size: D.
-        layers: L.
-        tokenizer: sha256 of the tokenizer's state.
-    """
-
-    id: str
-    revision: str | None
-    fingerprint: str
-    type: str
-    hidden_size: int
-    layers: int
-    tokenizer: str
-    weights: str
-    pooler: str | None
-    config: Mapping[str, Any]
-
-    @property
-    def slug(self) -> str:
-        """Folder name of this base in a zoo: its id and the first 8 of its fingerprint."""
-        return f"{slug(self.id)}-{self.fingerprint[:8]}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """As the manifest stores it."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A loaded base: the pristine encoder, its tokenizer, its identity.
-
-    ``pooler`` says whether the checkpoint really held pooler weights; a missing pooler would be
-    random, so heads that need one refuse.
-    """
+class Loaded:
+    """What loading a base gives: the pristine encoder, its tokenizer, its identity."""
 
     pristine: nn.Module
     tokenizer: Any
-    base: Base
-    pooler: bool
+    known: KnownBase
+
+
+class Backbone:
+    """A base: its identity, and, loaded when they are first asked for, encoder and tokenizer.
+
+    Attributes:
+        base: its identity.
+        tokens: how many its tokenizer allows in one encoding.
+
+    Args:
+        known: its identity, from this machine's record or from loading it.
+        load: loads it.
+    """
+
+    def __init__(self, known: KnownBase, load: Callable[[], Loaded]) -> None:
+        self.base = known.base
+        self.tokens = known.tokens
+        self._load = load
+
+    @cached_property
+    def _loaded(self) -> Loaded:
+        return self._load()
+
+    @property
+    def pristine(self) -> Any:
+        """The encoder as it was loaded; :meth:`encoder` gives copies to work with."""
+        return self._loaded.pristine
+
+    @property
+    def tokenizer(self) -> Any:
+        """The fast tokenizer."""
+        return self._loaded.tokenizer
+
+    @property
+    def pooler(self) -> bool:
+        """Whether the checkpoint really held pooler weights.
+
+        A missing pooler would be random, so heads that need one refuse.
+        """
+        return self.base.pooler is not None
 
     def encode(self, data: TaskData, split: str, cache: Path | None = None) -> Encoded:
         """A split tokenised for this encoder (:func:`mtl.data.encode`).
@@ -232,35 +236,58 @@ def _load_weights(files: ModelFiles, **more: Any) -> Any:
 
 
 def load_backbone(model: str) -> Backbone:
-    """Load ``model``: ``demo``, a folder, or a Hub name (``name@revision``).
+    """The base ``model``: ``demo``, a folder, or a Hub name (``name@revision``).
 
-    The last one stays in memory, so a sweep over tasks and seeds reads the weights once; a folder
-    whose files changed since then is read again, for its fingerprint goes into manifests.
+    One that this machine has loaded before, and whose files are untouched, is loaded when its
+    encoder or tokenizer is first used (:mod:`mtl.backbone.known`), any other at once. The last one
+    stays in memory, so a sweep over tasks and seeds reads the weights once; a folder whose files
+    changed since then is read again, for its fingerprint goes into manifests.
 
     Raises:
         RequestError: unknown, unreachable, unsupported type, or weights missing in the checkpoint.
     """
     reference = resolve_model(model)
-    return _load_backbone(model, reference, _stamp(reference))
+    place = find_place(reference)
+    known = recall_base(reference, place) if place else None
+    if known is not None:
+        return Backbone(known, partial(_load_known, model, reference, known))
+    loaded = _load(model, reference, _stamp(reference))
+    if place:
+        remember_base(reference, place, loaded.known)
+    return Backbone(loaded.known, lambda: loaded)
 
 
-def _stamp(reference: ModelReference) -> tuple[tuple[str, int, int], ...]:
-    """Names, sizes and times of a folder's files; nothing for a Hub name."""
-    if not reference.local:
-        return ()
-    files = [path for path in Path(reference.source).resolve().iterdir() if path.is_file()]
-    return tuple(sorted((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files))
+def _load_known(model: str, reference: ModelReference, known: KnownBase) -> Loaded:
+    """Load the base that a run was planned with.
+
+    Raises:
+        RequestError: as :func:`load_backbone`, or it is another one.
+    """
+    loaded = _load(model, reference, _stamp(reference))
+    if loaded.known == known:
+        return loaded
+    forget_base(reference)
+    differing = base_differences(known.base.to_dict(), loaded.known.base.to_dict())
+    raise RequestError(
+        f"The base {model!r} is not the one that this run was planned with "
+        f"({'; '.join(differing) or 'pooler, revision or token limit differ'}): its files changed "
+        "meanwhile, or what this machine had recorded of it was wrong. The record is removed: run "
+        "the same command again."
+    )
+
+
+def _stamp(reference: ModelReference) -> Marks:
+    """Marks of a folder's files; nothing for a Hub name."""
+    return marks_of(Path(reference.source).resolve()) if reference.local else ()
 
 
 @lru_cache(maxsize=1)
-def _load_backbone(
-    model: str, reference: ModelReference, stamp: tuple[tuple[str, int, int], ...]
-) -> Backbone:
+def _load(model: str, reference: ModelReference, stamp: Marks) -> Loaded:
     import torch
 
     from mtl.backbone.fingerprint import tensors_fingerprint
     from mtl.backbone.identity import deciding, function_fingerprint
-    from mtl.data import tokenizer_fingerprint
+    from mtl.data import token_limit, tokenizer_fingerprint
 
     files = checked_files(reference)
     config = files.config
@@ -305,4 +332,4 @@ def _load_backbone(
         pooler=tensors_fingerprint(pooler) if has_pooler else None,
         config=decides,
     )
-    return Backbone(encoder.eval(), tokenizer, base, has_pooler)
+    return Loaded(encoder.eval(), tokenizer, KnownBase(base, token_limit(tokenizer)))

@@ -20,16 +20,15 @@ Dropout is the encoder's ``hidden_dropout_prob``; weights start as N(0, 0.02), b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from mtl.backbone.head_designs import HEADS, HeadDesign
 from mtl.errors import RequestError, ZooError
 from mtl.files import read_json, read_safetensors, write_json, write_safetensors
-from mtl.registry import Registry
 
 CONFIG_FILE = "head_config.json"
 WEIGHTS_FILE = "model_head.safetensors"
@@ -48,28 +47,6 @@ _HEAD_TYPES = {
     "multiple_choice": "multiple_choice",
     "span_extraction": "question_answering",
 }
-
-
-@dataclass(frozen=True)
-class HeadDesign:
-    """How a head is built: linear layers, whether it reads the pooler, a fixed first layer."""
-
-    layers: int
-    use_pooler: bool
-    fixed_first: bool = False
-
-
-HEADS: Registry[HeadDesign] = Registry("head", HeadDesign)
-HEADS.add("two_layer", HeadDesign(layers=2, use_pooler=False))
-HEADS.add("linear", HeadDesign(layers=1, use_pooler=False))
-HEADS.add("pooler_linear", HeadDesign(layers=1, use_pooler=True))
-HEADS.add("frozen_pooler", HeadDesign(layers=2, use_pooler=False, fixed_first=True))
-
-
-def reads_pooler(name: str) -> bool:
-    """Whether what the head ``name`` computes depends on the base's own pooler."""
-    design = HEADS.get(name)
-    return design.use_pooler or design.fixed_first
 
 
 class Head(nn.Sequential):
@@ -118,7 +95,7 @@ def build_head(
     """A new head for an encoder with ``config``.
 
     Args:
-        name: a name in :data:`HEADS`.
+        name: a name in :data:`~mtl.backbone.head_designs.HEADS`.
         outputs: C, the number of logits.
         pooler: whether the base has pretrained pooler weights.
         kind: the task's kind; a span extraction reads every token.

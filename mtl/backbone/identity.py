@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from mtl.data.tokenise import tokenizer_options
-from mtl.files import sha256_json
+from mtl.files import sha256_json, slug
 
 NOT_DECIDING = frozenset(
     {
@@ -39,6 +40,46 @@ NOT_DECIDING = frozenset(
 )  # fmt: skip
 """Keys of a config that decide nothing of what a frozen encoder computes. Every other key counts,
 unknown ones, too: a key too many costs a run, one too few gives another model's result."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """Identity of a frozen base, as every manifest records it.
+
+    Attributes:
+        id: Hub name, folder name, or ``demo``.
+        revision: the Hub commit the weights came from, or None for a folder.
+        fingerprint: sha256 of the function: weights, type, config and tokenizer
+            (:func:`function_fingerprint`).
+        weights: sha256 of the weights as loaded, in fp32, without the pooler.
+        pooler: sha256 of the pooler's weights, None where the checkpoint has none.
+        config: what of config and tokenizer decides the function
+            (:func:`deciding`).
+        type: ``transformers`` model type.
+        hidden_size: D.
+        layers: L.
+        tokenizer: sha256 of the tokenizer's state.
+    """
+
+    id: str
+    revision: str | None
+    fingerprint: str
+    type: str
+    hidden_size: int
+    layers: int
+    tokenizer: str
+    weights: str
+    pooler: str | None
+    config: Mapping[str, Any]
+
+    @property
+    def slug(self) -> str:
+        """Folder name of this base in a zoo: its id and the first 8 of its fingerprint."""
+        return f"{slug(self.id)}-{self.fingerprint[:8]}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the manifest stores it."""
+        return asdict(self)
 
 
 def deciding(config: Any, tokenizer: Any) -> dict[str, Any]:

@@ -154,18 +154,28 @@ def named_tasks(options: Any) -> list[str]:
 
 
 def quieten() -> None:
-    """Progress bars and notes of the libraries only where a person watches."""
+    """Progress bars and notes of the libraries only where a person watches.
+
+    They are told through the environment, which they read when they are imported; those that are
+    imported already, by a call.
+    """
     import logging
 
-    import datasets
-    import transformers
-
-    transformers.logging.set_verbosity_error()
+    watched = sys.stderr.isatty() and os.environ.get("MTL_QUIET") != "1"
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    datasets.logging.set_verbosity_error()
-    if not sys.stderr.isatty() or os.environ.get("MTL_QUIET") == "1":
-        datasets.disable_progress_bars()
-        transformers.logging.disable_progress_bar()
+    for library in ("datasets", "transformers"):
+        os.environ[f"{library.upper()}_VERBOSITY"] = "error"
+        loaded = sys.modules.get(library)
+        if loaded is not None:
+            loaded.logging.set_verbosity_error()
+    if watched:
+        return
+    for name in ("HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"):
+        os.environ.setdefault(name, "1")
+    if "datasets" in sys.modules:
+        sys.modules["datasets"].disable_progress_bars()
+    if "transformers" in sys.modules:
+        sys.modules["transformers"].logging.disable_progress_bar()
 
 
 def print_dry_run(plans: Sequence[Run], workspace: Workspace, *, as_json: bool) -> None:

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from mtl.zoo.composition import SourceWeights
 
 
+MIXED = (
+    "low-rank sources (deltas of linear modules) and bottleneck sources (adapters behind a block) "
+    "sit at different places and share no input, so no omega can weigh one against the other. "
+    "Compose sources of one kind"
+)
+"""Why sources of two kinds are refused."""
+
+
 @dataclass(frozen=True)
 class Composed:
     """A composition attached to an encoder.

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from mtl.backbone.injection import FusionSite
 from mtl.backbone.linear import add_delta, linear_sites
 from mtl.compose.bank import Bank
+from mtl.compose.composition import MIXED
 from mtl.errors import RequestError
 from mtl.methods.low_rank import Factors
 from mtl.methods.modules.low_rank import low_rank_sources
@@ -67,13 +68,6 @@ def are_low_rank(encoder: Any, sources: Sequence[str]) -> bool:
     if len(kinds) > 1:
         raise RequestError(MIXED)
     return kinds == {True}
-
-
-MIXED = (
-    "low-rank sources (deltas of linear modules) and bottleneck sources (adapters behind a block) "
-    "sit at different places and share no input, so no omega can weigh one against the other. "
-    "Compose sources of one kind"
-)
 
 
 def add_linear_sites(

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mtl.backbone.identity import base_differences, knows_function, same_base
-from mtl.compose.composition import COMPOSITIONS
-from mtl.compose.low_rank import MIXED
+from mtl.compose.composition import COMPOSITIONS, MIXED
 from mtl.compose.naming import NamedRun, parse_source, run_names
 from mtl.compose.refusals import ambiguous, leak, not_that_one, train_lines
 from mtl.errors import RequestError, did_you_mean

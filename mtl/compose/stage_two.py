@@ -7,11 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtl.backbone import Network, build_head, load_head, save_head
 from mtl.compose.composition import COMPOSITIONS
 from mtl.compose.per_source import by_name
-from mtl.engine import Attached, Group
-from mtl.engine.device import seed_everything
 from mtl.files import read_safetensors, write_safetensors
 from mtl.methods import source_names
 from mtl.runs.loading import load_adapter_entry
@@ -127,6 +124,10 @@ def build_composition(run: Run, folder: Path | None, sources: Sequence[Entry], z
 
     The sources' own heads are not loaded; the composition learns one of its own.
     """
+    from mtl.backbone import Network, build_head, load_head, save_head
+    from mtl.engine import Attached, Group
+    from mtl.engine.device import seed_everything
+
     composition = COMPOSITIONS.get(run.method)
     backbone = run.backbone
     encoder = backbone.encoder()

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mtl.engine.hardware import resolve_precision
 from mtl.engine.launch import asked_of_accelerate, launch
 from mtl.errors import RequestError
 from mtl.threads import chosen_by_user, threads_for, usable_cores
@@ -127,33 +128,6 @@ class Device:
         }
 
 
-def resolve_precision(precision: str) -> str:
-    """``auto`` → bf16 where the run's GPU computes in it, else fp32; what is asked for otherwise.
-
-    A GPU that only emulates bf16 (before Ampere) is faster in fp32.
-    """
-    if precision != "auto":
-        return precision
-    # `accelerate` keeps to the CPU when it is told so, GPU or not.
-    if _told_cpu() or not torch.cuda.is_available():
-        return "fp32"
-    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-
-
-def processes() -> int:
-    """The number of processes that train a run together.
-
-    Each draws its dropout from a generator of its own, so a run in two is another run than in one.
-    """
-    return int(_accelerator().num_processes)
-
-
-def _told_cpu() -> bool:
-    from accelerate.utils import parse_flag_from_env
-
-    return bool(parse_flag_from_env("ACCELERATE_USE_CPU"))
-
-
 def open_device(
     precision: str = "auto",
     *,
@@ -181,7 +155,7 @@ def open_device(
         torch.use_deterministic_algorithms(True, warn_only=False)
         torch.backends.cudnn.benchmark = False
     local = launch().local
-    device = Device(_accelerator(), resolve_precision(precision))
+    device = Device(accelerator(), resolve_precision(precision))
     if device.precision == "bf16" and not _has_bf16(device.torch_device.type):
         raise RequestError(
             f"Cannot compute with precision={precision}: {device.torch_device.type} has no bf16 "
@@ -192,26 +166,26 @@ def open_device(
     return device
 
 
-def _accelerator() -> Any:
+def accelerator() -> Any:
     """``accelerate``'s view of devices and processes, after a first sum on the device."""
     try:
         # Its flags are read while it is imported and made, by code that raises whatever it likes.
         from accelerate import Accelerator
 
-        accelerator = Accelerator(mixed_precision="no")
+        found = Accelerator(mixed_precision="no")
     except Exception as error:
         raise RequestError(
             f"Cannot open the device that the environment asks for ({asked_of_accelerate()}): "
             f"{_short(error)} Unset what is wrong; ACCELERATE_USE_CPU=true computes on the CPU."
         ) from error
     try:
-        (torch.ones(2, device=accelerator.device) + 1).sum().item()
+        (torch.ones(2, device=found.device) + 1).sum().item()
     except Exception as error:
         raise RequestError(
-            f"Device {accelerator.device} is there but cannot compute: {_short(error)} "
+            f"Device {found.device} is there but cannot compute: {_short(error)} "
             "ACCELERATE_USE_CPU=true computes on the CPU."
         ) from error
-    return accelerator
+    return found
 
 
 def _short(error: Exception) -> str:

@@ -23,13 +23,14 @@ import shutil
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RunError, ZooError
 from mtl.files import finite, locked, read_safetensors, user_path, write_json, write_safetensors
 from mtl.untrusted import parse_json
+
+if TYPE_CHECKING:
+    import torch
 
 
 def runs_folder(runs: str | Path | None) -> Path:
@@ -125,6 +126,8 @@ class RunFolder:
 
 def _hash(tensors: dict[str, torch.Tensor], text: str) -> str:
     """sha256 over names, shapes, bytes and numbers: safetensors itself has no checksum."""
+    import torch
+
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()

@@ -7,14 +7,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtl.backbone import HEADS, build_head, load_head, save_head
-from mtl.backbone.bounded import bounded
-from mtl.backbone.injection import freeze
-from mtl.engine import Attached
-from mtl.engine.device import seed_everything
+from mtl.backbone.head_designs import HEADS
 from mtl.errors import RequestError, did_you_mean
 from mtl.joint.joint_method import JOINT, JointMethod, Shared
-from mtl.joint.network import JointNetwork
 from mtl.joint.sampler import JointFeed
 from mtl.methods import RunFacts
 from mtl.methods.method import make_settings
@@ -29,7 +24,7 @@ if TYPE_CHECKING:
     from mtl.backbone import Backbone
     from mtl.backbone.heads import Head
     from mtl.data import Encoded
-    from mtl.engine import Feed, RunSettings
+    from mtl.engine import Attached, Feed, RunSettings
     from mtl.tasks import Recipe, TaskSpec
     from mtl.zoo import Entry, Zoo
 
@@ -180,6 +175,9 @@ def build_joint(run: Run, folder: Path | None) -> Built:
 
     Each task starts from the head that it would start from alone with this seed.
     """
+    from mtl.backbone import build_head, save_head
+    from mtl.engine.device import seed_everything
+
     method, backbone = JOINT.get(run.method), run.backbone
     encoder = backbone.encoder()
     tasks = list(run.datas)
@@ -224,6 +222,8 @@ def attach_all(
     encoder: Any, shared: Shared, heads: Mapping[str, Head], specs: Mapping[str, TaskSpec]
 ) -> Attached:
     """Encoder, method and heads as the engine trains them."""
+    from mtl.joint.network import JointNetwork
+
     trained = {
         f"head.{task}.{key}": value
         for task, head in heads.items()
@@ -240,6 +240,9 @@ def load_heads(
     Raises:
         ZooError: a head is missing, damaged, or does not fit.
     """
+    from mtl.backbone import load_head
+    from mtl.backbone.injection import freeze
+
     heads = {}
     for task in tasks:
         heads[task] = load_head(folder / head_folder(task), config, pooler=backbone.pooler)
@@ -254,6 +257,10 @@ def load_joint(entry: Entry, zoo: Zoo, backbone: Backbone) -> Loaded:
         RequestError: a method that this version does not know.
         ZooError: damaged files, or weights that do not fit.
     """
+    from mtl.backbone.bounded import bounded
+    from mtl.engine import Attached
+    from mtl.joint.network import JointNetwork
+
     manifest = entry.manifest
     method = JOINT.get(manifest.method)
     settings = make_settings(manifest.method, method.settings, dict(manifest.method_settings))

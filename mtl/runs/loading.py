@@ -8,20 +8,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mtl.backbone import HEADS, Network, load_head
-from mtl.backbone.bounded import bounded
-from mtl.backbone.heads import reads_pooler
+from mtl.backbone.head_designs import HEADS, reads_pooler
 from mtl.backbone.identity import base_differences, knows_function
-from mtl.backbone.injection import freeze
 from mtl.backbone.reference import DEMO
 from mtl.data import Passes
-from mtl.engine import Attached, RunSettings
+from mtl.engine.settings import RunSettings
 from mtl.errors import RequestError
 from mtl.methods import find_method
 from mtl.methods import load as attach_stored
-from mtl.methods.low_rank import Factors
 from mtl.methods.method import make_settings
-from mtl.methods.modules.low_rank import low_rank_sources
 from mtl.registry import Registry
 from mtl.runs.recorded import OPTION, change_text, task_of
 from mtl.runs.workspace import load_task_data
@@ -29,7 +24,9 @@ from mtl.runs.workspace import load_task_data
 if TYPE_CHECKING:
     from mtl.backbone import Backbone, Base
     from mtl.data import TaskData
+    from mtl.engine import Attached
     from mtl.methods import Tuned
+    from mtl.methods.low_rank import Factors
     from mtl.runs.workspace import Workspace
     from mtl.tasks import TaskSpec
     from mtl.zoo import Entry, Zoo
@@ -179,6 +176,8 @@ def load_adapter_entry(encoder: Any, entry: Entry, zoo: Zoo, name: str) -> None:
         ZooError: damaged files, or weights that do not fit.
         RequestError: a method this version does not know.
     """
+    from mtl.backbone.bounded import bounded
+
     zoo.load_check(entry)
     manifest = entry.manifest
     method = find_method(manifest.method)
@@ -250,6 +249,11 @@ def load(entry: Entry, zoo: Zoo, backbone: Backbone) -> Loaded:
 
 def load_adapter(entry: Entry, zoo: Zoo, backbone: Backbone) -> Loaded:
     """A stage-one entry with its head; see :func:`load`."""
+    from mtl.backbone import Network, load_head
+    from mtl.backbone.bounded import bounded
+    from mtl.backbone.injection import freeze
+    from mtl.engine import Attached
+
     manifest = entry.manifest
     method = find_method(manifest.method)
     settings = make_settings(manifest.method, method.settings, dict(manifest.method_settings))
@@ -265,6 +269,8 @@ def load_adapter(entry: Entry, zoo: Zoo, backbone: Backbone) -> Loaded:
         load_source = method.load_source
 
         def factors() -> Mapping[str, Factors]:
+            from mtl.methods.modules.low_rank import low_rank_sources
+
             own = backbone.encoder()
             load_source(own, settings, name, entry.folder)
             return low_rank_sources(own)[name]

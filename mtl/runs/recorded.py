@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from mtl.data.origins import split_files
 from mtl.errors import RequestError
 from mtl.files import DATA_ROOT, path_name, sha256_json, user_path
+from mtl.remembered import recall, remember
 from mtl.tasks import TaskSpec, list_tasks, load_task
 from mtl.tasks.yamls import read_yaml, tasks_folder
-from mtl.zoo.machine import recall, remember
 
 if TYPE_CHECKING:
     from mtl.data import TaskData

@@ -8,10 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtl.backbone.heads import reads_pooler
-from mtl.data import token_limit
-from mtl.engine.device import processes, resolve_precision
-from mtl.engine.feed import TaskFeed
+from mtl.backbone.head_designs import reads_pooler
+from mtl.engine.hardware import processes, resolve_precision
 from mtl.files import sha256_json
 from mtl.methods.method import settings_dict
 
@@ -51,6 +49,8 @@ class Built:
 
 def one_task_feed(run: Run, encoded: Mapping[str, Encoded]) -> Feed:
     """Shuffled batches of the run's one task."""
+    from mtl.engine import TaskFeed
+
     return TaskFeed(run.task_id, encoded[run.task_id], run.settings.batch_size, run.seed)
 
 
@@ -177,7 +177,7 @@ def base_identity(backbone: Backbone, specs: Sequence[TaskSpec], *heads: str) ->
     pooler, where one of the heads reads it.
     """
     base = backbone.base
-    limit = token_limit(backbone.tokenizer)
+    limit = backbone.tokens
     found: dict[str, Any] = {"fingerprint": base.fingerprint}
     if any(spec.max_length > limit for spec in specs):
         found["tokens"] = limit

@@ -1,31 +1,21 @@
-"""Execute planned runs: train, test, store, verify; skip what is done, resume what was killed."""
+"""Execute planned runs: skip what is done, resume what was killed, go on after a failure."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mtl.engine import (
-    Device,
-    EvalSet,
-    Evaluation,
-    Job,
-    RunFolder,
-    evaluate,
-    open_device,
-    train,
-)
+from mtl.engine.folder import RunFolder
 from mtl.engine.launch import launch
-from mtl.engine.passes import eval_passes, piece_overhead
 from mtl.engine.progress import quiet
 from mtl.errors import MtlError, RunError
-from mtl.runs.store import store_run
 from mtl.zoo.names import printable_lines
 
 if TYPE_CHECKING:
-    from mtl.runs.run import Built, Run
+    from mtl.runs.run import Run
     from mtl.runs.workspace import Workspace
     from mtl.zoo import Entry
 
@@ -72,93 +62,21 @@ def execute(run: Run, workspace: Workspace) -> Report:
     if done is not None:
         workspace.zoo.load_check(done)
         return Report(run, "skipped", done)
+    from mtl.engine import open_device
+    from mtl.runs.executing import carry_out
+
     device = open_device(
         run.settings.precision,
         hidden_size=run.backbone.base.hidden_size,
         deterministic=workspace.deterministic,
     )
     folder = RunFolder(workspace.runs / run.runhash)
-    if not device.main:
-        return _execute(run, workspace, device, folder)
-    with folder.lock(f"run {run.label}"):
-        done = find_done(run, workspace)  # another process may have finished it just now
-        if done is not None:
+    with folder.lock(f"run {run.label}") if device.main else nullcontext():
+        done = find_done(run, workspace) if device.main else None
+        if done is not None:  # another process has finished it just now
             return Report(run, "skipped", done)
-        return _execute(run, workspace, device, folder)
-
-
-def _execute(run: Run, workspace: Workspace, device: Device, folder: RunFolder) -> Report:
-    if device.main:
-        folder.write_config({"runhash": run.runhash, "command": workspace.typed, **run.identity()})
-    sets = encode_splits(run, workspace)
-    built = run.build(run, None)
-    job = Job(
-        attached=built.attached,
-        feed=run.feed({task: splits["train"].encoded for task, splits in sets.items()}),
-        dev={task: sets[task]["dev"] for task in run.selected},
-        settings=run.settings,
-        seed=run.seed,
-        identity=run.runhash,
-        folder=folder,
-        label=run.label,
-        overhead=piece_overhead(run.settings, device.torch_device, run.backbone.base.hidden_size),
-    )
-    outcome = train(job, device)
-    evaluations = evaluate_splits(run, built, sets, device)
-    entry = None
-    if device.main:
-        _warn_of_selection(run, evaluations)
-        entry = store_run(run, workspace, device, built, outcome, evaluations, sets)
-        folder.write_result(
-            {"ref": entry.ref, "digest": entry.digest, "metrics": entry.manifest.metrics}
-        )
-        folder.clear_state()
-    device.accelerator.wait_for_everyone()
-    return Report(run, "done", entry or find_done(run, workspace))
-
-
-def encode_splits(run: Run, workspace: Workspace) -> dict[str, dict[str, EvalSet]]:
-    """All splits of every task, tokenised (from the cache where they are there)."""
-    return {
-        task: {
-            split: EvalSet(data.spec, run.backbone.encode(data, split, workspace.cache))
-            for split in data.splits
-        }
-        for task, data in run.datas.items()
-    }
-
-
-def evaluate_splits(
-    run: Run, built: Built, sets: Mapping[str, Mapping[str, EvalSet]], device: Device
-) -> dict[str, dict[str, Evaluation]]:
-    """Evaluations of dev and of every test split of every task."""
-    passes = eval_passes(run.settings, device.torch_device)
-    return {
-        task: {
-            split: evaluate(built.attached, data, device, passes)
-            for split, data in splits.items()
-            if split != "train"
-        }
-        for task, splits in sets.items()
-    }
-
-
-def _warn_of_selection(run: Run, evaluations: Mapping[str, Mapping[str, Evaluation]]) -> None:
-    """Say so where the state was selected by a dev metric that is undefined or degenerate."""
-    if run.settings.select != "metric":
-        return
-    for task in run.selected:
-        found = evaluations[task]["dev"]
-        name = found.spec.headline
-        why = found.summary()[name]["caveat"]
-        if why:
-            print(
-                printable_lines(
-                    f"warning: {run.label}: the state was selected by dev {name} of {task}, which "
-                    f"says less than it seems ({why}); --set select=loss goes by the dev loss."
-                ),
-                file=sys.stderr,
-            )
+        stored = carry_out(run, workspace, device, folder)
+    return Report(run, "done", stored or find_done(run, workspace))
 
 
 def execute_all(

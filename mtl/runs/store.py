@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mtl.engine import evaluate
-from mtl.engine.device import resolve_precision
+from mtl.engine.hardware import resolve_precision
 from mtl.engine.passes import eval_passes
 from mtl.errors import RunError
 from mtl.files import finite

@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtl.backbone import Network, build_head, load_head, save_head
-from mtl.backbone.injection import freeze
-from mtl.engine.device import seed_everything
 from mtl.methods import METHODS, RunFacts, attach, load
 from mtl.runs.run import Built, Run
 from mtl.runs.sections import file_name
@@ -104,6 +101,10 @@ def plan_adapters(
 
 def build_adapter(run: Run, folder: Path | None) -> Built:
     """A fresh encoder with the run's adapter and head: new, or loaded from ``folder``."""
+    from mtl.backbone import Network, build_head, load_head, save_head
+    from mtl.backbone.injection import freeze
+    from mtl.engine.device import seed_everything
+
     method = METHODS.get(run.method)
     backbone, name, settings = run.backbone, file_name(run.spec.id), run.settings
     encoder = backbone.encoder()
@@ -141,9 +142,3 @@ def build_adapter(run: Run, folder: Path | None) -> Built:
     trained = {f"head.{key}": value for key, value in head.trained().items()}
     attached = tuned.attachment(network, {run.spec.id: run.spec}, trained)
     return Built(network, attached, save)
-
-    """Optimiser steps of the run's (first) stage."""
-    settings = run.settings
-    if settings.max_steps:
-        return settings.max_steps
-    return settings.epochs * -(-run.data.sizes["train"] // settings.batch_size)

@@ -2,15 +2,12 @@
 
 A manifest, a card and a record of an export go to other machines; they hold names of files, sizes
 and fingerprints. Where things lie here (files of a task, the folder in which a command was typed)
-is kept in the user's cache (``$MTL_CACHE/machine``), is never pushed, and is the only place besides
+is kept in the user's cache (:mod:`mtl.remembered`), is never pushed, and is the only place besides
 the command line from which such a path is taken: what a stranger's manifest says is not followed.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import logging
 import os
 import re
 import shlex
@@ -18,52 +15,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from mtl.errors import MtlError
-from mtl.files import cache_folder, path_name, sha256_bytes, write_bytes
-from mtl.untrusted import load_json
+from mtl.files import path_name
+from mtl.remembered import recall, remember
 
 if TYPE_CHECKING:
     from mtl.zoo.manifest import Manifest
 
-_LOG = logging.getLogger("mtl.zoo")
 _PLACES = ("--zoo", "--runs", "--data-root", "--graph")
 """Options that say where a command works: nothing of them belongs to its result."""
 YAML_SUFFIXES = (".yaml", ".yml")
 _ABSOLUTE = re.compile(r"(/|~|[A-Za-z]:[\\/]|\\\\).*", re.DOTALL)
-
-
-def remember(kind: str, key: str, value: Mapping[str, Any]) -> None:
-    """Keep ``value`` for :func:`recall`, on this machine only.
-
-    A cache that cannot be written is no reason for a finished run to fail: what is not kept has to
-    be said on the command line later, and the message then says so.
-    """
-    path = _place(kind, key)
-    if path is None:
-        return
-    try:
-        write_bytes(path, json.dumps({"key": key, **value}).encode())
-    except MtlError as error:
-        _LOG.info("Not kept for later commands: %s", error)
-
-
-def recall(kind: str, key: str) -> dict[str, Any] | None:
-    """What :func:`remember` kept; None where there is nothing, or nothing that can be read."""
-    path = _place(kind, key)
-    if path is None:
-        return None
-    with contextlib.suppress(OSError, MtlError):
-        value = load_json(path, f"{path}")
-        if isinstance(value, dict) and value.get("key") == key:
-            return value
-    return None
-
-
-def _place(kind: str, key: str) -> Path | None:
-    folder = cache_folder()
-    if folder is None:
-        return None
-    return folder / "machine" / kind / f"{sha256_bytes(key.encode())[:32]}.json"
 
 
 def is_machine_path(text: str) -> bool:

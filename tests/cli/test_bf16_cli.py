@@ -75,9 +75,9 @@ def test_a_wrong_entry_does_not_hide_behind_the_roundings(
     """0.01 beside is as little as a rounding of bf16, and still found: fp32 is asked, too."""
     import torch
 
-    from mtl.train import stage_one
+    from mtl.backbone import heads
 
-    real = stage_one.save_head
+    real = heads.save_head
 
     def spoiled(head: torch.nn.Module, *args: object, **options: object) -> None:
         bias = list(head.parameters())[-1]
@@ -86,7 +86,7 @@ def test_a_wrong_entry_does_not_hide_behind_the_roundings(
             real(head, *args, **options)
             bias.sub_(0.01)
 
-    monkeypatch.setattr(stage_one, "save_head", spoiled)
+    monkeypatch.setattr(heads, "save_head", spoiled)
     said = mtl("train", "--task", "mood", "--method", "pfeiffer", *BF16)
     assert said.code == 1
     assert "does not answer as the trained model did" in said.err

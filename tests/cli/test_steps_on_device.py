@@ -39,7 +39,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         found.append(job)
         raise RunError("kept")
 
-    monkeypatch.setattr("mtl.runs.running.train", keep)
+    monkeypatch.setattr("mtl.runs.executing.train", keep)
     return found
 
 

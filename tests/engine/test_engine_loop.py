@@ -544,7 +544,7 @@ def test_summary_holds_value_error_and_n(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
 def test_auto_precision_without_a_gpu_is_fp32() -> None:
-    from mtl.engine.device import resolve_precision
+    from mtl.engine.hardware import resolve_precision
 
     assert resolve_precision("auto") == "fp32"
     assert resolve_precision("bf16") == "bf16"

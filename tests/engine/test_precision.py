@@ -12,8 +12,8 @@ from engine_bench import SPEC, events, job
 
 from mtl.data import Passes
 from mtl.engine import evaluate, open_device, train
-from mtl.engine.device import resolve_precision
 from mtl.engine.feed import to_device
+from mtl.engine.hardware import resolve_precision
 from mtl.engine.optimise import Optimiser
 from mtl.errors import RequestError
 

@@ -12,9 +12,10 @@ from zoo_bench import manifest, store, task
 
 from mtl.errors import RequestError
 from mtl.hub import parse_repo, pull, push
+from mtl.remembered import recall, remember
 from mtl.zoo import open_zoo
 from mtl.zoo.entry import again_text
-from mtl.zoo.machine import machine_paths, portable_text, recall, remember, remember_command
+from mtl.zoo.machine import machine_paths, portable_text, remember_command
 
 __all__ = ["hub"]  # the fixture
 REPO = parse_repo("ada/zoo")
