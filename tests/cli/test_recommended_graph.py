@@ -196,12 +196,12 @@ def test_auto_without_a_candidate(evidence: Path) -> None:
     good(mtl(*line, *SHORT, "--train-missing"))
 
 
-@recommends("cli/graph.py", "its evidence is not beside it")
+@recommends("graph/opening.py", "its evidence is not beside it")
 def test_evidence_that_cannot_be_written(evidence: Path) -> None:
     shutil.rmtree(evidence)
     evidence.write_text("")  # where a folder should be
     message = good(mtl(*COMPOSE, "mood", *SHORT)).err
-    message = provoked(message, "cli/graph.py", "its evidence is not beside it")
+    message = provoked(message, "graph/opening.py", "its evidence is not beside it")
     evidence.unlink()
     good(follow(message))
     assert len(list(evidence.iterdir())) == 4
