@@ -17,7 +17,13 @@ from mtl.files import sha256_json
 from mtl.limits import Limits
 from mtl.untrusted import load_json
 from mtl.zoo.migration import SCHEMA_VERSION, lift
-from mtl.zoo.names import CARD, MANIFEST, TENSOR_SUFFIX
+from mtl.zoo.names import (
+    CARD,
+    MANIFEST,
+    TENSOR_SUFFIX,
+    is_derived,
+    predictions_of,
+)
 from mtl.zoo.schema import JsonObject, check_files, check_manifest, show
 
 IDENTITY_KEYS: tuple[str, ...] = (
@@ -150,8 +156,14 @@ def digest(manifest: Manifest, files: Mapping[str, str]) -> str:
 
 
 def counts(name: str) -> bool:
-    """Whether the file called ``name`` is part of what an entry is (see :func:`digest`)."""
-    return name not in {MANIFEST, CARD} and name.endswith((".json", TENSOR_SUFFIX))
+    """Whether the file called ``name`` is part of what an entry is (see :func:`digest`).
+
+    Of what follows from the other files only the answers on the test split are: the others came
+    later, and what was made before them and is made again today is to be the same entry.
+    """
+    if name in {MANIFEST, CARD} or not name.endswith((".json", TENSOR_SUFFIX)):
+        return False
+    return not is_derived(name) or (predictions_of(name) or ("", ""))[0] == "test"
 
 
 @dataclass(frozen=True)
