@@ -207,12 +207,12 @@ def test_answers_on_further_tests(mini: Path, suite_folder: Path, tmp_path: Path
         predictions_file(split) for split in ("test", "dev", "test_odd")
     }
     assert set(entry.manifest.metrics) == {"test", "dev", "test_odd", "test_a b"}
-    at = ["zoo", "verify", entry.ref, "--task", path, "--json"]
-    said = mtl(*at, "--tolerance", "0")
+    at = ("verify", entry.ref, "--task", path, "--json")
+    said = mtl("zoo", *at, "--tolerance", "0")
     assert said.code == 0, said
     assert set(said.json["verified"][0]["metrics"]) == set(entry.manifest.metrics)
     odd = entry.folder / predictions_file("test_odd")
     save_file({**load_file(odd), "scores": load_file(odd)["scores"] + 1}, odd)
     reseal(entry.folder)
-    (problem,) = mtl(*at).json["verified"][0]["problems"]
+    (problem,) = mtl("zoo", *at).json["verified"][0]["problems"]
     assert problem.startswith("test_odd: its scores differ")

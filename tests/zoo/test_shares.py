@@ -62,8 +62,10 @@ def test_shares_are_the_definition(zoo: Zoo, made: Entry) -> None:
         "omega.0": (np.float32, (3, 2)),
         "omega.1": (np.float32, (3, 2)),
     }
-    np.testing.assert_allclose(stored["omega.0"], [[1 / 3.5, 2.5 / 3.5], [0, 0.5], [1, 2.5]])
-    np.testing.assert_allclose(stored["omega.1"], [[1, 0], [2, 0], [2, 0]])
+    np.testing.assert_allclose(
+        stored["omega.0"], np.array([[1 / 3.5, 2.5 / 3.5], [0, 0.5], [1, 2.5]])
+    )
+    np.testing.assert_allclose(stored["omega.1"], np.array([[1.0, 0], [2, 0], [2, 0]]))
     found = source_weights(entry)
     assert found is not None
     assert before is not None
@@ -108,8 +110,8 @@ def test_two_maps_where_scales_cancel(
         "omega, mean over D (signed)",
         "|omega|, mean over D",
     ]
-    np.testing.assert_allclose(drawn[0][0], [[0, 2], [0.5, 0]])
-    np.testing.assert_allclose(drawn[1][0], [[1, 2], [2.5, 0]])
+    np.testing.assert_allclose(drawn[0][0], np.array([[0, 2], [0.5, 0]]))
+    np.testing.assert_allclose(drawn[1][0], np.array([[1, 2], [2.5, 0]]))
     drawn.clear()
     save_file({"omega.shared": np.ones((2, 1), np.float32)}, made.folder / FILE)
     (made.folder / SHARES).unlink()
