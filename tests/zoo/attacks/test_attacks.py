@@ -411,6 +411,42 @@ def metadata_of_numbers(folder: Path) -> None:
     tampered(folder)
 
 
+# What the library takes for a header of these is more than what we do.
+
+
+@attack("tensors")
+def tensor_as_a_list(folder: Path) -> None:
+    raw_safetensors(folder / "adapter.safetensors", {"w": list(one()["w"].values())}, bytes(24))
+    tampered(folder)
+
+
+@attack("tensors")
+def dtype_as_an_object(folder: Path) -> None:
+    raw_safetensors(folder / "adapter.safetensors", one(dtype={"F32": None}), bytes(24))
+    tampered(folder)
+
+
+@attack("tensors")
+def a_further_key(folder: Path) -> None:
+    header = {"w": {**one()["w"], "loader": "os.system"}}
+    raw_safetensors(folder / "adapter.safetensors", header, bytes(24))
+    tampered(folder)
+
+
+@attack("tensors")
+def an_empty_tensor_of_huge_axes(folder: Path) -> None:
+    header = {**one(), "e": {"dtype": "F32", "shape": [0, 2**62], "data_offsets": [24, 24]}}
+    raw_safetensors(folder / "adapter.safetensors", header, bytes(24))
+    tampered(folder)
+
+
+@attack("tensors")
+def a_name_of_a_million_letters_that_overlaps(folder: Path) -> None:
+    header = {**one(), "\x1b" * 1_000_000: one()["w"]}
+    raw_safetensors(folder / "adapter.safetensors", header, bytes(24))
+    tampered(folder)
+
+
 @attack("tensors")
 def deep_header(folder: Path) -> None:
     raw_safetensors(folder / "adapter.safetensors", b'{"a":' * 20_000 + b"1" + b"}" * 20_000)
