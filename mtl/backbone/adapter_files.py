@@ -1,7 +1,7 @@
 """Adapters to and from folders, in the files that ``adapters`` reads and writes.
 
 ``adapters`` logs missing or surplus weights at INFO level and goes on with random ones
-(specs/adapters_library §6 #7); here both are errors.
+(docs/methods.md#the-library-underneath); here both are errors.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 ``adapters`` brings q, k and v to one batch size for ``Parallel`` blocks by ``repeat``, in every
 attention and forward, also where they have one size already: three full copies and their backward
-pass (specs/adapters_library §4). :func:`without_repeats` gives an attention *instance* a subclass
-of its own class whose ``forward`` is the library's code, with this one function replaced by one
-that repeats only what is smaller. The library itself is not changed.
+pass. :func:`without_repeats` gives an attention *instance* a subclass of its own class whose
+``forward`` is the library's code, with this one function replaced by one that repeats only what is
+smaller. The library itself is not changed.
 
 In evaluation outputs and gradients stay bit-equal (fused attention, DeBERTa). With dropout in the
 attention, or ``attn_implementation="eager"``, torch multiplies q, k and v where they lie, and the

@@ -8,14 +8,14 @@ name               computes, from the first token x of the last layer (N,D)     
 ``pooler_linear``  W dropout(pooler(x)) + b, the base's own frozen pooler          use_pooler
 ``frozen_pooler``  the same where the base has a pooler; else with tanh(P x + p)   as the others
                    for it, drawn at random and never trained: the reference's
-                   head of COPA in stage two (specs/composition_methods §0)
+                   head of COPA in stage two (docs/methods.md#heads)
 =================  ==============================================================  ===============
 
 Multiple choice: the head gives one logit per encoding, and a row's logits stand side by side. Span
 extraction: x is every token in turn, (N,T,D) → (N,T,2), start and end.
 
 Dropout is the encoder's ``hidden_dropout_prob``; weights start as N(0, 0.02), biases at zero
-(specs/composition_methods §0).
+(docs/methods.md#heads).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A base is the same function if and only if four things are the same: the weights, the model type,
 the keys of its config that decide what is computed with them, and the tokenizer. Its *fingerprint*
-is a hash over all four (specs/composition_methods §0: sources of one encoder), so everything that
+is a hash over all four (sources of one encoder), so everything that
 groups by fingerprint keeps two functions apart.
 
 Entries of before schema version 3 know the weights alone; their fingerprint *is* the weights' hash.

@@ -38,7 +38,7 @@ class CoreConfig(BnConfig):
         core: name in :data:`~mtl.backbone.cores.CORES`.
         options: what the core's builder needs, as JSON.
         late_dropout: the block's dropout acts behind adapter and residual, not before them
-            (specs/adapter_methods §1.2).
+            (:mod:`mtl.methods.placement`).
     """
 
     architecture: str | None = "mtl_bottleneck"
@@ -104,7 +104,7 @@ class _BottleneckSeam(BottleneckLayer):
         mixed = site(z)
         if not isinstance(adapter, ParallelAdapter):
             # ParallelAdapter.post_forward adds the layer's input itself (and stock Fuse, which
-            # adds it here, too, counts it twice: specs/adapters_library §6 #6).
+            # adds it here, too, counts it twice: docs/methods.md#the-library-underneath).
             mixed = mixed + residual
         return self._finished(
             state._replace(hidden_states=mixed, adapter_residual=residual, last=last)

@@ -7,7 +7,7 @@ For plain sources, with S = Σ R_k the total bottleneck::
     mixture     = features · W + Σ_k omega_k ⊙ b_k                        (B,T,D), one product
 
 which is ``Σ_k omega_k ⊙ (U_k h_k + b_k)`` exactly, without any (B,T,K,D) tensor and with kernel
-launches that do not grow with K (specs/composition_methods §10.1).
+launches that do not grow with K.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ At every site, with z the sources' common input and ``u_k = U_k a_k + b_k`` (a_k
     mixture = W_V Σ_k p_k u_k
     out     = LN( mixture + h + x )
 
-(Pfeiffer et al. 2021, arXiv:2005.00247; specs/composition_methods §2). No scaling by sqrt(D), one
+(Pfeiffer et al. 2021, arXiv:2005.00247). No scaling by sqrt(D), one
 head, dropout on the raw scores; the b_K term is kept, because with dropout on scores it does not
 cancel in the softmax.
 
@@ -32,7 +32,7 @@ from mtl.lazy import later
 
 REGULARISERS = {"paper": 0.01, "reference-fp16": 0.01 / 65536, "0": 0.0}
 """Weight of Σ_l ||I − W_V||². The reference adds it behind the loss scaler, which divides it by
-2^16: ``reference-fp16`` is what its published runs trained with (spec composition §2.3)."""
+2^16: ``reference-fp16`` is what its published runs trained with."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,10 @@ FUSION = Composition(
     attach=later("mtl.compose.modules.fusion:attach"),
     shares=later("mtl.compose.modules.fusion:shares"),
     summary="attention over the sources' outputs, per token and layer (AdapterFusion)",
-    citation="Pfeiffer et al. 2021, AdapterFusion, arXiv:2005.00247; spec composition §2",
-    training=Training("spec composition §2.4", {"lr": 5e-05, "epochs": 30, "patience": "5 epochs"}),
+    citation="Pfeiffer et al. 2021, AdapterFusion, arXiv:2005.00247",
+    training=Training(
+        "CPJKU/ScaLearn, src/scripts/fusion", {"lr": 5e-05, "epochs": 30, "patience": "5 epochs"}
+    ),
     kinds=("bottleneck",),
     refusal=(
         "AdapterFusion attends over the outputs of adapters that share one query per layer, the "

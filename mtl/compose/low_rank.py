@@ -6,7 +6,7 @@ At every linear module that the sources change, with x its input and K sources o
 
 omega_k is a vector over the module's outputs (per dimension) or a number (uniform), one per layer
 and module; the ++ forms share it among the layers, module by module, since modules differ in what
-their outputs are, and partly in shape (spec methods §6; composition §1).
+their outputs are, and partly in shape.
 
 One hook per module computes all K sources: with S = Σ R_k, ``features = x · [down_1; …; down_K]^T``
 (B,T,S) and ``features · W`` (B,T,out), W (S,out) holding omega. Where S is so large that this costs

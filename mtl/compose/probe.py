@@ -1,7 +1,7 @@
 """Probing: one or two frozen sources at fixed scales; only a head learns.
 
 At every site ``out = LN( Σ_k s_k u_k + h + x )`` with the same s_k everywhere: how useful is a
-source, and at which strength (specs/composition_methods §8)? The paper takes s from
+source, and at which strength (Frohmann et al. 2024)? The paper takes s from
 {0, 0.1, 0.3, 0.5, 0.7, 0.9, 1} for single sources, and the grid of it for pairs.
 """
 
@@ -105,7 +105,9 @@ PROBE = Composition(
     attach=attach,
     shares=lambda composed, _: _shares(composed, _FIXED),
     summary="one or two sources at fixed scales; only the head learns (--probe: a whole grid)",
-    citation="Frohmann et al. 2024, ScaLearn, arXiv:2310.01217; spec composition §8",
+    citation="Frohmann et al. 2024, ScaLearn, arXiv:2310.01217",
     per_source="scales",
-    training=Training("spec composition §8", {"lr": 0.0003, "epochs": 30, "patience": "5 epochs"}),
+    training=Training(
+        "CPJKU/ScaLearn, src/scripts/probing", {"lr": 0.0003, "epochs": 30, "patience": "5 epochs"}
+    ),
 )

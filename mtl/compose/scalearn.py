@@ -20,7 +20,7 @@ module's output width (:mod:`mtl.compose.low_rank`).
 
 No constraint, no bias, no activation. Each entry starts as N(init_scale/K, init_std). Dropout acts
 on omega itself: one mask per site and optimiser step, the same for all rows and tokens
-(Frohmann et al. 2024, arXiv:2310.01217; specs/composition_methods §1).
+(Frohmann et al. 2024, arXiv:2310.01217).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ScaLearnSettings:
         normalise: ``none``; ``mean`` divides omega by its sum over the sources, ``softmax`` takes
             the softmax over them (the paper's ablations, there without dropout).
         regularise: weight λ of ``λ/K · Σ_sites Σ_k (1 − mean_d omega_kd)²``, which pulls every
-            source's mean scale to 1 (specs/composition_methods §1.7). An omega that sites share
+            source's mean scale to 1 (an option of CPJKU/ScaLearn). An omega that sites share
             counts once, by its mean like the others (a reference takes its sum over d).
     """
 
@@ -85,7 +85,7 @@ class ScaLearnSettings:
             )
 
 
-_CITE = "Frohmann et al. 2024, ScaLearn, arXiv:2310.01217; spec composition §1"
+_CITE = "Frohmann et al. 2024, ScaLearn, arXiv:2310.01217"
 
 
 def _composition(name: str, summary: str, **defaults: Any) -> Composition:
@@ -98,7 +98,8 @@ def _composition(name: str, summary: str, **defaults: Any) -> Composition:
         summary,
         _CITE,
         training=Training(
-            "spec composition §1.5", {"lr": 6e-3, "epochs": 30, "patience": "30 epochs"}
+            "CPJKU/ScaLearn, src/scripts/scalearn",
+            {"lr": 6e-3, "epochs": 30, "patience": "30 epochs"},
         ),
     )
 

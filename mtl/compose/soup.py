@@ -5,7 +5,7 @@ training texts are to the target's (:mod:`mtl.compose.soup_text`)::
 
     w_k ∝ max(0, mean cosine of sentence embeddings)   for the ``top`` most similar, else 0
 
-(Chronopoulou et al. 2023, arXiv:2302.07027; specs/composition_methods §6.4). Maps of sources that
+(Chronopoulou et al. 2023, arXiv:2302.07027). Maps of sources that
 are stored in factors (Compacter, tensorized, ProPETL) are averaged dense.
 """
 
@@ -99,9 +99,9 @@ SOUP = Composition(
     attach=later("mtl.compose.modules.soup:attach"),
     shares=later("mtl.compose.modules.soup:shares"),
     summary="the sources' weights averaged by similarity of texts; only the head learns",
-    citation="Chronopoulou et al. 2023, AdapterSoup, arXiv:2302.07027; spec composition §6.4",
+    citation="Chronopoulou et al. 2023, AdapterSoup, arXiv:2302.07027",
     training=Training(
-        "spec composition §6.2", {"lr": 0.0003, "epochs": 30, "patience": "5 epochs"}
+        "CPJKU/ScaLearn, src/scripts/soup", {"lr": 0.0003, "epochs": 30, "patience": "5 epochs"}
     ),
     prepare=prepare,
     kinds=("bottleneck",),

@@ -2,7 +2,7 @@
 
 The mean over all pairs of ``cos(e_i, e'_j)`` is the product of the two mean unit vectors, so each
 task is embedded once. (A reference implementation takes as many texts as its dataset has splits
-instead of 10,000; that is its mistake, and not repeated here: specs/composition_methods §6.4.)
+instead of 10,000; that is its mistake, and not repeated here.)
 """
 
 from __future__ import annotations

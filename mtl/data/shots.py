@@ -17,7 +17,7 @@ def draw_shots(rows: np.ndarray, shots: int, draw: int, task: str) -> np.ndarray
     """The ``shots`` rows of a draw, out of the row numbers of the training part, in its order.
 
     Draw 0 is the first rows of the part: the single draw of the ScaLearn paper, which all its seeds
-    share (specs/composition_methods §7.1). Draw d > 0 is the head of a permutation of the part, by
+    share (docs/methods.md#few-shot-runs). Draw d > 0 is the head of a permutation of the part, by
     seed d. Either way fewer shots of a draw are the head of more, and classes are not balanced.
 
     Raises:

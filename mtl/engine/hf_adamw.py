@@ -20,7 +20,7 @@ class HFAdamW(torch.optim.Optimizer):
 
     ``torch.optim.AdamW`` divides v by ``1−b2^t`` first, so its eps weighs √(1−b2^t) as much: a 32nd
     at t = 1, half at t = 288, 0.8 at t = 1,000. Where gradients are of the size of eps, first steps
-    are up to 32 times smaller here (specs/composition_methods §0, adapter_methods §1.7).
+    are up to 32 times smaller here (docs/methods.md#optimiser).
 
     A parameter without gradient is passed over, its t stays. All parameters of a group are updated
     together (``torch._foreach_*``); nothing is read from their device.

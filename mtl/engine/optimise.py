@@ -34,7 +34,7 @@ class Optimiser:
 
     The rate of step k of S is ``lr · lr_factor · f(k)`` (factors of stage and group), f rising
     linearly over the first ``warmup_steps`` of S and falling linearly to 0 at S
-    (specs/composition_methods §0). Which form AdamW has, the run says (``adam_form``), or a group
+    (docs/methods.md#optimiser). Which form AdamW has, the run says (``adam_form``), or a group
     that is defined with one.
     """
 

@@ -5,7 +5,7 @@ With S = Σ R_k that is ``U·act(D·z + c) + b`` with::
     D = [D_1; …; D_K]                    (S,D)      c = [c_1; …; c_K]        (S,)
     U = [diag(ω_1)U_1 … diag(ω_K)U_K]    (D,S)      b = Σ_k ω_k ⊙ b_k        (D,)
 
-before any residual, so the block adds the same residual around the sum (specs/adapters_library §5).
+before any residual, so the block adds the same residual around the sum.
 What is learned or fixed in front of U (an adapter's scaling) is in U_k and b_k already. Folded in
 fp64 and rounded once, when it is written.
 """

@@ -14,7 +14,7 @@ from mtl.lazy import later
 
 @dataclass(frozen=True)
 class HyperFormerSettings(Sampling, SiteSettings):
-    """Generated adapters after every FFN (specs/composition_methods §5).
+    """Generated adapters after every FFN (Karimi Mahabadi et al. 2021, arXiv:2106.04489).
 
     A code ``e = LN(W2 relu(W1 v + b1) + b2)`` of C numbers is made from the task's embedding v (E),
     in ++ from task and layer embedding [v_t; v_l] (2E). Linear generators turn it into the adapter
@@ -52,7 +52,7 @@ def _method(name: str, summary: str, **defaults: Any) -> JointMethod:
         settings=HyperFormerSettings,
         summary=summary,
         citation="Karimi Mahabadi et al. 2021, HyperFormer, arXiv:2106.04489, as in the ScaLearn "
-        "comparison; spec composition §5",
+        "comparison (Frohmann et al. 2024, arXiv:2310.01217)",
         attach=later("mtl.joint.modules.hyperformer:attach"),
         load=later("mtl.joint.modules.hyperformer:load"),
         training=TRAINING,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 TRAINING = Training(
-    "spec composition §6.1",
+    "CPJKU/ScaLearn, src/scripts/JOINT_MTL",
     {
         "lr": 3e-4,
         "max_steps": 375_000,

@@ -19,8 +19,8 @@ class ProPETLMSettings(Sampling, SiteSettings):
 
     The mask of task t at layer l is M_t OR M_l, ``1 − (1 − M_t)(1 − M_l)``; each of the two keeps
     the top share of its |scores|, with gradients straight through; biases are not masked
-    (specs/composition_methods §4.3). Stored: the prototype's floats and one bit per entry of every
-    task's and every layer's mask, 2·D·R each.
+    (Zeng et al. 2023, arXiv:2305.17682). Stored: the prototype's floats and one bit per entry of
+    every task's and every layer's mask, 2·D·R each.
 
     Attributes:
         keep: share of entries that each mask keeps.
@@ -53,7 +53,7 @@ METHOD = JointMethod(
     name="propetl-m",
     settings=ProPETLMSettings,
     summary="one prototype adapter for all tasks and layers, under masks of task and layer",
-    citation="Zeng et al. 2023, ProPETL, arXiv:2305.17682; spec composition §4.3",
+    citation="Zeng et al. 2023, ProPETL, arXiv:2305.17682",
     attach=later("mtl.joint.modules.propetl_m:attach"),
     load=later("mtl.joint.modules.propetl_m:load"),
     training=TRAINING,

@@ -56,7 +56,7 @@ def draw(
 
     One generator, seeded ``seed + epoch``, draws in this order: a permutation of each task's rows,
     the tasks of all batches, then B places per batch, *with replacement*, which the task's
-    permutation maps to rows (specs/composition_methods §6.1). Every batch has B rows.
+    permutation maps to rows (docs/methods.md#joint-runs). Every batch has B rows.
     """
     import torch
 

@@ -21,7 +21,7 @@ class AdapterMSettings(Sampling, PfeifferSettings):
     """One bottleneck adapter for all tasks: ``u = U·act(D·z + c) + b`` at every site.
 
     With D hidden and R bottleneck: D is (R,D), c (R,), U (D,R), b (D,);
-    L·(2·D·R + R + D) parameters, whatever the number of tasks (specs/composition_methods §6.2).
+    L·(2·D·R + R + D) parameters, whatever the number of tasks (Frohmann et al. 2024).
     The attributes are those of ``pfeiffer`` and of :class:`Sampling`.
     """
 
@@ -32,7 +32,7 @@ class AdapterMSettings(Sampling, PfeifferSettings):
 
 @dataclass(frozen=True)
 class FullFTMSettings(Sampling, FullFineTuningSettings):
-    """All weights of the base, shared by all tasks (specs/composition_methods §6.2).
+    """All weights of the base, shared by all tasks (Frohmann et al. 2024, arXiv:2310.01217).
 
     The attributes are those of ``full-ft`` and of :class:`Sampling`.
     """
@@ -71,7 +71,7 @@ ADAPTER_M = _method(
     AdapterMSettings,
     3e-4,
     "one bottleneck adapter shared by all tasks, a head per task",
-    "Frohmann et al. 2024, ScaLearn, arXiv:2310.01217; spec composition §6.2",
+    "Frohmann et al. 2024, ScaLearn, arXiv:2310.01217",
 )
 FULL_FT_M = _method(
     "full-ft-m",
@@ -79,5 +79,5 @@ FULL_FT_M = _method(
     FullFTMSettings,
     2e-5,
     "all weights of the base trained on all tasks, a head per task",
-    "Frohmann et al. 2024, ScaLearn, arXiv:2310.01217; spec composition §6.2",
+    "Frohmann et al. 2024, ScaLearn, arXiv:2310.01217",
 )

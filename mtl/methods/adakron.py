@@ -11,7 +11,7 @@ from mtl.methods.core import core_method
 from mtl.methods.placement import ALL_PLACEMENTS
 
 FACTOR = 4
-"""Width of the outer factor u; fixed in the reference (specs/adapter_methods §1.1)."""
+"""Width of the outer factor u; fixed in the reference."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def check_bottleneck(bottleneck: int) -> None:
 
 
 TRAINING = Training(
-    "spec methods §1.7",
+    "DetectiveMB/AdaKron, Run_RoBERTa",
     {
         "lr": 3e-4,
         "epochs": 20,
@@ -63,7 +63,7 @@ TRAINING = Training(
         "patience": 0,
     },
 )
-"""RoBERTa-large's, of most tasks; AdaMix shares them (§2.2)."""
+"""RoBERTa-large's, of most tasks; AdaMix's scripts share them."""
 
 METHOD = core_method(
     "adakron",
@@ -72,6 +72,6 @@ METHOD = core_method(
     size=lambda settings, hidden_size: settings.bottleneck,
     build=later("mtl.methods.modules.adakron:build"),
     summary="bottleneck features as a Kronecker product of two small projections",
-    citation="AdaKron, DetectiveMB/AdaKron; spec methods §1",
+    citation="AdaKron, DetectiveMB/AdaKron (code)",
     training=TRAINING,
 )

@@ -30,7 +30,7 @@ class AdaLoRASettings:
     of T the importance of every triplet (row of A, entry of e, column of B) is updated, and the
     least important e are set to zero so that a budget of ranks is left: all of them until step
     ``initial_warmup``, then falling as a cube to :attr:`target` per module at step
-    T − ``final_warmup``, fixed from there on (specs/adapter_methods §5).
+    T − ``final_warmup``, fixed from there on (Zhang et al. 2023).
 
     A state that is selected before T − ``final_warmup``, or a run that patience ends before, may
     use more ranks than the budget.
@@ -100,9 +100,9 @@ METHOD = Method(
     name="adalora",
     settings=AdaLoRASettings,
     summary="low-rank triplets whose number per module follows importance (peft)",
-    citation="Zhang et al. 2023, arXiv:2303.10512; spec methods §5",
+    citation="Zhang et al. 2023, arXiv:2303.10512",
     training=Training(
-        "spec methods §5.4, of MRPC",
+        "QingruZhang/AdaLoRA, NLU/scripts, of MRPC",
         {
             "lr": 1e-3,
             "epochs": 30,

@@ -52,6 +52,6 @@ METHOD = mixture_method(
     merged="gelu",
     build=later("mtl.methods.modules.adamix:build"),
     summary="bottleneck adapter of randomly routed experts, merged into one",
-    citation="Wang et al. 2022, AdaMix, arXiv:2205.12410; spec methods §2.2",
+    citation="Wang et al. 2022, AdaMix, arXiv:2205.12410",
     training=TRAINING,
 )

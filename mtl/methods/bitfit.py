@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class BitFitSettings(HeadSettings):
     """Every bias of embeddings and layers trains, LayerNorms' included.
 
-    The pooler's bias trains where the head reads the pooler. BERT-base: 102,912 with it
-    (specs/adapter_methods §6). Its one setting: :class:`~mtl.methods.method.HeadSettings`.
+    The pooler's bias trains where the head reads the pooler. BERT-base: 102,912 with it. Its one
+    setting: :class:`~mtl.methods.method.HeadSettings`.
     """
 
 
@@ -39,9 +39,9 @@ METHOD = Method(
     name="bitfit",
     settings=BitFitSettings,
     summary="the base's own biases",
-    citation="Ben Zaken et al. 2022, arXiv:2106.10199; spec methods §6",
+    citation="Ben Zaken et al. 2022, arXiv:2106.10199",
     training=Training(
-        "spec methods §4.6, SoRA's baseline",
+        "TsinghuaC3I/SoRA, its BitFit baseline",
         {
             "lr": 8e-4,
             "epochs": 10,

@@ -20,7 +20,7 @@ class CompacterSettings:
     """A bottleneck with ``W = Σ_i A_i ⊗ (s_i t_i)``, i = 1 … phm_dim, for both projections.
 
     The A_i (phm_dim × phm_dim each) are one tensor for all sites; s_i and t_i have rank 1 and are
-    each site's own, as are the biases (specs/adapter_methods §6.1).
+    each site's own, as are the biases.
 
     Attributes:
         reduction_factor: R = D // reduction_factor.
@@ -85,9 +85,10 @@ def _method(name: str, summary: str, **defaults: Any) -> Any:
         CompacterSettings,
         _config,
         summary=summary,
-        citation="Karimi Mahabadi et al. 2021, arXiv:2106.04647; spec methods §6.1",
+        citation="Karimi Mahabadi et al. 2021, arXiv:2106.04647",
         training=Training(
-            "spec composition §6.2", {"lr": 0.003, "epochs": 30, "patience": "5 epochs"}
+            "CPJKU/ScaLearn, src/scripts/st-compacter",
+            {"lr": 0.003, "epochs": 30, "patience": "5 epochs"},
         ),
         placement=_placement,
         composes="bottleneck",

@@ -21,7 +21,7 @@ def symmetric_kl(first: Tensor, second: Tensor) -> Tensor:
     """``½ [KL(sg q ‖ p) + KL(sg p ‖ q)]`` per row, averaged; p, q the softmax of the logits (B,C).
 
     Its value is ``½ Σ (p − q)(log p − log q) / B``; its gradients are ``½ (p − q)/B`` for the first
-    logits and ``½ (q − p)/B`` for the second (specs/adapter_methods §2.4).
+    logits and ``½ (q − p)/B`` for the second.
     """
     p, q = first.log_softmax(-1), second.log_softmax(-1)
     return 0.5 * (

@@ -16,7 +16,7 @@ CUT = 1e-4
 
 @dataclass(frozen=True)
 class DiffPruningSettings:
-    """``theta = theta_0 + z ⊙ z_g · w`` for every base tensor (specs/adapter_methods §6.4).
+    """``theta = theta_0 + z ⊙ z_g · w`` for every base tensor (Guo et al. 2021).
 
     w starts at 0. ``z = clamp(sigmoid(logit(u) + a)·(HIGH − LOW) + LOW, 0, 1)`` per entry with u
     uniform while training (u = 1/2 in evaluation); z_g likewise with one a per tensor. Penalty
@@ -56,9 +56,10 @@ METHOD = Method(
     settings=DiffPruningSettings,
     summary="a sparse difference to all weights, by L0 gates; gates, pruning, fine-tuning",
     training=Training(
-        "spec methods §6.4", {"lr": 1e-05, "epochs": 3, "batch_size": 8, "patience": 0}
+        "dguo98/DiffPruning, its GLUE example",
+        {"lr": 1e-05, "epochs": 3, "batch_size": 8, "patience": 0},
     ),
-    citation="Guo et al. 2021, arXiv:2012.07463; spec methods §6.4",
+    citation="Guo et al. 2021, arXiv:2012.07463",
     attach=later("mtl.methods.modules.diff_pruning:attach"),
     load=later("mtl.methods.modules.diff_pruning:load"),
     refusal=CHANGES_BASE,

@@ -1,6 +1,6 @@
 """Mixtures of linear experts: routed at random while training, averaged once at the end.
 
-(Wang et al. 2022, AdaMix, arXiv:2205.12410; specs/adapter_methods §2.1)
+(Wang et al. 2022, AdaMix, arXiv:2205.12410)
 
 ==========  ==========================================================================
 evaluation  with E experts ``W_e x + b_e``

@@ -43,7 +43,9 @@ METHOD = Method(
     settings=FullFineTuningSettings,
     summary="all weights of the base: the stored entry is as large as the base",
     citation="Devlin et al. 2019, arXiv:1810.04805",
-    training=Training("spec composition §6.2", {"lr": 2e-05, "epochs": 30, "patience": "5 epochs"}),
+    training=Training(
+        "CPJKU/ScaLearn, src/scripts/full", {"lr": 2e-05, "epochs": 30, "patience": "5 epochs"}
+    ),
     attach=attach,
     load=load_base,
     refusal=CHANGES_BASE,

@@ -16,7 +16,7 @@ NORMS = ("attention", "output", "none")
 
 @dataclass(frozen=True)
 class HadamardSettings:
-    """Per layer ``a' = w ⊙ a + b``, w starting at 1 and b at 0 (specs/adapter_methods §6.2).
+    """Per layer ``a' = w ⊙ a + b``, w starting at 1 and b at 0 (Chen et al. 2023).
 
     Training has two stages: first the head alone, then w, b and one LayerNorm per layer with the
     head frozen. 2·L·D parameters, and 2·L·D of LayerNorms: 36,864 on BERT-base. The paper's text
@@ -47,9 +47,9 @@ METHOD = Method(
     name="hadamard",
     settings=HadamardSettings,
     summary="scale and shift of the attention output, and the LayerNorm after it; two stages",
-    citation="Chen et al. 2023, arXiv:2407.11033; spec methods §6.2",
+    citation="Chen et al. 2023, arXiv:2407.11033",
     training=Training(
-        "no rate is known from its paper; spec composition §3.2, of single adapters",
+        "no rate is known from its paper; of pfeiffer adapters, CPJKU/ScaLearn, src/scripts/st-a",
         {"lr": 3e-4, "epochs": 30, "patience": "5 epochs"},
     ),
     attach=later("mtl.methods.modules.hadamard:attach"),

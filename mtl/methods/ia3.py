@@ -17,8 +17,7 @@ MULTIPLIES = (
 class IA3Settings:
     """(IA)³ has no settings: per layer ``k ⊙ l_k``, ``v ⊙ l_v`` and ``act(ffn) ⊙ l_ff``.
 
-    Every l starts at 1. L·(2·D + D_ffn) parameters: 55,296 on BERT-base (specs/adapter_methods
-    §6.1).
+    Every l starts at 1. L·(2·D + D_ffn) parameters: 55,296 on BERT-base.
     """
 
 
@@ -33,7 +32,9 @@ METHOD = library_method(
     IA3Settings,
     _config,
     summary="learned scales on keys, values and the FFN activation",
-    citation="Liu et al. 2022, arXiv:2205.05638; spec methods §6.1",
-    training=Training("spec composition §6.2", {"lr": 0.005, "epochs": 30, "patience": "5 epochs"}),
+    citation="Liu et al. 2022, arXiv:2205.05638",
+    training=Training(
+        "CPJKU/ScaLearn, its IA3 runs", {"lr": 0.005, "epochs": 30, "patience": "5 epochs"}
+    ),
     refusal=MULTIPLIES,
 )

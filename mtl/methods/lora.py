@@ -19,7 +19,7 @@ class LoRASettings(HeadSettings):
     """``delta(x) = (alpha/R) · B·A·dropout(x)`` beside every chosen linear module.
 
     A is (R,in), kaiming-uniform (a = √5); B is (out,R), zero. R·(in + out) parameters per site:
-    294,912 on BERT-base at the defaults (specs/adapter_methods §6).
+    294,912 on BERT-base at the defaults (Hu et al. 2022).
 
     Attributes:
         rank: R.
@@ -87,9 +87,9 @@ METHOD = library_method(
     LoRASettings,
     _config,
     summary="a low-rank product beside linear modules",
-    citation="Hu et al. 2022, arXiv:2106.09685; spec methods §6",
+    citation="Hu et al. 2022, arXiv:2106.09685",
     training=Training(
-        "spec methods §4.6, SoRA's baseline",
+        "TsinghuaC3I/SoRA, issue 4, its LoRA baseline",
         {
             "lr": 1e-4,
             "epochs": 20,

@@ -20,8 +20,8 @@ class MAdaKronSettings:
     """AdaKron with ``u = D_2[e] z`` and, in the full form, ``v = D_1[e'] z``; e, e' drawn apart.
 
     Merged by averaging each mixture, which gives an AdaKron adapter. The partial form routes the
-    4-wide projection only. No code of it for GLUE was published; this is the definition of
-    specs/adapter_methods §2.3, and two experts are an assumption.
+    4-wide projection only. No code of it for GLUE was published; this follows its code
+    for GPT-2 and its README, and two experts are an assumption.
 
     Attributes:
         bottleneck: R, a multiple of 4.
@@ -56,7 +56,7 @@ def _method(name: str, summary: str, **defaults: Any) -> Any:
         merged="adakron",
         build=later("mtl.methods.modules.madakron:build"),
         summary=summary,
-        citation="AdaKron, DetectiveMB/AdaKron; spec methods §2.3",
+        citation="AdaKron, DetectiveMB/AdaKron (code, for GPT-2)",
         training=TRAINING,
         defaults=defaults,
     )

@@ -13,7 +13,7 @@ def keep_mask(scores: Tensor, keep: float) -> Tensor:
     """0/1 mask of the shape of ``scores``, straight-through.
 
     ``int((1 − keep)·n)`` entries of smallest |score| are 0, in Python floats as in the reference.
-    The gradient of the mask is taken for that of |score| (specs/composition_methods §4.1).
+    The gradient of the mask is taken for that of |score|.
     """
     return keep_masks(scores[None], keep)[0]
 

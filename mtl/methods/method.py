@@ -125,18 +125,18 @@ UNAVAILABLE = tuple(
             "mole-adapter",
             "it needs the dependency graph of every input from an external parser, and neither the "
             "parses nor the code are published",
-            "arXiv:2310.16240; spec methods §6.3",
+            "arXiv:2310.16240",
         ),
         (
             "alora",
             "there is no public code, and its allocation schedule is not given exactly",
-            "arXiv:2403.16187; spec methods §6.5",
+            "arXiv:2403.16187",
         ),
         (
             "learned-adapter",
             "it is the result of an architecture search (GDNAS) whose code and found designs are "
             "not published",
-            "Findings of ACL 2023; spec methods §6.6",
+            "Findings of ACL 2023",
         ),
     )
 )
@@ -163,7 +163,7 @@ class HeadSettings:
 
     Attributes:
         train_head: False keeps the head as it was drawn, as SoRA's comparison does with all of its
-            methods but full fine-tuning (specs/adapter_methods §4.2).
+            methods but full fine-tuning (Ding et al. 2023, their code).
     """
 
     LATER: ClassVar[tuple[str, ...]] = ("train_head",)

@@ -20,7 +20,7 @@ class PfeifferSettings(HeadSettings):
 
     With D hidden and R bottleneck: D is (R,D), c (R,), U (D,R), b (D,); weights start as
     N(0, 0.02), biases at zero. L·(2·D·R + R + D) parameters in the pfeiffer placement
-    (specs/composition_methods §3.1).
+    (Pfeiffer et al. 2021).
 
     Attributes:
         reduction_factor: R = D // reduction_factor.
@@ -71,8 +71,7 @@ def bottleneck_size(reduction_factor: float, bottleneck: int, hidden_size: int) 
 def exact_reduction_factor(bottleneck: int, hidden_size: int) -> float:
     """The factor from which ``adapters`` computes exactly R.
 
-    It takes ``int(D // factor)``; ``D / R`` lands one short for 42 % of all pairs
-    (specs/adapters_library §5).
+    It takes ``int(D // factor)``; ``D / R`` lands one short for 42 % of all pairs.
     """
     return hidden_size / (bottleneck + 0.5)
 
@@ -103,7 +102,8 @@ def _method(name: str, summary: str, citation: str, source: str = "", **defaults
         composes="bottleneck",
         defaults=defaults,
         training=Training(
-            f"{source}spec composition §3.2", {"lr": 3e-4, "epochs": 30, "patience": "5 epochs"}
+            f"{source}CPJKU/ScaLearn, src/scripts/st-a",
+            {"lr": 3e-4, "epochs": 30, "patience": "5 epochs"},
         ),
     )
 
@@ -111,20 +111,20 @@ def _method(name: str, summary: str, citation: str, source: str = "", **defaults
 METHOD = _method(
     "pfeiffer",
     "bottleneck adapter after the FFN, one per layer",
-    "Pfeiffer et al. 2021, AdapterFusion, arXiv:2005.00247; spec composition §3.1",
+    "Pfeiffer et al. 2021, AdapterFusion, arXiv:2005.00247",
 )
 HOULSBY = _method(
     "houlsby",
     "bottleneck adapters after attention and FFN, two per layer",
-    "Houlsby et al. 2019, arXiv:1902.00751; spec methods §6",
-    "its paper's are not in the specs; of pfeiffer adapters, ",
+    "Houlsby et al. 2019, arXiv:1902.00751",
+    "its paper's are not recorded here; of pfeiffer adapters, ",
     placement="houlsby",
     activation="swish",
 )
 PARALLEL = _method(
     "parallel",
     "bottleneck adapter beside the FFN, scaled by 4",
-    "He et al. 2022, arXiv:2110.04366; spec methods §6",
-    "its paper's are not in the specs; of pfeiffer adapters, ",
+    "He et al. 2022, arXiv:2110.04366",
+    "its paper's are not recorded here; of pfeiffer adapters, ",
     placement="parallel",
 )

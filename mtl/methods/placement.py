@@ -7,7 +7,7 @@ pfeiffer    FFN only: ``LN(u(LN(h + x)) + h + x)``, the layer's own LN twice
 houlsby     after attention and FFN: ``LN(u(h) + h + x)``
 parallel    beside the FFN: ``LN(u(x) + h + x)``
 paper       FFN only, before the block's dropout: ``LN(dropout(u(g) + g) + x)``, g the FFN output
-            before dropout (AdaKron and AdaMix; specs/adapter_methods §1.2)
+            before dropout (AdaKron's and AdaMix's code)
 ==========  ================================================================================
 """
 

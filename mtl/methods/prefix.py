@@ -61,9 +61,9 @@ METHOD = library_method(
     PrefixSettings,
     _config,
     summary="learned keys and values in front of every attention",
-    citation="Li and Liang 2021, arXiv:2101.00190; spec methods §6",
+    citation="Li and Liang 2021, arXiv:2101.00190",
     training=Training(
-        "not in the specs; the rate of public re-runs of UniPELT's comparison",
+        "its paper's are not recorded here; the rate of public re-runs of UniPELT's comparison",
         {"lr": 2e-4, "epochs": 30, "patience": "5 epochs"},
     ),
     refusal=IN_ATTENTION,

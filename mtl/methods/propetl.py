@@ -24,7 +24,7 @@ class ProPETLSettings:
     """``(U ⊙ M_u,l) act((D ⊙ M_d,l) z + c) + b`` at site l; D, U, c, b shared by all sites.
 
     The masks keep the top share of |score|, with gradients straight through; biases are not masked
-    (specs/composition_methods §4.2). Stored: the prototype's floats (74,544 on RoBERTa-base) and
+    (Zeng et al. 2023). Stored: the prototype's floats (74,544 on RoBERTa-base) and
     one bit per mask entry (2·D·R per site).
 
     Attributes:
@@ -82,7 +82,7 @@ METHOD = Method(
     summary="one bottleneck adapter shared by all layers, under a learned mask per layer",
     defaults={"reduction_factor": 12.0, "mask_lr_factor": 30.0},
     training=Training(
-        "spec methods §6.7",
+        "ChaosCodes/ProPETL, propetl-roberta, run_adapter.sh",
         {
             "lr": 1e-4,
             "epochs": 20,
@@ -93,7 +93,7 @@ METHOD = Method(
             "patience": 0,
         },
     ),
-    citation="Zeng et al. 2023, ProPETL, arXiv:2305.17682; spec composition §4, methods §6.7",
+    citation="Zeng et al. 2023, ProPETL, arXiv:2305.17682",
     attach=later("mtl.methods.modules.propetl:attach"),
     load=later("mtl.methods.modules.propetl:load"),
     activate=activate,

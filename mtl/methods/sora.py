@@ -28,7 +28,7 @@ class SoRASettings(HeadSettings):
     threshold at xi, not scaled by the learning rate; a gate at zero still gets a gradient and can
     come back. Whatever ``adam_form`` the run has, gates have the reference's AdamW (``hf``, eps
     1e-6, no decay): some get gradients of the size of that eps. What is stored is without the
-    ranks whose gate ended at zero, at the scale alpha/R (specs/adapter_methods §4).
+    ranks whose gate ended at zero, at the scale alpha/R (Ding et al. 2023).
 
     With a schedule, stage k of n has xi on the linear grid from ``xi`` to ``xi_max``, the first
     for the run's epochs, the others for ``stage_epochs``. Every stage has a warm-up and a schedule
@@ -93,9 +93,9 @@ METHOD = Method(
     name="sora",
     settings=SoRASettings,
     summary="low-rank products with gated ranks; gates are driven to zero and dropped",
-    citation="Ding et al. 2023, arXiv:2311.11696; spec methods §4",
+    citation="Ding et al. 2023, arXiv:2311.11696",
     training=Training(
-        "spec methods §4.6, of STS-B",
+        "TsinghuaC3I/SoRA, sora_no_schedule, of STS-B",
         {
             "lr": 8e-4,
             "epochs": 20,

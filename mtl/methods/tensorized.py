@@ -107,9 +107,9 @@ def _method(format: str, spoken: str) -> Any:
         attach=partial(later("mtl.methods.modules.tensorized:attach"), format),
         load=partial(later("mtl.methods.modules.tensorized:load"), format),
         summary=f"bottleneck projections in {spoken} format, thin products",
-        citation="tensorized/tensorized_adapters; spec methods §3",
+        citation="tensorized/tensorized_adapters (code)",
         training=Training(
-            "spec methods §3.5",
+            "tensorized/tensorized_adapters, README",
             {"lr": 0.0002, "epochs": 20, "batch_size": 32, "select": "last", "patience": 0},
         ),
         defaults={"format": format},

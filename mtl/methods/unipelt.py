@@ -20,7 +20,7 @@ class UniPELTSettings:
         lora: whether LoRA on queries and values is one of the parts.
         prefix_length: of the flat prefix.
         reduction_factor, bottleneck: of the bottleneck adapter, pfeiffer placement.
-        rank: of LoRA; its alpha has no effect, the gate stands in its place (spec methods §6.1).
+        rank: of LoRA; its alpha has no effect, the gate stands in its place, as in its code.
     """
 
     lora: bool = True
@@ -55,9 +55,9 @@ def _method(name: str, summary: str, **defaults: Any) -> Any:
         UniPELTSettings,
         _config,
         summary=summary,
-        citation="Mao et al. 2022, arXiv:2110.07577; spec methods §6",
+        citation="Mao et al. 2022, arXiv:2110.07577",
         training=Training(
-            "not in the specs; the rate of public re-runs of its comparison",
+            "its paper's are not recorded here; the rate of public re-runs of its comparison",
             {"lr": 5e-4, "epochs": 30, "patience": "5 epochs"},
         ),
         refusal="its parts are gated by the input, and one of them acts inside the attention",

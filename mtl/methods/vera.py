@@ -1,7 +1,7 @@
 """VeRA: two learned vectors per module around frozen random projections, through ``peft``.
 
 ``adapters`` has a config of this name, too, which trains two whole matrices instead
-(specs/adapter_methods §7.1 Q4).
+(docs/methods.md#the-library-underneath).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class VeRASettings:
 
     A (R,in) and B (out,R) are random, frozen and shared by all modules, cut to each module's
     shape; d (R,) starts at ``d_initial``, b (out,) at 0. R + out parameters per site: 43,008 on
-    BERT-base at rank 1024 (specs/adapter_methods §6).
+    BERT-base at rank 1024.
 
     Attributes:
         rank: R; larger than LoRA's, since only vectors train.
@@ -61,10 +61,10 @@ METHOD = Method(
     name="vera",
     settings=VeRASettings,
     summary="learned vectors around frozen random projections beside linear modules (peft)",
-    citation="Kopiczko et al. 2024, arXiv:2310.11454; spec methods §6.1",
+    citation="Kopiczko et al. 2024, arXiv:2310.11454",
     training=Training(
-        "not in the specs; public re-runs on RoBERTa-base train its vectors at 1e-2, the head at "
-        "4e-3, which is for both here",
+        "its paper's are not recorded here; public re-runs on RoBERTa-base train its vectors at "
+        "1e-2, the head at 4e-3, which is for both here",
         {"lr": 4e-3, "epochs": 30, "batch_size": 64, "select": "metric", "patience": 0},
     ),
     attach=later("mtl.methods.modules.vera:attach"),

@@ -4,9 +4,9 @@
 protocol      splits
 ============  ==========================================================================
 ``scalearn``  dev = 10 % of the official train (seed 42, by class unless the task says no);
-              test = the official validation (specs/composition_methods §7.1)
+              test = the official validation (Frohmann et al. 2024, arXiv:2310.01217)
 ``sora``      small tasks: dev and test are halves of the official validation; large ones:
-              dev = 1,000 of train, test = validation (specs/adapter_methods §4.5)
+              dev = 1,000 of train, test = validation (Ding et al. 2023, arXiv:2311.11696)
 ``official``  train, dev and test as they are given, all three
 ``holdout``   train, dev and test as they are given; of dev and test, what is missing is
               held out of train: a test of 10 %, then a dev of 10 % (seed 42, by class,

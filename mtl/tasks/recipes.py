@@ -28,7 +28,7 @@ FEW_SHOT: Mapping[str, Any] = {
     "max_dev_samples": 5000,
     "eval_every": 10,
 }
-"""What few-shot runs change in every recipe (specs/composition_methods §1.6, §3.3).
+"""What few-shot runs change in every recipe (docs/methods.md#few-shot-runs).
 
 The reference evaluates after each epoch, that is after 1 step up to 32 rows and after 4 of 100, and
 spends nearly all its time on that; every 10 steps keep evaluations at 100. Its patience of 20

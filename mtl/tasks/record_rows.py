@@ -22,7 +22,7 @@ HIGHLIGHT = "@highlight\n"
 
 
 def record(table: pa.Table) -> pa.Table:
-    """One row per query and entity, in their order (specs/composition_methods §7.2).
+    """One row per query and entity, in their order (docs/methods.md#texts).
 
     Columns:
         passage: with each ``@highlight`` line turned into a list item (``- ``).

@@ -61,7 +61,7 @@ def wsc(table: pa.Table) -> pa.Table:
     """WSC: column ``marked``, the text with the pronoun as ``*word*``.
 
     The text is split at white space, the word number ``span2_index`` wrapped in stars, and the
-    words joined by single spaces (specs/composition_methods §7.2).
+    words joined by single spaces (docs/methods.md#texts).
     """
     import pyarrow as pa
 
@@ -86,7 +86,7 @@ CONNECTIVES = {"cause": "because", "effect": "so"}
 def copa(table: pa.Table) -> pa.Table:
     """COPA: column ``connective``, "because" where the question is for the cause, "so" for effect.
 
-    The premise keeps its full stop (specs/composition_methods §7.2).
+    The premise keeps its full stop (docs/methods.md#texts).
     """
     import pyarrow as pa
 

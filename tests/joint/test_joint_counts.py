@@ -61,7 +61,7 @@ def test_the_list_of_methods(capsys: pytest.CaptureFixture[str]) -> None:
 def test_tasks_share_what_the_recipe_wants_of_all(tmp_path: Path) -> None:
     method = JOINT.get("adapter-m")
     humset = ["humset/sectors", "humset/pillars_1d"]
-    # selection by the mean dev loss in all joint runs, HumSet's, too (spec composition §6.1)
+    # selection by the mean dev loss in all joint runs, HumSet's, too (docs/methods.md#joint-runs)
     assert resolve_joint(method, load_recipe("scalearn"), Overrides({}), humset)[1].select == "loss"
     path = tmp_path / "own.yaml"
     by_task = "".join(f"    {task}: {{select: metric}}\n" for task in humset)
@@ -95,7 +95,7 @@ def test_what_a_head_keeps_fixed_stays_fixed() -> None:
 
 @pytest.mark.parametrize("recipe", ["scalearn", "reference"])
 def test_record_in_the_papers_joint_runs(recipe: str) -> None:
-    """Only its first 100,730 rows are drawn, and its dev split does not select (spec §6.1)."""
+    """Only its first 100,730 rows are drawn, and its dev split does not select."""
     tasks = ["superglue/cb", "superglue/record"]
     for name in JOINT.names():
         of = load_recipe(recipe)

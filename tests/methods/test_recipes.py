@@ -157,7 +157,7 @@ def test_the_papers_settings_arrive() -> None:
 
 
 def test_the_last_state_is_kept_where_the_papers_keep_it() -> None:
-    assert run_of("sora", "sora", "glue/rte").select == "last"  # the scheduled run, §4.4
+    assert run_of("sora", "sora", "glue/rte").select == "last"  # the scheduled run
     assert run_of("sora", "sora", "glue/stsb").select == "metric"
     for task in load_suite("glue").tasks:
         wanted = "last" if task in {"glue/cola", "glue/stsb"} else "metric"
@@ -181,7 +181,7 @@ def test_references_that_trained_with_the_hugging_face_adamw() -> None:
 
 
 def test_adalora_warms_up_for_the_steps_of_its_scripts() -> None:
-    """Spec methods §5.4; in a run of another length, too, but for MRPC, which has a share."""
+    """As in the scripts; in a run of another length, too, but for MRPC, which has a share."""
     scripts = {
         "cola": 100, "mnli": 1000, "qnli": 500, "qqp": 2000, "rte": 200, "sst2": 1000, "stsb": 100
     }  # fmt: skip

@@ -1,7 +1,7 @@
 """Every row of the published tables, on every task: the settings that the papers trained it at.
 
-The expectations are written out from the specifications (composition_methods: C, adapter_methods:
-A), never read from a recipe.
+The expectations are written out from the papers and the scripts of their repositories (named in
+docs/methods.md#references), never read from a recipe.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ JOINTLY: Cell = {
 }
 JOINTLY = {**JOINTLY, "temperature": 1.0, "sampler_seed": 0, "unselected": "superglue/record"}
 
-# C§0, 1.5, 2.4, 3.2, 4.2, 4.3, 5.4, 6.1, 6.2, 6.3, 8
+# CPJKU/ScaLearn, src/scripts
 SCALEARN: dict[str, tuple[str, Cell]] = {
     "Full FT": ("full-ft", {**ONE, "lr": 2e-5, "patience": "5 epochs"}),
     "Adapter": ("pfeiffer", {**ONE, "lr": 3e-4, "patience": "5 epochs", "reduction_factor": 16}),
@@ -132,7 +132,7 @@ def test_scalearn(row: str, suite: str) -> None:
 @pytest.mark.parametrize("suite", SUITES)
 @pytest.mark.parametrize("row", SCALEARN)
 def test_the_reference(row: str, suite: str) -> None:
-    """What the authors' code did beside the paper (C§0, 2.3, 4.2, 4.3)."""
+    """What the authors' code did beside the paper."""
     method = SCALEARN[row][0]
     for task in SUITES[suite]:
         cell = dict(scalearn_cell(row, task, suite))
@@ -150,10 +150,10 @@ def test_the_reference(row: str, suite: str) -> None:
 
 def test_other_settings_of_the_reference() -> None:
     recipe = load_recipe("reference")
-    assert recipe.source_seeds == {"probe": "run"}  # C§8.1
+    assert recipe.source_seeds == {"probe": "run"}
     few = recipe.settings("scalearn", "glue/rte", few_shot=True)
-    assert (few["eval_every"], few["max_steps"]) == (0, 1000)  # C§1.6: every epoch
-    # C§4.3, 6.1: the task whose scores ProPETL-m's lowest layer uses is the last one
+    assert (few["eval_every"], few["max_steps"]) == (0, 1000)  # every epoch
+    # the task whose scores ProPETL-m's lowest layer uses is the last one
     assert [load_suite(suite).tasks[-1] for suite in SUITES] == [
         "glue/qqp",
         "superglue/record",
@@ -163,7 +163,7 @@ def test_other_settings_of_the_reference() -> None:
     assert {suite: list(load_suite(suite).tasks) for suite in SUITES} == SUITES
 
 
-# A§1.7, RoBERTa-large: lr, epochs
+# AdaKron's scripts, RoBERTa-large: lr, epochs
 ADAKRON = {
     "mnli": (3e-4, 20),
     "qnli": (3e-4, 20),
@@ -199,7 +199,7 @@ def test_adakron(method: str, task: str) -> None:
 @pytest.mark.parametrize("task", ADAKRON)
 @pytest.mark.parametrize("method", ADAKRON_ROWS)
 def test_adakron_on_bert(method: str, task: str) -> None:
-    """A§1.4, 1.7, 2.2, 2.4: one script is known, of MNLI."""
+    """One script is known, AdaMix's of MNLI."""
     cell = {**ALIKE, **ADAKRON_ROWS[method], "lr": 4e-4, "epochs": 40, "head": "pooler_linear"}
     cell = {**cell, "bottleneck": 48}
     if method == "adamix":
@@ -210,7 +210,7 @@ def test_adakron_on_bert(method: str, task: str) -> None:
 @pytest.mark.parametrize("task", ["mrpc", "rte", "stsb"])
 @pytest.mark.parametrize("method", [f"tensorized-{form}" for form in ("cp", "tucker", "tt", "tr")])
 def test_tensorized(method: str, task: str) -> None:
-    """A§3.1, 3.3, 3.5."""
+    """The command of its README."""
     cell = {"batch_size": 32, "lr": 2e-4, "epochs": 20, "weight_decay": 0.0, "warmup": 0.0}
     cell |= {"clip": 1.0, "select": "last", "head": "pooler_linear", "placement": "houlsby"}
     cell |= {"rank": 2, "bottleneck": 64, "train_layer_norm": True, "bottleneck_form": True}
@@ -219,7 +219,7 @@ def test_tensorized(method: str, task: str) -> None:
 
 @pytest.mark.parametrize("recipe", ["tensorized", "none"])
 def test_diff_pruning(recipe: str) -> None:
-    """A§6.4."""
+    """The example of its repository."""
     cell = {"lr": 1e-5, "epochs": 3, "batch_size": 8, "clip": 1.0, "alpha_lr": 0.1}
     cell |= {"sparsity": 1.25e-7, "density": 0.005, "alpha_start": 5.0, "group_gate": True}
     cell |= {"finetune_epochs": 3, "finetune_lr_factor": 5.0}
@@ -227,7 +227,7 @@ def test_diff_pruning(recipe: str) -> None:
         check(resolved(recipe, "diff-pruning", f"glue/{task}"), cell)
 
 
-# A§4.2, 4.5, 4.6 and the authors' reply: lr, epochs, batch
+# SoRA's scripts and the authors' reply: lr, epochs, batch
 SORA_LORA = {
     "cola": (8e-5, 20, 8),
     "sst2": (1e-4, 10, 8),
@@ -272,13 +272,13 @@ def test_sora(task: str) -> None:
         if method != "full-ft":
             cell["train_head"] = False
         if (method, task) == ("sora", "rte"):
-            cell["select"] = "last"  # A§4.4: no stage reloads a best state
+            cell["select"] = "last"  # no stage reloads a best state
         check(resolved("sora", method, f"glue/{task}"), cell)
     headlines = {"cola": "matthews", "stsb": "pearson"}
     assert load_task(task).headline == headlines.get(task, "accuracy")
 
 
-# A§5.4: target_r, r0, gamma, ti, tf, dT, alpha, lr, epochs, warm-up steps of all steps, decay
+# AdaLoRA's scripts: target_r, r0, gamma, ti, tf, dT, alpha, lr, epochs, warm-up of all steps, decay
 ADALORA: dict[str, tuple[Any, ...]] = {
     "cola": (1, 3, 0.1, 800, 3500, 10, 32.0, 8e-4, 25, "100 steps", 0.0),
     "mnli": (1, 3, 0.1, 8000, 50000, 100, 16.0, 5e-4, 7, "1000 steps", 0.0),
@@ -316,7 +316,7 @@ def test_adalora(task: str) -> None:
 @pytest.mark.parametrize(
     ("suite", "methods"),
     [
-        # rows of the AdaKron, SoRA and AdaLoRA tables whose settings nobody published (A§1.7, 7.4)
+        # rows of the AdaKron, SoRA and AdaLoRA tables whose settings nobody published
         ("adakron", ["houlsby", "lora", "prefix", "bitfit", "vera", "hadamard", "unipelt-ap"]),
         ("adakron", ["full-ft", "compacter", "compacter++", "ia3", "unipelt-apl"]),
         ("adalora", ["full-ft", "bitfit", "houlsby", "pfeiffer", "lora"]),

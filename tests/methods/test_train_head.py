@@ -1,4 +1,4 @@
-"""``train_head``: SoRA's comparison leaves the head as it was drawn (spec methods §4.2)."""
+"""``train_head``: SoRA's comparison leaves the head as it was drawn (docs/methods.md)."""
 
 from __future__ import annotations
 

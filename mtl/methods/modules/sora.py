@@ -29,7 +29,7 @@ def proximal(gates: Tensor, xi: float, threshold: str) -> Tensor:
     """The gates after the threshold at ``xi``, any shape, by one pass.
 
     ``soft`` is ``sign(g)·max(|g| − xi, 0)``. ``reference`` is ``sign(g)·(|g| − xi)`` where
-    ``|g| ≥ 2·xi`` and 0 elsewhere, except that ``|g| = xi`` exactly stays (specs §4.3).
+    ``|g| ≥ 2·xi`` and 0 elsewhere, except that ``|g| = xi`` exactly stays, as in its code.
     """
     size = gates.abs()
     shrunk = torch.where(size > xi, gates - gates.sign() * xi, gates)
@@ -111,7 +111,7 @@ class SoRA(nn.Module):
 
 
 def gates(sora: SoRA) -> Group:
-    """The gates and how they are optimised (specs §4.3)."""
+    """The gates and how they are optimised."""
     return Group(
         "gating", {"gate": sora.gate}, weight_decay=0.0, options={"eps": 1e-6}, adam_form="hf"
     )

@@ -1,7 +1,7 @@
 """Low-rank tensor formats as thin products: ``W = left · right`` without ever building W.
 
 A tensor T with modes of sizes d_1 … d_n is a matrix, rows the first s modes, columns the rest, both
-row-major (specs/adapter_methods §3.2, §7.2)::
+row-major::
 
     cp      T[i,j,…] = Σ_a w[a] F_1[i,a] F_2[j,a] …                     k = R
     tucker  T[i,j,…] = Σ_abc C[a,b,c] F_1[i,a] F_2[j,b] F_3[k,c]        k = R, R² for 2 + 2 modes
