@@ -59,12 +59,23 @@ def _ls(options: Namespace) -> int:
     from mtl.compose import COMPOSITIONS
     from mtl.joint import JOINT
     from mtl.methods import METHODS, UNAVAILABLE
+    from mtl.registry import PluginError, plugin
 
     rows: list[dict[str, Any]] = []
-    stages: tuple[tuple[int | str, Any], ...] = ((1, METHODS), (2, COMPOSITIONS), ("joint", JOINT))
-    for stage, registry in stages:
+    missing = [asdict(item) for item in UNAVAILABLE if item.name not in METHODS]
+    stages: tuple[tuple[int | str, Any, str], ...] = (
+        (1, METHODS, "mtl.methods"),
+        (2, COMPOSITIONS, "mtl.compositions"),
+        ("joint", JOINT, ""),
+    )
+    for stage, registry, group in stages:
         for name in registry.names():
-            item: Any = registry.get(name)
+            package = plugin(group, name)
+            try:
+                item: Any = registry.get(name)
+            except PluginError as error:
+                missing.append({"name": name, "reason": str(error), "citation": str(package)})
+                continue
             defaults = {field.name: field.default for field in fields(item.settings)}
             row = {
                 "method": name,
@@ -72,12 +83,12 @@ def _ls(options: Namespace) -> int:
                 "summary": item.summary,
                 "settings": {**defaults, **item.defaults},
                 "citation": item.citation,
+                "from": str(package) if package else None,
             }
             if stage == 1:
                 row |= {"composes": item.composes or None, "refusal": item.refusal or None}
                 row["package"] = item.package or None
             rows.append(row)
-    missing = [asdict(item) for item in UNAVAILABLE]
     if options.json:
         print(json.dumps({"methods": rows, "unavailable": missing}))
         return 0
@@ -91,9 +102,16 @@ def _ls(options: Namespace) -> int:
         if row.get("refusal"):
             print(f"    no source of stage two: {row['refusal']}")
         print(f"    {row['citation']}")
-    for item in UNAVAILABLE:
-        print(f"{item.name}  (cannot be reproduced): {item.reason}")
-        print(f"    {item.citation}")
+        if row["from"]:
+            print(f"    from package {row['from']}")
+    for gone in missing:
+        why = (
+            "cannot be used"
+            if gone["name"] in {*METHODS, *COMPOSITIONS}
+            else "cannot be reproduced"
+        )
+        print(f"{gone['name']}  ({why}): {gone['reason']}")
+        print(f"    {gone['citation']}")
     return 0
 
 
@@ -110,11 +128,11 @@ def _count(options: Namespace) -> int:
     values = parse_set(options.set)
     recipe = load_recipe(options.recipe) if options.recipe else None
     if options.method == "all":
-        names = METHODS.names()
-        for name in [name for name in names if _lacking(METHODS.get(name).package)]:
-            package = METHODS.get(name).package
+        methods = METHODS.usable()
+        names = [name for name, method in methods.items() if not _lacking(method.package)]
+        for name in [name for name in methods if name not in names]:
+            package = methods[name].package
             print(f"{name}: not counted, needs pip install {package}", file=sys.stderr)
-            names.remove(name)
         if recipe is not None:
             for name in [name for name in names if not recipe.names(name)]:
                 print(f"{name}: not counted, recipe {recipe.name} has no settings", file=sys.stderr)

@@ -103,7 +103,9 @@ def _methods(names: Sequence[str] | None) -> dict[str, Trainable]:
     for name in names or ():
         if name not in known:
             raise unknown("method", name, known)
-    return {name: known[name].get(name) for name in (names or known)}
+    if names:
+        return {name: known[name].get(name) for name in names}
+    return {**METHODS.usable(), **COMPOSITIONS.usable(), **JOINT.usable()}
 
 
 def _all_recipes() -> list[str]:

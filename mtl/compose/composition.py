@@ -85,7 +85,7 @@ class Composition:
     per_source: str = ""
 
 
-COMPOSITIONS: Registry[Composition] = Registry("composition", Composition)
+COMPOSITIONS: Registry[Composition] = Registry("composition", Composition, "mtl.compositions")
 for _name in ("scalearn", "scalearn-uniform", "scalearn++", "scalearn-uniform++", "average"):
     COMPOSITIONS.add(
         _name, f"mtl.compose.scalearn:{_name.upper().replace('-', '_').replace('++', '_PP')}"

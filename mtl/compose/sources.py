@@ -157,7 +157,7 @@ def _wanted(spec: TaskSpec, method: str, suite: Suite, protocol: str | None) -> 
 
 def composable() -> list[str]:
     """Names of the methods whose adapters can be sources."""
-    return [name for name in METHODS.names() if METHODS.get(name).composes]
+    return [name for name, method in METHODS.usable().items() if method.composes]
 
 
 def resolve_sources(

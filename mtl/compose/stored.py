@@ -14,6 +14,7 @@ from mtl.files import read_safetensors
 from mtl.methods import source_names
 from mtl.methods.method import make_settings
 from mtl.runs.loading import Loaded, load_adapter_entry
+from mtl.runs.versions import made_with
 from mtl.zoo.composition import FILE as WEIGHTS_FILE
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def load_composition(entry: Entry, zoo: Zoo, backbone: Backbone) -> Loaded:
     """
     manifest = entry.manifest
     parents = find_parents(entry, zoo)
-    composition = COMPOSITIONS.get(manifest.method)
+    composition = COMPOSITIONS.get(manifest.method, made_with(manifest))
     settings = make_settings(manifest.method, composition.settings, dict(manifest.method_settings))
     names = source_names(len(parents))
     encoder: Any = backbone.encoder()

@@ -74,7 +74,7 @@ def chosen_scores(names: Sequence[str]) -> list[Score]:
     twice = sorted({name for name in names if list(names).count(name) > 1})
     if twice:
         raise RequestError(f"--scores names {', '.join(twice)} twice.")
-    return [SCORES.get(name) for name in (names or SCORES.names())]
+    return [SCORES.get(name) for name in names] if names else [*SCORES.usable().values()]
 
 
 def score_sources(

@@ -37,7 +37,7 @@ from mtl.methods import find_method
 from mtl.methods.low_rank import Factors
 from mtl.methods.modules.low_rank import install as install_low_rank
 from mtl.runs import Loaded, load
-from mtl.runs.store import versions
+from mtl.runs.versions import versions
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone

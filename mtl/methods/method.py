@@ -85,7 +85,7 @@ class Unavailable:
     citation: str
 
 
-METHODS: Registry[Method] = Registry("method", Method)
+METHODS: Registry[Method] = Registry("method", Method, "mtl.methods")
 for _name, _target in (
     ("pfeiffer", "pfeiffer:METHOD"),
     ("houlsby", "pfeiffer:HOULSBY"),
@@ -149,7 +149,7 @@ def find_method(name: str, hint: str = "") -> Method:
         RequestError: unknown (with the closest name), or one that cannot be reproduced (with why).
     """
     for missing in UNAVAILABLE:
-        if name == missing.name:
+        if name == missing.name and name not in METHODS:
             raise RequestError(
                 f"Method {name!r} is named in papers and cannot be reproduced: {missing.reason} "
                 f"({missing.citation}). python -m mtl.methods ls lists what there is."

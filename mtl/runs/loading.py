@@ -19,6 +19,7 @@ from mtl.methods import load as attach_stored
 from mtl.methods.method import make_settings
 from mtl.registry import Registry
 from mtl.runs.recorded import OPTION, change_text, task_of
+from mtl.runs.versions import made_with
 from mtl.runs.workspace import load_task_data
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def load_adapter_entry(encoder: Any, entry: Entry, zoo: Zoo, name: str) -> None:
 
     zoo.load_check(entry)
     manifest = entry.manifest
-    method = find_method(manifest.method)
+    method = find_method(manifest.method, made_with(manifest))
     settings = make_settings(manifest.method, method.settings, dict(manifest.method_settings))
     with zoo.reading(entry), bounded(entry.ref):
         if method.load_source is not None:
@@ -255,7 +256,7 @@ def load_adapter(entry: Entry, zoo: Zoo, backbone: Backbone) -> Loaded:
     from mtl.engine import Attached
 
     manifest = entry.manifest
-    method = find_method(manifest.method)
+    method = find_method(manifest.method, made_with(manifest))
     settings = make_settings(manifest.method, method.settings, dict(manifest.method_settings))
     encoder, name = backbone.encoder(), str(manifest.head["name"])
     with zoo.reading(entry), bounded(entry.ref):

@@ -5,11 +5,9 @@ Predictions, metrics and shares of the entry are those of the reloaded model.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +20,7 @@ from mtl.files import finite
 from mtl.methods.method import settings_dict
 from mtl.runs.recorded import remember_task
 from mtl.runs.sections import metric_name, metrics, sections
+from mtl.runs.versions import versions
 from mtl.tasks.spans import MASKED
 from mtl.zoo import Manifest, write_predictions
 from mtl.zoo.composition import write_shares
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from mtl.runs.workspace import Workspace
     from mtl.zoo import Entry
 
-PACKAGES = ("mtl", "torch", "adapters", "transformers", "datasets", "tokenizers", "numpy")
 TOLERANCE = 1e-3
 """Largest logit difference between the trained and the reloaded model; on a CPU it is 0."""
 
@@ -218,7 +216,7 @@ def make_manifest(
             "eval_batch_size": passes.rows,
             "eval_tokens": passes.tokens,
         },
-        versions=versions(),
+        versions=versions(run),
         parents=[dict(parent) for parent in run.parents],
         runhash=run.runhash,
         command=workspace.command,
@@ -226,16 +224,3 @@ def make_manifest(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **sections(run),
     )
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that shape a result."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            from mtl import __version__
-
-            found[package] = __version__ if package == "mtl" else "unknown"
-    return found

@@ -15,7 +15,7 @@ from mtl.tasks.dialect import KEYS, Dialect
 from mtl.tasks.kinds import KINDS
 from mtl.tasks.label_columns import LabelForm
 from mtl.tasks.metrics import METRICS
-from mtl.tasks.yamls import SUFFIXES, catalog, check_keys, is_file_name, read_yaml
+from mtl.tasks.yamls import SUFFIXES, catalog, check_keys, is_file_name, read_yaml, refuse_taken
 
 SOURCES = {"repo": ("repo", "config", "revision"), "files": ("files", *KEYS), "demo": ("demo",)}
 """Kinds of data source by their first key, with the keys each may have."""
@@ -355,7 +355,9 @@ def load_task(name: str, suite: str | None = None) -> TaskSpec:
     """
     if is_file_name(name):
         return _read(user_path(name, "--task"))
-    return _read(catalog().tasks[resolve_task(name, suite)])
+    task = resolve_task(name, suite)
+    refuse_taken("task", task)
+    return _read(catalog().tasks[task])
 
 
 def resolve_task(name: str, suite: str | None = None) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import yaml
 
 from mtl.errors import RequestError, did_you_mean, unknown
 from mtl.files import user_path
+from mtl.registry import Plugin, plugins
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -132,7 +134,9 @@ def tasks_folder() -> Path:
 
 
 def folders() -> list[Path]:
-    """Where YAML files are looked for: the package's folder, then the user's ``MTL_TASKS``.
+    """Where YAML files are looked for first: the package's folder, then the user's ``MTL_TASKS``.
+
+    After them come the folders of installed packages (:func:`catalog`).
 
     Raises:
         RequestError: ``MTL_TASKS`` names no folder.
@@ -152,6 +156,8 @@ def folders() -> list[Path]:
 class Catalog:
     """Every YAML file by what it is; ``problems`` names the files that could not be placed.
 
+    ``taken`` says of a (kind, name) which packages define it, where that is more than one.
+
     A damaged file of a user does not stand in the way of other tasks; whoever lists, checks, or
     misses a name is told about it.
     """
@@ -161,6 +167,7 @@ class Catalog:
     recipes: Mapping[str, Path]
     aliases: Mapping[str, str]
     problems: Mapping[Path, str]
+    taken: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     def hint(self) -> str:
         """A sentence on unreadable files for the error of an unknown name, or nothing."""
@@ -168,35 +175,72 @@ class Catalog:
 
 
 def catalog() -> Catalog:
-    """All YAML files under :func:`folders`, read again when one of them changed."""
-    paths = [
-        path
-        for folder in folders()
-        for path in sorted(folder.rglob("*"))
-        if path.suffix in SUFFIXES and not path.name.startswith(".")
-    ]
-    return _catalog(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths))
+    """All YAML files under :func:`folders`, and those that packages register under ``mtl.tasks``.
+
+    Read again when one of them changed.
+    """
+    stamps: list[tuple[Path, int, int, Plugin | None]] = []
+    lost: list[Plugin] = []
+    places: list[tuple[Path | None, Plugin | None]] = [(folder, None) for folder in folders()]
+    places += [(_folder_of(found.target), found) for found in plugins("mtl.tasks")]
+    for folder, found in places:
+        if folder is None:
+            lost += [found] if found else []
+            continue
+        for path in sorted(folder.rglob("*")):
+            if path.suffix in SUFFIXES and not path.name.startswith("."):
+                stat = path.stat()
+                stamps.append((path, stat.st_mtime_ns, stat.st_size, found))
+    return _catalog(tuple(stamps), tuple(lost))
+
+
+def _folder_of(target: str) -> Path | None:
+    """The folder of a package, or of one in it; found without importing anything."""
+    top, *inner = target.split(".")
+    try:
+        spec = find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    for place in (spec and spec.submodule_search_locations) or ():
+        if (folder := Path(place, *inner)).is_dir():
+            return folder
+    return None
 
 
 @lru_cache(maxsize=8)
-def _catalog(stamps: tuple[tuple[Path, int, int], ...]) -> Catalog:
+def _catalog(
+    stamps: tuple[tuple[Path, int, int, Plugin | None], ...], lost: tuple[Plugin, ...]
+) -> Catalog:
+    taken: dict[tuple[str, str], str] = {}
+    owners: dict[Path, Plugin | None] = {}
     kinds: dict[str, dict[str, Path]] = {"task": {}, "suite": {}, "recipe": {}}
     aliases: dict[str, str] = {}
-    problems: dict[Path, str] = {}
-    for path, _, _ in stamps:
+    problems = {
+        Path(found.target): f"Package {found} registers task files in {found.target}, where no "
+        f"folder is: repair or uninstall {found.package}."
+        for found in lost
+    }
+    for path, _, _, owner in stamps:
+        owners[path] = owner
         try:
             content = read_yaml(path)
             kind, name = _classify(path, content)
             if name in kinds[kind]:
-                raise RequestError(
-                    f"{path} and {kinds[kind][name]} both define the {kind} {name!r}; rename one."
+                other = kinds[kind][name]
+                both = " and ".join(
+                    f"{file}{f' of package {owners[file]}' if owners[file] else ''}"
+                    for file in (path, other)
                 )
+                text = f"{both} both define the {kind} {name!r}; rename one."
+                if owner:
+                    taken[kind, name] = f"{text} Or uninstall {owner.package}."
+                raise RequestError(taken.get((kind, name), text))
             kinds[kind][name] = path
             if kind == "suite" and isinstance(content.get("aliases"), dict):
                 aliases.update({str(key): str(value) for key, value in content["aliases"].items()})
         except RequestError as error:
             problems[path] = str(error)
-    return Catalog(kinds["task"], kinds["suite"], kinds["recipe"], aliases, problems)
+    return Catalog(kinds["task"], kinds["suite"], kinds["recipe"], aliases, problems, taken)
 
 
 def find_yaml(name: str, kind: str, known: Mapping[str, Path]) -> Path:
@@ -209,7 +253,18 @@ def find_yaml(name: str, kind: str, known: Mapping[str, Path]) -> Path:
         return user_path(name, kind)
     if name not in known:
         raise unknown(kind, name, known, catalog().hint())
+    refuse_taken(kind, name)
     return known[name]
+
+
+def refuse_taken(kind: str, name: str) -> None:
+    """Refuse a name that a package defines and somebody else, too.
+
+    Raises:
+        RequestError: says who.
+    """
+    if (kind, name) in catalog().taken:
+        raise RequestError(catalog().taken[kind, name])
 
 
 def known_task(task: str, path: Path) -> str:

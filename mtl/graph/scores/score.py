@@ -85,7 +85,7 @@ class Score:
     claims: bool = True
 
 
-SCORES: Registry[Score] = Registry("score", Score)
+SCORES: Registry[Score] = Registry("score", Score, "mtl.scores")
 for _name in (
     "tfidf",
     "textemb",

@@ -1,0 +1,1 @@
+"""What an own package adds to mtl; ``pyproject.toml`` registers it."""
