@@ -99,6 +99,88 @@ def test_a_room_imports_only_rooms_above_it() -> None:
     assert wrong_imports(PACKAGE) == []
 
 
+def at_run_time(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those that only type checkers see."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            for rest in node.orelse:
+                yield rest
+                yield from at_run_time(rest)
+        else:
+            yield node
+            yield from at_run_time(node)
+
+
+def edges(package: Path) -> dict[str, set[str]]:
+    """File → files that it imports at run time, in functions, too; names of rooms resolved.
+
+    What is named by a string (registries, ``later``) is looked up by name, and no import here.
+    """
+    trees = {
+        ".".join(path.relative_to(package.parent).with_suffix("").parts).removesuffix(
+            ".__init__"
+        ): ast.parse(path.read_text(encoding="utf-8"))
+        for path in package.rglob("*.py")
+    }
+    homes: dict[str, str] = {}  # public name of a room → the module that holds it
+    for room, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "exports":
+                for module, names in ast.literal_eval(node.args[1]).items():
+                    homes |= {f"{room}.{name}": f"{room}.{module}" for name in names}
+    found: dict[str, set[str]] = {}
+    for own, tree in trees.items():
+        wanted: set[str] = set()
+        for node in at_run_time(tree):
+            if isinstance(node, ast.Import):
+                wanted |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert not node.level, f"{own}: a relative import"
+                for alias in node.names:
+                    target = f"{node.module}.{alias.name}"
+                    while target in homes:  # mtl.train_adapter → mtl.face → mtl.face.making
+                        target = f"{homes[target]}.{alias.name}"
+                    wanted.add(target if target in trees else target.rpartition(".")[0])
+        found[own] = (wanted & trees.keys()) - {own}
+    return found
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    import networkx
+
+    whole = networkx.DiGraph([(own, other) for own, others in graph.items() for other in others])
+    found = networkx.strongly_connected_components(whole)
+    return sorted(sorted(part) for part in found if len(part) > 1)
+
+
+def test_no_circle_between_files() -> None:
+    assert circles(edges(PACKAGE)) == []
+
+
+def test_the_reader_finds_circles(tmp_path: Path) -> None:
+    root = tmp_path / "mtl"
+    (root / "one").mkdir(parents=True)
+    (root / "two").mkdir()
+    (root / "__init__.py").write_text("")
+    (root / "two" / "__init__.py").write_text("")
+    (root / "one" / "__init__.py").write_text("exports(__name__, {'first': ['first']})")
+    (root / "one" / "first.py").write_text("def f():\n    from mtl.two import second")
+    (root / "two" / "second.py").write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from mtl.one import first"
+    )
+    assert circles(edges(root)) == []
+    (root / "two" / "second.py").write_text("from mtl.one import first")
+    assert circles(edges(root)) == [["mtl.one.first", "mtl.two.second"]]
+
+
+def test_no_file_is_longer_than_400_lines() -> None:
+    lengths = {
+        path.relative_to(PACKAGE).as_posix(): len(path.read_text(encoding="utf-8").splitlines())
+        for path in PACKAGE.rglob("*.py")
+    }
+    assert {name: lines for name, lines in lengths.items() if lines > 400} == {}
+
+
 def test_every_folder_is_a_room_of_the_table() -> None:
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert folders <= set(ROOMS)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from mtl.engine.hardware import resolve_precision
-from mtl.engine.launch import asked_of_accelerate, launch
+from mtl.engine.launch import accelerator, launch
 from mtl.errors import RequestError
 from mtl.threads import chosen_by_user, threads_for, usable_cores
 
@@ -164,33 +164,6 @@ def open_device(
     if device.torch_device.type == "cpu":
         _set_threads(hidden_size, threads, local)
     return device
-
-
-def accelerator() -> Any:
-    """``accelerate``'s view of devices and processes, after a first sum on the device."""
-    try:
-        # Its flags are read while it is imported and made, by code that raises whatever it likes.
-        from accelerate import Accelerator
-
-        found = Accelerator(mixed_precision="no")
-    except Exception as error:
-        raise RequestError(
-            f"Cannot open the device that the environment asks for ({asked_of_accelerate()}): "
-            f"{_short(error)} Unset what is wrong; ACCELERATE_USE_CPU=true computes on the CPU."
-        ) from error
-    try:
-        (torch.ones(2, device=found.device) + 1).sum().item()
-    except Exception as error:
-        raise RequestError(
-            f"Device {found.device} is there but cannot compute: {_short(error)} "
-            "ACCELERATE_USE_CPU=true computes on the CPU."
-        ) from error
-    return found
-
-
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())[:300].rstrip(".")
-    return f"{text or type(error).__name__}."
 
 
 _at_first = _now = torch.get_num_threads()

@@ -42,7 +42,7 @@ def processes() -> int:
     """
     if "accelerate" not in sys.modules and not _told_anything() and find_spec("torch_xla") is None:
         return 1
-    from mtl.engine.device import accelerator
+    from mtl.engine.launch import accelerator
 
     return int(accelerator().num_processes)
 

@@ -1,10 +1,11 @@
-"""What a launcher (``accelerate launch``, ``torchrun``) says about the processes of a run."""
+"""The processes of a run: what a launcher says of them, and the view that ``accelerate`` has."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from mtl.errors import RequestError
 
@@ -61,3 +62,32 @@ def asked_of_accelerate(environment: Mapping[str, str] = os.environ) -> str:
         if name.startswith("ACCELERATE_") or (name in (*NUMBERS, "MASTER_ADDR") and value)
     ]
     return " ".join(told) or "no ACCELERATE_… variable is set"
+
+
+def accelerator() -> Any:
+    """``accelerate``'s view of devices and processes, after a first sum on the device."""
+    import torch
+
+    try:
+        # Its flags are read while it is imported and made, by code that raises whatever it likes.
+        from accelerate import Accelerator
+
+        found = Accelerator(mixed_precision="no")
+    except Exception as error:
+        raise RequestError(
+            f"Cannot open the device that the environment asks for ({asked_of_accelerate()}): "
+            f"{_short(error)} Unset what is wrong; ACCELERATE_USE_CPU=true computes on the CPU."
+        ) from error
+    try:
+        (torch.ones(2, device=found.device) + 1).sum().item()
+    except Exception as error:
+        raise RequestError(
+            f"Device {found.device} is there but cannot compute: {_short(error)} "
+            "ACCELERATE_USE_CPU=true computes on the CPU."
+        ) from error
+    return found
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split())[:300].rstrip(".")
+    return f"{text or type(error).__name__}."

@@ -31,7 +31,7 @@ from mtl.errors import RequestError, ZooError
 from mtl.files import read_json, write_json
 from mtl.graph.model import choice_value
 from mtl.zoo.models import List, Table, check
-from mtl.zoo.schema import show
+from mtl.zoo.names import show
 
 if TYPE_CHECKING:
     import networkx as nx

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from mtl.hub.client import RepoName, UnreachableError, parse_repo
     from mtl.hub.foreign import Claims
     from mtl.hub.lockfile import Locked, read_lock, write_lock
-    from mtl.hub.pulling import Pulled, pull, restore
+    from mtl.hub.pulling import pull, restore
     from mtl.hub.pushing import Pushed, push
+    from mtl.hub.remote import Pulled
     from mtl.hub.stock import write_stock_copies
 
 __all__, __getattr__, __dir__ = exports(
@@ -22,7 +23,8 @@ __all__, __getattr__, __dir__ = exports(
         "client": ["RepoName", "UnreachableError", "parse_repo"],
         "foreign": ["Claims"],
         "lockfile": ["Locked", "read_lock", "write_lock"],
-        "pulling": ["Pulled", "pull", "restore"],
+        "pulling": ["pull", "restore"],
+        "remote": ["Pulled"],
         "pushing": ["Pushed", "push"],
         "stock": ["write_stock_copies"],
     },

@@ -23,9 +23,8 @@ from mtl.files import sha256_json, slug, write_json
 from mtl.files import write_safetensors as write_tensors
 from mtl.hub.boundary import json_bytes, json_file
 from mtl.hub.foreign_files import FoundHead, at, read_head, read_weights
-from mtl.hub.pulling import Pulled
 from mtl.hub.recognise import recognise
-from mtl.hub.remote import Remote, adapter_folders, fetch, remember
+from mtl.hub.remote import Pulled, Remote, adapter_folders, fetch, remember
 from mtl.zoo import Manifest, admit
 from mtl.zoo.machine import portable_command
 from mtl.zoo.names import printable

@@ -24,7 +24,7 @@ from mtl.hub.boundary import (
 )
 from mtl.hub.client import RepoName, speaking
 from mtl.hub.index import ROOT, Listed, select
-from mtl.hub.remote import Remote, adapter_folders, fetch, fetch_all, read_remote, remember
+from mtl.hub.remote import Pulled, Remote, adapter_folders, fetch, fetch_all, read_remote, remember
 from mtl.words import counted
 from mtl.zoo import base_slug
 from mtl.zoo.card import card, license_of
@@ -38,23 +38,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 """Called as ``progress(done, total)`` after each entry."""
-
-
-@dataclass(frozen=True)
-class Pulled:
-    """What a pull did.
-
-    Attributes:
-        repo: the repository.
-        revision: its commit.
-        entries: per entry ``{"ref", "digest", "status"}``; status is ``pulled`` or ``there``.
-        bytes: of the files that were (or, in a dry run, would be) stored.
-    """
-
-    repo: str
-    revision: str
-    entries: list[dict[str, str]]
-    bytes: int
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,23 @@ class Remote:
         return f"{self.repo.id}@{self.revision[:12]}"
 
 
+@dataclass(frozen=True)
+class Pulled:
+    """What a pull did.
+
+    Attributes:
+        repo: the repository.
+        revision: its commit.
+        entries: per entry ``{"ref", "digest", "status"}``; status is ``pulled`` or ``there``.
+        bytes: of the files that were (or, in a dry run, would be) stored.
+    """
+
+    repo: str
+    revision: str
+    entries: list[dict[str, str]]
+    bytes: int
+
+
 def blob_id(path: Path) -> str:
     """The id that git gives the content of a file: sha1 over a header with its size, and it.
 

@@ -12,9 +12,8 @@ from mtl.errors import MtlError, ZooError
 from mtl.files import sha256_file
 from mtl.limits import Limits
 from mtl.untrusted import read_header
-from mtl.zoo.names import CARD, MANIFEST, TENSOR_SUFFIX, is_pickle, safe_path
+from mtl.zoo.names import CARD, MANIFEST, TENSOR_SUFFIX, is_pickle, safe_path, show
 from mtl.zoo.problem import Problem
-from mtl.zoo.schema import show
 
 FileTable = Mapping[str, Mapping[str, Any]]
 

@@ -42,8 +42,7 @@ from mtl.errors import ZooError
 from mtl.files import write_bytes
 from mtl.untrusted import read_header
 from mtl.zoo.arrays import read_arrays
-from mtl.zoo.names import SHARES
-from mtl.zoo.schema import show
+from mtl.zoo.names import SHARES, show
 
 if TYPE_CHECKING:
     from mtl.zoo.entry import Entry

@@ -15,9 +15,8 @@ from mtl.zoo.composition import FILE as COMPOSITION
 from mtl.zoo.composition import share_problems, weight_problem
 from mtl.zoo.fit_joint import task_of
 from mtl.zoo.manifest import Manifest
-from mtl.zoo.names import SHARES, predictions_of
+from mtl.zoo.names import SHARES, predictions_of, show
 from mtl.zoo.problem import Problem
-from mtl.zoo.schema import show
 
 Shapes = Mapping[str, tuple[str, tuple[int, ...]]]
 """Tensor → dtype and shape."""

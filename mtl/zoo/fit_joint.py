@@ -11,9 +11,9 @@ from typing import Any
 
 from mtl.errors import ZooError
 from mtl.zoo.manifest import Manifest
-from mtl.zoo.names import MANIFEST, predictions_file, predictions_of
+from mtl.zoo.names import MANIFEST, predictions_file, predictions_of, show
 from mtl.zoo.problem import Problem
-from mtl.zoo.schema import joint_sections, show
+from mtl.zoo.schema import joint_sections
 
 HEADS = "heads/"
 

@@ -35,9 +35,9 @@ from mtl.zoo.names import (
     predictions_of,
     printable,
     safe_path,
+    show,
 )
 from mtl.zoo.problem import Problem
-from mtl.zoo.schema import show
 
 if TYPE_CHECKING:
     from mtl.zoo.entry import Entry

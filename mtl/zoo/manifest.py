@@ -23,8 +23,9 @@ from mtl.zoo.names import (
     TENSOR_SUFFIX,
     is_derived,
     predictions_of,
+    show,
 )
-from mtl.zoo.schema import JsonObject, check_files, check_manifest, show
+from mtl.zoo.schema import JsonObject, check_files, check_manifest
 
 IDENTITY_KEYS: tuple[str, ...] = (
     "kind",

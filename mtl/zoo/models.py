@@ -24,8 +24,7 @@ from pydantic import (
 )
 
 from mtl.errors import MtlError, ZooError, did_you_mean
-from mtl.zoo.names import safe_name, safe_path
-from mtl.zoo.schema import show
+from mtl.zoo.names import safe_name, safe_path, show
 
 
 def check(kind: Any, value: Any, where: str) -> Any:

@@ -11,6 +11,7 @@ import re
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from mtl.errors import RequestError
 from mtl.files import safe_part
@@ -28,6 +29,12 @@ SHARES = "shares.safetensors"
 """How much a composition uses each of its sources (:mod:`mtl.zoo.composition`)."""
 _PREDICTIONS = re.compile(r"predictions(?:-([^/]+?))?(?:/(.+))?\.safetensors")
 _DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
+
+
+def show(value: Any) -> str:
+    """``value`` as messages show it: short, and without control characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def safe_name(name: str, what: str) -> str:

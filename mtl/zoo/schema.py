@@ -5,15 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from mtl.errors import ZooError
-from mtl.zoo.names import CARD, MANIFEST, TENSOR_SUFFIX, clash, is_pickle
+from mtl.zoo.names import CARD, MANIFEST, TENSOR_SUFFIX, clash, is_pickle, show
 
 JsonObject = dict[str, Any]
-
-
-def show(value: Any) -> str:
-    """``value`` as messages show it: short, and without control characters."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def check_manifest(value: JsonObject, where: str) -> None:

@@ -147,7 +147,7 @@ def test_passes_are_kept_and_a_damaged_file_is_made_again(
 def test_the_fisher_is_the_mean_of_squared_gradients_row_by_row(
     kind: str, extractor: Extractor, backbone: Any
 ) -> None:
-    from mtl.compose.features import fit_head, row_losses
+    from mtl.compose.feature_head import fit_head, row_losses
 
     labels = [0, 1, 1, 0, 1] if kind == "classification" else [0.5, 1.0, -2.0, 3.0, 0.0]
     data = task(labels, kind)

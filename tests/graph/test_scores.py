@@ -458,7 +458,7 @@ def heads() -> list[tuple[str, Any]]:
 
 @pytest.mark.parametrize(("kind", "labels"), heads())
 def test_the_fisher_of_the_last_layer_by_hand(kind: str, labels: Any) -> None:
-    from mtl.compose.features import fit_head, row_losses
+    from mtl.compose.feature_head import fit_head, row_losses
 
     features = np.random.default_rng(6).normal(size=(60, 4)).astype(np.float32)
     weight, bias = fit_head(features, labels, kind)
