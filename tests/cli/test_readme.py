@@ -20,7 +20,13 @@ from mtl.methods import METHODS
 from mtl.tasks.suites import list_suites
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md")))
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md")),
+)
 METHOD_NAMES = {*METHODS, *COMPOSITIONS, *JOINT, "all"}
 
 
