@@ -73,4 +73,12 @@ def load_composition(entry: Entry, zoo: Zoo, backbone: Backbone) -> Loaded:
     freeze(head)
     network = Network(encoder, head).eval()
     attached = Attached(network, {}, [], caches=(composed.evaluating,))
-    return Loaded(entry, parents, names, network, attached, composed)
+    return Loaded(
+        entry,
+        parents,
+        names,
+        network,
+        attached,
+        composed,
+        shares=lambda: composition.shares(composed, settings),
+    )

@@ -80,14 +80,27 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         RequestError: it cannot be read, or is no text by its first bytes.
     """
+    check_magic(path)
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
+    except OSError as error:
+        raise RequestError(f"Cannot read {path}: {error.strerror or error}.") from error
+
+
+def check_magic(path: Path) -> None:
+    """Refuse archives and the like by their first bytes.
+
+    Raises:
+        RequestError: the file cannot be read, or is no text.
+    """
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(max(map(len, _OTHER)))
     except OSError as error:
         raise RequestError(f"Cannot read {path}: {error.strerror or error}.") from error
     for magic, what in _OTHER.items():
-        if data.startswith(magic):
+        if head.startswith(magic):
             raise RequestError(f"{path}, line 1: this is {what}, not text.")
-    return data
 
 
 def guess_encoding(data: bytes) -> Guess:

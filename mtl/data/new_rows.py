@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,18 +24,26 @@ NEW = "new"
 """The one split of such data."""
 
 
-def new_rows(spec: TaskSpec, table: pa.Table, where: str = "the rows given") -> TaskData:
+def new_rows(
+    spec: TaskSpec,
+    table: pa.Table,
+    where: str = "the rows given",
+    line: Callable[[int], str] = "row {}".format,
+) -> TaskData:
     """The rows of ``table`` as data of ``spec`` with the one split :data:`NEW`; labels are zeros.
 
     Columns of labels may be there or not; they are not read. The task's row function runs in the
     form that needs no labels (:data:`mtl.tasks.row_functions.UNLABELLED`).
+
+    Args:
+        where, line: where the rows are from, and where one of them stands, for messages.
 
     Raises:
         RequestError: a column of the templates is missing or holds no text; names it and the row.
     """
     kind = KINDS.get(spec.kind)
     wanted = [*spec.columns, *kind.needs]
-    raw = RawData((NEW,), lambda split: with_fields(table, wanted), where)
+    raw = RawData((NEW,), lambda split: with_fields(table, wanted), where, lambda _, row: line(row))
     source = RawRows(spec, raw=raw, labelled=False)
     rows = np.arange(source.table(NEW).num_rows)
     if not len(rows):

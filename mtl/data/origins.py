@@ -8,7 +8,7 @@ mirror below ``--data-root`` or in the local cache of the Hub; no code of a repo
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -172,6 +172,23 @@ def _download(spec: TaskSpec) -> tuple[Path, dict[str, list[Path]]]:
     if not splits:
         raise RequestError(f"{doing}: there are no parquet files of it in {folder}. {local}")
     return folder, splits
+
+
+def read_parquet_pieces(path: Path, most: int) -> Iterator[pa.Table]:
+    """The rows of a parquet file, up to ``most`` at a time.
+
+    Raises:
+        RequestError: damaged, or no parquet file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(most):
+                yield pa.Table.from_batches([batch])
+    except (pa.ArrowException, OSError) as error:
+        raise RequestError(f"Cannot read {path}: {error}.") from error
 
 
 def read_parquet(paths: Sequence[Path]) -> pa.Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,12 +53,20 @@ def read_cells(path: Path, text: str, dialect: Dialect) -> Cells:
             columns of one name, no line at all, or lines that quotes swallowed
             (:func:`swallowed`) while the task does not say how quotes are meant.
     """
+    (found,) = cells_in_pieces(path, io.StringIO(text, newline=""), dialect)
+    return found
+
+
+def cells_in_pieces(
+    path: Path, stream: Iterable[str], dialect: Dialect, most: int | None = None
+) -> Iterator[Cells]:
+    """The same by up to ``most`` rows at a time (at least one piece); ``stream`` gives lines."""
     separator = dialect.separates(path.suffix)
-    reader = _reader(text, separator, dialect.quoting == "none")
+    reader = _reader(stream, separator, dialect.quoting == "none")
     names: list[str] | None = [*dialect.columns] or None
     rows: list[list[str]] = []
     lines: list[int] = []
-    start = 1
+    start, given = 1, False
     try:
         for cells in reader:
             first, start = start, reader.line_num + 1
@@ -73,6 +81,9 @@ def read_cells(path: Path, text: str, dialect: Dialect) -> Cells:
                 raise _other_number(path, first, cells, names, dialect)
             rows.append(cells)
             lines.append(first)
+            if len(rows) == most:
+                yield _checked(path, Cells(names, rows, lines), dialect, separator)
+                rows, lines, given = [], [], True
     except csv.Error as error:
         if "field limit" in str(error):
             raise too_long(f"{path}, line {start}") from error
@@ -85,7 +96,11 @@ def read_cells(path: Path, text: str, dialect: Dialect) -> Cells:
         raise RequestError(f"{path}, line {start}: {error}.{advice}") from error
     if names is None:
         raise RequestError(f"{path} is empty; its first line must name the columns.")
-    found = Cells(names, rows, lines)
+    if rows or not given:
+        yield _checked(path, Cells(names, rows, lines), dialect, separator)
+
+
+def _checked(path: Path, found: Cells, dialect: Dialect, separator: str) -> Cells:
     if dialect.quoting is None:
         _refuse_swallowed(path, found, separator)
     return found
@@ -97,9 +112,8 @@ _QUOTES_ARE_TEXT = (
 )
 
 
-def _reader(text: str, separator: str, unquoted: bool) -> csv._reader:  # type: ignore[name-defined]
+def _reader(stream: Iterable[str], separator: str, unquoted: bool) -> csv._reader:  # type: ignore[name-defined]
     csv.field_size_limit(LONGEST_TEXT)
-    stream = io.StringIO(text, newline="")
     if unquoted:
         return csv.reader(stream, delimiter=separator, quoting=csv.QUOTE_NONE, strict=True)
     return csv.reader(stream, delimiter=separator, strict=True)

@@ -145,6 +145,29 @@ def _check_classes(spec: TaskSpec, train: Split, where: str) -> None:
         )
 
 
+def rows_of(data: TaskData, split: str, rows: np.ndarray) -> TaskData:
+    """Some rows of a split, as data with this split alone."""
+    whole = data.splits[split]
+    part = Split(
+        tuple([texts[row] for row in rows] for texts in whole.texts),
+        whole.labels[rows],
+        {
+            name: values[rows] if isinstance(values, np.ndarray) else [values[row] for row in rows]
+            for name, values in whole.table.items()
+        },
+        source=whole.source,
+        rows=whole.rows[rows],
+    )
+    fingerprint = fingerprint_of(part)
+    return replace(
+        data,
+        splits={split: part},
+        fingerprint=fingerprint,
+        fingerprints={split: fingerprint},
+        sizes={split: len(rows)},
+    )
+
+
 def fingerprint_of(split: Split) -> str:
     """Hex sha256 over texts, labels and table of a split, in order."""
     digest = hashlib.sha256()

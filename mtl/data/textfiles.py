@@ -11,11 +11,12 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtl.data.charsets import decoded
-from mtl.data.separated import read_cells
+from mtl.data.charsets import check_magic, decoded
+from mtl.data.separated import Cells, cells_in_pieces, read_cells
 from mtl.errors import RequestError
 from mtl.tasks.dialect import Dialect
 
@@ -51,19 +52,67 @@ def read_text_file(path: Path, dialect: Dialect | None = None) -> tuple[pa.Table
 Columns = Mapping[str, Sequence[Any]]
 
 
+def pieces_of(path: Path, dialect: Dialect, most: int) -> Iterator[tuple[pa.Table, Sequence[int]]]:
+    """The rows of a file, up to ``most`` at a time, and the line of the file where each starts.
+
+    No more of the file is held than that.
+
+    A ``.json`` file, which is one value, is read whole.
+
+    Raises:
+        RequestError: as :func:`read_text_file`, when the place in question is reached.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".json" or dialect.field is not None or suffix not in READERS:
+        table, lines = read_text_file(path, dialect)
+        for start in range(0, len(table), most):
+            yield table.slice(start, most), lines[start : start + most]
+        return
+    check_magic(path)
+    try:
+        with path.open(encoding=dialect.encoding or "utf-8-sig", newline="") as stream:
+            if suffix in (".csv", ".tsv"):
+                for found in cells_in_pieces(path, stream, dialect, most):
+                    if found.rows:
+                        yield _table(path, _by_name(found), found.lines), found.lines
+                return
+            for first, piece in _some(stream, most):
+                columns, numbers = _json_lines(path, "".join(piece), dialect, first)
+                if numbers:
+                    yield _table(path, columns, numbers), numbers
+    except (UnicodeDecodeError, UnicodeError) as error:
+        decoded(path, dialect.encoding)  # says which line, and what it looks like
+        raise RequestError(f"{path} cannot be read as text: {error}.") from error
+    except OSError as error:
+        raise RequestError(f"Cannot read {path}: {error.strerror or error}.") from error
+
+
+def _some(stream: Iterator[str], most: int) -> Iterator[tuple[int, list[str]]]:
+    """Number of the first line, and up to ``most`` lines."""
+    first = 1
+    while lines := list(islice(stream, most)):
+        yield first, lines
+        first += len(lines)
+
+
+def _by_name(found: Cells) -> Columns:
+    return {name: [row[place] for row in found.rows] for place, name in enumerate(found.names)}
+
+
 def _separated(path: Path, text: str, dialect: Dialect) -> tuple[Columns, list[int]]:
     found = read_cells(path, text, dialect)
-    columns = {name: [row[place] for row in found.rows] for place, name in enumerate(found.names)}
-    return columns, found.lines
+    return _by_name(found), found.lines
 
 
-def _json_lines(path: Path, text: str, dialect: Dialect) -> tuple[Columns, list[int]]:
+def _json_lines(
+    path: Path, text: str, dialect: Dialect, first: int = 1
+) -> tuple[Columns, list[int]]:
     if dialect.field is not None:
         return _json(path, text, dialect)
     objects: list[dict[str, Any]] = []
     lines: list[int] = []
     # Not splitlines(): U+2028 and its like may stand inside a JSON string.
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(text.split("\n"), start=first):
         if not line.strip():
             continue
         value = _parsed(line, f"{path}, line {number}: no valid JSON")

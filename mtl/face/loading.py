@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError
 from mtl.predict.model import Model, open_model
 from mtl.runs.workspace import open_workspace
-from mtl.zoo import Entry, Zoo
+from mtl.zoo import Entry, Zoo, open_zoo
+from mtl.zoo.names import MANIFEST
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+PARTS = 5
+"""Names between the root of a zoo and an entry: base, suite, task, method, run."""
 HUB = "hub:"
 """What a name begins with that is a repository of the Hub: ``hub:user/name``."""
 
@@ -34,7 +39,8 @@ def load(
 
     Args:
         entry: an entry (what :func:`mtl.train_adapter` and :func:`mtl.compose_adapters` return);
-            its reference, the last parts of it, or the start of its digest; or
+            its reference, the last parts of it, or the start of its digest; a folder (with a
+            path separator in its name) that is an entry, or a zoo whose only one it is; or
             ``hub:user/name[@revision]``, whose only entry that nothing else there needs is pulled
             into the zoo, with its sources (``hub:user/name#ENTRY`` where there are several).
         model: the base, where the entry does not say what can be found here: Hub name or folder.
@@ -52,6 +58,10 @@ def load(
     if isinstance(entry, str):
         if entry.startswith(HUB):
             entry = _pulled(workspace.zoo, entry.removeprefix(HUB))
+        elif zoo is None and _is_folder(entry):
+            found = _of_folder(Path(entry))
+            workspace = replace(workspace, zoo=found[1])
+            entry = found[0]
         else:
             entry = workspace.zoo.get(entry)
     return open_model(entry, workspace, model)
@@ -76,17 +86,39 @@ def root_of(zoo: Zoo | str | Path | None, *entries: Any) -> Path | str | None:
     return next(iter(roots), None)
 
 
+def _is_folder(name: str) -> bool:
+    return Path(name).is_dir() and (os.sep in name or name.startswith("."))
+
+
+def _of_folder(folder: Path) -> tuple[Entry, Zoo]:
+    """The entry that lies in ``folder``, or the only one of the zoo there that nothing needs.
+
+    Raises:
+        RequestError: there is none, or several.
+    """
+    if (folder / MANIFEST).is_file():
+        zoo = open_zoo(folder.resolve().parents[PARTS - 1])
+        return zoo.get(folder.resolve().relative_to(zoo.root.resolve()).as_posix()), zoo
+    zoo = open_zoo(folder)
+    return _only(zoo.entries(), str(folder)), zoo
+
+
+def _only(entries: Sequence[Entry], where: str) -> Entry:
+    """The one entry that is a source of none of the others."""
+    needed = {parent["digest"] for entry in entries for parent in entry.manifest.parents}
+    own = [entry for entry in entries if entry.digest not in needed]
+    if len(own) != 1:
+        listed = f" ({', '.join(entry.ref for entry in own)})" if own else ""
+        raise RequestError(
+            f"{where} holds {len(own)} entries that can be loaded{listed}: name one."
+        )
+    return own[0]
+
+
 def _pulled(zoo: Zoo, text: str) -> Entry:
     from mtl.hub import parse_repo, pull
 
     name, _, key = text.partition("#")
     pulled = pull(zoo, parse_repo(name), [key] if key else ())
     entries = [zoo.get(row["ref"]) for row in pulled.entries]
-    needed = {parent["digest"] for entry in entries for parent in entry.manifest.parents}
-    own = [entry for entry in entries if entry.digest not in needed]
-    if len(own) != 1:
-        raise RequestError(
-            f"{HUB}{name} holds {len(own)} entries that can be loaded "
-            f"({', '.join(entry.ref for entry in own)}): name one as {HUB}{name}#ENTRY."
-        )
-    return own[0]
+    return _only(entries, f"{HUB}{name} (as {HUB}{name}#ENTRY)")

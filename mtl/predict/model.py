@@ -13,7 +13,7 @@ from mtl.engine import EvalSet, evaluate, open_device
 from mtl.engine.evaluation import answer
 from mtl.engine.progress import progress as showing
 from mtl.errors import RequestError, unknown
-from mtl.predict.answers import in_words
+from mtl.predict.answers import Answers, in_words
 from mtl.predict.tables import to_table
 from mtl.runs.loading import answer_passes, base_of, data_of_entry, load
 from mtl.runs.recorded import recorded_spec, task_of
@@ -22,6 +22,7 @@ from mtl.zoo.schema import joint_sections
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
+    from mtl.data import TaskData
     from mtl.engine import Device
     from mtl.runs import Loaded, Workspace
     from mtl.tasks import TaskSpec
@@ -109,15 +110,19 @@ class Model:
             RequestError: rows that the task cannot read; says what it reads.
         """
         spec = self.spec(task)
-        data = new_rows(spec, to_table(spec, inputs))
         with showing(progress):
-            encoded = self.backbone.encode(data, NEW)
-            found = EvalSet(spec, encoded)
-            _, logits = answer(self.loaded.attached, found, self.device, answer_passes(self.entry))
-        kind = KINDS.get(spec.kind)
-        prediction = decode(spec, logits, encoded.table)
-        answers = in_words(spec, prediction, kind.scores(logits, encoded.table), encoded.table)
+            answers = self.answer(new_rows(spec, to_table(spec, inputs)))
         return answers if scores else list(answers.labels)
+
+    def answer(self, data: TaskData) -> Answers:
+        """Answer rows that were read and rendered already (:func:`mtl.data.new_rows.new_rows`)."""
+        spec = data.spec
+        encoded = self.backbone.encode(data, NEW)
+        found = EvalSet(spec, encoded)
+        _, logits = answer(self.loaded.attached, found, self.device, answer_passes(self.entry))
+        prediction = decode(spec, logits, encoded.table)
+        raw = KINDS.get(spec.kind).scores(logits, encoded.table)
+        return in_words(spec, prediction, raw, encoded.table)
 
     def evaluate(
         self, split: str = "test", *, task: str | None = None, progress: bool | None = None

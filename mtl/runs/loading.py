@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mtl.runs.workspace import Workspace
     from mtl.tasks import TaskSpec
     from mtl.zoo import Entry, Zoo
+    from mtl.zoo.composition import SourceWeights
 
 
 MAX_ROWS, MAX_TOKENS = 4096, 1 << 20
@@ -207,6 +208,8 @@ class Loaded:
         tuned: the method of a single adapter or a joint model as loaded; None for a composition.
         densify: makes a single adapter readable as a source; None where it is.
         factors: of a single low-rank adapter by site; None for others.
+        shares: of a composition, how much it uses each source: over the rows that were answered
+            last, where that depends on them; None for others.
     """
 
     entry: Entry
@@ -218,6 +221,7 @@ class Loaded:
     tuned: Tuned | None = None
     densify: Callable[[], None] | None = None
     factors: Callable[[], Mapping[str, Factors]] | None = None
+    shares: Callable[[], SourceWeights | None] | None = None
 
     @property
     def low_rank(self) -> bool:
