@@ -17,6 +17,7 @@ from mtl.predict.answers import Answers, in_words
 from mtl.predict.tables import to_table
 from mtl.runs.loading import answer_passes, base_of, data_of_entry, load
 from mtl.runs.recorded import recorded_spec, task_of
+from mtl.runs.verify import parts_of, same_data
 from mtl.tasks import KINDS, decode
 from mtl.zoo.schema import joint_sections
 
@@ -134,12 +135,7 @@ class Model:
         Raises:
             RequestError: an unknown split, or data that cannot be had or are others than then.
         """
-        if self.entry.manifest.kind == "joint":
-            raise RequestError(
-                f"{self.entry.ref} is a joint model; python -m mtl.zoo verify evaluates all of its "
-                "tasks."
-            )
-        data = data_of_entry(self.entry, self.workspace)
+        data = self._data(task)
         if split not in data.splits:
             raise unknown(f"split of {data.spec.id}", split, data.splits)
         with showing(progress):
@@ -175,6 +171,15 @@ class Model:
             backbone=self.backbone,
             options=ExportOptions(to, **options),
         )
+
+    def _data(self, task: str | None) -> TaskData:
+        """The data that the entry was trained and tested on, read again."""
+        if self.entry.manifest.kind != "joint":
+            return data_of_entry(self.entry, self.workspace)
+        name = self._task(task)
+        (part,) = (part for part in parts_of(self.entry) if part.task == name)
+        spec = task_of(self.entry, self.workspace, name)
+        return same_data(self.entry, spec, self.workspace, part)
 
     def _task(self, task: str | None) -> str:
         tasks = self.tasks

@@ -278,7 +278,10 @@ def find(zoo: ZooReader, key: str) -> Path:
         raise RequestError(f"{printable(key)!r} is ambiguous; say which one:\n  {names}")
     if not listed:
         raise RequestError(f"There is no entry {printable(key)!r}: the zoo {zoo.root} is empty.")
-    guess = did_you_mean(key, [summary.ref for summary in listed])
+    depth = key.strip("/").count("/") + 1  # of as many last parts, with and without the hash
+    ends = ["/".join(summary.ref.split("/")[-depth:]) for summary in listed]
+    plain = [end.rpartition("-")[0] for end in ends]
+    guess = did_you_mean(key, [*plain, *ends, *(summary.ref for summary in listed)])
     raise RequestError(
         f"There is no entry {printable(key)!r} among the {len(listed)} of the zoo {zoo.root}."
         f"{guess} 'python -m mtl.zoo ls' lists them; give a reference, its last parts, or at least "

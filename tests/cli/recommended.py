@@ -19,7 +19,7 @@ from cli_bench import ROOT, Said, mtl
 
 PACKAGE = ROOT / "mtl"
 COMMAND = re.compile(
-    r"python -m mtl\.\w+|\bpip install\b|\bscripts/\w|\bhf (?:auth|download)\b|\biconv\b"
+    r"python -m mtl\.\w+|\bpip install\b|(?<!src/)\bscripts/\w|\bhf (?:auth|download)\b|\biconv\b"
     r"|\baccelerate launch\b"
 )
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")

@@ -126,6 +126,9 @@ def test_compositions_and_joint_models_answer_as_stored(stocked: Path, suite_fol
     for task in TASKS:
         rows = rows_of(suite_folder, task.rpartition("/")[2])
         agrees(joint, joint.predict(rows, task=task, scores=True), task)
+        told = joint.entry.manifest.metrics["test"]
+        found = joint.evaluate("test", task=task)
+        assert found == {name: told[f"{task}/{name}"] for name in found}
     with pytest.raises(RequestError, match=r"answers 3 tasks .* name one with task="):
         joint.predict(["a cat"])
     with pytest.raises(RequestError, match="Did you mean 'mini/mood'"):

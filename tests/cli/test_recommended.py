@@ -181,17 +181,32 @@ def test_files_that_their_suffix_does_not_describe(
 
 
 @recommends("cli/train.py", "That is stage two")
-@recommends("cli/compose.py", "That is stage one")
+@recommends("compose/planning.py", "That is stage one")
 @recommends("cli/joint.py", "That is stage one")
 @recommends("cli/joint.py", "That is stage two")
 def test_a_method_of_another_stage(stocked: Path) -> None:
     for line, module, part, filled in (
-        (["train", "--task", "mood", "--method", "scalearn"], "train", "two", {"TASK.": TARGET}),
-        (["compose", "--target", "mood", "--method", "lora"], "compose", "one", {"TASK.": TARGET}),
-        (["joint", "--suite", "mini", "--method", "lora"], "joint", "one", {"SUITE.": "mini"}),
-        (["joint", "--suite", "mini", "--method", "scalearn"], "joint", "two", {"TASK.": TARGET}),
+        (
+            ["train", "--task", "mood", "--method", "scalearn"],
+            "cli/train",
+            "two",
+            {"TASK.": TARGET},
+        ),
+        (
+            ["compose", "--target", "mood", "--method", "lora"],
+            "compose/planning",
+            "one",
+            {"TASK.": TARGET},
+        ),
+        (["joint", "--suite", "mini", "--method", "lora"], "cli/joint", "one", {"SUITE.": "mini"}),
+        (
+            ["joint", "--suite", "mini", "--method", "scalearn"],
+            "cli/joint",
+            "two",
+            {"TASK.": TARGET},
+        ),
     ):
-        message = provoked(mtl(*line).err, f"cli/{module}.py", f"That is stage {part}")
+        message = provoked(mtl(*line).err, f"{module}.py", f"That is stage {part}")
         names = {key.rstrip("."): value for key, value in filled.items()}
         again = follow(message, "--dry-run", **names, **filled)
         assert again.code == 0, (line, again)
