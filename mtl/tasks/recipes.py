@@ -11,7 +11,15 @@ from typing import Any
 
 from mtl.errors import RequestError, did_you_mean
 from mtl.files import user_path
-from mtl.tasks.yamls import catalog, check_keys, find_yaml, is_file_name, known_task, read_yaml
+from mtl.tasks.yamls import (
+    Catalog,
+    catalog,
+    check_keys,
+    find_yaml,
+    is_file_name,
+    known_task,
+    read_yaml,
+)
 
 NO_RECIPE = "none"
 """``--recipe none``: every method with the settings of its own paper."""
@@ -204,23 +212,23 @@ def load_recipe(name: str, suite: str = "") -> Recipe:
     Raises:
         RequestError: unknown recipe, unknown key, or a section that is no mapping.
     """
+    known = catalog()
     if name == NO_RECIPE:
-        if name in catalog().recipes:
+        if name in known.recipes:
             raise RequestError(
-                f"{catalog().recipes[name]}: the name {name!r} stands for no recipe; call it "
-                "otherwise."
+                f"{known.recipes[name]}: the name {name!r} stands for no recipe; call it otherwise."
             )
         return NONE
-    return _read(find_yaml(name, "recipe", catalog().recipes), suite, ())
+    return _read(find_yaml(name, "recipe", known.recipes), suite, (), known)
 
 
-def _read(path: Path, suite: str, within: tuple[Path, ...]) -> Recipe:
+def _read(path: Path, suite: str, within: tuple[Path, ...], known: Catalog) -> Recipe:
     content = _content(path)
-    known = (
+    keys = (
         *("name", "notes", "extends", "made_for", "model", "source_seed"),
         *(*SECTIONS, "suites", "few_shot"),
     )
-    check_keys(content, known, (), str(path))
+    check_keys(content, keys, (), str(path))
     parts: tuple[Sections, ...] = ()
     few: tuple[Sections, ...] = ()
     seeds: dict[str, str] = {}
@@ -229,20 +237,20 @@ def _read(path: Path, suite: str, within: tuple[Path, ...]) -> Recipe:
         extended = str(content["extends"])
         if is_file_name(extended):
             extended = str(path.parent / user_path(extended, f"extends of {path}"))
-        other = find_yaml(extended, "recipe", catalog().recipes)
+        other = find_yaml(extended, "recipe", known.recipes)
         if other in (path, *within):
             raise RequestError(f"{path}: extends leads back to {other.name}.")
-        below = _read(other, suite, (path, *within))
+        below = _read(other, suite, (path, *within), known)
         parts, few, seeds = below.parts, below.few_shot, dict(below.source_seeds)
         model = below.model
-    parts += (_sections(content, path, ""),)
+    parts += (_sections(content, path, "", known),)
     for name, section in _mapping(content.get("suites"), path, "suites").items():
-        if name not in catalog().suites:
+        if name not in known.suites:
             raise RequestError(
                 f"{path}: suites names {name!r}, which is no suite."
-                f"{did_you_mean(name, catalog().suites)}"
+                f"{did_you_mean(name, known.suites)}"
             )
-        read = _inner(section, path, f"suites.{name}")
+        read = _inner(section, path, f"suites.{name}", known)
         parts += (read,) if name == suite else ()
     for name, seed in _mapping(content.get("source_seed"), path, "source_seed").items():
         if seed != OF_THE_RUN and (isinstance(seed, bool) or not isinstance(seed, int)):
@@ -252,7 +260,7 @@ def _read(path: Path, suite: str, within: tuple[Path, ...]) -> Recipe:
             )
         seeds[name] = str(seed)
     if content.get("few_shot") is not None:
-        few += (_inner(content["few_shot"], path, "few_shot"),)
+        few += (_inner(content["few_shot"], path, "few_shot", known),)
     return Recipe(
         name=str(content.get("name") or path.stem),
         parts=parts,
@@ -278,13 +286,13 @@ def _parsed(path: Path, changed: int, size: int) -> Mapping[str, Any]:
     return read_yaml(path)
 
 
-def _inner(content: Any, path: Path, where: str) -> Sections:
+def _inner(content: Any, path: Path, where: str, known: Catalog) -> Sections:
     inner = _mapping(content, path, where)
     check_keys(inner, SECTIONS, (), f"{path}, {where}")
-    return _sections(inner, path, f"{where}.")
+    return _sections(inner, path, f"{where}.", known)
 
 
-def _sections(content: Mapping[str, Any], path: Path, where: str) -> Sections:
+def _sections(content: Mapping[str, Any], path: Path, where: str, known: Catalog) -> Sections:
     return Sections(
         _mapping(content.get("defaults"), path, f"{where}defaults"),
         {
@@ -293,7 +301,7 @@ def _sections(content: Mapping[str, Any], path: Path, where: str) -> Sections:
         },
         {
             method: {
-                known_task(str(task), path): _mapping(
+                known_task(str(task), path, known): _mapping(
                     section, path, f"{where}tasks.{method}.{task}"
                 )
                 for task, section in _mapping(by_task, path, f"{where}tasks.{method}").items()

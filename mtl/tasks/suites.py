@@ -50,24 +50,25 @@ def load_suite(name: str) -> Suite:
     Raises:
         RequestError: unknown suite, unknown key, or a task, protocol or recipe that is not there.
     """
-    path = find_yaml(name, "suite", catalog().suites)
+    known = catalog()
+    path = find_yaml(name, "suite", known.suites)
     content = read_yaml(path)
-    known = ("name", "tasks", "model", "recipe", "protocol", "target", "notes", "aliases")
-    check_keys(content, known, ("tasks", "model", "recipe", "protocol"), str(path))
+    keys = ("name", "tasks", "model", "recipe", "protocol", "target", "notes", "aliases")
+    check_keys(content, keys, ("tasks", "model", "recipe", "protocol"), str(path))
     aliases = content.get("aliases") or {}
     if not isinstance(aliases, dict):
         raise RequestError(f"{path}: aliases must map one id to another, it is {aliases!r}.")
     tasks = content["tasks"]
     if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks) or not tasks:
         raise RequestError(f"{path}: tasks must be a list of task ids, it is {tasks!r}.")
-    ids = [known_task(str(aliases.get(task, task)), path) for task in tasks]
+    ids = [known_task(str(aliases.get(task, task)), path, known) for task in tasks]
     if len(set(ids)) != len(ids):
         raise RequestError(f"{path}: tasks names a task twice: {', '.join(ids)}.")
     for other in aliases.values():
-        known_task(str(other), path)
+        known_task(str(other), path, known)
     target = content.get("target")
     if target is not None:
-        target = known_task(str(aliases.get(target, target)), path)
+        target = known_task(str(aliases.get(target, target)), path, known)
         if target not in ids:
             raise RequestError(f"{path}: the target {target!r} is none of the suite's tasks.")
     if content["protocol"] not in PROTOCOLS:

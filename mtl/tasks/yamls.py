@@ -267,13 +267,12 @@ def refuse_taken(kind: str, name: str) -> None:
         raise RequestError(catalog().taken[kind, name])
 
 
-def known_task(task: str, path: Path) -> str:
+def known_task(task: str, path: Path, known: Catalog) -> str:
     """The id of ``task``, which ``path`` names, aliases resolved.
 
     Raises:
         RequestError: unknown.
     """
-    known = catalog()
     task = known.aliases.get(task, task)
     if task not in known.tasks:
         raise RequestError(f"{path}: {unknown('task', task, known.tasks)}")
