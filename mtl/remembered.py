@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Mapping
 from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,36 @@ def _place(kind: str, key: str) -> Path | None:
     return folder / "machine" / kind / f"{sha256_bytes(key.encode())[:32]}.json"
 
 
+def keep_computed(kind: str, key: str, content: Any) -> None:
+    """Keep what was computed for :func:`computed`, where the cache can be written."""
+    with contextlib.suppress(MtlError):
+        remember(kind, key, {"content": content, "sha256": sha256_json(content)})
+
+
+def computed(kind: str, key: str) -> Any:
+    """What :func:`keep_computed` kept; None where there is nothing, or it is damaged."""
+    with contextlib.suppress(MtlError, LookupError, TypeError):
+        record = recall(kind, key) or {}
+        if record["sha256"] == sha256_json(record["content"]):
+            return record["content"]
+    return None
+
+
 def forget(kind: str, key: str) -> None:
     """Remove what :func:`remember` kept."""
     path = _place(kind, key)
     if path is not None:
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def made_by(*packages: str) -> dict[str, str]:
+    """The code that computes something: this package's files, and versions of ``packages``."""
+    found = {"mtl": code_mark()}
+    for name in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 @lru_cache(maxsize=1)

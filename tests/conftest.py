@@ -74,6 +74,8 @@ def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MTL_ZOO", str(tmp_path / "zoo"))
     monkeypatch.setenv("MTL_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("MTL_CACHE", str(tmp_path / "cache"))
+    # Tests of counts count; test_known_counts.py is about those that are shipped.
+    monkeypatch.setattr("mtl.methods.count.shipped_counts", dict)
 
 
 @pytest.fixture(autouse=True, scope="session")

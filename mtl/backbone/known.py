@@ -13,18 +13,17 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mtl.backbone.identity import Base
 from mtl.backbone.model_files import CONFIG
-from mtl.backbone.reference import ModelReference
 from mtl.errors import MtlError
-from mtl.files import sha256_json
-from mtl.remembered import code_mark, forget, recall, remember
+from mtl.remembered import computed, forget, keep_computed, made_by
+
+if TYPE_CHECKING:
+    from mtl.backbone.reference import ModelReference
 
 KIND = "bases"
-_LIBRARIES = ("torch", "transformers", "tokenizers")
-"""What reads a base beside our own code."""
 _OTHER_CACHES = (
     "TRANSFORMERS_CACHE",
     "PYTORCH_TRANSFORMERS_CACHE",
@@ -90,21 +89,20 @@ def _snapshot(reference: ModelReference) -> Path | None:
 
 def recall_base(reference: ModelReference, place: Place) -> KnownBase | None:
     """What this machine recorded of a base; None where that no longer counts, or is damaged."""
-    with contextlib.suppress(MtlError, KeyError, TypeError, AttributeError):
-        record = recall(KIND, _key(reference)) or {}
-        content = record["content"]
-        if record["sha256"] == sha256_json(content) and content["made_of"] == _made_of(place):
-            return KnownBase(Base(**content["base"]), content["tokens"])
+    record = computed(KIND, _key(reference))
+    with contextlib.suppress(LookupError, TypeError):
+        if record["made_of"] == _made_of(place):
+            return KnownBase(Base(**record["base"]), record["tokens"])
     return None
 
 
 def remember_base(reference: ModelReference, place: Place, known: KnownBase) -> None:
     """Record a base that was loaded from ``place``, unless its files changed meanwhile."""
-    with contextlib.suppress(OSError, MtlError):
+    with contextlib.suppress(OSError):
         if marks_of(place.folder) == place.marks:
-            made_of, base = _made_of(place), known.base.to_dict()
-            content = {"made_of": made_of, "base": base, "tokens": known.tokens}
-            remember(KIND, _key(reference), {"content": content, "sha256": sha256_json(content)})
+            base = known.base.to_dict()
+            record = {"made_of": _made_of(place), "base": base, "tokens": known.tokens}
+            keep_computed(KIND, _key(reference), record)
 
 
 def forget_base(reference: ModelReference) -> None:
@@ -120,11 +118,8 @@ def _key(reference: ModelReference) -> str:
 
 def _made_of(place: Place) -> dict[str, Any]:
     """The files, and the code that reads them."""
-    from importlib.metadata import version
-
     return {
         "folder": str(place.folder),
         "files": [list(mark) for mark in place.marks],
-        "code": code_mark(),
-        "libraries": {name: version(name) for name in _LIBRARIES},
+        "by": made_by("torch", "transformers", "tokenizers"),
     }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from mtl.backbone.model_files import read_model_files
+from mtl.backbone.model_files import CONFIG, read_model_files
 from mtl.backbone.reference import resolve_model
 from mtl.errors import unknown
 
@@ -61,11 +62,7 @@ def shape_config(model: str) -> Any:
     """
     from transformers import AutoConfig
 
-    name = model.partition("@")[0]
-    for owner in _OWNERS:
-        name = name.removeprefix(owner)
-    if f"microsoft/{name}" in _KNOWN:
-        name = f"microsoft/{name}"
+    name = _built_in(model)
     if name in _KNOWN:
         kind, values = _KNOWN[name]
         return AutoConfig.for_model(kind, **values)
@@ -79,6 +76,31 @@ def shape_config(model: str) -> Any:
             [*_KNOWN, "demo"],
             "Give one of these or a folder with a config.json; counting downloads nothing.",
         ) from error
+
+
+def shape_mark(model: str) -> Any:
+    """What changes when the shape of ``model`` does, as JSON; None where only its config says it.
+
+    Raises:
+        RequestError: as :func:`~mtl.backbone.reference.resolve_model`.
+    """
+    name = _built_in(model)
+    if name in _KNOWN:
+        return list(_KNOWN[name])
+    reference = resolve_model(model)
+    if not reference.local:
+        return None
+    path = Path(reference.source).resolve() / CONFIG
+    stat = path.stat()
+    return [str(path), stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino]
+
+
+def _built_in(model: str) -> str:
+    """The name under which a shape is built in, if it is."""
+    name = model.partition("@")[0]
+    for owner in _OWNERS:
+        name = name.removeprefix(owner)
+    return f"microsoft/{name}" if f"microsoft/{name}" in _KNOWN else name
 
 
 def skeleton(model: str) -> Any:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
-from mtl.backbone import skeleton
-from mtl.compose.composition import COMPOSITIONS
+from mtl.compose.composition import COMPOSITIONS, Composition
 from mtl.compose.sources import check_kinds
 from mtl.methods import Count, find_method
-from mtl.methods.count import count_head, numel
-from mtl.methods.method import attach, make_settings, source_names
-from mtl.methods.modules.low_rank import low_rank_sources
+from mtl.methods.count import count_head, known_count, numel
+from mtl.methods.method import Method, attach, make_settings, source_names
 
 
 def count_composition(
@@ -35,18 +35,38 @@ def count_composition(
     Raises:
         RequestError: unknown composition, setting or model shape, or sources that it cannot use.
     """
-    import torch
-
     composition = COMPOSITIONS.get(name)
     settings = make_settings(name, composition.settings, {**composition.defaults, **values})
     method = find_method(source_method)
     check_kinds(composition, [source_method])
+    chosen = source_settings or make_settings(source_method, method.settings, dict(method.defaults))
+    of_sources = [sources, source_method, asdict(chosen)]
+    what = ["composition", name, asdict(settings), *of_sources, head, labels]
+
+    def count() -> Count:
+        names = source_names(sources)
+        return _count(composition, settings, names, method, chosen, model, head, labels)
+
+    return known_count(what, model, count)
+
+
+def _count(
+    composition: Composition,
+    settings: Any,
+    names: Sequence[str],
+    method: Method,
+    chosen: Any,
+    model: str,
+    head: str | None,
+    labels: int,
+) -> Count:
+    import torch
+
+    from mtl.backbone import skeleton
+    from mtl.methods.modules.low_rank import low_rank_sources
+
     encoder = skeleton(model)
-    names = source_names(sources)
     with torch.device("meta"):
-        chosen = source_settings or make_settings(
-            source_method, method.settings, dict(method.defaults)
-        )
         for source in names:
             if method.load_source is not None:
                 method.load_source(encoder, chosen, source, None)

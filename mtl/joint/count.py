@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
-from mtl.backbone import skeleton
-from mtl.joint.joint_method import JOINT
+from mtl.joint.joint_method import JOINT, JointMethod
 from mtl.methods import Count, RunFacts
-from mtl.methods.count import count_head, numel
+from mtl.methods.count import count_head, known_count, numel
 
 
 def count_joint(
@@ -24,9 +24,18 @@ def count_joint(
     Raises:
         RequestError: unknown method, setting or model shape.
     """
+    method = JOINT.get(name)
+    what = ["joint", name, asdict(settings), tasks, head, labels]
+    return known_count(what, model, lambda: _count(method, settings, model, tasks, head, labels))
+
+
+def _count(
+    method: JointMethod, settings: Any, model: str, tasks: int, head: str | None, labels: int
+) -> Count:
     import torch
 
-    method = JOINT.get(name)
+    from mtl.backbone import skeleton
+
     encoder = skeleton(model)
     base = numel(encoder.parameters())
     with torch.device("meta"):

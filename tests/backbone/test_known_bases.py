@@ -14,6 +14,7 @@ from test_hostile_models import cached
 from mtl.backbone import backbones, known, load_backbone
 from mtl.errors import RequestError
 from mtl.files import sha256_json
+from mtl.remembered import made_by
 
 
 @pytest.fixture
@@ -123,12 +124,12 @@ def test_a_damaged_record_is_none(
     assert loaded == [str(folder)]
 
 
-@pytest.mark.parametrize("name", ["code_mark", "_LIBRARIES"])
+@pytest.mark.parametrize("of", ["mtl", "transformers"])
 def test_a_record_of_other_code_is_none(
-    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    of: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load_backbone(str(folder))
-    monkeypatch.setattr(known, name, {"code_mark": lambda: "x", "_LIBRARIES": ("torch",)}[name])
+    monkeypatch.setattr(known, "made_by", lambda *names: {**made_by(*names), of: "other"})
     loaded = loads(monkeypatch)
     load_backbone(str(folder))
     assert loaded == [str(folder)]

@@ -62,6 +62,17 @@ def test_lists_of_methods(argv: list[str]) -> None:
     assert "hyperformer++" in said.out or "--suite" in argv
 
 
+@pytest.mark.parametrize("method", ["pfeiffer", "scalearn", "hyperformer", "all"])
+def test_counts_with_default_settings(method: str) -> None:
+    said = light("methods", "count", "--method", method, "--json")
+    assert said == mtl("methods", "count", "--method", method, "--json")
+
+
+def test_counts_that_this_machine_has_made() -> None:
+    argv = ["methods", "count", "--method", "pfeiffer", "--recipe", "scalearn", "--model", "demo"]
+    assert mtl(*argv) == light(*argv)
+
+
 @pytest.mark.parametrize(
     ("argv", "guess"),
     [
