@@ -32,10 +32,11 @@ def load(
 ) -> Model:
     """Load a stored adapter, composition or joint model.
 
-    >>> import mtl
-    >>> model = mtl.load("entail/scalearn/seed0")              # doctest: +SKIP
-    >>> model.predict([("every dog sees a cat", "some dog sees a cat")])   # doctest: +SKIP
-    ['entailment']
+    Examples:
+        >>> import mtl
+        >>> model = mtl.load("entail/scalearn/seed0")  # doctest: +SKIP
+        >>> model.predict([("every dog sees a cat", "some dog sees a cat")])  # doctest: +SKIP
+        ['entailment']
 
     Args:
         entry: an entry (what :func:`mtl.train_adapter` and :func:`mtl.compose_adapters` return);

@@ -51,9 +51,10 @@ def train_adapter(
 ) -> Entry:
     """Stage one: train one adapter of ``task`` on a frozen encoder, and put it into the zoo.
 
-    >>> import mtl
-    >>> nli = mtl.train_adapter("demo/nli")                     # doctest: +SKIP
-    >>> nli.manifest.headline()["value"]                        # doctest: +SKIP
+    Examples:
+        >>> import mtl
+        >>> nli = mtl.train_adapter("demo/nli")  # doctest: +SKIP
+        >>> nli.manifest.headline()["value"]  # doctest: +SKIP
 
     Args:
         task: name, YAML file, or what :func:`mtl.load_task` gives.
@@ -62,7 +63,8 @@ def train_adapter(
         model: Hub name, folder, or ``demo``; None: ``MTL_MODEL``, else the suite's.
         recipe: settings of a paper, ``none`` for those of the method's own; None: the suite's.
         protocol: how data are split; None: the suite's.
-        zoo, runs: folders; None: ``MTL_ZOO`` and ``MTL_RUNS``, else ``adapters_zoo`` and ``runs``.
+        zoo: its folder; None: ``MTL_ZOO``, else ``adapters_zoo``.
+        runs: the folder of resume points; None: ``MTL_RUNS``, else ``runs``.
         data_root: local mirror of Hub datasets; None: ``MTL_DATA_ROOT``, else the Hub.
         deterministic: bit-equal reruns on a GPU, too.
         progress: show bars; None: where a terminal watches.
@@ -132,9 +134,11 @@ def compose_adapters(
 ) -> Entry:
     """Stage two: learn how ``target`` uses frozen adapters of the zoo, and store what was learnt.
 
-    >>> import mtl
-    >>> nli, own = mtl.train_adapter("demo/nli"), mtl.train_adapter("demo/entail")  # doctest: +SKIP
-    >>> entry = mtl.compose_adapters("demo/entail", sources=[nli, own])             # doctest: +SKIP
+    Examples:
+        >>> import mtl
+        >>> nli = mtl.train_adapter("demo/nli")  # doctest: +SKIP
+        >>> own = mtl.train_adapter("demo/entail")  # doctest: +SKIP
+        >>> entry = mtl.compose_adapters("demo/entail", sources=[nli, own])  # doctest: +SKIP
 
     Args:
         target: name, YAML file, or what :func:`mtl.load_task` gives.
@@ -142,12 +146,13 @@ def compose_adapters(
             ``"graph:k=3"`` for the strongest edges of the graph; or a list of entries and names
             (``task``, ``task:method``, ``task:method/seedN-HASH``), exactly these.
         method: see ``mtl methods ls``.
-        source_method, source_seed: how sources that are named by task were trained; the seed may
-            be ``"run"``, for that of the run.
+        source_method: how sources that are named by task were trained.
+        source_seed: their seed, or ``"run"`` for that of the run; None: the recipe's, else 0.
         own: whether the target's own adapter is a source of ``"all"``, ``"auto"`` and ``"graph:"``.
         train_missing: train the sources that the zoo lacks.
         allow_missing: go without them.
-        budget, min_gain: how many sources ``"auto"`` and ``"graph:"`` pick.
+        budget: how many sources ``"auto"`` picks at most, beside the target's own; None: 5.
+        min_gain: least measured or expected transfer of what is picked, in the metric's unit.
         graph: folder of the graph, None for the zoo's.
 
     The other arguments, what is returned and raised: as of :func:`mtl.train_adapter`.
@@ -233,8 +238,9 @@ def train_joint(
 ) -> Entry:
     """A joint baseline: train one model on several tasks at once, for comparison.
 
-    >>> import mtl
-    >>> mtl.train_joint(["demo/nli", "demo/entail"], method="hyperformer++")    # doctest: +SKIP
+    Examples:
+        >>> import mtl
+        >>> mtl.train_joint(["demo/nli", "demo/entail"], method="hyperformer++")  # doctest: +SKIP
 
     Args:
         tasks: names, YAML files, or what :func:`mtl.load_task` gives; none for all of ``suite``.

@@ -97,7 +97,8 @@ class Model:
         """Answer new rows.
 
         Args:
-            inputs: rows in one of the forms of :mod:`mtl.predict.tables`; labels are not needed.
+            inputs: rows: a list of texts, tuples or dicts, a dict of columns, a frame of pandas or
+                polars, a ``datasets.Dataset`` or a pyarrow table. Labels are not needed.
             scores: give :class:`Answers`, with scores and logits, instead of labels alone.
             task: which of the tasks of a joint model.
             progress: show a bar; None: where a terminal watches.
