@@ -52,6 +52,9 @@ def make_parser(prog: str, description: str) -> ArgumentParser:
     parser.add_argument(
         "--deterministic", action="store_true", help="bit-equal reruns on a GPU, too"
     )
+    parser.add_argument(
+        "--track", type=str, help="show training in tensorboard, wandb, mlflow or trackio"
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would run, run nothing")
     parser.add_argument("--json", action="store_true", help="one line of JSON on standard output")
     parser.add_argument(
@@ -125,6 +128,7 @@ def open_context(
         deterministic=options.deterministic,
         command=["python", "-m", *f"mtl.{command}".split(), *argv],
         tasks=named_tasks(options),
+        track=options.track,
     )
     return context.open_context(
         suite,

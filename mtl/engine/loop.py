@@ -29,6 +29,7 @@ from mtl.engine.passes import eval_passes
 from mtl.engine.progress import Progress
 from mtl.engine.resume import RunState, load_point, save_point
 from mtl.engine.settings import LAST, RunSettings
+from mtl.engine.tracking import Tracker
 from mtl.errors import RequestError, RunError
 
 
@@ -44,6 +45,7 @@ class Job:
         folder: where events and the resume point go.
         label: what progress shows.
         overhead: what one more pass for a part of a batch costs, in tokens.
+        tracker: is told of every evaluation.
     """
 
     attached: Trainable
@@ -55,6 +57,7 @@ class Job:
     folder: RunFolder
     label: str
     overhead: float = math.inf
+    tracker: Tracker | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,8 @@ def train(job: Job, device: Device) -> Outcome:
         progress, best, optimiser_state = resumed
         clock = _Clock(progress.seconds)
     attached.network.train()
+    if job.tracker is not None and device.main:
+        job.tracker.begin(progress.step)
 
     fresh = resumed is None
     while True:
@@ -142,7 +147,10 @@ def train(job: Job, device: Device) -> Outcome:
                 evaluated = _evaluation_due(settings, progress, epoch_ended, ended)
                 if evaluated:
                     watch.flush()
-                    _evaluate_and_select(job, device, progress, trainable, best, len(order), bar)
+                    rate = optimiser.rate(progress.stage_step - 1)
+                    _evaluate_and_select(
+                        job, device, progress, trainable, best, len(order), rate, bar
+                    )
                 # Several processes agree on the clock of the first, and only at evaluations.
                 due = clock.point_due() if device.world == 1 or evaluated else False
                 if device.world > 1 and evaluated:
@@ -263,6 +271,7 @@ def _evaluate_and_select(
     trainable: Mapping[str, nn.Parameter],
     best: dict[str, torch.Tensor],
     batches: int,
+    rate: float,
     bar: Progress,
 ) -> None:
     """Evaluate on the dev sets, keep the state if it is the best, count patience, log.
@@ -308,12 +317,15 @@ def _evaluate_and_select(
         "train_loss": progress.loss_sum / max(progress.loss_count, 1),
         "dev_loss": sum(evaluation.loss for evaluation in found.values()) / len(found),
         "metrics": metrics,
+        "lr": rate,
         "best": better,
         "time": time.time(),
     }
     progress.loss_sum, progress.loss_count = 0.0, 0
     if device.main:
         job.folder.add_event(event)
+        if job.tracker is not None:
+            job.tracker.log(event)
     bar.evaluation(event)
 
 

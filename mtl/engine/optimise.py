@@ -42,6 +42,7 @@ class Optimiser:
         self, groups: Sequence[Group], settings: RunSettings, steps: int, lr_factor: float = 1.0
     ) -> None:
         self._steps = max(steps, 1)
+        self._peak = settings.lr * lr_factor
         self._warm = settings.warmup_steps(self._steps)
         self.parameters: list[nn.Parameter] = []
         built: dict[str, list[dict[str, Any]]] = {}
@@ -74,6 +75,10 @@ class Optimiser:
         if step < self._warm:
             return step / max(self._warm, 1)
         return max(0.0, (self._steps - step) / max(self._steps - self._warm, 1))
+
+    def rate(self, step: int) -> float:
+        """The learning rate at the 0-based ``step``, of groups without a factor of their own."""
+        return self._peak * self.factor(step)
 
     def step(self, step: int) -> None:
         """Take the 0-based optimiser step ``step`` with the rate of the schedule."""

@@ -46,6 +46,7 @@ def train_adapter(
     runs: str | Path | None = None,
     data_root: str | Path | None = None,
     deterministic: bool = False,
+    track: str | None = None,
     progress: bool | None = None,
     **settings: Any,
 ) -> Entry:
@@ -67,6 +68,7 @@ def train_adapter(
         runs: the folder of resume points; None: ``MTL_RUNS``, else ``runs``.
         data_root: local mirror of Hub datasets; None: ``MTL_DATA_ROOT``, else the Hub.
         deterministic: bit-equal reruns on a GPU, too.
+        track: a tracker that shows training: ``tensorboard``, ``wandb``, ``mlflow``, ``trackio``.
         progress: show bars; None: where a terminal watches.
         settings: of the method and of the run, by the names of ``--set`` (``lr=1e-3, epochs=2``);
             ``method__key`` and ``run__key`` where both have one.
@@ -95,6 +97,7 @@ def train_adapter(
         runs=runs,
         data_root=data_root,
         deterministic=deterministic,
+        track=track,
     )
     with showing(progress):
         planned = plan_adapters(
@@ -129,6 +132,7 @@ def compose_adapters(
     runs: str | Path | None = None,
     data_root: str | Path | None = None,
     deterministic: bool = False,
+    track: str | None = None,
     progress: bool | None = None,
     **settings: Any,
 ) -> Entry:
@@ -204,6 +208,7 @@ def compose_adapters(
         runs=runs,
         data_root=data_root,
         deterministic=deterministic,
+        track=track,
     )
 
     def train(missing: Sequence[Run], target: Any) -> list[Report]:
@@ -233,6 +238,7 @@ def train_joint(
     runs: str | Path | None = None,
     data_root: str | Path | None = None,
     deterministic: bool = False,
+    track: str | None = None,
     progress: bool | None = None,
     **settings: Any,
 ) -> Entry:
@@ -266,6 +272,7 @@ def train_joint(
         runs=runs,
         data_root=data_root,
         deterministic=deterministic,
+        track=track,
     )
     with showing(progress):
         planned = plan_joint(
@@ -296,6 +303,7 @@ def _context(
     runs: str | Path | None,
     data_root: str | Path | None,
     deterministic: bool,
+    track: str | None,
 ) -> Context:
     """The context of a call; its manifest tells the command that does the same."""
     values = {_setting(key): value for key, value in settings.items()}
@@ -305,6 +313,7 @@ def _context(
         "runs": runs,
         "data_root": data_root,
         "deterministic": deterministic,
+        "track": track,
     }
     names = {"model": model, "recipe": recipe, "protocol": protocol}
     words = [*typed, *_flags(**names, **places), *(["--set", *said] if said else [])]

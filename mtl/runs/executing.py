@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from mtl.engine import Device, EvalSet, Evaluation, Job, RunFolder, evaluate, train
 from mtl.engine.passes import eval_passes, piece_overhead
+from mtl.engine.tracking import Tracker, tracking
+from mtl.methods.method import settings_dict
 from mtl.runs.store import store_run
 from mtl.zoo.names import printable_lines
 
@@ -27,18 +30,21 @@ def carry_out(run: Run, workspace: Workspace, device: Device, folder: RunFolder)
         folder.write_config({"runhash": run.runhash, "command": workspace.typed, **run.identity()})
     sets = encode_splits(run, workspace)
     built = run.build(run, None)
-    job = Job(
-        attached=built.attached,
-        feed=run.feed({task: splits["train"].encoded for task, splits in sets.items()}),
-        dev={task: sets[task]["dev"] for task in run.selected},
-        settings=run.settings,
-        seed=run.seed,
-        identity=run.runhash,
-        folder=folder,
-        label=run.label,
-        overhead=piece_overhead(run.settings, device.torch_device, run.backbone.base.hidden_size),
-    )
-    outcome = train(job, device)
+    width = run.backbone.base.hidden_size
+    with tracked(run, workspace) as tracker:
+        job = Job(
+            attached=built.attached,
+            feed=run.feed({task: splits["train"].encoded for task, splits in sets.items()}),
+            dev={task: sets[task]["dev"] for task in run.selected},
+            settings=run.settings,
+            seed=run.seed,
+            identity=run.runhash,
+            folder=folder,
+            label=run.label,
+            overhead=piece_overhead(run.settings, device.torch_device, width),
+            tracker=tracker,
+        )
+        outcome = train(job, device)
     evaluations = evaluate_splits(run, built, sets, device)
     entry = None
     if device.main:
@@ -50,6 +56,20 @@ def carry_out(run: Run, workspace: Workspace, device: Device, folder: RunFolder)
         folder.clear_state()
     device.accelerator.wait_for_everyone()
     return entry
+
+
+def tracked(run: Run, workspace: Workspace) -> AbstractContextManager[Tracker | None]:
+    """The tracker that the workspace names, for this run; None where it names none."""
+    settings = {
+        "base": run.backbone.base.slug,
+        "task": run.task_id,
+        "method": run.method,
+        "seed": run.seed,
+        "settings": settings_dict(run.method_settings),
+        "run": run.settings.identity(),
+    }
+    name = f"{run.task_id}/{run.method}/seed{run.seed}-{run.runhash[:8]}"
+    return tracking(workspace.track, workspace.runs, name, run.runhash, settings)
 
 
 def encode_splits(run: Run, workspace: Workspace) -> dict[str, dict[str, EvalSet]]:

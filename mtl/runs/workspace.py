@@ -39,6 +39,7 @@ class Workspace:
         typed: the command line as it was typed; it stays on this machine.
         tasks: the task files that the command line names, by which :func:`mtl.train.task_of`
             knows tasks that the catalogue lacks.
+        track: the tracker that runs are shown in while they train, or None.
     """
 
     zoo: Zoo
@@ -48,6 +49,7 @@ class Workspace:
     deterministic: bool
     typed: str = ""
     tasks: tuple[str, ...] = ()
+    track: str | None = None
 
     @property
     def command(self) -> str:
@@ -63,6 +65,7 @@ def open_workspace(
     deterministic: bool = False,
     command: Sequence[str] = (),
     tasks: Sequence[str] = (),
+    track: str | None = None,
 ) -> Workspace:
     """Open the workspace; None means environment (``MTL_ZOO``, ``MTL_RUNS``, ``MTL_DATA_ROOT``).
 
@@ -71,7 +74,11 @@ def open_workspace(
     Args:
         command: the words of the command line.
         tasks: names of tasks on it; those that are files count (:attr:`Workspace.tasks`).
+
+    Raises:
+        RequestError: no place for the cache, no such folder, a tracker that is not installed.
     """
+    from mtl.engine.tracking import check_tracker
     from mtl.files import cache_folder
     from mtl.tasks.yamls import is_file_name
     from mtl.zoo import open_zoo
@@ -82,6 +89,7 @@ def open_workspace(
         raise RequestError("There is no home folder for the cache: name one with MTL_CACHE.")
     if root is not None:
         user_path(root, DATA_ROOT)  # said before a model is loaded
+    check_tracker(track)
     return Workspace(
         zoo=open_zoo(zoo),
         runs=runs_folder(runs),
@@ -90,6 +98,7 @@ def open_workspace(
         deterministic=deterministic,
         typed=shlex.join(command),
         tasks=tuple(name for name in tasks if is_file_name(name)),
+        track=track,
     )
 
 
