@@ -64,11 +64,14 @@ def take(parser: Any, options: Namespace, rest: list[str]) -> None:
 
     argparse gives a list of any length only the names before the first option.
     """
-    if rest and (not hasattr(options, "repo") or any(name.startswith("-") for name in rest)):
+    listed = hasattr(options, "repo") or hasattr(options, "names")
+    if rest and (not listed or any(name.startswith("-") for name in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest and options.command == "pull" and options.repo is None:
         options.repo = rest.pop(0)
-    if rest:
+    if rest and hasattr(options, "names"):
+        options.names = [*options.names, *rest]
+    elif rest:
         options.entry = [*options.entry, *rest]
 
 

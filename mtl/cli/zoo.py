@@ -1,4 +1,4 @@
-"""``mtl.zoo``: list, show, compare, check, verify, remove, push and pull entries of the zoo."""
+"""``mtl.zoo``: list, show, compare, check, verify, remove, share (files, the Hub) what it holds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mtl.cli import hub, zoo_care, zoo_list, zoo_verify
+from mtl.cli import hub, zoo_care, zoo_list, zoo_share, zoo_verify
 from mtl.cli.plain import PlainParser
 from mtl.errors import RequestError
 from mtl.words import counted
@@ -34,6 +34,7 @@ def main(argv: Sequence[str]) -> int:
     rm.add_argument("--force", action="store_true", help="even if a composition needs it")
     zoo_care.add_commands(add)
     zoo_verify.add_verify(add)
+    zoo_share.add_commands(add)
     remote = hub.add_commands(add)
     options, rest = parser.parse_known_args(list(argv))
     hub.take(parser, options, rest)
@@ -50,6 +51,9 @@ def main(argv: Sequence[str]) -> int:
         "diff": zoo_care.diff,
         "migrate": zoo_care.migrate,
         "verify": zoo_verify.verify,
+        "copy": zoo_share.copy,
+        "pack": zoo_share.pack,
+        "unpack": zoo_share.unpack,
         **remote,
     }[options.command]
     return run(zoo, options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from mtl.predict.model import Model, open_model
 from mtl.runs.workspace import open_workspace
 from mtl.zoo import Entry, Zoo, open_zoo
 from mtl.zoo.names import MANIFEST
+from mtl.zoo.packing import SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,6 +61,8 @@ def load(
     if isinstance(entry, str):
         if entry.startswith(HUB):
             entry = _pulled(workspace.zoo, entry.removeprefix(HUB))
+        elif entry.endswith(SUFFIX):
+            raise _packed(entry, workspace.zoo)
         elif zoo is None and _is_folder(entry):
             found = _of_folder(Path(entry))
             workspace = replace(workspace, zoo=found[1])
@@ -85,6 +89,14 @@ def root_of(zoo: Zoo | str | Path | None, *entries: Any) -> Path | str | None:
             f"The entries are of several zoos, {listed}: pull or copy them into one."
         )
     return next(iter(roots), None)
+
+
+def _packed(name: str, zoo: Zoo) -> RequestError:
+    into = f" --zoo {shlex.quote(str(zoo.root))}"
+    return RequestError(
+        f"{name} is a packed zoo, which is loaded after it was unpacked and checked: python -m "
+        f"mtl.zoo unpack {shlex.quote(name)}{into}   # then mtl.load a reference that it lists"
+    )
 
 
 def _is_folder(name: str) -> bool:

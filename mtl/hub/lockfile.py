@@ -76,7 +76,7 @@ def lock(zoo: Zoo, keys: Sequence[str], repos: Sequence[RepoName]) -> list[Locke
         RequestError: unknown entries, or one that none of the repositories holds.
         ZooError: an entry is damaged.
     """
-    from mtl.hub.pushing import with_sources
+    from mtl.zoo.sharing import with_sources
 
     entries = with_sources(zoo, keys)
     if not entries:

@@ -10,23 +10,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl.errors import RequestError, RunError
 from mtl.files import write_text
-from mtl.hub.boundary import (
-    check_place,
-    check_sizes,
-    check_staged,
-    file_bytes,
-    json_bytes,
-    manifest_file,
-)
+from mtl.hub.boundary import file_bytes, json_bytes, manifest_file
 from mtl.hub.client import RepoName, speaking
 from mtl.hub.index import ROOT, Listed, select
 from mtl.hub.remote import Pulled, Remote, adapter_folders, fetch, fetch_all, read_remote, remember
 from mtl.words import counted
 from mtl.zoo import base_slug
+from mtl.zoo.arrival import check_free, check_sizes, take_in
 from mtl.zoo.card import card, license_of
 from mtl.zoo.names import CARD, MANIFEST
 
@@ -107,7 +102,8 @@ def pull_listed(
         if there is not None:
             zoo.load_check(there)
         else:
-            _check_free(zoo, wanted, remote)
+            ref = wanted.place.ref
+            check_free(zoo, ref, wanted.recorded, f"pull {ref} from {remote.where}")
             missing.append(wanted)
     size = sum(check_sizes(wanted.recorded, wanted.place.ref) for wanted in missing)
     if not dry_run:
@@ -201,37 +197,26 @@ def _search(remote: Remote, known: Callable[[Listed], _Wanted], digest: str) -> 
     return None
 
 
-def _check_free(zoo: Zoo, wanted: _Wanted, remote: Remote) -> None:
-    check_place(zoo, wanted.place.ref)
-    if (zoo.path(wanted.place.ref) / MANIFEST).is_file():
-        there = zoo.get(wanted.place.ref)
-        raise RunError(
-            f"Cannot pull {wanted.place.ref} from {remote.where}: the zoo holds another result "
-            f"there (digest {there.digest[:12]}…; the Hub's is {wanted.recorded.digest[:12]}…). "
-            f"Keep yours, remove it (python -m mtl.zoo rm {there.ref}), or pull into another zoo "
-            "(--zoo DIR)."
-        )
-
-
 def _store(zoo: Zoo, remote: Remote, wanted: _Wanted, sources: bool) -> None:
     ref, recorded = wanted.place.ref, wanted.recorded
-    with zoo.stage(ref) as folder:
-        paths = {name: wanted.place.at(name) for name in (MANIFEST, *recorded.files)}
-        for name, item in recorded.files.items():
-            listed = remote.files.get(paths[name])
-            if listed is not None and listed.size != item["bytes"]:
-                raise RunError(
-                    f"Cannot pull {ref} from {remote.where}: {name} has {listed.size} bytes there, "
-                    f"its manifest says {item['bytes']}. Nothing was stored; its owner has to push "
-                    "again."
-                )
+    paths = {name: wanted.place.at(name) for name in (MANIFEST, *recorded.files)}
+    for name, item in recorded.files.items():
+        listed = remote.files.get(paths[name])
+        if listed is not None and listed.size != item["bytes"]:
+            raise RunError(
+                f"Cannot pull {ref} from {remote.where}: {name} has {listed.size} bytes there, "
+                f"its manifest says {item['bytes']}. Nothing was stored; its owner has to push "
+                "again."
+            )
+
+    def fill(folder: Path) -> None:
         found = fetch_all(remote, paths.values(), file_bytes())
         with speaking(f"pull {ref} from {remote.where}", remote.repo):
             for name, path in paths.items():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(found[path], folder / name)
-        check_staged(folder, recorded, ref)
-        entry = zoo.commit(folder, ref, recorded.manifest, orphan=not sources)
+
+    entry = take_in(zoo, ref, recorded, fill, orphan=not sources)
     _keep_license(entry, remote, wanted)
 
 

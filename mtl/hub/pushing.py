@@ -28,7 +28,7 @@ from mtl.hub.client import (
 from mtl.hub.planning import Planner, Transfer
 from mtl.hub.remote import Remote, read_remote
 from mtl.words import counted
-from mtl.zoo.machine import machine_paths
+from mtl.zoo.sharing import need_portable, with_sources
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry, Zoo
@@ -53,34 +53,6 @@ class Pushed:
     files: int
     bytes: int
     url: str
-
-
-def with_sources(zoo: Zoo, keys: Sequence[str]) -> list[Entry]:
-    """The entries that ``keys`` name (all for none), each composition after all its sources.
-
-    Raises:
-        RequestError: a key names none or several; a source is not in the zoo.
-    """
-    every = zoo.entries()
-    digests = {entry.digest: entry for entry in every}
-    chosen: dict[str, Entry] = {}
-
-    def add(entry: Entry, path: tuple[str, ...]) -> None:
-        for parent in entry.manifest.parents:
-            source = digests.get(parent["digest"])
-            if source is None:
-                raise RequestError(
-                    f"{entry.ref} needs {parent['ref']} with digest {parent['digest'][:12]}…, "
-                    f"which is not in the zoo {zoo.root}. Restore it (python -m mtl.zoo pull "
-                    f"USER/NAME {parent['ref']}), or leave the composition out."
-                )
-            if source.digest not in path:  # a circle exists only in a zoo that somebody made up
-                add(source, (*path, entry.digest))
-        chosen.setdefault(entry.ref, entry)
-
-    for entry in [zoo.get(key) for key in keys] or every:
-        add(entry, ())
-    return list(chosen.values())
 
 
 def push(
@@ -121,7 +93,7 @@ def push(
         zoo.load_check(entry)
     _need_verified(entries)
     if not with_paths:
-        _need_portable(entries)
+        need_portable(entries, "push")
     doing = f"push {len(entries)} entries to {repo}" if len(entries) > 1 else (
         f"push {entries[0].ref} to {repo}"
     )  # fmt: skip
@@ -141,18 +113,6 @@ def _need_verified(entries: Sequence[Entry]) -> None:
             f"{len(missing)} of {counted(len(entries), 'entry', 'entries')} "
             f"{'has' if len(missing) == 1 else 'have'} no record of a second evaluation from disk, "
             f"and only verified results are pushed. Get it with:\n  {lines}"
-        )
-
-
-def _need_portable(entries: Sequence[Entry]) -> None:
-    found = {entry.ref: paths for entry in entries if (paths := machine_paths(entry.manifest))}
-    if found:
-        lines = "\n  ".join(f"{ref}: {', '.join(paths)}" for ref, paths in found.items())
-        raise RequestError(
-            f"{len(found)} of {counted(len(entries), 'entry', 'entries')}, stored by an earlier "
-            "mtl, would publish where files lie on a machine, in a part of the manifest that the "
-            f"digest covers:\n  {lines}\nTrain them again (entries of today keep the names of "
-            "files alone), or push them as they are: --with-paths."
         )
 
 

@@ -96,27 +96,27 @@ def test_a_lock_of_what_no_repository_holds(hub: Hub, zoo: Zoo, tmp_path: Path) 
     refused(mtl("zoo", *line), "in none of")  # they went to the branch
 
 
-@recommends("hub/pulling.py", "the zoo holds another result there")
+@recommends("zoo/arrival.py", "the zoo holds another result there")
 @recommends("hub/pulling.py", "makes room")
 def test_another_result_is_in_the_place(hub: Hub, zoo: Zoo, other: Zoo, tmp_path: Path) -> None:
     theirs = proven(other)
     done("zoo", "push", theirs.ref, "--repo", REPO, "--zoo", other.root)
     lock = tmp_path / "mtl.lock"
     done("zoo", "lock", "--repo", REPO, "--file", lock, "--zoo", other.root)
-    for line, part in (
-        (["pull", REPO], "the zoo holds another result there"),
-        (["pull", "--lock", lock], "makes room"),
+    for line, module, part in (
+        (["pull", REPO], "zoo/arrival.py", "the zoo holds another result there"),
+        (["pull", "--lock", lock], "hub/pulling.py", "makes room"),
     ):
         ours = proven(zoo, 2.0)
         assert ours.digest != theirs.digest
-        message = provoked(mtl("zoo", *line).err, "hub/pulling.py", part)
+        message = provoked(mtl("zoo", *line).err, module, part)
         assert follow(message).code == 0
         done("zoo", *line)
         assert zoo.get(theirs.ref).digest == theirs.digest
         done("zoo", "rm", theirs.ref)
 
 
-@recommends("hub/pushing.py", "which is not in the zoo")
+@recommends("zoo/sharing.py", "which is not in the zoo")
 def test_a_composition_whose_source_is_gone(hub: Hub, zoo: Zoo, tmp_path: Path) -> None:
     whole, sources = composed(zoo)
     done("zoo", "push", "--all", "--repo", REPO)
@@ -126,7 +126,7 @@ def test_a_composition_whose_source_is_gone(hub: Hub, zoo: Zoo, tmp_path: Path) 
         ["lock", "--file", tmp_path / "mtl.lock"],
     ):
         shutil.rmtree(sources[1].folder, ignore_errors=True)
-        message = provoked(mtl("zoo", *line).err, "hub/pushing.py", "which is not in the zoo")
+        message = provoked(mtl("zoo", *line).err, "zoo/sharing.py", "which is not in the zoo")
         assert follow(message, **{"USER/NAME": REPO}).code == 0
         done("zoo", *line)
 

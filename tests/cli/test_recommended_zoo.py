@@ -13,7 +13,7 @@ from cli_bench import ROOT, leftovers, mtl
 from recommended import commands, follow, provoked, recommends
 from zoo_bench import manifest, store
 
-from mtl.errors import RunError, ZooError
+from mtl.errors import RequestError, RunError, ZooError
 from mtl.zoo import Zoo, open_zoo
 
 VERSIONS = ROOT / "tests" / "zoo" / "versions"
@@ -173,3 +173,27 @@ def test_a_disk_that_does_not_remove(
     assert follow(message).code == 0
     assert not leftovers(zoo.root)
     assert [found.digest for found in zoo.entries()] == [entry.digest]
+
+
+@recommends("zoo/packing.py", "Copy the entry instead")
+def test_a_path_that_no_archive_holds(zoo: Zoo, tmp_path: Path) -> None:
+    entry = store(zoo, manifest(suite="s" * 120, method="m" * 120))
+    message = mtl("zoo", "pack", entry.ref, tmp_path / "x.mtlzoo").err
+    provoked(message, "zoo/packing.py", "Copy the entry instead")
+    assert follow(message, FOLDER=tmp_path / "copied").code == 0
+    assert open_zoo(tmp_path / "copied").get(entry.ref).digest == entry.digest
+
+
+@recommends("face/loading.py", "is a packed zoo")
+def test_a_packed_zoo_is_unpacked_before_it_is_loaded(zoo: Zoo, tmp_path: Path) -> None:
+    from mtl.face import load
+
+    entry = store(zoo, manifest())
+    file = tmp_path / "to colleagues.mtlzoo"
+    assert mtl("zoo", "pack", entry.ref, file).code == 0
+    shutil.rmtree(zoo.root)
+    with pytest.raises(RequestError) as error:
+        load(str(file))
+    message = provoked(said(error), "face/loading.py", "is a packed zoo")
+    assert entry.ref in follow(message).out
+    assert zoo.get(entry.ref).digest == entry.digest
