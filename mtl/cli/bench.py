@@ -8,11 +8,11 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
-from mtl.cli.options import PlainParser
+from mtl.cli.options import Parser
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = PlainParser(prog="mtl.bench", description=__doc__)
+    parser = Parser(prog="mtl.bench", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     compose = commands.add_parser("compose", help="a training step and inference of compositions")
     compose.add_argument("--model", help="its shape is measured, weights are random [MTL_MODEL]")

@@ -15,20 +15,21 @@ from mtl.engine.settings import RunSettings
 from mtl.words import counted
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
+    from argparse import Namespace
 
+    from mtl.cli.options import Parser
     from mtl.runs import Overrides, Report, Run, Workspace
     from mtl.runs.context import Context
     from mtl.tasks import Recipe, Suite
     from mtl.zoo import Entry
 
 
-def make_parser(prog: str, description: str) -> ArgumentParser:
+def make_parser(prog: str, description: str) -> Parser:
     """A parser with the options that every training command has."""
-    from mtl.cli.options import Parser
+    from mtl.cli.options import Parser, option_type
 
     parser = Parser(prog=prog, description=description)
-    parser.add_argument("--config", action="config", help="YAML file with any of these options")
+    parser.add_argument("--config", metavar="FILE", help="YAML file with any of these options")
     parser.add_argument("--model", type=str, help="Hub name, folder, or 'demo' [MTL_MODEL, suite]")
     parser.add_argument(
         "--recipe",
@@ -64,7 +65,7 @@ def make_parser(prog: str, description: str) -> ArgumentParser:
     )
     group = parser.add_argument_group("settings of the run (defaults: the recipe's)")
     for name, kind, text in run_options():
-        group.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
+        group.add_argument(f"--{name.replace('_', '-')}", type=option_type(kind), help=text)
     return parser
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtl.cli.plain import PlainParser, add_task_files
+from mtl.cli.options import Parser, add_task_files
 from mtl.errors import RequestError
 from mtl.zoo.names import printable_lines
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = PlainParser(prog="mtl.export", description=__doc__)
+    parser = Parser(prog="mtl.export", description=__doc__)
     parser.add_argument("entry", help="reference, its last parts, or the start of its digest")
     parser.add_argument("folder", metavar="DIR", help="folder to write: absent or empty")
     parser.add_argument(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mtl.cli.graph_options import RUNS, add_graph_places
-from mtl.cli.options import PlainParser
+from mtl.cli.options import Parser
 from mtl.words import counted
 
 KINDS = ("measured", "attribution", "reliance", "predicted")
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
 
         module = graph_attribute if arguments[0] == "attribute" else graph_runs
         return int(getattr(module, arguments[0])(arguments[1:]))
-    parser = PlainParser(prog="mtl.graph", description=__doc__)
+    parser = Parser(prog="mtl.graph", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     build = _add(commands, "build", "collect the evidence of all compositions, write graph.json")
     build.add_argument(

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from mtl.cli.graph_options import add_scene, check_limit
-from mtl.cli.options import PlainParser, names
-from mtl.cli.plain import add_task_files
+from mtl.cli.options import Parser, add_task_files, names
 
 
 def attribute(argv: Sequence[str]) -> int:
     """``mtl.graph attribute``."""
-    parser = PlainParser(
+    parser = Parser(
         prog="mtl.graph attribute",
         description="What each source of a trained composition contributes: leave one out and "
         "Shapley values, by zeroing its block; nothing is retrained.",

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mtl.cli.graph_options import RUNS, add_scene, check_limit
-from mtl.cli.options import PlainParser, names
+from mtl.cli.options import Parser, names
 
 if TYPE_CHECKING:
     from mtl.compose.scene import Scene
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def suggest(argv: Sequence[str]) -> int:
     """``mtl.graph suggest``."""
-    parser = PlainParser(prog="mtl.graph suggest", description=f"{RUNS['suggest']}.".capitalize())
+    parser = Parser(prog="mtl.graph suggest", description=f"{RUNS['suggest']}.".capitalize())
     parser.add_argument("--target", required=True, help="the target task, e.g. entail")
     parser.add_argument(
         "--sources", nargs="+", default=["all"], metavar="TASK", help="'all', or names of tasks"

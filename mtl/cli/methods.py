@@ -10,11 +10,11 @@ from dataclasses import asdict, fields
 from importlib.util import find_spec
 from typing import Any
 
-from mtl.cli.options import PlainParser
+from mtl.cli.options import Parser
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = PlainParser(prog="mtl.methods", description=__doc__)
+    parser = Parser(prog="mtl.methods", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("ls", help="methods and compositions with their settings")
     listing.add_argument("--json", action="store_true", help="one line of JSON")

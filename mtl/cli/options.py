@@ -1,67 +1,137 @@
-"""The option parser of commands that read YAML; its complaints are one message."""
+"""The option parser of every command; its complaints are one message, like every other error."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import jsonargparse
-
-from mtl.cli.plain import PlainParser as PlainParser
-from mtl.cli.plain import complaint
-from mtl.errors import RequestError
-from mtl.files import user_path
+from mtl.errors import RequestError, did_you_mean
 
 
-class Parser(jsonargparse.ArgumentParser):
-    """For commands whose options may stand in a YAML file, given with ``--config``.
+class Parser(argparse.ArgumentParser):
+    """Options; where there is a ``--config``, any of them may stand in the YAML file it names.
 
-    A file is read by our own reader first: unknown keys and wrong shapes are named with the file.
+    Flags go over the file. No flag may be shortened: what is short today means two tomorrow.
     """
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise complaint(str(self.prog), message) from ex
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})
 
-    def parse_args(self, args: Any = None, *rest: Any, **options: Any) -> Any:  # type: ignore[override]
-        """As jsonargparse does. Raises RequestError where that would print its usage and exit."""
+    def error(self, message: str) -> NoReturn:
+        text = " ".join(message.split()).rstrip(".").removeprefix("argument ")
+        lost = text.partition("unrecognized arguments: ")[2].split()
+        known = [flag for action in self._actions for flag in action.option_strings]
+        guess = did_you_mean(lost[0].partition("=")[0], known).rstrip(".") if lost else ""
+        end = f" {guess.strip()}." if guess else ""
+        raise RequestError(
+            f"{self.prog}: {text}.{end} See {self.prog.replace('mtl.', 'mtl ')} --help."
+        )
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """As argparse does. Raises RequestError where that would print its usage and exit."""
         argv = [str(item) for item in args or []]
         self._refuse_repeats(argv)
         for place, item in enumerate(argv):
             if item == "--config" and place + 1 < len(argv):
-                self._check_file(Path(argv[place + 1]))
+                self._read(Path(argv[place + 1]))
             elif item.startswith("--config="):
-                self._check_file(Path(item.partition("=")[2]))
-        return super().parse_args(argv, *rest, **options)
-
-    def _lists(self) -> dict[str, bool]:
-        """Name of each option that takes several values → whether it may be given again."""
-        return {
-            action.dest: type(action).__name__.endswith("ExtendAction")
-            for action in self._actions
-            if action.nargs == "+"
-        }
+                self._read(Path(item.partition("=")[2]))
+        return super().parse_args(argv, namespace)
 
     def _refuse_repeats(self, argv: Sequence[str]) -> None:
         # The last one would win, and the values of the first be lost without a word.
-        for name, again in self._lists().items():
-            flag = f"--{name.replace('_', '-')}"
-            if not again and sum(item.split("=")[0] == flag for item in argv) > 1:
-                raise complaint(
-                    str(self.prog), f"{flag} is given twice; write all values after one {flag}"
-                )
+        for action in self._actions:
+            again = type(action).__name__ == "_ExtendAction"
+            for flag in action.option_strings if action.nargs in {"+", "*"} and not again else ():
+                if sum(item.split("=")[0] == flag for item in argv) > 1:
+                    self.error(f"{flag} is given twice; write all values after one {flag}")
 
-    def _check_file(self, path: Path) -> None:
+    def _read(self, path: Path) -> None:
+        """Make what stands in a YAML file the defaults."""
+        from mtl.files import user_path
         from mtl.tasks.yamls import check_keys, read_yaml
 
         content = read_yaml(user_path(path, "--config"))
-        known = [a.dest for a in self._actions if a.dest not in {"help", "config", "print_config"}]
-        check_keys(content, known, (), str(path))
-        for name in self._lists():
-            value = content.get(name)
-            if value is not None and not isinstance(value, list):
+        actions = {a.dest: a for a in self._actions if a.dest not in {"help", "config"}}
+        check_keys(content, list(actions), (), str(path))
+        for name, value in content.items():
+            action = actions[name]
+            if value is None:
+                continue
+            if action.nargs in {"+", "*"} and not isinstance(value, list):
                 shown = "key=value" if name == "set" else value
                 raise RequestError(f"{path}: {name} must be a list: `{name}: [{shown}]`.")
+            self.set_defaults(**{name: self._converted(action, value)})
+            action.required = False
+
+    def _converted(self, action: argparse.Action, value: Any) -> Any:
+        if action.nargs in {"+", "*"}:
+            return [self._one(action, item) for item in value]
+        if action.nargs == 0:  # a switch
+            if not isinstance(value, bool):
+                self.error(f"{action.option_strings[0]} takes true or false, not {value!r}")
+            return value
+        return self._one(action, value)
+
+    def _one(self, action: argparse.Action, value: Any) -> Any:
+        convert: Callable[[str], Any] = action.type or str  # type: ignore[assignment]
+        try:
+            return convert(str(value).lower() if isinstance(value, bool) else str(value))
+        except argparse.ArgumentTypeError as error:
+            self.error(f"{action.option_strings[0]}: {error}")
+        except ValueError:
+            what = _SPOKEN.get(convert, "another value")
+            self.error(f"{action.option_strings[0]} takes {what}, not {value!r}")
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        if action.type in _SPOKEN:
+            return self._one(action, arg_string)
+        return super()._get_value(action, arg_string)  # type: ignore[misc]
+
+
+def true_or_false(text: str) -> bool:
+    """``true`` or ``false``. Raises ValueError."""
+    found = {"true": True, "false": False}.get(text.lower())
+    if found is None:
+        raise ValueError(text)
+    return found
+
+
+def number_or_text(text: str) -> int | float | str:
+    """A length: a number, or one with its unit (``5 epochs``), which its owner reads."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+_SPOKEN: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    true_or_false: "true or false",
+}
+
+
+def option_type(kind: Any) -> Callable[[str], Any]:
+    """What reads a setting of a type from a command line."""
+    if kind is bool:
+        return true_or_false
+    return kind if kind in (int, float, str) else number_or_text  # type: ignore[no-any-return]
+
+
+def add_task_files(parser: argparse.ArgumentParser) -> None:
+    """``--task``, of commands that need the tasks of stored entries again."""
+    parser.add_argument(
+        "--task",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="the YAML file of the entry's task, if it is your own and not below MTL_TASKS",
+    )
 
 
 def names(values: Sequence[str]) -> list[str]:

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from mtl.cli.plain import PlainParser
+from mtl.cli.options import Parser
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = PlainParser(prog="mtl.predict", description=__doc__)
+    parser = Parser(prog="mtl.predict", description=__doc__)
     parser.add_argument(
         "entry",
         help="reference, its last parts, the start of its digest, hub:user/name, or a folder",

@@ -6,14 +6,14 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mtl.cli.options import PlainParser
+from mtl.cli.options import Parser
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = PlainParser(prog="mtl.report", description=__doc__)
+    parser = Parser(prog="mtl.report", description=__doc__)
     parser.add_argument("--zoo", help="folder of the zoo [MTL_ZOO, ./adapters_zoo]")
     parser.add_argument("--suite", help="only entries of this suite")
     parser.add_argument("--target", help="only this task")

@@ -8,7 +8,7 @@ from argparse import BooleanOptionalAction, Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mtl.cli.options import PlainParser
+from mtl.cli.options import Parser
 
 if TYPE_CHECKING:
     from mtl.tasks import TaskSpec
@@ -20,7 +20,7 @@ DESCRIPTION = (
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = PlainParser(prog="mtl.tasks", description=DESCRIPTION)
+    parser = Parser(prog="mtl.tasks", description=DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("ls", help="tasks, suites and recipes")
     listing.add_argument("--suite", help="only the tasks of this suite")

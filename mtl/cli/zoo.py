@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mtl.cli import hub, zoo_care, zoo_list, zoo_share, zoo_verify
-from mtl.cli.plain import PlainParser
+from mtl.cli.options import Parser
 from mtl.errors import RequestError
 from mtl.words import counted
 from mtl.zoo.migration import SCHEMA_VERSION
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = PlainParser(prog="mtl.zoo", description=__doc__)
+    parser = Parser(prog="mtl.zoo", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     add = partial(_add, commands)
     zoo_list.add_ls(add)

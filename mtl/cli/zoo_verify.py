@@ -9,7 +9,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mtl.cli.plain import add_task_files
+from mtl.cli.options import add_task_files
 from mtl.errors import MtlError, RequestError
 from mtl.files import finite
 from mtl.zoo.names import printable_lines

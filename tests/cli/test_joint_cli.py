@@ -143,7 +143,7 @@ def test_killed_and_run_again_is_an_unbroken_run(mini: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("argv", "parts"),
     [
-        (["--suite", "mini"], ["required: method"]),
+        (["--suite", "mini"], ["required: --method"]),
         (["--suite", "mini", "--method", "hyperformr"], ["'hyperformr'", "'hyperformer'"]),
         (["--suite", "mini", "--method", "pfeiffer"], ["stage one: python -m mtl.train"]),
         (["--suite", "mini", "--method", "scalearn"], ["stage two: python -m mtl.compose"]),

@@ -12,7 +12,6 @@ import pytest
 
 from mtl.cli.main import COMMANDS, dispatch
 from mtl.cli.options import Parser
-from mtl.cli.plain import PlainParser
 from mtl.compose import COMPOSITIONS
 from mtl.errors import RequestError
 from mtl.joint import JOINT
@@ -52,8 +51,7 @@ class Parsed(Exception):  # noqa: N818  (no error: the command got past its pars
 
 @pytest.fixture
 def only_parse(monkeypatch: pytest.MonkeyPatch) -> None:
-    for parser in (Parser, PlainParser):
-        monkeypatch.setattr(parser, "parse_args", stop_after(parser.parse_args))
+    monkeypatch.setattr(Parser, "parse_args", stop_after(Parser.parse_args))
 
     def opened(*_: object) -> None:  # `mtl.zoo` looks at what its parser left over, then does this
         raise Parsed
