@@ -133,6 +133,10 @@ class Registry(Generic[T]):
         foreign = plugins(self._group) if self._group else ()
         return list(dict.fromkeys([*self._items, *(item.name for item in foreign)]))
 
+    def ours(self, item: T, name: str) -> bool:
+        """Whether ``item`` is what this package itself registers as ``name``."""
+        return name in self._items and not self._plugins(name) and self.get(name) is item
+
     def usable(self) -> dict[str, T]:
         """All objects by name; of what a package registers and cannot be had, a warning instead."""
         found = {}

@@ -25,7 +25,8 @@ def count_all(model: str) -> dict[str, list[int]]:
     """Every count of ``model`` as it is shipped, by key, from the real modules."""
     found: dict[str, list[int]] = {}
 
-    def keep(what: object, model: str, count: object) -> Count:
+    def keep(what: object, model: str, count: object, ours: bool) -> Count:
+        assert ours, what
         made: Count = count()  # type: ignore[operator]
         key = counting.shipped_key(what, counting.shape_mark(model))
         found[key] = [int(number) for number in astuple(made)]

@@ -8,7 +8,7 @@ from typing import Any
 
 from mtl.compose.composition import COMPOSITIONS, Composition
 from mtl.compose.sources import check_kinds
-from mtl.methods import Count, find_method
+from mtl.methods import METHODS, Count, find_method
 from mtl.methods.count import count_head, known_count, numel
 from mtl.methods.method import Method, attach, make_settings, source_names
 
@@ -47,7 +47,8 @@ def count_composition(
         names = source_names(sources)
         return _count(composition, settings, names, method, chosen, model, head, labels)
 
-    return known_count(what, model, count)
+    ours = COMPOSITIONS.ours(composition, name) and METHODS.ours(method, source_method)
+    return known_count(what, model, count, ours)
 
 
 def _count(

@@ -24,7 +24,7 @@ TRACKERS = {
     # alone it would bring a huggingface_hub that transformers 4 does not work with
     "trackio": "trackio 'huggingface_hub<1'",
 }
-"""Names of ``--track``, which are those of ``accelerate`` and of the packages → what pip installs."""
+"""Names of ``--track``, those of ``accelerate`` and of the packages → what pip installs."""
 PROJECT = "mtl"
 """What all runs stand under where a tracker has projects or experiments."""
 _LOG = logging.getLogger("mtl")

@@ -26,7 +26,11 @@ def count_joint(
     """
     method = JOINT.get(name)
     what = ["joint", name, asdict(settings), tasks, head, labels]
-    return known_count(what, model, lambda: _count(method, settings, model, tasks, head, labels))
+
+    def count() -> Count:
+        return _count(method, settings, model, tasks, head, labels)
+
+    return known_count(what, model, count, JOINT.ours(method, name))
 
 
 def _count(

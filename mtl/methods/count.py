@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.backbone.shapes import shape_mark
 from mtl.files import sha256_json
-from mtl.methods.method import Method, RunFacts, attach, find_method, make_settings
+from mtl.methods.method import METHODS, Method, RunFacts, attach, find_method, make_settings
 from mtl.remembered import computed, keep_computed, made_by
 
 if TYPE_CHECKING:
@@ -103,19 +103,21 @@ def count_settings(
     method: Method, settings: Any, model: str, *, head: str | None = None, labels: int = 2
 ) -> Count:
     """As :func:`count_method`, for settings that are made."""
-    if method.package and find_spec(method.package) is None:
-        return _count(method, settings, model, head, labels)  # which says what is missing
+    if method.package and find_spec(method.package) is None:  # counting says what is missing
+        return _count(method, settings, model, head, labels)
     what = ["adapter", method.name, asdict(settings), head, labels]
-    return known_count(what, model, lambda: _count(method, settings, model, head, labels))
+    ours = METHODS.ours(method, method.name)
+    return known_count(what, model, lambda: _count(method, settings, model, head, labels), ours)
 
 
-def known_count(what: Any, model: str, count: Callable[[], Count]) -> Count:
+def known_count(what: Any, model: str, count: Callable[[], Count], ours: bool) -> Count:
     """``count()``, or what it gave before.
 
     Args:
         what: what is counted on ``model``, as JSON.
+        ours: whether all code that decides it is this package's own; else nothing is known.
     """
-    shape = shape_mark(model)
+    shape = shape_mark(model) if ours else None
     if shape is None:
         return count()
     shipped = shipped_counts().get(shipped_key(what, shape))

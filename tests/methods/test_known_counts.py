@@ -6,6 +6,7 @@ import json
 import runpy
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +105,17 @@ def test_a_known_count_says_what_is_missing_all_the_same(monkeypatch: pytest.Mon
     monkeypatch.setattr("mtl.methods.peft_files.find_spec", lambda name: None)
     with pytest.raises(RequestError, match="pip install peft"):
         count_method("vera", QUICK, values={})
+
+
+def test_what_another_package_brings_is_counted_each_time(
+    counted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its code may change while ours does not."""
+    monkeypatch.setattr(count, "shipped_counts", shipped_counts)
+    settings = METHODS.get("pfeiffer").settings()
+    other = replace(METHODS.get("pfeiffer"), summary="another of that name")
+    for _ in range(2):
+        count.count_settings(other, settings, QUICK)
+    assert counted == ["pfeiffer"] * 2
+    count.count_settings(METHODS.get("pfeiffer"), settings, QUICK)
+    assert counted == ["pfeiffer"] * 2
