@@ -3,9 +3,8 @@
 ``adapters`` has no registry for bottleneck modules or fusion methods, but it finds everything it
 manages by walking instances. So :func:`init` runs ``adapters.init`` and then gives every
 :class:`~adapters.methods.bottleneck.BottleneckLayer` *instance* a subclass of its own class, which
-looks into the two registries of :mod:`mtl.backbone.cores`, and attentions one that copies less
-(:mod:`mtl.backbone.attention`). Nothing of the library is patched; an encoder that was not
-passed through :func:`init` behaves exactly as stock.
+looks into the two registries of :mod:`mtl.backbone.cores`. Nothing of the library is patched; an
+encoder that was not passed through :func:`init` behaves exactly as stock.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from adapters.methods.bottleneck import BottleneckLayer, BottleneckState
 from adapters.methods.modeling import ParallelAdapter
 from torch import nn
 
-from mtl.backbone.attention import without_repeats
 from mtl.backbone.cores import CORES, FUSION_MODULES
 
 
@@ -132,7 +130,6 @@ def init(encoder: Any) -> Any:
         if isinstance(module, BottleneckLayer) and not isinstance(module, _BottleneckSeam):
             module.__class__ = _upgraded(type(module))
             module.late_dropout = None
-        without_repeats(module)
     return encoder
 
 
