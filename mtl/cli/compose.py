@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mtl.words import counted
 
 if TYPE_CHECKING:
+    from mtl.compose.best import Tried
+    from mtl.compose.planning import Asked
     from mtl.compose.stage_two import Target
     from mtl.graph.select import Selection
     from mtl.runs import Report, Run
@@ -32,8 +35,9 @@ def main(argv: Sequence[str]) -> int:
         default=["all"],
         metavar="TASK",
         help="'all'; names of source tasks (task:method for one of another method, "
-        "task:method/seedN-HASH for one of several entries; beside 'all', too); 'auto' to pick by "
-        "transferability; or graph:k=3 for the strongest edges of the graph",
+        "task:method/seedN-HASH for one of several entries; beside 'all', too); 'best' to search "
+        "on dev which sources, used how; 'auto' to pick by transferability; or graph:k=3 for the "
+        "strongest edges of the graph",
     )
     parser.add_argument("--method", type=str, default="scalearn", help="see mtl.methods ls")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one run per seed")
@@ -61,6 +65,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--train-missing", action="store_true", help="first train the sources that the zoo lacks"
     )
+    parser.add_argument(
+        "--trials",
+        type=float,
+        metavar="N",
+        help="full runs that finding the best may cost [12]",
+    )
     group = parser.add_argument_group("how many sources auto and graph:k=3 pick")
     group.add_argument("--budget", type=int, help="sources at most, beside the target's own [5]")
     group.add_argument("--min-gain", type=float, help="least measured or expected transfer")
@@ -71,6 +81,7 @@ def main(argv: Sequence[str]) -> int:
 
     from mtl.cli import common
     from mtl.cli.options import names
+    from mtl.compose.best import BUDGET, expected_cost
     from mtl.compose.per_source import told
     from mtl.compose.planning import Asked, plan_composition, read_request
     from mtl.compose.probe import SCALES
@@ -96,6 +107,7 @@ def main(argv: Sequence[str]) -> int:
         budget=options.budget,
         min_gain=options.min_gain,
         graph=options.graph,
+        trials=options.trials,
     )
     request = read_request(asked)
     context = common.open_context(options, request.suite, "compose", argv, request.check)
@@ -116,13 +128,17 @@ def main(argv: Sequence[str]) -> int:
         if not options.json:
             print(f"{selection_text(selection, request.spec.id)}\n")
 
-    found = plan_composition(
-        request,
-        context,
-        train=None if options.dry_run else train,
-        picked=picked,
-        dry_run=options.dry_run,
-    )
+    with showing_trials(asked, options.json) as tried:
+        found = plan_composition(
+            request,
+            context,
+            train=None if options.dry_run else train,
+            picked=picked,
+            tried=tried,
+            dry_run=options.dry_run,
+        )
+    if found.choice and not options.json:
+        print(f"{found.choice.text()}\n")
     if options.dry_run and found.missing:  # what would be composed depends on what is trained
         common.print_dry_run(found.missing, context.workspace, as_json=options.json)
         return 0
@@ -136,12 +152,15 @@ def main(argv: Sequence[str]) -> int:
         print(text, file=sys.stderr)
     for text in found.warnings:
         print(text, file=sys.stderr)
+    if options.dry_run and asked.best:
+        cost = min(asked.trials or BUDGET, expected_cost(len(found.sources), 2))
+        common.say(f"searching for the best costs up to {cost:g} runs like this one first")
     if options.dry_run:
         common.print_dry_run(found.runs, context.workspace, as_json=options.json)
         return 0
     evidence = adding_evidence(context.workspace.zoo, options.graph, common.say)
     reports = execute_all(found.runs, context.workspace, evidence)
-    by_source = told(found.runs[0].method_settings, options.method)
+    by_source = told(found.runs[0].method_settings, found.runs[0].method)
     if options.json:
         print(
             json.dumps(
@@ -149,6 +168,7 @@ def main(argv: Sequence[str]) -> int:
                     "command": "compose",
                     "sources": [entry.ref for own, _ in found.composed for entry in own],
                     "trained": common.report_rows(found.trained),
+                    "choice": found.choice.to_dict() if found.choice else None,
                     "selection": found.selection.to_dict() if found.selection else None,
                     "passed_over": found.passed_over if ALL in asked.sources else None,
                     "by_source": by_source or None,
@@ -164,6 +184,35 @@ def main(argv: Sequence[str]) -> int:
             tasks = [entry.manifest.task["id"] for entry in found.sources]
             print("\n" + _probe_table(reports, tasks))
     return common.exit_code(reports)
+
+
+@contextmanager
+def showing_trials(asked: Asked, silent: bool) -> Iterator[Callable[[Tried], object]]:
+    """A bar over the trials of a search, where a terminal watches; elsewhere a line for each."""
+    from tqdm import tqdm
+
+    from mtl.compose.best import BUDGET
+    from mtl.engine.progress import quiet
+
+    if not asked.best or silent or quiet():
+        yield lambda tried: None
+        return
+    with tqdm(
+        total=asked.trials or BUDGET,
+        desc=f"best sources of {asked.target}",
+        unit="run",
+        leave=False,
+        disable=None,
+        file=sys.stderr,
+    ) as bar:
+
+        def tell(tried: Tried) -> None:
+            bar.update(tried.share)
+            if bar.disable:
+                dev = "–" if tried.dev is None else f"{tried.dev:.4f}"
+                print(f"{tried.stage}: {tried.candidate}: dev {dev}", file=sys.stderr, flush=True)
+
+        yield tell
 
 
 def _probe_table(reports: Sequence[Report], sources: Sequence[str]) -> str:

@@ -6,21 +6,23 @@ Nothing here parses or prints: the command line and :func:`mtl.compose_adapters`
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from mtl.compose.best import BEST, Choice, Tried
+from mtl.compose.choosing import check_composition, choose_best, chosen_target, few_rows
 from mtl.compose.composition import COMPOSITIONS
 from mtl.compose.measure import is_limit
 from mtl.compose.missing import plan_missing
 from mtl.compose.per_source import by_name
+from mtl.compose.picking import pick
 from mtl.compose.probe import grid
-from mtl.compose.refusals import argument
 from mtl.compose.sources import ALL, resolve_sources, typed_order, wanted_sources
 from mtl.compose.stage_two import Target, plan_compose, resolve_compose, resolve_target
 from mtl.compose.taken import alone_text, passed_over, taken_text
 from mtl.errors import RequestError
+from mtl.graph import graph_folder
 from mtl.graph.request import SourceRequest, parse_sources
 from mtl.methods import METHODS, find_method
 from mtl.runs.context import Context, check_seeds, suite_of
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from mtl.graph.select import Selection
     from mtl.runs import Report, Run
     from mtl.tasks import Recipe, Suite, TaskSpec
-    from mtl.zoo import Entry, Zoo
+    from mtl.zoo import Entry
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Asked:
     Attributes:
         suite: the suite that ``all`` means; None: the target's.
         protocol: how all data are split; None: as the suite, or a task's own file, says.
-        sources: ``all``, names of tasks, ``auto`` or ``graph:k=3``; see ``mtl.compose --help``.
+        sources: ``all``, names of tasks, ``best``, ``auto`` or ``graph:k=3``; see
+            ``mtl.compose --help``.
         source_seed: seed of the sources, ``run`` for that of each run; None: the recipe's, else 0.
         own: whether the target's own adapter is a source.
         probe: scales to probe at instead of composing, the method's grid; None composes.
@@ -51,6 +54,7 @@ class Asked:
         allow_missing: go without them.
         budget, min_gain: how many sources ``auto`` and ``graph:`` pick.
         graph: folder of the graph, None for the zoo's.
+        trials: full runs that a search for the ``best`` may cost.
     """
 
     target: str
@@ -68,6 +72,12 @@ class Asked:
     budget: int | None = None
     min_gain: float | None = None
     graph: str | None = None
+    trials: float | None = None
+
+    @property
+    def best(self) -> bool:
+        """Whether sources and their use are to be searched for."""
+        return list(self.sources) == [BEST]
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,7 @@ class Planned:
     Attributes:
         runs: the compositions to be run.
         composed: sources, and the seeds of the runs that use them.
-        selection: why these sources, where they were picked.
+        selection, choice: why these sources, where they were picked, or searched for.
         passed_over: for ``all``: why not → names of adapters of the zoo that are no source.
         notes, warnings: what a person may, and should, read before the runs.
         missing: runs of stage one that are needed first; with ``train`` None nothing else is there.
@@ -102,6 +112,7 @@ class Planned:
     runs: list[Run] = field(default_factory=list)
     composed: list[tuple[list[Entry], list[int]]] = field(default_factory=list)
     selection: Selection | None = None
+    choice: Choice | None = None
     passed_over: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -131,9 +142,16 @@ def read_request(asked: Asked) -> Request:
     find_method(asked.source_method)
     suite = suite_of(asked.suite, [asked.target])
     spec = load_task(asked.target, suite.name)
-    picking = parse_sources(list(asked.sources), asked.budget, asked.min_gain)
+    if asked.trials is not None and not asked.best:
+        raise RequestError(f"--trials {asked.trials:g} is for --sources {BEST}.")
+    if asked.best:
+        check_composition(asked.method)
+    elif BEST in asked.sources:
+        raise RequestError(f"--sources {BEST} searches among all sources and stands alone.")
+    named = [ALL] if asked.best else list(asked.sources)
+    picking = parse_sources(named, asked.budget, asked.min_gain)
     wanted = wanted_sources(
-        [ALL] if picking else list(asked.sources),
+        [ALL] if picking else named,
         suite,
         spec.id,
         own=asked.own,
@@ -150,6 +168,7 @@ def plan_composition(
     *,
     train: Train | None,
     picked: Callable[[Selection], object] = lambda selection: None,
+    tried: Callable[[Tried], object] = lambda trial: None,
     dry_run: bool = False,
 ) -> Planned:
     """Find the sources, and plan one run per seed (of a probe, per grid point and seed).
@@ -157,7 +176,8 @@ def plan_composition(
     Args:
         train: trains missing sources, where the request asks for it; None only plans them.
         picked: called with the sources that were picked, before anything else can go wrong.
-        dry_run: leave no evidence of what was looked at.
+        tried: called with every trial of a search for the best.
+        dry_run: leave no evidence of what was looked at; search for nothing.
 
     Raises:
         RequestError: missing or ambiguous sources, unusable data, settings that do not fit.
@@ -173,9 +193,9 @@ def plan_composition(
     )
     seeds = check_seeds(asked.seeds)
     rounds = source_rounds(asked.source_seed, context.recipe, asked.method, seeds)
-    if len(rounds) > 1 and picking is not None:
+    if len(rounds) > 1 and (picking is not None or asked.best):
         raise RequestError(
-            "Sources of each run's own seed cannot be picked by their features: name them with "
+            "Sources of each run's own seed cannot be picked or searched for: name them with "
             "--sources, or give one --source-seed for all."
         )
     found = Planned()
@@ -191,7 +211,14 @@ def plan_composition(
                     return found
         if picking is not None:
             found.selection, notes = pick(
-                picking, wanted, target, context, asked, seed=source_seed, keep=not dry_run
+                picking,
+                wanted,
+                target,
+                context,
+                method=asked.source_method,
+                folder=graph_folder(context.workspace.zoo.root, asked.graph),
+                seed=source_seed,
+                keep=not dry_run,
             )
             found.warnings += notes
             picked(found.selection)
@@ -208,11 +235,14 @@ def plan_composition(
             allow_missing=asked.allow_missing,
         )
         found.composed.append((sources, of_it))
+    told: dict[str, Any] = {}
+    if asked.best and not dry_run:
+        target, told = _search(found, target, request, context, tried)
     _say_what_was_taken(found, request, context, wanted, picking is not None)
     tasks = [entry.manifest.task["id"] for entry in found.sources]
     typed = typed_order(list(asked.sources), request.suite, wanted)
     target = replace(
-        target, method_settings=by_name(target.method_settings, asked.method, tasks, typed)
+        target, method_settings=by_name(target.method_settings, target.method, tasks, typed)
     )
     targets = [target]
     if asked.probe is not None:
@@ -231,7 +261,34 @@ def plan_composition(
             workspace=context.workspace,
         )
     ]
+    if told:
+        found.runs = [replace(run, told=told) for run in found.runs]
     return found
+
+
+def _search(
+    found: Planned,
+    target: Target,
+    request: Request,
+    context: Context,
+    tried: Callable[[Tried], object],
+) -> tuple[Target, dict[str, Any]]:
+    """Search among the sources that are there: how to use them, and what the manifest tells."""
+    ((entries, seeds),) = found.composed
+    found.choice = choose_best(
+        entries,
+        target,
+        context,
+        suite=request.suite.name,
+        budget=request.asked.trials,
+        tell=tried,
+    )
+    assert found.choice.chosen is not None
+    chosen = found.choice.chosen.sources
+    kept = [entry for entry in entries if entry.manifest.task["id"] in chosen]
+    found.composed = [(kept, seeds)]
+    found.warnings += filter(None, [few_rows(found.choice)])
+    return chosen_target(target, found.choice, context), {"choice": found.choice.to_dict()}
 
 
 def _say_what_was_taken(
@@ -239,6 +296,7 @@ def _say_what_was_taken(
 ) -> None:
     sources, spec = found.sources, request.spec
     everything = ALL in request.asked.sources
+    picked = picked or request.asked.best
     found.passed_over = passed_over(
         sources, wanted, context.workspace.zoo, context.backbone.base, request.suite
     )
@@ -285,67 +343,3 @@ def _missing(
         workspace=context.workspace,
         picking=picking,
     )
-
-
-def pick(
-    request: SourceRequest,
-    wanted: Sequence[Wanted],
-    target: Target,
-    context: Context,
-    asked: Asked,
-    *,
-    seed: int,
-    keep: bool,
-) -> tuple[Selection, list[str]]:
-    """Pick among the wanted sources: the selection, and remarks on what could not be read.
-
-    Args:
-        keep: write what was looked at beside the zoo, as evidence.
-    """
-    from mtl.compose.scene import Scene
-    from mtl.compose.suggest import keep_suggestion
-    from mtl.graph import graph_folder
-    from mtl.graph.calibrate import read_calibration
-    from mtl.graph.opening import open_graph
-    from mtl.graph.select import choose_auto, choose_from_graph, measured_for, trusted_score
-
-    zoo, base = context.workspace.zoo, context.backbone.base.fingerprint
-    folder = graph_folder(zoo.root, asked.graph)
-    graph, problems = open_graph(zoo, folder, base if _known(zoo, base) else None)
-    notes = [f"note: {text}" for text in problems]
-    spec, rows = target.data.spec, target.data.fingerprints["train"]
-    tasks = {source.task for source in wanted} - {spec.id}
-    if request.how == "graph":
-        typed = shlex.quote(argument(spec))
-        return choose_from_graph(graph, spec.id, base, rows, request, tasks, typed), notes
-    score, trust = trusted_score(read_calibration(folder, base))
-    scene = Scene(
-        context.suite,
-        spec,
-        target.data,
-        context.backbone,
-        context.model,
-        context.protocol,
-        context.workspace,
-    )
-    extractor = scene.extractor()
-    seen = scene.look(extractor, [ALL], [score], method=asked.source_method, seed=seed)
-    if keep:
-        keep_suggestion(seen, target.data, extractor, folder)
-    values = {task: v[score] for task, v in seen.values.items() if score in v}
-    measured = {
-        task: item
-        for task, item in measured_for(graph, spec.id, base, rows).items()
-        if task in seen.entries
-    }
-    found = choose_auto(values, seen.base.get(score), measured, trust, score, request)
-    skipped = {
-        task: f"no {score}: {why[score]}"
-        for task, why in seen.skipped.items()
-        if score in why and task not in measured
-    }
-    return replace(found, no_candidates={**seen.left_out, **skipped}), notes
-
-
-def _known(zoo: Zoo, base: str) -> bool:
-    return any(entry.manifest.base["fingerprint"] == base for entry in zoo.entries())

@@ -144,9 +144,9 @@ def _source_task(name: str, suite: Suite) -> TaskSpec:
     try:
         return load_task(name, suite.name)
     except RequestError as error:
-        guess = did_you_mean(name, ("all", "auto", "graph:k=3"))
+        guess = did_you_mean(name, ("all", "best", "auto", "graph:k=3"))
         raise RequestError(
-            f"--sources: {error} Beside names of tasks it takes all, auto or graph:k=3.{guess}"
+            f"--sources: {error} Beside names of tasks it takes all, best, auto or graph:k=3.{guess}"
         ) from error
 
 

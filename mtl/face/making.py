@@ -124,6 +124,7 @@ def compose_adapters(
     budget: int | None = None,
     min_gain: float | None = None,
     graph: str | None = None,
+    trials: float | None = None,
     suite: str | None = None,
     model: str | None = None,
     recipe: str | None = None,
@@ -146,7 +147,8 @@ def compose_adapters(
 
     Args:
         target: name, YAML file, or what :func:`mtl.load_task` gives.
-        sources: ``"all"`` for the tasks of the suite, ``"auto"`` to pick by transferability,
+        sources: ``"all"`` for the tasks of the suite, ``"best"`` to search on dev which of them,
+            used how (:mod:`mtl.compose.best`), ``"auto"`` to pick by transferability,
             ``"graph:k=3"`` for the strongest edges of the graph; or a list of entries and names
             (``task``, ``task:method``, ``task:method/seedN-HASH``), exactly these.
         method: see ``mtl methods ls``.
@@ -158,6 +160,7 @@ def compose_adapters(
         budget: how many sources ``"auto"`` picks at most, beside the target's own; None: 5.
         min_gain: least measured or expected transfer of what is picked, in the metric's unit.
         graph: folder of the graph, None for the zoo's.
+        trials: full runs that ``"best"`` may cost; None: 12.
 
     The other arguments, what is returned and raised: as of :func:`mtl.train_adapter`.
     """
@@ -178,6 +181,7 @@ def compose_adapters(
         budget=budget,
         min_gain=min_gain,
         graph=graph,
+        trials=trials,
     )
     request = read_request(asked)
     typed = ["mtl.compose", "--target", name, "--sources", *listed]
@@ -193,6 +197,7 @@ def compose_adapters(
         budget=budget,
         min_gain=min_gain,
         graph=graph,
+        trials=trials,
     )
     named = [name, *(item.partition(":")[0] for item in listed)]
     context = _context(

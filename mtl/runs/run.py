@@ -70,6 +70,7 @@ class Run:
         selected: ids of the tasks whose dev splits pick the best state; none named, all.
         heads: task id → design of its head, where it is not that of the settings.
         make_feed: (run, task → encoded training split) → the training batches.
+        told: what else the manifest's ``training`` says: how the run was chosen. No part of it.
     """
 
     kind: str
@@ -87,6 +88,7 @@ class Run:
     selected: Sequence[str] = ()
     heads: Mapping[str, str] = field(default_factory=dict)
     make_feed: Callable[[Run, Mapping[str, Encoded]], Feed] = one_task_feed
+    told: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kind != "joint" and len(self.datas) != 1:

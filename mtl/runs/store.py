@@ -215,6 +215,7 @@ def make_manifest(
             # no part of what was trained, but the last digits of the answers depend on it
             "eval_batch_size": passes.rows,
             "eval_tokens": passes.tokens,
+            **finite(dict(run.told)),
         },
         versions=versions(run),
         parents=[dict(parent) for parent in run.parents],

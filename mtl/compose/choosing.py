@@ -1,0 +1,144 @@
+"""``--sources best`` on a zoo: trials of compositions of its adapters, and what they lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+from mtl.compose.best import BUDGET, PLAIN, Candidate, Choice, Tried, search
+from mtl.compose.composition import COMPOSITIONS
+from mtl.compose.stage_two import Target, plan_compose, resolve_target
+from mtl.engine.settings import RunSettings
+from mtl.errors import RequestError
+from mtl.runs.settings import Overrides
+from mtl.runs.trial import try_run
+
+if TYPE_CHECKING:
+    from mtl.runs.context import Context
+    from mtl.zoo import Entry
+
+SEED = 100
+"""Of the trials: none of the seeds that runs are usually shown with."""
+LOOKS = 5
+"""Evaluations of a trial that is shorter than a run."""
+FEW = 200
+"""Dev rows below which a choice says little."""
+
+
+def choose_best(
+    entries: Sequence[Entry],
+    target: Target,
+    context: Context,
+    *,
+    suite: str,
+    budget: float | None,
+    tell: Callable[[Tried], object],
+) -> Choice:
+    """Search among the sources ``entries`` for the best use; no test row is read.
+
+    Raises:
+        RequestError: a budget that is too small.
+        RunError: a trial failed.
+    """
+    by_task = {str(entry.manifest.task["id"]): entry for entry in entries}
+    targets = _targets(target, context)
+
+    def score(candidate: Candidate, share: float) -> tuple[float | None, float | None]:
+        (run,) = plan_compose(
+            shortened(as_chosen(targets[candidate.method], candidate), share),
+            suite=suite,
+            sources=[by_task[task] for task in candidate.sources],
+            seeds=[SEED],
+            backbone=context.backbone,
+            workspace=context.workspace,
+        )
+        found = try_run(run, context.workspace)
+        return found.dev, found.stderr
+
+    return search(
+        list(by_task),
+        list(targets),
+        score,
+        metric=target.data.spec.headline,
+        rows=int(target.data.sizes["dev"]),
+        budget=BUDGET if budget is None else budget,
+        starts=[name for name, each in targets.items() if _has_start(each)],
+        tell=tell,
+    )
+
+
+def chosen_target(target: Target, choice: Choice, context: Context) -> Target:
+    """``target`` by the composition and from the start that were chosen."""
+    assert choice.chosen is not None
+    return as_chosen(_targets(target, context)[choice.chosen.method], choice.chosen)
+
+
+def as_chosen(target: Target, candidate: Candidate) -> Target:
+    """``target`` from the candidate's start."""
+    if candidate.start is None:
+        return target
+    settings = replace(target.method_settings, init_scale=candidate.start)
+    return replace(target, method_settings=settings)
+
+
+def shortened(target: Target, share: float) -> Target:
+    """The same with a share of the steps, their schedule included, and a few evaluations."""
+    if share >= 1:
+        return target
+    settings = target.settings
+    rows = int(target.data.sizes["train"])
+    planned = settings.max_steps or settings.epochs * -(-rows // settings.batch_size)
+    steps = max(LOOKS, round(planned * share))
+    return replace(
+        target,
+        settings=replace(settings, max_steps=steps, eval_every=max(1, steps // LOOKS), patience=0),
+    )
+
+
+def few_rows(choice: Choice) -> str:
+    """A warning where dev is too small to choose by; or nothing."""
+    if choice.rows >= FEW:
+        return ""
+    return (
+        f"warning: the choice was made on {choice.rows} dev rows, which tell differences of a few "
+        "points from chance badly; where rows can be had, give dev more of them."
+    )
+
+
+def _targets(target: Target, context: Context) -> dict[str, Target]:
+    """The compositions to choose between, the one that judges sets first."""
+    found: dict[str, Target] = {}
+    if target.method != PLAIN:
+        run = {item.name for item in fields(RunSettings)}
+        values = {
+            key: value
+            for key, value in context.overrides.values.items()
+            if key.removeprefix("run.") in run
+        }
+        with suppress(RequestError):  # where the recipe does not say how it is trained
+            found[PLAIN] = resolve_target(
+                target.data.spec,
+                method=PLAIN,
+                recipe=context.recipe,
+                protocol=target.data.protocol,
+                overrides=Overrides(values),
+                workspace=context.workspace,
+            )
+    return {**found, target.method: target}
+
+
+def _has_start(target: Target) -> bool:
+    settings: Any = target.method_settings
+    learns = getattr(settings, "learn", False)
+    return learns and "init_scale" in {item.name for item in fields(settings)}
+
+
+def check_composition(method: str) -> None:
+    """Refuse compositions that are no candidates. Raises RequestError."""
+    if method in {"probe", "soup"} or COMPOSITIONS.get(method).per_source:
+        raise RequestError(
+            f"--sources best chooses between compositions that weigh sources by themselves; "
+            f"{method!r} takes fixed weights. Name the sources, or another --method."
+        )

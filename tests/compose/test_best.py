@@ -1,0 +1,96 @@
+"""The search behind ``--sources best``: what it finds, what it costs, what it never does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from mtl.compose.best import Candidate, Choice, expected_cost, search
+from mtl.errors import RequestError
+
+TASKS = ("a", "b", "c", "d", "own")
+
+
+def found_in(
+    worth: Mapping[tuple[str, ...], float],
+    *,
+    used: Mapping[tuple[str, float | None], float] | None = None,
+    budget: float = 12.0,
+    methods: tuple[str, ...] = ("average", "scalearn"),
+) -> Choice:
+    """A search where a set is worth ``worth`` (0.5 where it says nothing), a use ``used`` more."""
+
+    def score(candidate: Candidate, share: float) -> tuple[float, float]:
+        extra = (used or {}).get((candidate.method, candidate.start), 0.0)
+        return worth.get(candidate.sources, 0.5) + extra, 0.01
+
+    return search(
+        TASKS, methods, score, metric="accuracy", rows=300, budget=budget, starts=["scalearn"]
+    )
+
+
+def test_a_single_source_that_all_others_spoil_is_found() -> None:
+    choice = found_in({("b",): 0.7, TASKS: 0.6})
+    assert choice.chosen == Candidate(("b",), "average")
+    assert choice.cost <= choice.budget
+    assert [item.candidate.sources for item in choice.tried if item.stage == "single"] == [
+        *((task,) for task in TASKS),
+        TASKS,
+    ]
+
+
+def test_all_together_are_found_though_no_part_of_them_is_good() -> None:
+    assert found_in({TASKS: 0.8}).chosen == Candidate(TASKS, "average")
+
+
+def test_a_pair_is_grown_from_the_best_source_in_the_order_given() -> None:
+    choice = found_in({("d",): 0.6, ("a", "d"): 0.65, ("a", "b", "d"): 0.7})
+    assert choice.chosen == Candidate(("a", "b", "d"), "average")
+
+
+def test_the_use_decides_between_equal_sets() -> None:
+    for key in (("scalearn", None), ("scalearn", 1.0)):
+        choice = found_in({("c",): 0.7}, used={key: 0.05})
+        assert choice.chosen == Candidate(("c",), *key)
+
+
+def test_of_equals_the_one_with_fewer_sources_wins() -> None:
+    choice = found_in({("a",): 0.7, TASKS: 0.7, ("a", "b"): 0.7})
+    assert choice.chosen == Candidate(("a",), "average")
+
+
+@pytest.mark.parametrize("budget", [2.25, 3.0, 4.0, 6.0, 9.0, 12.0, 40.0])
+def test_the_budget_is_kept_and_the_last_trial_is_a_full_one(budget: float) -> None:
+    choice = found_in({("b",): 0.7}, budget=budget)
+    assert choice.cost <= budget
+    assert choice.chosen is not None
+    assert choice.chosen.sources == ("b",)
+    last = choice.tried[-1]
+    assert (last.stage, last.share) == ("full", 1.0)
+    assert choice.cost <= expected_cost(len(TASKS), 2)
+
+
+def test_a_budget_that_is_too_small_is_refused_with_what_it_takes() -> None:
+    with pytest.raises(RequestError, match=r"takes 2\.25; all stages 11\.\d+"):
+        found_in({}, budget=2.0)
+
+
+def test_undefined_is_worst_and_one_source_is_enough() -> None:
+    def score(candidate: Candidate, share: float) -> tuple[float | None, float | None]:
+        return (None, None) if candidate.sources == ("a",) else (0.1, None)
+
+    choice = search(("a", "b"), ["fusion"], score, metric="f1", rows=50)
+    assert choice.chosen == Candidate(("b",), "fusion")
+    one = search(("a",), ["fusion"], score, metric="f1", rows=50)
+    assert one.chosen == Candidate(("a",), "fusion")
+
+
+def test_no_trial_is_made_twice_and_the_record_tells_all_of_them() -> None:
+    choice = found_in({("b",): 0.7, ("a", "b"): 0.71})
+    keys = [(item.candidate, item.share) for item in choice.tried]
+    assert len(set(keys)) == len(keys)
+    told = choice.to_dict()
+    assert len(told["tried"]) == len(keys)
+    assert told["chosen"]["sources"] == choice.chosen.sources  # type: ignore[union-attr]
+    assert "◀" in choice.text()
