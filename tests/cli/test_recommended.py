@@ -278,16 +278,20 @@ def test_what_the_settings_page_says_prints_it() -> None:
 @recommends("methods/peft_files.py", "Install it: pip install peft")
 @recommends("graph/picture.py", "pip install matplotlib")
 @recommends("report/heatmap.py", "pip install matplotlib")
+@recommends("tasks/as_metric.py", "pip install evaluate")
+@recommends("engine/tracking.py", "which is not installed: pip install")
 def test_packages_to_install_are_those_of_the_project() -> None:
     """By their own names: what ``mtl`` is in an index of packages is not ours to say."""
+    from mtl.engine.tracking import TRACKERS
     from mtl.methods import METHODS
 
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
-    known = {line.split(">")[0] for extra in ("plot", "peft") for line in extras[extra]}
+    named = ("plot", "peft", "metrics", "track")
+    known = {line.split(">")[0] for extra in named for line in extras[extra]}
     needed = {METHODS.get(name).package for name in METHODS.names()} - {None, ""}
-    assert {"matplotlib", *needed} == known
+    assert {"matplotlib", "evaluate", TRACKERS["tensorboard"], *needed} == known
     rows = {row["method"]: row for row in json.loads(mtl("methods", "ls", "--json").out)["methods"]}
     shown = mtl("methods", "ls").out
     for row in rows.values():

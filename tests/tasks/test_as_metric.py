@@ -134,3 +134,14 @@ def test_no_network_and_no_file(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "{'accuracy': 0.5}"
     assert not [path for path in home.rglob("*") if path.is_file()]
+
+
+def test_without_the_package_the_rest_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mtl.tasks import as_metric
+
+    as_metric._scored.cache_clear()
+    monkeypatch.setitem(sys.modules, "evaluate", None)  # as if it were not installed
+    with pytest.raises(RequestError, match="not installed: pip install evaluate"):
+        as_evaluate("accuracy")
+    monkeypatch.undo()
+    assert as_evaluate("accuracy").compute(predictions=[1], references=[1]) == {"accuracy": 1.0}
