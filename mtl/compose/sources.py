@@ -146,7 +146,8 @@ def _source_task(name: str, suite: Suite) -> TaskSpec:
     except RequestError as error:
         guess = did_you_mean(name, ("all", "best", "auto", "graph:k=3"))
         raise RequestError(
-            f"--sources: {error} Beside names of tasks it takes all, best, auto or graph:k=3.{guess}"
+            f"--sources: {error} Beside names of tasks it takes all, best, auto or graph:k=3."
+            f"{guess}"
         ) from error
 
 

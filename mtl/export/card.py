@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mtl.export.proof import says_little
 from mtl.files import finite, write_json, write_text
 from mtl.zoo.card import base_code, fenced, header, table, text
+from mtl.zoo.card_code import IMPORTS, TOKENIZER, answering_code
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry
@@ -77,6 +78,7 @@ def _load(entry: Entry, record: Mapping[str, Any]) -> str:
     name = record["name"]
     base = base_code(entry.manifest)
     note = f"{base.note}\n\n" if base.note else ""
+    answering = answering_code(entry.manifest, base.arguments)
     if record["form"] == "peft":
         return note + fenced(
             f"{base.lines}from peft import PeftModel\n"
@@ -88,9 +90,10 @@ def _load(entry: Entry, record: Mapping[str, Any]) -> str:
     return (
         note
         + fenced(
-            f"{base.lines}from adapters import AutoAdapterModel\n\n"
+            f"{base.lines}{IMPORTS if answering else ''}from adapters import AutoAdapterModel\n"
+            f"{TOKENIZER if answering else ''}\n"
             f"model = AutoAdapterModel.from_pretrained({base.arguments})\n"
-            "name = model.load_adapter(FOLDER, set_active=True)",
+            f"name = model.load_adapter(FOLDER, set_active=True)\n{answering}",
             "python",
         )
         + f"\n\nAdapter and head are called {text(name)}. The weights are there twice, as "

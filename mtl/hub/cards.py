@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from mtl.hub.stock import reader
 from mtl.words import counted
 from mtl.zoo import Entry
 from mtl.zoo.card import LICENSE, base_code, card, fenced, interval, number, table, text
+from mtl.zoo.card_code import IMPORTS, TOKENIZER, answering_code
 from mtl.zoo.names import printable
 
 _MAX_ROWS = 500
@@ -48,19 +50,19 @@ def _use(entry: Entry, repo: RepoName, place: Listed, library: str) -> str:
         if place.path == ROOT
         else f'snapshot_download("{repo.id}"{revision}) + "/{place.path}"'
     )
+    answering = answering_code(entry.manifest, base.arguments)
     download = "" if place.path == ROOT else "from huggingface_hub import snapshot_download\n"
     if library == "adapters":
         version = f', version="{repo.revision}"' if repo.revision and place.path == ROOT else ""
         code = (
-            f"{base.lines}from adapters import AutoAdapterModel\n"
-            f"{download}\n"
+            f"{base.lines}{IMPORTS if answering else ''}from adapters import AutoAdapterModel\n"
+            f"{download}{TOKENIZER if answering else ''}\n"
             f"model = AutoAdapterModel.from_pretrained({base.arguments})\n"
-            f"name = model.load_adapter({folder}{version}, set_active=True)\n"
+            f"name = model.load_adapter({folder}{version}, set_active=True)\n{answering}"
         )
         return (
             f"{note}Stock `adapters` reads it, prediction head included:\n\n"
-            f"{fenced(code, 'python')}"
-            + (f"\n\nInto a zoo of `mtl`, checked against its hashes:\n\n{pull}")
+            f"{fenced(code, 'python')}" + f"\n\n{_by_mtl(source, entry, pull)}"
         )
     if library == "peft":
         at = revision if place.path == ROOT else ""
@@ -79,8 +81,31 @@ def _use(entry: Entry, repo: RepoName, place: Listed, library: str) -> str:
     what = "composition" if entry.manifest.kind == "composition" else "method"
     return (
         f"{note}The package `mtl` reads it; this {what} ({text(entry.manifest.method)}) is not one "
-        f"that stock `adapters` or `peft` knows, and they stop with an error.\n\n{pull}"
+        f"that stock `adapters` or `peft` knows, and they stop with an error. "
+        f"{_by_mtl(source, entry, pull)}"
     )
+
+
+def _by_mtl(source: str, entry: Entry, pull: str) -> str:
+    """How ``mtl`` itself pulls and answers."""
+    code = (
+        "import mtl\n\n"
+        f'model = mtl.load("hub:{source}#{entry.ref}")\n'
+        "model.predict(ROWS)  # " + ", ".join(_columns(entry)) + "\n"
+    )
+    return f"Into a zoo of `mtl`, checked against its hashes:\n\n{pull}\n\n{fenced(code, 'python')}"
+
+
+def _columns(entry: Entry) -> list[str]:
+    """What ``predict`` wants, in words."""
+    spec = entry.manifest.task.get("spec")
+    inputs = spec.get("inputs") if isinstance(spec, dict) else None
+    if not isinstance(inputs, list):
+        return ["dicts, tuples, a frame"]
+    names = dict.fromkeys(
+        name for text in inputs for name in re.findall(r"\{([^{}]+)\}", str(text))
+    )
+    return [f"rows with {' and '.join(map(printable, names))}: tuples, dicts, a frame"]
 
 
 def zoo_card(entries: Iterable[Listed], repo: RepoName, license: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shlex
 import shutil
@@ -247,12 +248,47 @@ def test_a_model_evaluates_and_exports(stocked: Path, tmp_path: Path) -> None:
         model.evaluate("tst")
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_the_code_on_the_card_of_an_export_answers_as_the_model_does(
+    task: str, stocked: Path, suite_folder: Path, tiny: Callable[[str], str], tmp_path: Path
+) -> None:
+    model = face.load(entry_of(stocked, task))
+    folder = tmp_path / "out"
+    model.export(folder)
+    code = (folder / "README.md").read_text().split("```python\n")[1].partition("```")[0]
+    row = rows_of(suite_folder, task.rpartition("/")[2])[0]
+    code = code.replace("FOLDER_OF_THE_ENCODER", repr(tiny("roberta"))).replace(
+        "FOLDER", repr(str(folder))
+    )
+    for number, column in enumerate(model.spec().columns, start=1):
+        assert f'"text {number}"' in code
+        code = code.replace(f'"text {number}"', json.dumps(row[column]))
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    (told,) = ast.literal_eval(done.stdout.splitlines()[-1])
+    (expected,) = model.predict([row])
+    assert told == (pytest.approx(expected, abs=1e-5) if task == "mini/shared" else expected)
+
+
 def test_an_entry_of_the_hub_is_pulled_and_answers(
-    stocked: Path, hub: Hub, tmp_path: Path, suite_folder: Path
+    stocked: Path,
+    hub: Hub,
+    tmp_path: Path,
+    suite_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     entry = face.compose_adapters("mini/same", sources=["mini/mood", "mini/same"], **SHORT)
     assert mtl("zoo", "push", entry.ref, "--repo", "ada/same").code == 0
-    model = face.load("hub:ada/same", zoo=tmp_path / "elsewhere")
+    monkeypatch.setenv("MTL_ZOO", str(tmp_path / "elsewhere"))
+    card = hub.files("ada/same")[f"{entry.ref}/README.md"].decode()
+    (code,) = [block for block in card.split("```python\n") if "mtl.load" in block]
+    rows = rows_of(suite_folder, "same")
+    scope: dict[str, Any] = {"ROWS": rows}
+    exec(code.partition("```")[0].replace("model.predict", "answers = model.predict"), scope)
+    model = face.load("hub:ada/same")
+    assert scope["answers"] == model.predict(rows)
     assert model.entry.digest == entry.digest
     agrees(model, model.predict(rows_of(suite_folder, "same"), scores=True))
     with pytest.raises(RequestError, match="user/name"):
