@@ -128,7 +128,7 @@ def open_context(
         data_root=options.data_root,
         deterministic=options.deterministic,
         command=["python", "-m", *f"mtl.{command}".split(), *argv],
-        tasks=named_tasks(options),
+        tasks=[*named_tasks(options), *map(str, suite.files.values())],
         track=options.track,
     )
     return context.open_context(

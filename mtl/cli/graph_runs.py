@@ -74,25 +74,26 @@ def open_scene(options: Namespace, command: str, argv: Sequence[str]) -> Scene:
     from mtl.runs import open_workspace
     from mtl.runs.context import chosen_model, suite_of
     from mtl.runs.workspace import load_task_data
-    from mtl.tasks import load_task
+    from mtl.tasks import load_member
 
     if options.json:
         os.environ["MTL_QUIET"] = "1"
     common.quieten()
     suite = suite_of(options.suite, [options.target])
-    spec = load_task(options.target, suite.name)
+    spec = load_member(options.target, suite)
     model = chosen_model(options.model, suite)
     workspace = open_workspace(
         zoo=options.zoo,
         runs=options.runs,
         data_root=options.data_root,
         command=["python", "-m", "mtl.graph", command, *argv],
-        tasks=common.named_tasks(options),
+        tasks=[*common.named_tasks(options), *map(str, suite.files.values())],
     )
-    protocol = options.protocol or suite.protocol
+    protocol = options.protocol or suite.protocol_of(spec)
     limit = check_limit("--max-train-samples", options.max_train_samples, 0)
     data = load_task_data(spec, workspace, protocol, RunSettings(max_train_samples=limit))
-    return Scene(suite, spec, data, load_backbone(model), model, protocol, workspace)
+    base = load_backbone(model)
+    return Scene(suite, spec, data, base, model, options.protocol, workspace)
 
 
 def measure(argv: Sequence[str]) -> int:
@@ -147,7 +148,12 @@ def measure(argv: Sequence[str]) -> int:
     specs = specs_of(suite, targets)
     # every target is a source of the others; `own` keeps those outside of the suite
     wanted = wanted_sources(
-        names(options.sources), suite, "", own=False, method=options.source_method
+        names(options.sources),
+        suite,
+        "",
+        own=False,
+        method=options.source_method,
+        protocol=options.protocol,
     )
     context = common.open_context(
         options,
@@ -160,14 +166,14 @@ def measure(argv: Sequence[str]) -> int:
     plan = plan_measure(
         specs,
         wanted,
-        suite=suite.name,
+        suite=suite,
         seeds=check_seeds(options.seeds),
         method=options.method,
         source_method=options.source_method,
         source_seed=options.source_seed,
         backbone=context.backbone,
         recipe=context.recipe,
-        protocol=context.protocol,
+        protocol_of=context.protocol_of,
         overrides=context.overrides,
         workspace=context.workspace,
     )
@@ -185,7 +191,7 @@ def measure(argv: Sequence[str]) -> int:
             data=run.data,
             backbone=context.backbone,
             model=context.model,
-            protocol=context.protocol,
+            asked_protocol=context.asked_protocol,
             workspace=context.workspace,
         )
         extractor = scene.extractor()

@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
         seeds=check_seeds(options.seeds),
         backbone=context.backbone,
         recipe=context.recipe,
-        protocol=context.protocol,
+        protocol_of=context.protocol_of,
         overrides=context.overrides,
         workspace=context.workspace,
     )

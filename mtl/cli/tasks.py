@@ -102,7 +102,7 @@ def main(argv: Sequence[str]) -> int:
 def _ls(options: Namespace) -> int:
     from mtl.data.split_sizes import known_sizes
     from mtl.errors import RequestError
-    from mtl.tasks import list_recipes, list_suites, list_tasks, load_suite, load_task
+    from mtl.tasks import list_recipes, list_suites, list_tasks, load_member, load_suite, load_task
     from mtl.tasks.yamls import catalog
 
     chosen = load_suite(options.suite) if options.suite else None
@@ -111,14 +111,14 @@ def _ls(options: Namespace) -> int:
     tasks: list[dict[str, Any]] = []
     suites: list[dict[str, Any]] = []
     members: dict[str, list[str]] = {}
-    for name in [chosen.name] if chosen else list_suites():
+    for name in [options.suite] if chosen else list_suites():
         try:
             suite = load_suite(name)
         except RequestError as error:
             problems.append(str(error))
             continue
         for task in suite.tasks:
-            members.setdefault(task, []).append(name)
+            members.setdefault(task, []).append(suite.name)
         suites.append(
             {
                 "suite": suite.name,
@@ -132,7 +132,7 @@ def _ls(options: Namespace) -> int:
         )
     for name in chosen.tasks if chosen else list_tasks():
         try:
-            spec = load_task(name)
+            spec = load_member(name, chosen) if chosen else load_task(name)
         except RequestError as error:
             problems.append(str(error))
             continue

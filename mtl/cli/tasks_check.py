@@ -20,7 +20,7 @@ def run(options: Namespace) -> int:
     from mtl.errors import RequestError
     from mtl.files import user_path
     from mtl.tasks import PROTOCOLS, list_recipes, list_suites, list_tasks, load_recipe, load_suite
-    from mtl.tasks.spec import resolve_task
+    from mtl.tasks.finding import resolve_task
     from mtl.tasks.yamls import catalog, is_file_name
 
     if options.all == bool(options.tasks):

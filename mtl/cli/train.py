@@ -51,7 +51,6 @@ def main(argv: Sequence[str]) -> int:
         specs,
         method=options.method,
         seeds=check_seeds(options.seeds),
-        suite=suite.name if options.suite else None,
     )
     if options.dry_run:
         common.print_dry_run(plans, context.workspace, as_json=options.json)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError, did_you_mean
 from mtl.words import counted
+from mtl.zoo.homes import Homes
 
 if TYPE_CHECKING:
     from mtl.zoo import Zoo
@@ -38,8 +39,8 @@ def ls(zoo: Zoo, options: Namespace) -> int:
 
     if options.limit is not None and options.limit < 1:
         raise RequestError(f"--limit {options.limit} must be at least 1.")
-    listed = zoo.summaries()
-    chosen = [summary for summary in listed if _wanted(summary, options)]
+    listed, homes = zoo.summaries(), Homes()
+    chosen = [summary for summary in listed if _wanted(summary, options, homes)]
     _sort(chosen, options.sort)
     chosen = chosen[: options.limit]
     shown = {summary.ref for summary in chosen}
@@ -62,11 +63,11 @@ def ls(zoo: Zoo, options: Namespace) -> int:
     return 0
 
 
-def _wanted(summary: Summary, options: Namespace) -> bool:
+def _wanted(summary: Summary, options: Namespace, homes: Homes) -> bool:
     base = options.base
     return (
         (options.task is None or summary.covers(options.task))
-        and options.suite in (None, summary.suite)
+        and (options.suite is None or homes.has(options.suite, summary))
         and options.method in (None, summary.method)
         and options.seed in (None, summary.seed)
         and options.kind in (None, summary.kind)

@@ -17,6 +17,7 @@ from mtl.runs.trial import try_run
 
 if TYPE_CHECKING:
     from mtl.runs.context import Context
+    from mtl.tasks import Suite
     from mtl.zoo import Entry
 
 SEED = 100
@@ -32,7 +33,7 @@ def choose_best(
     target: Target,
     context: Context,
     *,
-    suite: str,
+    suite: Suite,
     budget: float | None,
     tell: Callable[[Tried], object],
 ) -> Choice:

@@ -8,7 +8,7 @@ are ordinary ones: what the zoo has is skipped, what was killed goes on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from mtl.train.stage_one import plan_train
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
     from mtl.runs import Run, Workspace
-    from mtl.tasks import Recipe, TaskSpec
+    from mtl.tasks import Recipe, Suite, TaskSpec
 
 
 @dataclass(frozen=True)
@@ -43,20 +43,21 @@ def plan_measure(
     targets: Sequence[TaskSpec],
     sources: Sequence[Wanted],
     *,
-    suite: str,
+    suite: Suite,
     seeds: Sequence[int],
     method: str,
     source_method: str,
     source_seed: int,
     backbone: Backbone,
     recipe: Recipe,
-    protocol: str,
+    protocol_of: Callable[[TaskSpec], str],
     overrides: Overrides,
     workspace: Workspace,
 ) -> MeasurePlan:
     """Plan own adapters and single-source compositions.
 
     Args:
+        protocol_of: how the data of a target are split.
         method: the composition; ``average`` takes the source as it is, and only the head learns.
         overrides: settings of the compositions; of the own adapters only the limits on rows apply,
             for both must see the same data.
@@ -71,7 +72,7 @@ def plan_measure(
             spec,
             method=method,
             recipe=recipe,
-            protocol=protocol,
+            protocol=protocol_of(spec),
             overrides=overrides,
             workspace=workspace,
         )
@@ -83,14 +84,14 @@ def plan_measure(
                 seeds=seeds,
                 backbone=backbone,
                 recipe=recipe,
-                protocol=protocol,
+                protocol=protocol_of(spec),
                 overrides=limits,
                 workspace=workspace,
             )
         )
         wanted = [source for source in sources if source.task != spec.id]
         entries, left_out = find_candidates(
-            wanted, target.data, workspace.zoo, backbone.base, source_seed, protocol
+            wanted, target.data, workspace.zoo, backbone.base, source_seed
         )
         found.left_out.update({(spec.id, task): why for task, why in left_out.items()})
         for entry in entries:

@@ -27,7 +27,6 @@ def plan_missing(
     seed: int,
     backbone: Backbone,
     recipe: Recipe,
-    protocol: str,
     workspace: Workspace,
     picking: bool = False,
 ) -> list[Run]:
@@ -45,7 +44,7 @@ def plan_missing(
             trained for a composition that then cannot be made.
     """
     plans: list[Run] = []
-    place = (target, workspace.zoo, backbone.base, seed, protocol)
+    place = (target, workspace.zoo, backbone.base, seed)
     there = [(source, fitting_entries(source, *place)[0]) for source in wanted]
     unclear = [
         (source, fitting)
@@ -56,15 +55,16 @@ def plan_missing(
         raise ambiguous(unclear, target)
     for source, fitting in there:
         if not fitting:
+            own = source.task == target.spec.id
             plans += plan_train(
                 [find_task(source.task, suite.name, workspace)],
-                suite=suite.name,
+                suite=suite,
                 method=source.method,
                 seeds=[seed],
                 backbone=backbone,
                 recipe=recipe,
-                protocol=protocol,
-                overrides=limits if source.task == target.spec.id else Overrides({}),
+                protocol=target.protocol if own else source.protocol,
+                overrides=limits if own else Overrides({}),
                 workspace=workspace,
             )
     return plans

@@ -59,7 +59,7 @@ def pick(
         target.data,
         context.backbone,
         context.model,
-        context.protocol,
+        context.asked_protocol,
         context.workspace,
     )
     extractor = scene.extractor()

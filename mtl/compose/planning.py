@@ -27,7 +27,7 @@ from mtl.graph.request import SourceRequest, parse_sources
 from mtl.methods import METHODS, find_method
 from mtl.runs.context import Context, check_seeds, suite_of
 from mtl.runs.settings import Overrides
-from mtl.tasks import load_task
+from mtl.tasks import load_member
 from mtl.tasks.recipes import OF_THE_RUN
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def read_request(asked: Asked) -> Request:
     COMPOSITIONS.get(asked.method, hint)
     find_method(asked.source_method)
     suite = suite_of(asked.suite, [asked.target])
-    spec = load_task(asked.target, suite.name)
+    spec = load_member(asked.target, suite)
     if asked.trials is not None and not asked.best:
         raise RequestError(f"--trials {asked.trials:g} is for --sources {BEST}.")
     if asked.best:
@@ -229,8 +229,7 @@ def plan_composition(
             workspace=context.workspace,
             base=context.backbone.base,
             seed=source_seed,
-            protocol=context.protocol,
-            suite=request.suite.name,
+            suite=request.suite,
             model=context.model,
             allow_missing=asked.allow_missing,
         )
@@ -254,7 +253,7 @@ def plan_composition(
         for own, of_it in found.composed
         for run in plan_compose(
             each,
-            suite=request.suite.name,
+            suite=request.suite,
             sources=own,
             seeds=of_it,
             backbone=context.backbone,
@@ -279,7 +278,7 @@ def _search(
         entries,
         target,
         context,
-        suite=request.suite.name,
+        suite=request.suite,
         budget=request.asked.trials,
         tell=tried,
     )
@@ -339,7 +338,6 @@ def _missing(
         seed=seed,
         backbone=context.backbone,
         recipe=context.recipe,
-        protocol=context.protocol,
         workspace=context.workspace,
         picking=picking,
     )

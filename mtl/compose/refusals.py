@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mtl.compose.naming import differences, run_names
 from mtl.errors import RequestError
 from mtl.runs.loading import check_base
-from mtl.tasks import list_suites, list_tasks, load_suite, load_task
+from mtl.tasks import list_tasks, load_task
 from mtl.zoo import open_zoo
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mtl.compose.sources import Wanted
     from mtl.data import TaskData
     from mtl.runs import Workspace
-    from mtl.tasks import TaskSpec
+    from mtl.tasks import Suite, TaskSpec
     from mtl.zoo import Entry, Zoo
 
 
@@ -88,10 +88,9 @@ def leak(others: Sequence[Entry], target: TaskData) -> str:
 def train_lines(
     missing: Sequence[Wanted],
     target: TaskData,
-    suite: str,
+    suite: Suite,
     seed: int,
     model: str,
-    protocol: str,
     workspace: Workspace,
 ) -> str:
     """The commands that make the missing sources; the target's own on the target's rows.
@@ -99,21 +98,20 @@ def train_lines(
     They name what makes the entries fit here: protocol and zoo, files of tasks that the catalogue
     lacks; and the suite only where there is one of that name.
     """
-    named = load_suite(suite) if suite in list_suites() else None
     specs = {spec.id: spec for spec in map(load_task, workspace.tasks)}
     groups: dict[tuple[str, str, bool], list[str]] = {}
     for source in missing:
         own = source.task == target.spec.id
-        split = target.protocol if own else source.protocol or protocol
+        split = target.protocol if own else source.protocol
         groups.setdefault((source.method, split, own), []).append(source.task)
-    lines = []
+    lines, named = [], suite.argument
     for (method, split, own), tasks in groups.items():
-        words = ["python", "-m", "mtl.train", *(["--suite", suite] if named else [])]
+        words = ["python", "-m", "mtl.train", *(["--suite", named] if named else [])]
         words += ["--method", method, "--seeds", str(seed), "--model", model, "--task"]
         words += [
             argument(target.spec if own else specs[t]) if own or t in specs else t for t in tasks
         ]
-        if named is None or split != named.protocol or not {*tasks} <= {*named.tasks}:
+        if split != suite.protocol or not {*tasks} <= {*suite.tasks}:
             words += ["--protocol", split]
         if own and target.shots:
             words += ["--shots", str(target.shots)]

@@ -37,7 +37,7 @@ class Scene:
     data: TaskData
     backbone: Backbone
     model: str
-    protocol: str
+    asked_protocol: str | None
     workspace: Workspace
 
     def extractor(self, rows: int = ROWS) -> Extractor:
@@ -57,8 +57,15 @@ class Scene:
         """Score the zoo's candidates among ``sources`` for the target."""
         from tqdm import tqdm
 
-        wanted = wanted_sources(sources, self.suite, self.spec.id, own=False, method=method)
-        place = (self.data, self.workspace.zoo, self.backbone.base, seed, self.protocol)
+        wanted = wanted_sources(
+            sources,
+            self.suite,
+            self.spec.id,
+            own=False,
+            method=method,
+            protocol=self.asked_protocol,
+        )
+        place = (self.data, self.workspace.zoo, self.backbone.base, seed)
         entries, left_out = find_candidates(wanted, *place)
         own, _ = find_candidates([Wanted(self.spec.id, method)], *place)
         with tqdm(
@@ -81,7 +88,7 @@ class Scene:
             )
 
     def data_of(self) -> Callable[[Entry], TaskData]:
-        """Entry → the data its task trained on: the task's spec of today, the entry's limit."""
+        """Entry → the data its task trained on: its spec of today, the entry's split and limit."""
 
         def find(entry: Entry) -> TaskData:
             spec = task_of(entry, self.workspace, option="--sources FILE …")
@@ -89,6 +96,6 @@ class Scene:
             rows = RunSettings(
                 max_train_samples=cut.max_train_samples, shots=cut.shots, shot_draw=cut.shot_draw
             )
-            return load_task_data(spec, self.workspace, self.protocol, rows)
+            return load_task_data(spec, self.workspace, str(entry.manifest.data["protocol"]), rows)
 
         return find

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mtl.backbone.identity import base_differences, knows_function, same_base
@@ -13,7 +13,7 @@ from mtl.compose.refusals import ambiguous, leak, not_that_one, train_lines
 from mtl.errors import RequestError, did_you_mean
 from mtl.methods import METHODS, find_method
 from mtl.runs.loading import check_base
-from mtl.tasks import default_protocol, load_task
+from mtl.tasks import load_member
 from mtl.words import counted
 
 if TYPE_CHECKING:
@@ -34,13 +34,13 @@ class Wanted:
 
     Attributes:
         method: by its name.
-        protocol: how its task's data were split, None as those of the suite.
+        protocol: how its task's data were split; the target's own are split as the target's are.
         run: the very entry, where it was named.
     """
 
     task: str
     method: str
-    protocol: str | None = None
+    protocol: str = ""
     run: NamedRun | None = None
 
     def __str__(self) -> str:
@@ -63,7 +63,7 @@ def wanted_sources(
         names: ``all`` for every task of the suite, names of tasks, or both; ``task:method`` names a
             source of another method than ``method``, ``task:method/seedN-HASH`` one entry. Beside
             ``all`` a name says which source of its task is meant.
-        protocol: the one asked for; None: tasks outside the suite have their own default.
+        protocol: the one asked for; None: every task has that of the suite, or its own.
         own: False leaves the target's own adapter out.
         composition: what is to use them.
 
@@ -76,7 +76,8 @@ def wanted_sources(
         if name != ALL:
             task, other, run = parse_source(name)
             spec = _source_task(task, suite)
-            named.append(replace(_wanted(spec, other or method, suite, protocol), run=run))
+            split = protocol or suite.protocol_of(spec)
+            named.append(Wanted(spec.id, other or method, split, run))
     ids = [source.task for source in named]
     twice = {task for task in ids if ids.count(task) > 1}
     if twice or names.count(ALL) > 1:
@@ -84,7 +85,8 @@ def wanted_sources(
     found = named
     if ALL in names:
         chosen = {source.task: source for source in named}
-        found = [chosen.pop(task, Wanted(task, method)) for task in suite.tasks]
+        splits = {task: protocol or _split(task, suite, target) for task in suite.tasks}
+        found = [chosen.pop(task, Wanted(task, method, splits[task])) for task in suite.tasks]
         if own and target not in suite.tasks and target not in chosen:
             found.append(Wanted(target, method))
         found += chosen.values()
@@ -108,7 +110,7 @@ def typed_order(names: Sequence[str], suite: Suite, wanted: Sequence[Wanted]) ->
     """
     used = {source.task for source in wanted}
     try:
-        tasks = [load_task(name.partition(":")[0], suite.name).id for name in names]
+        tasks = [load_member(name.partition(":")[0], suite).id for name in names]
     except RequestError:  # no task: it stands for several
         return None
     return [task for task in tasks if task in used]
@@ -142,7 +144,7 @@ def check_kinds(composition: Composition, methods: Sequence[str]) -> None:
 def _source_task(name: str, suite: Suite) -> TaskSpec:
     """The task of a source. Raises RequestError, which also says what else --sources takes."""
     try:
-        return load_task(name, suite.name)
+        return load_member(name, suite)
     except RequestError as error:
         guess = did_you_mean(name, ("all", "best", "auto", "graph:k=3"))
         raise RequestError(
@@ -151,9 +153,11 @@ def _source_task(name: str, suite: Suite) -> TaskSpec:
         ) from error
 
 
-def _wanted(spec: TaskSpec, method: str, suite: Suite, protocol: str | None) -> Wanted:
-    outside = protocol is None and spec.id not in suite.tasks
-    return Wanted(spec.id, method, default_protocol(spec) if outside else None)
+def _split(task: str, suite: Suite, target: str) -> str:
+    """The protocol of a task of ``suite``; the target's data are split already."""
+    if task == target:
+        return ""
+    return suite.protocol or suite.protocol_of(load_member(task, suite))
 
 
 def composable() -> list[str]:
@@ -168,12 +172,11 @@ def resolve_sources(
     workspace: Workspace,
     base: Base,
     seed: int,
-    protocol: str,
-    suite: str,
+    suite: Suite,
     model: str,
     allow_missing: bool = False,
 ) -> list[Entry]:
-    """One stage-one entry per wanted source: of this base, ``seed`` and protocol.
+    """One stage-one entry per wanted source: of this base, ``seed`` and its protocol.
 
     The target's own source must be trained on the very rows that the composition trains on: one
     that saw more would carry them in. So with k shots it is the one of the same k rows. Of other
@@ -192,7 +195,7 @@ def resolve_sources(
     others: list[Entry] = []
     unclear: list[tuple[Wanted, list[Entry]]] = []
     for source in wanted:
-        fitting, entries, other_rows = fitting_entries(source, target, zoo, base, seed, protocol)
+        fitting, entries, other_rows = fitting_entries(source, target, zoo, base, seed)
         others += other_rows
         if len(fitting) > 1:
             unclear.append((source, fitting))
@@ -208,15 +211,17 @@ def resolve_sources(
         wrong = [e for e in elsewhere if not same_base(e.manifest.base, ours)]
         if wrong and len(wrong) == len(elsewhere):
             check_base(wrong[0], base)
+        splits = {target.protocol if s.task == target.spec.id else s.protocol for s in missing}
         raise RequestError(
             f"{len(missing)} of {counted(len(wanted), 'source')} "
             f"{'is' if len(missing) == 1 else 'are'} not in the zoo {zoo.root} for base "
-            f"{base.id} ({base.fingerprint[:8]}), seed {seed}, protocol {protocol}: "
+            f"{base.id} ({base.fingerprint[:8]}), seed {seed}, protocol "
+            f"{', '.join(sorted(splits))}: "
             + ", ".join(f"{source.task} ({source.method})" for source in missing)
             + "."
             + leak(others, target)
             + " Train them:\n"
-            + train_lines(missing, target, suite, seed, model, protocol, workspace)
+            + train_lines(missing, target, suite, seed, model, workspace)
             + "\nor go without them: --allow-missing."
         )
     if not found:
@@ -233,7 +238,7 @@ def _cut(entry: Entry) -> bool:
 
 
 def fitting_entries(
-    source: Wanted, target: TaskData, zoo: Zoo, base: Base, seed: int, protocol: str
+    source: Wanted, target: TaskData, zoo: Zoo, base: Base, seed: int
 ) -> tuple[list[Entry], list[Entry], list[Entry]]:
     """The entries that can be ``source``, and those that cannot.
 
@@ -247,7 +252,7 @@ def fitting_entries(
         RequestError: the entry that ``source`` names is not there, or cannot be used here.
     """
     own = source.task == target.spec.id
-    split = target.protocol if own else source.protocol or protocol
+    split = target.protocol if own else source.protocol
     entries = zoo.entries(
         kind="adapter",
         task=source.task,
@@ -285,7 +290,7 @@ def fitting_entries(
 
 
 def find_candidates(
-    wanted: Sequence[Wanted], target: TaskData, zoo: Zoo, base: Base, seed: int, protocol: str
+    wanted: Sequence[Wanted], target: TaskData, zoo: Zoo, base: Base, seed: int
 ) -> tuple[list[Entry], dict[str, str]]:
     """The entries that could be sources, and for every other wanted task why it has none.
 
@@ -296,7 +301,7 @@ def find_candidates(
     left_out: dict[str, str] = {}
     ours = base.to_dict()
     for source in wanted:
-        fitting, entries, _ = fitting_entries(source, target, zoo, base, seed, protocol)
+        fitting, entries, _ = fitting_entries(source, target, zoo, base, seed)
         if len(fitting) == 1:
             found.append(fitting[0])
         elif fitting:
@@ -311,7 +316,7 @@ def find_candidates(
                     f"differ in {'; '.join(base_differences(bases[0], ours))}"
                 )
             elif bases:
-                reason = f"of another protocol than {protocol}, or of other rows"
+                reason = f"of another protocol than {source.protocol}, or of other rows"
             else:
                 reason = f"not in the zoo ({source.method}, seed {seed})"
             left_out[source.task] = reason

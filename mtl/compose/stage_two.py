@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mtl.backbone import Backbone
     from mtl.data import TaskData
     from mtl.engine import RunSettings
-    from mtl.tasks import Recipe, TaskSpec
+    from mtl.tasks import Recipe, Suite, TaskSpec
     from mtl.zoo import Entry, Zoo
 
 
@@ -67,7 +67,7 @@ def resolve_target(
 def plan_compose(
     target: Target,
     *,
-    suite: str,
+    suite: Suite,
     sources: Sequence[Entry],
     seeds: Sequence[int],
     backbone: Backbone,
@@ -75,7 +75,8 @@ def plan_compose(
 ) -> list[Run]:
     """Plan a composition of ``sources`` for the target, one run per seed.
 
-    Every seed uses the same sources, as in the paper; seeds vary head, omega and batch order. A
+    Every seed uses the same sources, as in the paper; seeds vary head, omega and batch order. The
+    entries lie where the target's own adapter does, whatever suite the sources are of. A
     setting with one number per source (``weights=0.7,0.3``) follows the order of ``sources``.
 
     Raises:
@@ -105,7 +106,7 @@ def plan_compose(
     return [
         Run(
             kind="composition",
-            suite=suite,
+            suite=suite.home_of(target.data.spec.id),
             datas={target.data.spec.id: target.data},
             backbone=backbone,
             method=target.method,

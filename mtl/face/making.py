@@ -105,7 +105,6 @@ def train_adapter(
             specs,
             method=method,
             seeds=check_seeds([seed]),
-            suite=found.name if suite else None,
         )
         return _entry(execute(planned[0], context.workspace))
 
@@ -287,7 +286,7 @@ def train_joint(
             seeds=check_seeds([seed]),
             backbone=context.backbone,
             recipe=context.recipe,
-            protocol=context.protocol,
+            protocol_of=context.protocol_of,
             overrides=context.overrides,
             workspace=context.workspace,
         )
@@ -320,13 +319,14 @@ def _context(
         "deterministic": deterministic,
         "track": track,
     }
+    files = [*tasks, *map(str, suite.files.values())]
     names = {"model": model, "recipe": recipe, "protocol": protocol}
     words = [*typed, *_flags(**names, **places), *(["--set", *said] if said else [])]
     return open_context(
         suite,
         **names,
         overrides=Overrides(values),
-        workspace=open_workspace(**places, command=["python", "-m", *words], tasks=tasks),
+        workspace=open_workspace(**places, command=["python", "-m", *words], tasks=files),
         check=check,
     )
 

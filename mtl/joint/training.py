@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,11 +97,14 @@ def plan_joint(
     seeds: Sequence[int],
     backbone: Backbone,
     recipe: Recipe,
-    protocol: str,
+    protocol_of: Callable[[TaskSpec], str],
     overrides: Overrides,
     workspace: Workspace,
 ) -> list[Run]:
     """Plan a joint run over ``specs`` per seed.
+
+    Args:
+        protocol_of: how the data of a task are split.
 
     Raises:
         RequestError: unknown method or setting, fewer than two tasks, unusable data.
@@ -116,7 +119,7 @@ def plan_joint(
     datas, heads = {}, {}
     for spec in specs:
         _, own = resolve_joint(chosen, recipe, overrides, ids, spec.id)
-        datas[spec.id] = load_task_data(spec, workspace, protocol, own)
+        datas[spec.id] = load_task_data(spec, workspace, protocol_of(spec), own)
         if own.head != settings.head:
             heads[spec.id] = own.head
     width = backbone.base.hidden_size

@@ -12,6 +12,7 @@ from mtl.errors import ZooError
 from mtl.report.stats import Interval, interval_text, mean_interval
 from mtl.zoo.caveats import MARK, footnotes, headline, stated
 from mtl.zoo.composition import is_weight
+from mtl.zoo.homes import Homes
 from mtl.zoo.names import is_derived, printable
 from mtl.zoo.schema import joint_sections
 from mtl.zoo.settings import differing, settings_of, settings_text
@@ -109,10 +110,12 @@ def suite_tables(entries: Sequence[Entry], zoo: Sequence[Entry] = ()) -> list[Su
         zoo: where sources are looked up by digest, beside ``entries``.
     """
     places: dict[tuple[str, str], list[Entry]] = {}
+    homes = Homes()
     for entry in filter(_readable, entries):
         manifest = entry.manifest
         base = f"{manifest.base['id']} {manifest.base['fingerprint'][:8]}"
-        places.setdefault((manifest.suite, base), []).append(entry)
+        suite = homes.of(manifest.suite, manifest.task["id"])
+        places.setdefault((suite, base), []).append(entry)
     known = {entry.digest: entry for entry in [*zoo, *entries]}
     return [_table(suite, base, found, known) for (suite, base), found in sorted(places.items())]
 

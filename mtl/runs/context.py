@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError
-from mtl.tasks import default_protocol, load_recipe, load_suite, load_task, suite_for
+from mtl.tasks import load_member, load_recipe, load_suite, load_task, suite_for
+from mtl.tasks.yamls import is_file_name
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
@@ -23,7 +24,7 @@ class Context:
 
     Attributes:
         model: the name that the base was loaded by.
-        asked_protocol: how data are split where the user says so; None for what the suite says.
+        asked_protocol: how data are split where the user says so; None for what suite or task says.
     """
 
     suite: Suite
@@ -34,16 +35,9 @@ class Context:
     workspace: Workspace
     asked_protocol: str | None = None
 
-    @property
-    def protocol(self) -> str:
-        """How the data of the suite's tasks are split."""
-        return self.asked_protocol or self.suite.protocol
-
     def protocol_of(self, spec: TaskSpec) -> str:
-        """How the data of ``spec`` are split: of a task outside of the suite as it is its own."""
-        if self.asked_protocol or spec.id in self.suite.tasks:
-            return self.protocol
-        return default_protocol(spec)
+        """How the data of ``spec`` are split."""
+        return self.asked_protocol or self.suite.protocol_of(spec)
 
 
 def open_context(
@@ -84,12 +78,13 @@ def suite_of(name: str | None, tasks: Sequence[str]) -> Suite:
         return load_suite(name)
     if not tasks:
         raise RequestError("Say what to train: --suite NAME (for example demo), or --task NAME….")
-    return suite_for(load_task(tasks[0]))
+    beside = [load_task(task) for task in tasks[1:] if is_file_name(task)]
+    return suite_for(load_task(tasks[0]), beside)
 
 
 def specs_of(suite: Suite, tasks: Sequence[str]) -> list[TaskSpec]:
     """The specs of the named tasks, or of all of the suite, each once."""
-    specs = [load_task(name, suite.name) for name in (tasks or suite.tasks)]
+    specs = [load_member(name, suite) for name in (tasks or suite.tasks)]
     ids = [spec.id for spec in specs]
     twice = sorted({task for task in ids if ids.count(task) > 1})
     if twice:

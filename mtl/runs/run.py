@@ -117,6 +117,11 @@ class Run:
         return f"{self.suite}/{JOINT_NAME}" if self.joint else self.spec.id
 
     @property
+    def protocol(self) -> str:
+        """How its data were split; of a joint run over tasks that differ in that, all of them."""
+        return ", ".join(dict.fromkeys(data.protocol for data in self.datas.values()))
+
+    @property
     def label(self) -> str:
         """How progress and messages call the run."""
         return f"{self.task_id} {self.method} seed {self.seed}"
@@ -137,7 +142,7 @@ class Run:
             "schema": RESULT_SCHEMA,
             "kind": self.kind,
             **what,
-            "protocol": self.data.protocol,
+            "protocol": self.protocol,
             "base": base_identity(self.backbone, specs, *heads),
             "processes": processes(),
             "method": self.method,

@@ -66,7 +66,7 @@ def sections(run: Run) -> dict[str, Any]:
         },
         "data": {
             "fingerprint": sha256_json([data.fingerprint for data in datas]),
-            "protocol": run.data.protocol,
+            "protocol": run.protocol,
             "sizes": sizes,
             "notes": [f"{data.spec.id}: {note}" for data in datas for note in data.notes],
             "tasks": {task: data_section(data) for task, data in run.datas.items()},

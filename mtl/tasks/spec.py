@@ -1,4 +1,4 @@
-"""What a task is: a :class:`TaskSpec`, read from a YAML file and found by name."""
+"""What a task is: a :class:`TaskSpec`, made from the keys of a YAML file."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from string import Formatter
 from typing import Any
 
 from mtl.errors import RequestError, did_you_mean, unknown
-from mtl.files import path_name, safe_part, user_path
+from mtl.files import path_name, safe_part
 from mtl.tasks.dialect import KEYS, Dialect
 from mtl.tasks.kinds import KINDS
 from mtl.tasks.label_columns import LabelForm
 from mtl.tasks.metrics import METRICS
-from mtl.tasks.yamls import SUFFIXES, catalog, check_keys, is_file_name, read_yaml, refuse_taken
+from mtl.tasks.yamls import SUFFIXES, check_keys
 
 SOURCES = {"repo": ("repo", "config", "revision"), "files": ("files", *KEYS), "demo": ("demo",)}
 """Kinds of data source by their first key, with the keys each may have."""
@@ -335,64 +335,3 @@ def template_parts(template: str) -> list[tuple[str, str | None]]:
             raise ValueError("'{}' names no column")
         parts.append((literal, name))
     return parts
-
-
-def list_tasks() -> list[str]:
-    """The ids of all tasks, sorted."""
-    return sorted(catalog().tasks)
-
-
-def load_task(name: str, suite: str | None = None) -> TaskSpec:
-    """Find a task by id, alias, bare name or YAML file.
-
-    Args:
-        name: ``"glue/rte"``; ``"rte"`` where that is unique in ``suite``, or overall; an alias of a
-            suite (``"superglue/rte"``); or the path of a YAML file.
-        suite: the suite in use, which settles bare names.
-
-    Raises:
-        RequestError: unknown or ambiguous name, or a file that is no valid task.
-    """
-    if is_file_name(name):
-        return _read(user_path(name, "--task"))
-    task = resolve_task(name, suite)
-    refuse_taken("task", task)
-    return _read(catalog().tasks[task])
-
-
-def resolve_task(name: str, suite: str | None = None) -> str:
-    """The id behind a name, see :func:`load_task` (files excluded). Raises likewise."""
-    known = catalog()
-    name = known.aliases.get(name, name)
-    if name in known.tasks:
-        return name
-    if "/" not in name:
-        everything = [*known.tasks, *known.aliases]
-        spaces = [everything]
-        if suite is not None and (suite in known.suites or is_file_name(suite)):
-            from mtl.tasks.suites import load_suite
-
-            members = load_suite(suite)
-            spaces.insert(0, [*members.tasks, *members.aliases])
-        for space in spaces:
-            matches = {
-                known.aliases.get(task, task) for task in space if task.split("/")[-1] == name
-            }
-            if len(matches) == 1:
-                found = matches.pop()
-                if found in known.tasks:
-                    return found
-            if len(matches) > 1:
-                raise RequestError(
-                    f"The task name {name!r} is ambiguous: {', '.join(sorted(matches))}. "
-                    "Write it with its suite."
-                )
-    hint = "`python -m mtl.tasks ls` lists them; a path to a YAML file works, too."
-    here = [name + suffix for suffix in SUFFIXES if Path(name + suffix).is_file()]
-    if here:
-        hint = f"There is a file {here[0]}: write it with its ending. {hint}"
-    raise unknown("task", name, known.tasks, " ".join([hint, known.hint()]).strip())
-
-
-def _read(path: Path) -> TaskSpec:
-    return TaskSpec.from_dict(read_yaml(path), path)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl.errors import RequestError, unknown
+from mtl.files import user_path
 from mtl.tasks.protocols import PROTOCOLS
-from mtl.tasks.yamls import catalog, check_keys, find_yaml, known_task, read_yaml
+from mtl.tasks.yamls import (
+    Catalog,
+    catalog,
+    check_keys,
+    find_yaml,
+    is_file_name,
+    known_task,
+    read_yaml,
+)
 
 if TYPE_CHECKING:
     from mtl.tasks.spec import TaskSpec
@@ -23,20 +33,43 @@ class Suite:
         tasks: ids, in the order of tables.
         model: default encoder (Hub name, folder, or ``demo``).
         recipe: default recipe.
-        protocol: how the official splits become train, dev and test.
+        protocol: how the official splits become train, dev and test; None: of each task as is its
+            own (:func:`default_protocol`).
         target: the task that examples transfer to, if the suite has a natural one.
         notes: a remark for people.
         aliases: other ids of tasks (``superglue/rte`` → ``glue/rte``).
+        files: ids of tasks that are known by their files alone → these.
+        origin: the suite's own file; None where nobody wrote one.
     """
 
     name: str
     tasks: tuple[str, ...]
     model: str
     recipe: str
-    protocol: str
+    protocol: str | None
     target: str | None = None
     notes: str = ""
     aliases: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict)
+    origin: Path | None = None
+
+    def protocol_of(self, spec: TaskSpec) -> str:
+        """How the data of ``spec`` are split: by the suite's protocol or, outside, by its own.
+
+        No other task has a say, so a run is the same whatever runs beside it.
+        """
+        return (spec.id in self.tasks and self.protocol) or default_protocol(spec)
+
+    def home_of(self, task: str) -> str:
+        """The suite that entries of the task with this id lie under: this one if it is in it."""
+        return self.name if task in self.tasks else task.split("/")[0]
+
+    @property
+    def argument(self) -> str | None:
+        """How a command line names the suite; None where nobody wrote one."""
+        if self.origin is None:
+            return None
+        return self.name if self.name in catalog().suites else str(self.origin)
 
 
 def list_suites() -> list[str]:
@@ -54,43 +87,69 @@ def load_suite(name: str) -> Suite:
     path = find_yaml(name, "suite", known.suites)
     content = read_yaml(path)
     keys = ("name", "tasks", "model", "recipe", "protocol", "target", "notes", "aliases")
-    check_keys(content, keys, ("tasks", "model", "recipe", "protocol"), str(path))
+    check_keys(content, keys, ("tasks", "model", "recipe"), str(path))
     aliases = content.get("aliases") or {}
     if not isinstance(aliases, dict):
         raise RequestError(f"{path}: aliases must map one id to another, it is {aliases!r}.")
     tasks = content["tasks"]
     if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks) or not tasks:
         raise RequestError(f"{path}: tasks must be a list of task ids, it is {tasks!r}.")
-    ids = [known_task(str(aliases.get(task, task)), path, known) for task in tasks]
+    files: dict[str, Path] = {}
+    ids = [_member(str(aliases.get(task, task)), path, files, known) for task in tasks]
     if len(set(ids)) != len(ids):
         raise RequestError(f"{path}: tasks names a task twice: {', '.join(ids)}.")
     for other in aliases.values():
         known_task(str(other), path, known)
     target = content.get("target")
     if target is not None:
-        target = known_task(str(aliases.get(target, target)), path, known)
+        target = str(aliases.get(target, target))
+        target = target if target in files else _member(target, path, files, known)
         if target not in ids:
             raise RequestError(f"{path}: the target {target!r} is none of the suite's tasks.")
-    if content["protocol"] not in PROTOCOLS:
-        raise RequestError(f"{path}: {unknown('protocol', content['protocol'], PROTOCOLS)}")
+    protocol = content.get("protocol")
+    if protocol is not None and protocol not in PROTOCOLS:
+        raise RequestError(f"{path}: {unknown('protocol', protocol, PROTOCOLS)}")
     default = path.parent.name if path.stem == "suite" else path.stem
     return Suite(
         name=str(content.get("name") or default),
         tasks=tuple(ids),
         model=str(content["model"]),
         recipe=str(content["recipe"]),
-        protocol=str(content["protocol"]),
+        protocol=None if protocol is None else str(protocol),
         target=target,
         notes=str(content.get("notes") or "").strip(),
         aliases={str(key): str(value) for key, value in aliases.items()},
+        files=files,
+        origin=path,
     )
 
 
-def suite_for(spec: TaskSpec) -> Suite:
+def _member(task: str, path: Path, files: dict[str, Path], known: Catalog) -> str:
+    """The id of ``task``, a name or a file beside ``path``; files that no name finds are noted."""
+    if not is_file_name(task):
+        return known_task(task, path, known)
+    file = (path.parent / user_path(task, f"tasks of {path}")).resolve()
+    found = read_yaml(file).get("id")
+    if not isinstance(found, str):
+        raise RequestError(f"{path}: tasks names {task}, which is no task: it has no id.")
+    _note(found, file, files, known)
+    return found
+
+
+def _note(task: str, file: Path, files: dict[str, Path], known: Catalog) -> None:
+    found = known.tasks.get(task)
+    if found is None or found.resolve() != file.resolve():
+        files[task] = file
+
+
+def suite_for(spec: TaskSpec, others: Iterable[TaskSpec] = ()) -> Suite:
     """The suite that a task's id names, or, where nobody wrote one, the tasks of that prefix.
 
-    The latter is for your own data: encoder roberta-base, recipe ``scalearn``, and the protocol
-    that :func:`mtl.tasks.default_protocol` finds for the task.
+    The latter is for your own data: encoder roberta-base, recipe ``scalearn``, and of every task
+    the protocol that :func:`mtl.tasks.default_protocol` finds for it.
+
+    Args:
+        others: tasks that are trained beside it; those of its prefix belong to it, too.
 
     Raises:
         RequestError: there is a suite file of that name, and it is wrong.
@@ -98,25 +157,32 @@ def suite_for(spec: TaskSpec) -> Suite:
     known = catalog()
     if spec.suite in known.suites:
         return load_suite(spec.suite)
+    members = [spec, *(other for other in others if other.suite == spec.suite)]
+    files: dict[str, Path] = {}
+    for member in members:
+        if member.origin is not None:
+            _note(member.id, member.origin, files, known)
     tasks = {task for task in known.tasks if task.startswith(f"{spec.suite}/")}
     return Suite(
         name=spec.suite,
-        tasks=tuple(sorted({*tasks, spec.id})),
+        tasks=tuple(sorted({*tasks, *(member.id for member in members)})),
         model="roberta-base",
         recipe="scalearn",
-        protocol=default_protocol(spec),
+        protocol=None,
+        files=files,
     )
 
 
 def default_protocol(spec: TaskSpec) -> str:
     """The protocol where none is asked for.
 
-    The suite's. Outside of suites: ``official`` for the demo and for files of all three splits,
-    ``scalearn`` for train and dev (the dev file is the test, as in the benchmarks), ``holdout`` for
-    other files; ``scalearn`` for repositories.
+    The suite's, where it says one. Else ``official`` for the demo and for files of all three
+    splits, ``scalearn`` for train and dev (the dev file is the test, as in the benchmarks),
+    ``holdout`` for other files; ``scalearn`` for repositories.
     """
-    if spec.suite in list_suites():
-        return load_suite(spec.suite).protocol
+    written = load_suite(spec.suite).protocol if spec.suite in list_suites() else None
+    if written is not None:
+        return written
     files = spec.data.get("files")
     if files is not None:
         dev, test = bool({"validation", "dev"} & {*files}), "test" in files

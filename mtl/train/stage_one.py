@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mtl.engine import RunSettings
     from mtl.methods import Method
     from mtl.runs.context import Context
-    from mtl.tasks import Recipe, TaskSpec
+    from mtl.tasks import Recipe, Suite, TaskSpec
 
 
 def resolve_train(
@@ -31,7 +31,7 @@ def resolve_train(
 def plan_train(
     specs: Sequence[TaskSpec],
     *,
-    suite: str | None,
+    suite: Suite,
     method: str,
     seeds: Sequence[int],
     backbone: Backbone,
@@ -43,7 +43,7 @@ def plan_train(
     """Plan a run per task and seed, in that order.
 
     Args:
-        suite: the suite the runs belong to, None for each task's own.
+        suite: the suite that runs of its tasks belong to; others belong to their task's own.
 
     Raises:
         RequestError: unknown method or setting, unusable data.
@@ -57,7 +57,7 @@ def plan_train(
         plans += [
             Run(
                 kind="adapter",
-                suite=suite or spec.suite,
+                suite=suite.home_of(spec.id),
                 datas={data.spec.id: data},
                 backbone=backbone,
                 method=method,
@@ -79,7 +79,6 @@ def plan_adapters(
     *,
     method: str,
     seeds: Sequence[int],
-    suite: str | None = None,
 ) -> list[Run]:
     """Plan a run per task and seed of a request; see :func:`plan_train`."""
     return [
@@ -87,7 +86,7 @@ def plan_adapters(
         for spec in specs
         for run in plan_train(
             [spec],
-            suite=suite,
+            suite=context.suite,
             method=method,
             seeds=seeds,
             backbone=context.backbone,

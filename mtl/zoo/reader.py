@@ -14,6 +14,7 @@ from typing import Any
 import mtl.zoo.check as check
 from mtl.errors import RequestError, ZooError, did_you_mean
 from mtl.zoo.entry import Entry, again_text, gone, remedy
+from mtl.zoo.homes import Homes
 from mtl.zoo.manifest import Recorded, read_manifest
 from mtl.zoo.names import MANIFEST, printable, safe_path
 from mtl.zoo.places import natural, places
@@ -81,6 +82,7 @@ class ZooReader:
         touched since they were last read are not read again (:mod:`mtl.zoo.summary`).
 
         Args:
+            suite: what the entry lies under, or belongs to (:mod:`mtl.zoo.homes`).
             task: id (``glue/rte``) or name (``rte``); joint entries that contain it are listed,
                 too (``kind="adapter"`` leaves them out).
             base: fingerprint of the base (or at least 8 of its first digits), or its id.
@@ -88,7 +90,7 @@ class ZooReader:
             below: only what lies in this folder of the zoo.
         """
         self.problems = []
-        there, found = [], []
+        there, found, homes = [], [], Homes()
         for ref, mark in places(self.root, below, self._problem):
             summary = self._summary(ref, mark)
             if summary is None:
@@ -97,7 +99,7 @@ class ZooReader:
             if (
                 kind in (None, summary.kind)
                 and (task is None or summary.covers(task))
-                and suite in (None, summary.suite)
+                and (suite is None or homes.has(suite, summary))
                 and method in (None, summary.method)
                 and (base in (None, summary.base) or _is(summary.fingerprint, base))
                 and seed in (None, summary.seed)
@@ -258,12 +260,13 @@ def find(zoo: ZooReader, key: str) -> Path:
     if direct is not None:
         return direct
     listed = zoo.summaries()
-    end = f"/{key.strip('/')}"
+    end, homes = f"/{key.strip('/')}", Homes()
     matches = [
         summary
         for summary in listed
+        for refs in [homes.refs(summary)]
         # the run's hash may be left out: entail/scalearn/seed0
-        if f"/{summary.ref}".endswith(end) or f"/{summary.ref.rpartition('-')[0]}".endswith(end)
+        if any(f"/{name}".endswith(end) for ref in refs for name in (ref, ref.rpartition("-")[0]))
     ]
     if not matches and _HEX.fullmatch(key):
         matches = [

@@ -14,7 +14,7 @@ import pytest
 from mtl.data import load_data
 from mtl.errors import RequestError
 from mtl.tasks import PREPARE, default_protocol, list_recipes, load_recipe, load_suite, load_task
-from mtl.tasks.spec import resolve_task
+from mtl.tasks.finding import resolve_task
 
 
 @pytest.fixture(scope="module")
