@@ -123,7 +123,7 @@ def option_type(kind: Any) -> Callable[[str], Any]:
     return kind if kind in (int, float, str) else number_or_text  # type: ignore[no-any-return]
 
 
-def add_task_files(parser: argparse.ArgumentParser) -> None:
+def add_task_files(parser: argparse._ActionsContainer) -> None:
     """``--task``, of commands that need the tasks of stored entries again."""
     parser.add_argument(
         "--task",

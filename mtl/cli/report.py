@@ -1,4 +1,4 @@
-"""``mtl.report``: own adapters, compositions and joint models side by side; the heat map."""
+"""``mtl.report``: results side by side; the heat map; ``--errors``: what an entry gets wrong."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from mtl.cli import report_errors
 from mtl.cli.options import Parser
 
 if TYPE_CHECKING:
@@ -33,7 +34,11 @@ def main(argv: Sequence[str]) -> int:
         help="draw the composition of this entry, over its seeds: reference, last parts or digest",
     )
     parser.add_argument("--json", action="store_true", help="one line of JSON")
+    report_errors.add_options(parser)
     options = parser.parse_args(list(argv))
+    report_errors.refuse(options)
+    if options.errors:
+        return report_errors.show(options)
 
     from pathlib import Path
 

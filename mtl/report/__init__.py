@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from mtl.lazy import exports
 
 if TYPE_CHECKING:
+    from mtl.report.errors import ErrorReport, error_report, own_adapter
+    from mtl.report.errors_text import render_errors
     from mtl.report.heatmap import draw_heatmap, source_weights
     from mtl.report.stats import Interval, mean_interval, paired_bootstrap, paired_gain
     from mtl.report.suite import SuiteTable, render_suite, suite_tables
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = exports(
     __name__,
     {
+        "errors": ["ErrorReport", "error_report", "own_adapter"],
+        "errors_text": ["render_errors"],
         "heatmap": ["draw_heatmap", "source_weights"],
         "stats": ["Interval", "mean_interval", "paired_bootstrap", "paired_gain"],
         "suite": ["SuiteTable", "render_suite", "suite_tables"],

@@ -1,0 +1,127 @@
+"""``mtl.report --errors ENTRY``: what an entry gets wrong."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from mtl.errors import MtlError, RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mtl.report.errors import Answered
+    from mtl.zoo import Entry, Zoo
+
+ALONE = ("split", "task", "data_root", "html", "png", "top", "against")
+"""Options that say something of ``--errors`` only."""
+
+
+def add_options(parser: Any) -> None:
+    """Add the options to the parser of ``mtl.report``."""
+    from mtl.cli.options import add_task_files
+
+    errors = parser.add_argument_group("what an entry gets wrong")
+    errors.add_argument(
+        "--errors",
+        metavar="ENTRY",
+        help="classes, confusions, calibration and mistakes of this entry; of a composition also "
+        "what it mends and breaks beside the own adapter",
+    )
+    errors.add_argument("--split", help="the split whose stored answers are looked at [test]")
+    errors.add_argument("--against", metavar="REF", help="compare with this entry, row by row")
+    errors.add_argument("--top", type=int, help="list so many pairs and rows [10]")
+    errors.add_argument("--html", metavar="FILE", help="write all of it as a page")
+    errors.add_argument("--png", metavar="FILE", help="draw confusions and calibration")
+    errors.add_argument("--data-root", help="local mirror of Hub datasets [MTL_DATA_ROOT]")
+    add_task_files(errors)
+
+
+def refuse(options: Namespace) -> None:
+    """Refuse options that say nothing without ``--errors``, or nothing with it."""
+    if options.errors is None:
+        given = [name for name in ALONE if getattr(options, name)]
+        if given:
+            flag = f"--{given[0].replace('_', '-')}"
+            raise RequestError(f"{flag} says something of --errors ENTRY: name the entry, too.")
+        return
+    for name in ("suite", "seeds", "where", "heatmap", "method", "entry", "pick"):
+        if getattr(options, name, None):
+            raise RequestError(f"--errors looks at one entry: --{name} says nothing of it.")
+    if options.top is not None and not 0 <= options.top <= 1000:
+        raise RequestError(f"--top {options.top} must be from 0 to 1000.")
+
+
+def show(options: Namespace) -> int:
+    """Print the report on one entry, and write page and picture where asked for."""
+    from mtl.files import user_path
+    from mtl.report.errors import TOP, answered, error_report, own_adapter
+    from mtl.report.errors_page import write_page
+    from mtl.report.errors_text import draw_errors, render_errors
+    from mtl.zoo import open_zoo
+
+    zoo = open_zoo(options.zoo)
+    entry = zoo.get(options.errors)
+    split = options.split or "test"
+    notes: list[str] = []
+    other: Entry | None = zoo.get(options.against) if options.against else None
+    if other is None and entry.manifest.kind == "composition":
+        own = own_adapter(entry, zoo)
+        if isinstance(own, str):
+            notes.append(own)
+        else:
+            other = own
+    entries = [entry, *([other] if other else [])]
+    for each in entries:
+        zoo.load_check(each)
+    with zoo.reading(*entries):
+        found = answered(entry, split, options.target)
+        texts = _texts(entry, found, zoo, options, notes)
+        report = error_report(
+            entry,
+            split,
+            task=options.target,
+            texts=texts,
+            against=other,
+            top=TOP if options.top is None else options.top,
+            notes=notes,
+        )
+    written = {}
+    if options.png:
+        draw_errors(report, found, user_path(options.png, "--png"))
+        written["png"] = options.png
+    if options.html:
+        write_page(report, found, user_path(options.html, "--html"))
+        written["html"] = options.html
+    if options.json:
+        print(json.dumps({**report.to_dict(), "written": written}))
+        return 0
+    print(render_errors(report))
+    for what, file in written.items():
+        print(f"{what}: {file}")
+    return 0
+
+
+def _texts(
+    entry: Entry, found: Answered, zoo: Zoo, options: Namespace, notes: list[str]
+) -> Sequence[Sequence[str]] | None:
+    """The texts of the split, if its data are those of then and can be read on this machine."""
+    from mtl.cli.common import quieten
+    from mtl.runs import open_workspace
+    from mtl.runs.recorded import task_of
+    from mtl.runs.verify import parts_of, same_data
+
+    quieten()
+    workspace = open_workspace(zoo=zoo.root, data_root=options.data_root, tasks=options.task)
+    try:
+        part = next(part for part in parts_of(entry) if part.task == found.task)
+        data = same_data(entry, task_of(entry, workspace, found.task), workspace, part)
+        if found.split not in data.splits:
+            raise RequestError(f"the data of {found.task} have no split {found.split!r}.")
+    except MtlError as error:
+        if options.task or options.data_root:
+            raise
+        notes.append(f"rows are numbered, without their texts: {error}")
+        return None
+    return data.splits[found.split].texts
