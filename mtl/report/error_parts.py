@@ -118,7 +118,7 @@ def class_rows(
     """
     from sklearn.metrics import precision_recall_fscore_support as measure
 
-    places = np.arange(len(names))
+    places = list(range(len(names)))
     label, answer = np.asarray(label, np.int64), np.asarray(answer, np.int64)
     precision, recall, f1, n = measure(
         label, answer, labels=places, average=None, zero_division=np.nan

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from mtl.errors import RequestError
 from mtl.files import write_bytes
 from mtl.report.error_parts import QUANTILES
+from mtl.report.heatmap import new_figure, png_of
 from mtl.zoo.names import printable
 
 if TYPE_CHECKING:
@@ -208,18 +208,12 @@ def picture(report: ErrorReport, found: Answered) -> bytes:
     Raises:
         RequestError: matplotlib is not installed, or nothing of the report can be drawn.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise RequestError("Drawing needs matplotlib: pip install matplotlib.") from error
     if report.kind == "span_extraction":
         raise RequestError(
             f"{report.ref}: there is nothing to draw of spans; the tables list its mistakes."
         )
     size = min(5.0 + 0.14 * len(report.classes), 40.0)
-    figure = Figure(figsize=(size + 4.6, max(size, 4.4)), dpi=120)
-    FigureCanvasAgg(figure)
+    figure = new_figure(size + 4.6, max(size, 4.4), 120)
     sides = figure.add_gridspec(1, 2, width_ratios=(size, 4.0))
     left: Any = figure.add_subplot(sides[0])
     if report.confusion is not None:
@@ -238,10 +232,7 @@ def picture(report: ErrorReport, found: Answered) -> bytes:
     else:
         right.set_axis_off()
     figure.suptitle(_dollars(summary(report)), fontsize=9)
-    figure.tight_layout()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return png_of(figure)
 
 
 def _dollars(text: str) -> str:

@@ -54,6 +54,30 @@ def _seeds(entries: Sequence[Entry]) -> str:
     return f"mean over seeds {shown}" if len(found) > 1 else f"seed {shown}"
 
 
+def new_figure(width: float, height: float, dpi: int) -> Any:
+    """An empty matplotlib figure that needs no display.
+
+    Raises:
+        RequestError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise RequestError("Drawing needs matplotlib: pip install matplotlib.") from error
+    figure = Figure(figsize=(width, height), dpi=dpi)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def png_of(figure: Any) -> bytes:
+    """A figure as a PNG."""
+    figure.tight_layout()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
 def draw_heatmap(entries: Sequence[Entry], path: Path) -> None:
     """Draw the weights of runs that differ in their seed only, their mean, as a PNG, atomically.
 
@@ -64,11 +88,7 @@ def draw_heatmap(entries: Sequence[Entry], path: Path) -> None:
         RequestError: matplotlib is not installed, no runs, or runs of different sites or sources.
         ZooError: the weights of one are damaged.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise RequestError("Drawing needs matplotlib: pip install matplotlib.") from error
+    figure = new_figure(1, 1, 130)  # whether it can be drawn is said first
     if not entries:
         raise RequestError("There is no composition to draw.")
     weights = [_weights(entry) for entry in entries]
@@ -86,8 +106,7 @@ def draw_heatmap(entries: Sequence[Entry], path: Path) -> None:
         maps = [(maps[0][0], f"{what} (signed)"), (_mean(weights, "magnitude"), size)]
     sites = weights[0].sites
     height = 1.6 + (0.7 + 0.42 * len(names)) * len(maps)
-    figure = Figure(figsize=(2.2 + 0.75 * len(sites), height), dpi=130)
-    FigureCanvasAgg(figure)
+    figure.set_size_inches(2.2 + 0.75 * len(sites), height)
     for number, (matrix, what) in enumerate(maps, start=1):
         axes: Any = figure.add_subplot(len(maps), 1, number)
         _draw(figure, axes, matrix, what)
@@ -95,10 +114,7 @@ def draw_heatmap(entries: Sequence[Entry], path: Path) -> None:
         axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("layer")
     figure.suptitle(f"{manifest.task['id']}, {manifest.method}, {_seeds(entries)}", fontsize=9)
-    figure.tight_layout()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, png_of(figure))
 
 
 def _mean(weights: Sequence[SourceWeights], key: str) -> np.ndarray:

@@ -151,7 +151,7 @@ def test_what_a_composition_mends_and_breaks(zoo: Zoo, three: Entry) -> None:
 
 
 def test_rows_that_cannot_be_compared(zoo: Zoo, three: Entry) -> None:
-    described = {"task": task("classification", "abcd", 4), "method": "houlsby"}
+    described: dict[str, Any] = {"task": task("classification", "abcd", 4), "method": "houlsby"}
     fewer = put(zoo, LABEL[:5], ANSWER[:5], logits(ANSWER[:5], 4, SURE[:5]), **described)
     with pytest.raises(RequestError, match="cannot be compared row by row"):
         error_report(three, against=fewer)
