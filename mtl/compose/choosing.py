@@ -13,7 +13,6 @@ from mtl.compose.stage_two import Target, plan_compose, resolve_target
 from mtl.engine.settings import RunSettings
 from mtl.errors import RequestError
 from mtl.runs.settings import Overrides
-from mtl.runs.trial import try_run
 
 if TYPE_CHECKING:
     from mtl.runs.context import Context
@@ -43,6 +42,8 @@ def choose_best(
         RequestError: a budget that is too small.
         RunError: a trial failed.
     """
+    from mtl.runs.trial import try_run
+
     by_task = {str(entry.manifest.task["id"]): entry for entry in entries}
     targets = _targets(target, context)
 
