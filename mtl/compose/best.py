@@ -11,7 +11,7 @@ single   1/4     each source alone, the own adapter among them; all together
 forward  1/4     the best source with each of the others, the best pair with each of the rest, …,
                  as long as dev gets better
 used     1/2     the three best sets: as they are (``average``), and by the composition asked for,
-                 from its usual start and with every source at 1
+                 from its usual start and from another one (every source at 1, or at 1/K)
 full     1       the three best of these
 =======  ======  ==================================================================================
 
@@ -22,7 +22,7 @@ features help), else by the composition asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -153,7 +153,7 @@ def search(
     metric: str,
     rows: int,
     budget: float = BUDGET,
-    starts: Sequence[str] = (),
+    starts: Mapping[str, float] | None = None,
     tell: Callable[[Tried], object] = lambda tried: None,
 ) -> Choice:
     """Search for the best use of ``sources``.
@@ -162,7 +162,7 @@ def search(
         methods: compositions to choose between; sets are judged by the first.
         score: tries a candidate.
         rows: of dev, for the record.
-        starts: which of ``methods`` have a start that can be set.
+        starts: of those of ``methods`` whose start can be set, the usual one.
         tell: called after every trial.
 
     Raises:
@@ -220,7 +220,7 @@ def search(
         Candidate(item.candidate.sources, method, start)
         for item in chosen_sets
         for method in methods
-        for start in _starts(method, len(item.candidate.sources), starts)
+        for start in _starts(len(item.candidate.sources), (starts or {}).get(method))
     ]
     used = all_of("used", uses, finals) or chosen_sets
     ranked = sorted(used, key=lambda item: (-item.value, len(item.candidate.sources)))
@@ -230,9 +230,11 @@ def search(
     return found
 
 
-def _starts(method: str, count: int, starts: Sequence[str]) -> list[float | None]:
-    """The usual start and, where it can be set, every source at 1 (as ``average`` of one has)."""
-    return [None, float(count)] if method in starts else [None]
+def _starts(count: int, usual: float | None) -> list[float | None]:
+    """The usual start and another one: every source at 1, or, where that is it, at 1/K."""
+    if usual is None:
+        return [None]
+    return [None, float(count) if usual != count else 1.0]
 
 
 def _ordered(sources: Sequence[str], everything: Sequence[str]) -> tuple[str, ...]:

@@ -66,7 +66,11 @@ def choose_best(
         metric=target.data.spec.headline,
         rows=int(target.data.sizes["dev"]),
         budget=BUDGET if budget is None else budget,
-        starts=[name for name, each in targets.items() if _has_start(each)],
+        starts={
+            name: float(each.method_settings.init_scale)
+            for name, each in targets.items()
+            if _has_start(each)
+        },
         tell=tell,
     )
 

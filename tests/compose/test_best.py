@@ -26,7 +26,7 @@ def found_in(
         return worth.get(candidate.sources, 0.5) + extra, 0.01
 
     return search(
-        TASKS, methods, score, metric="accuracy", rows=300, budget=budget, starts=["scalearn"]
+        TASKS, methods, score, metric="accuracy", rows=300, budget=budget, starts={"scalearn": 2.0}
     )
 
 
@@ -53,6 +53,16 @@ def test_the_use_decides_between_equal_sets() -> None:
     for key in (("scalearn", None), ("scalearn", 1.0)):
         choice = found_in({("c",): 0.7}, used={key: 0.05})
         assert choice.chosen == Candidate(("c",), *key)
+
+
+def test_the_other_start_is_never_the_usual_one() -> None:
+    choice = found_in({("a",): 0.7, ("a", "b"): 0.71, ("a", "b", "c"): 0.72})
+    starts = {
+        (len(item.candidate.sources), item.candidate.start)
+        for item in choice.tried
+        if item.candidate.method == "scalearn"
+    }
+    assert starts == {(1, None), (1, 1.0), (2, None), (2, 1.0), (3, None), (3, 3.0)}
 
 
 def test_of_equals_the_one_with_fewer_sources_wins() -> None:
