@@ -225,14 +225,20 @@ def load_text_encoder(model: str) -> tuple[Any, Any]:
 def _load_weights(files: ModelFiles, **more: Any) -> Any:
     from transformers import AutoModel
 
-    return AutoModel.from_pretrained(
-        files.reference.source,
-        config=files.config,
-        revision=files.revision or "main",
-        use_safetensors=True,  # nothing is ever unpickled
-        trust_remote_code=False,
-        **more,
-    )
+    said = logging.getLogger("transformers")
+    level = said.level
+    said.setLevel(logging.ERROR)  # which weights are lacking is said below
+    try:
+        return AutoModel.from_pretrained(
+            files.reference.source,
+            config=files.config,
+            revision=files.revision or "main",
+            use_safetensors=True,  # nothing is ever unpickled
+            trust_remote_code=False,
+            **more,
+        )
+    finally:
+        said.setLevel(level)
 
 
 def load_backbone(model: str) -> Backbone:

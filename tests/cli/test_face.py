@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -340,6 +341,20 @@ def test_the_face_is_listed_and_costs_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_script_prints_what_it_prints_and_nothing_else(stocked: Path) -> None:
+    entry = entry_of(stocked, "mini/mood")
+    code = f"import mtl; print(mtl.load({entry.digest!r}).predict(['every cat is happy today']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={key: value for key, value in os.environ.items() if key != "MTL_QUIET"},
+    )
+    assert done.stdout in {"['happy']\n", "['sad']\n"}
+    assert done.stderr == ""
 
 
 def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
