@@ -14,6 +14,7 @@ from mtl.checks.findings import SHOWN, Example, Finding, share, short
 from mtl.checks.label_remarks import Seen, label_remarks, number_remarks
 from mtl.checks.leaks import leaks
 from mtl.checks.oddities import lost_rows, oddities
+from mtl.checks.order import order_remarks
 from mtl.data.encoded import encode
 from mtl.data.encoder_fit import misfits
 from mtl.data.raw_rows import RawRows
@@ -115,6 +116,7 @@ def check_task(
     report.findings += _label_names(report)
     report.findings += [*lost_rows(report.rows), *oddities(data, report.rows)]
     report.findings += leaks(data, report.rows, near)
+    report.findings += order_remarks(data, report.rows)
     return report
 
 

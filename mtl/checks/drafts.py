@@ -53,6 +53,7 @@ def draft_task(
     label: Sequence[str] = (),
     texts: Sequence[str] = (),
     kind: str | None = None,
+    group_by: str | None = None,
     dialect: Dialect | None = None,
 ) -> Draft:
     """Guess a task from the columns of its files.
@@ -61,6 +62,7 @@ def draft_task(
         task: the id, ``suite/name``.
         files: split → file; ``train`` is one of them.
         home: folder of the YAML file; paths are written relative to it where they lie near it.
+        group_by: the column whose values a hold-out keeps together.
         label, texts, kind, dialect: what is known, in place of a guess; several labels are columns
             of 0 and 1.
 
@@ -111,7 +113,7 @@ def draft_task(
     content: dict[str, Any] = {
         "id": task,
         "data": {
-            "files": {split: _path(path, home) for split, path in files.items()},
+            "files": {split: nearby(path, home) for split, path in files.items()},
             **dialect.to_data(),
         },
         "kind": guess.kind,
@@ -125,6 +127,8 @@ def draft_task(
     rows = {name: seen.count for name, seen in counted.seen.items()}
     content["metrics"], said = _metrics(rows, guess.kind, content.get("labels", []))
     content["max_length"] = length
+    if group_by is not None:
+        content["group_by"] = _named(columns, group_by, "--group-by").name
     guesses += [*said, *said_of_length]
     if counted.missing:
         first = golds[0].place(counted.missing[0])
@@ -186,7 +190,7 @@ def _quoted(value: Any) -> str:
     return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
 
 
-def _path(path: Path, home: Path) -> str:
+def nearby(path: Path, home: Path) -> str:
     """Relative to the YAML file if both lie below the working folder, else whole."""
     place, folder, here = path.resolve(), home.resolve(), Path.cwd().resolve()
     if place.is_relative_to(folder) or (place.is_relative_to(here) and folder.is_relative_to(here)):

@@ -91,7 +91,8 @@ def open_scene(options: Namespace, command: str, argv: Sequence[str]) -> Scene:
     )
     protocol = options.protocol or suite.protocol_of(spec)
     limit = check_limit("--max-train-samples", options.max_train_samples, 0)
-    data = load_task_data(spec, workspace, protocol, RunSettings(max_train_samples=limit))
+    rows = RunSettings(max_train_samples=limit, sample=suite.sample_of(spec.id))
+    data = load_task_data(spec, workspace, protocol, rows)
     base = load_backbone(model)
     return Scene(suite, spec, data, base, model, options.protocol, workspace)
 

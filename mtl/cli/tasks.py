@@ -30,6 +30,9 @@ def main(argv: Sequence[str]) -> int:
     show.add_argument("--split", default="train", help="train, dev, test or test_… [train]")
     show.add_argument("--model", help="whose tokens: Hub name, folder, 'demo' [MTL_MODEL, suite]")
     show.add_argument("--shots", type=int, default=0, metavar="K", help="those of a few-shot draw")
+    show.add_argument(
+        "--shots-per-class", type=int, default=0, metavar="K", help="so many of every class"
+    )
     show.add_argument("--shot-draw", type=int, default=0, metavar="D", help="which draw [0]")
     check = commands.add_parser("check", help="read specs and data, report what is wrong")
     check.add_argument("tasks", nargs="*", metavar="TASK", help="ids, bare names, or YAML files")
@@ -49,6 +52,9 @@ def main(argv: Sequence[str]) -> int:
         metavar="J",
         help="similarity of near duplicates, 0 for exact ones only [0.8]",
     )
+    check.add_argument(
+        "--group-by", metavar="COLUMN", help="hold out rows as if the tasks had this `group_by`"
+    )
     check.add_argument("--strict", action="store_true", help="remarks are wrong, too (exit 1)")
     new = commands.add_parser("new", help="write a first task file from the columns of your files")
     new.add_argument("task", metavar="SUITE/NAME", help="id of the task, e.g. my/reviews")
@@ -63,6 +69,11 @@ def main(argv: Sequence[str]) -> int:
         help="the label, or a column of 0 and 1 per label [guessed]",
     )
     new.add_argument("--text", nargs="+", default=[], metavar="COLUMN", help="a text or a pair")
+    new.add_argument(
+        "--group-by",
+        metavar="COLUMN",
+        help="a user, a document, …: hold out all of its rows, or none",
+    )
     new.add_argument("--kind", choices=("classification", "regression", "multilabel"))
     new.add_argument(
         "--separator", metavar="C", help="between cells: ';', tab, … [suffix, guessed]"
@@ -84,11 +95,20 @@ def main(argv: Sequence[str]) -> int:
     new.add_argument("--encoding", metavar="NAME", help="of text files [utf-8, else guessed]")
     new.add_argument("--field", metavar="NAME", help="of a JSON file: where the rows are [guessed]")
     new.add_argument("--out", metavar="YAML", help="[MTL_TASKS or here: SUITE/NAME.yaml]")
+    suite = commands.add_parser("suite", help="write a suite file over your tasks")
+    suite = suite.add_subparsers(dest="what", required=True).add_parser("new", help="write one")
+    suite.add_argument("name", metavar="NAME", help="of the suite, e.g. my")
+    suite.add_argument("--tasks", nargs="+", required=True, metavar="TASK", help="ids, or files")
+    suite.add_argument("--model", default="roberta-base", help="default encoder [roberta-base]")
+    suite.add_argument("--recipe", default="scalearn", help="default recipe [scalearn]")
+    suite.add_argument("--protocol", help="how all data are split [each task's own]")
+    suite.add_argument("--target", metavar="TASK", help="the task that examples transfer to")
+    suite.add_argument("--out", metavar="YAML", help="[MTL_TASKS or here: NAME/suite.yaml]")
     for command in (show, check):
         command.add_argument("--protocol", help="how data are split [the suite's]")
     for command in (listing, show, check):
         command.add_argument("--data-root", help="local mirror of Hub datasets [MTL_DATA_ROOT]")
-    for command in (listing, show, check, new):
+    for command in (listing, show, check, new, suite):
         command.add_argument("--json", action="store_true", help="one line of JSON")
     options = parser.parse_args(list(argv))
     if options.command == "ls":

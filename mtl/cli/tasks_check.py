@@ -83,6 +83,8 @@ def _reports(
             spec = load_task(name)
         except MtlError as error:
             return TaskReport(name, [Finding("unusable", "problem", str(error).rstrip("."))])
+        if options.group_by and name not in against:
+            spec = replace(spec, group_by=options.group_by)
         return check_task(
             spec,
             data_root=data_root(options),

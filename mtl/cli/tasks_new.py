@@ -41,6 +41,7 @@ def run(options: Namespace) -> int:
         label=options.label,
         texts=options.text,
         kind=options.kind,
+        group_by=options.group_by,
         dialect=_dialect(options, files),
     )
     text = _told(draft, path)

@@ -20,18 +20,23 @@ def run(options: Namespace) -> int:
     from mtl.data import encode, load_data
     from mtl.data.raw_rows import RawRows
     from mtl.errors import RequestError, unknown
-    from mtl.tasks import default_protocol, load_task
+    from mtl.tasks import default_protocol, load_task, suite_for
 
     if options.n < 1:
         raise RequestError(f"-n {options.n}: the number of rows must be at least 1.")
-    for name in ("shots", "shot_draw"):
+    for name in ("shots", "shots_per_class", "shot_draw"):
         if getattr(options, name) < 0:
             flag = name.replace("_", "-")
             raise RequestError(f"--{flag} {getattr(options, name)} must not be negative.")
     spec = load_task(options.task)
     model, tokenizer, reason = _tokenizer(options, spec)
     protocol = options.protocol or default_protocol(spec)
-    drawn = {"shots": options.shots, "shot_draw": options.shot_draw}
+    drawn = {
+        "shots": options.shots,
+        "shots_per_class": options.shots_per_class,
+        "shot_draw": options.shot_draw,
+        "sample": suite_for(spec).sample_of(spec.id),
+    }
     raw = RawRows(spec, data_root(options))
     data = load_data(spec, rows=raw, protocol=protocol, **drawn)
     if options.split not in data.splits:

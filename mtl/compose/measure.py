@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from mtl.compose.sources import Wanted, find_candidates
 from mtl.compose.stage_two import plan_compose, resolve_target
+from mtl.engine.settings import ROW_SETTINGS
 from mtl.runs.settings import Overrides
-from mtl.runs.workspace import LIMITS
 from mtl.train.stage_one import plan_train
 
 if TYPE_CHECKING:
@@ -109,5 +109,5 @@ def plan_measure(
 
 
 def is_limit(key: str) -> bool:
-    """Whether a setting says how many rows are used."""
-    return key.rpartition(".")[2] in {*LIMITS, "shots", "shot_draw"}
+    """Whether a setting says which rows are used."""
+    return key.rpartition(".")[2] in ROW_SETTINGS

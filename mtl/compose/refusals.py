@@ -113,11 +113,17 @@ def train_lines(
         ]
         if split != suite.protocol or not {*tasks} <= {*suite.tasks}:
             words += ["--protocol", split]
-        if own and target.shots:
-            words += ["--shots", str(target.shots)]
+        if own and (target.shots or target.shots_per_class):
+            words += ["--shots", str(target.shots)] if target.shots else []
+            each = str(target.shots_per_class)
+            words += ["--shots-per-class", each] if target.shots_per_class else []
             words += ["--shot-draw", str(target.shot_draw)] if target.shot_draw else []
         elif own and target.max_train_samples:
             words += ["--max-train-samples", str(target.max_train_samples)]
+        if own and target.spec.group_by != load_task(argument(target.spec)).group_by:
+            words += ["--group-by", str(target.spec.group_by)]
+        if own and target.sample != suite.sample_of(target.spec.id):
+            words += ["--set", f"sample={target.sample}"]
         rows = f"   # the own source, on the same {target.sizes['train']} rows" if own else ""
         lines.append(f"  {shlex.join([*words, *_places(workspace)])}{rows}")
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from mtl.compose.sources import Wanted, find_candidates, wanted_sources
 from mtl.compose.suggest import chosen_scores, score_sources
 from mtl.engine import RunSettings, open_device
 from mtl.engine.progress import quiet
+from mtl.engine.settings import ROW_SETTINGS
 from mtl.runs.loading import stored_settings
 from mtl.runs.recorded import task_of
 from mtl.runs.workspace import load_task_data
@@ -93,9 +94,7 @@ class Scene:
         def find(entry: Entry) -> TaskData:
             spec = task_of(entry, self.workspace, option="--sources FILE …")
             cut = stored_settings(entry)
-            rows = RunSettings(
-                max_train_samples=cut.max_train_samples, shots=cut.shots, shot_draw=cut.shot_draw
-            )
+            rows = RunSettings(**{key: getattr(cut, key) for key in ROW_SETTINGS})
             return load_task_data(spec, self.workspace, str(entry.manifest.data["protocol"]), rows)
 
         return find

@@ -234,7 +234,8 @@ def resolve_sources(
 def _cut(entry: Entry) -> bool:
     """Whether an entry was trained on a part of its task's training rows."""
     settings = entry.manifest.run_settings
-    return bool(settings["max_train_samples"] or settings.get("shots"))
+    keys = ("max_train_samples", "shots", "shots_per_class")
+    return any(settings.get(key) for key in keys)
 
 
 def fitting_entries(

@@ -54,6 +54,7 @@ class SplitReader:
     def __init__(self, spec: TaskSpec, rows: RawRows) -> None:
         self.spec, self._rows, self._raw = spec, rows, rows.raw
         self._labels: dict[str, np.ndarray] = {}
+        self._units: dict[str, np.ndarray] = {}
 
     def labels(self, source: str) -> np.ndarray:
         """All labels of an official split, checked."""
@@ -63,37 +64,53 @@ class SplitReader:
         return self._labels[source]
 
     def units(self, source: str) -> np.ndarray:
-        """What protocols divide: the labels, or one per group where rows are candidates.
+        """What protocols divide: the labels, or one per unit of rows that stay together.
 
-        A query's candidates stay together, as in the references, which split before they expand.
+        A query's candidates do, as in the references, which split before they expand; and rows with
+        one value of the task's ``group_by``. Such a unit has its most frequent class.
         """
-        labels, groups = self.labels(source), self._groups(source)
-        return labels if groups is None else labels[self._first_rows(source, groups)]
+        labels, codes = self.labels(source), self.unit_of_rows(source)
+        if codes is None:
+            return labels
+        if self.spec.kind == "classification":
+            classes = int(labels.max()) + 1
+            counts = np.bincount(codes * classes + labels, minlength=(codes.max() + 1) * classes)
+            return counts.reshape(-1, classes).argmax(1)
+        return labels[np.unique(codes, return_index=True)[1]]
 
     def whole(self, part: Part) -> Part:
         """A part in terms of :meth:`units` as the same in terms of rows."""
-        groups = self._groups(part.source)
-        if part.rows is None or groups is None:
+        codes = self.unit_of_rows(part.source)
+        if part.rows is None or codes is None:
             return part
-        bounds = np.append(self._first_rows(part.source, groups), len(groups))
-        rows = [np.arange(bounds[unit], bounds[unit + 1]) for unit in part.rows]
+        by_unit = np.argsort(codes, kind="stable")
+        bounds = np.append(0, np.cumsum(np.bincount(codes)))
+        rows = [by_unit[bounds[unit] : bounds[unit + 1]] for unit in part.rows]
         return Part(part.source, np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64))
 
-    def _groups(self, source: str) -> np.ndarray | None:
-        if self.spec.kind != "candidates":
+    def unit_of_rows(self, source: str) -> np.ndarray | None:
+        """The unit of every row, in order of their first rows; None where each row is its own."""
+        candidates = self.spec.kind == "candidates"
+        column = "group" if candidates else self.spec.group_by
+        if column is None:
             return None
-        table = self._table(source)
-        self._need(table, source, ["group"])
-        return self._values(table, "group", source, np.arange(len(table)))
-
-    def _first_rows(self, source: str, groups: np.ndarray) -> np.ndarray:
-        changes = np.flatnonzero(np.append(True, groups[1:] != groups[:-1]))
-        if len(changes) != len(np.unique(groups)):
-            raise RequestError(
-                f"Task {self.spec.id!r}, split {source!r} of {self._raw.where}: the rows of one "
-                "group must follow one another."
-            )
-        return changes
+        if source not in self._units:
+            table = self._table(source)
+            self._need(table, source, [column])
+            values = self._values(table, column, source, np.arange(len(table)))
+            if not isinstance(values, np.ndarray):
+                raise RequestError(
+                    f"Task {self.spec.id!r}: group_by {column!r} of {self._raw.where} holds lists; "
+                    "name a column of text or numbers."
+                )
+            _, first, codes = np.unique(values, return_index=True, return_inverse=True)
+            if candidates and len(first) != 1 + np.count_nonzero(values[1:] != values[:-1]):
+                raise RequestError(
+                    f"Task {self.spec.id!r}, split {source!r} of {self._raw.where}: the rows of "
+                    "one group must follow one another."
+                )
+            self._units[source] = np.argsort(np.argsort(first))[codes]
+        return self._units[source]
 
     def collect_labels(self) -> tuple[str, ...]:
         """All labels that stand in any official split, sorted.
@@ -120,11 +137,9 @@ class SplitReader:
             table, spec.label_column, spec.label_form, where, lambda row: self._line(source, row)
         )
 
-    def split(self, name: str, part: Part, limit: int | None) -> Split:
+    def split(self, name: str, part: Part) -> Split:
         """The rows of one part, rendered, with their labels."""
-        labels = self.labels(part.source)
-        rows = np.arange(len(labels)) if part.rows is None else part.rows
-        rows = rows[:limit] if limit else rows
+        labels, rows = self.labels(part.source), self.rows_of(part)
         if not len(rows):
             raise RequestError(
                 f"Task {self.spec.id!r}: its {name} split is empty (protocol rows of "
@@ -132,6 +147,10 @@ class SplitReader:
             )
         texts, extra = self.render(part.source, rows, self.spec.table_columns)
         return Split(texts, labels[rows], extra, source=part.source, rows=rows)
+
+    def rows_of(self, part: Part) -> np.ndarray:
+        """The numbers of a part's rows in its official split."""
+        return np.arange(len(self.labels(part.source))) if part.rows is None else part.rows
 
     def render(
         self, source: str, rows: np.ndarray, beside: Sequence[str]

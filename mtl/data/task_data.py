@@ -6,16 +6,18 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from mtl.data.origins import RawData
 from mtl.data.raw_rows import RawRows
 from mtl.data.reading import Split, SplitReader
-from mtl.data.shots import draw_shots, one_class_note
+from mtl.data.sampling import draw, draw_whole, strata
+from mtl.data.shots import draw_per_class, draw_shots, one_class_note
 from mtl.errors import RequestError
 from mtl.files import canonical_json, sha256_json
-from mtl.tasks.protocols import PROTOCOLS, Part
+from mtl.tasks.protocols import PROTOCOLS, SEED, Part
 from mtl.tasks.spec import TaskSpec
 
 _TOGETHER = 4096  # texts hashed in one go: a million joined at once would be gigabytes
@@ -34,6 +36,9 @@ class TaskData:
         sizes: rows per split.
         max_train_samples: the limit that cut the training split, 0 for none.
         shots, shot_draw: how many rows were drawn for training, 0 for all, and the draw.
+        shots_per_class: how many of every class, 0 for all.
+        sample: how limits took rows, ``first`` or ``drawn``.
+        limited: whether a limit took some.
         notes: remarks for the manifest: absent secondary tests, limits.
     """
 
@@ -47,6 +52,9 @@ class TaskData:
     notes: tuple[str, ...] = ()
     shots: int = 0
     shot_draw: int = 0
+    shots_per_class: int = 0
+    sample: str = "first"
+    limited: bool = False
 
 
 def load_data(
@@ -54,11 +62,13 @@ def load_data(
     *,
     data_root: str | Path | None = None,
     protocol: str = "scalearn",
-    max_train_samples: int | None = None,
-    max_eval_samples: int | None = None,
-    max_dev_samples: int | None = None,
+    max_train_samples: int = 0,
+    max_eval_samples: int = 0,
+    max_dev_samples: int = 0,
     shots: int = 0,
+    shots_per_class: int = 0,
     shot_draw: int = 0,
+    sample: str = "first",
     check_classes: bool = True,
     rows: RawRows | None = None,
 ) -> TaskData:
@@ -66,9 +76,11 @@ def load_data(
 
     Args:
         data_root: folder with local mirrors of Hub datasets; None reads from the Hub.
-        max_train_samples, max_eval_samples: keep the first rows of a split only.
+        max_train_samples, max_eval_samples: keep so many rows of a split only, 0 for all.
         max_dev_samples: likewise, of dev alone.
         shots: train on so many rows of the protocol's training part, 0 for all.
+        shots_per_class: likewise, so many of every class.
+        sample: which rows that are: ``first``, or ``drawn`` by class (:mod:`mtl.data.sampling`).
         shot_draw: see :func:`mtl.data.shots.draw_shots`.
         check_classes: refuse training rows that are all of one class.
         rows: the source, where somebody has opened it already; ``data_root`` says nothing then.
@@ -91,7 +103,8 @@ def load_data(
         # Protocols know splits, not places; who reads the message wants to know which folder.
         if raw.where in str(error):
             raise
-        raise RequestError(f"{error} Read from: {raw.where}.") from error
+        by = f" Its rows are whole groups of {spec.group_by!r} (group_by)." if spec.group_by else ""
+        raise RequestError(f"{error}{by} Read from: {raw.where}.") from error
     parts = {name: reader.whole(part) for name, part in parts.items()}
     notes = []
     for name, source in list((spec.test or {}).items())[1:]:
@@ -99,20 +112,34 @@ def load_data(
             parts.setdefault(f"test_{name}", Part(source))  # unless the protocol cuts it, too
         else:
             notes.append(f"test_{name}: split {source} is absent in {_short(raw)}, skipped")
-    if shots:
+    drawn = sample != "first"
+    if shots or shots_per_class:
         part = parts["train"]
-        pool = np.arange(len(reader.labels(part.source))) if part.rows is None else part.rows
-        parts["train"] = Part(part.source, draw_shots(pool, shots, shot_draw, spec.id))
+        pool = reader.rows_of(part)
+        labels = reader.labels(part.source)[pool]
+        if shots:
+            by = strata(spec, labels) if drawn else None
+            kept, said = draw_shots(pool, shots, shot_draw, spec.id, by), []
+            many = f"{shots} shots"
+        else:
+            kept, said = draw_per_class(
+                pool, labels, shots_per_class, shot_draw, spec, first=not drawn
+            )
+            many = f"{shots_per_class} shots per class"
+        parts["train"] = Part(part.source, kept)
+        by_class = ", drawn by label" if drawn and shots else ""
+        notes += [f"train: {many}, draw {shot_draw}{by_class}", *said]
+    limits = {"train": [max_train_samples], "dev": [max_eval_samples, max_dev_samples]}
     splits = {}
+    limited = bool(shots or shots_per_class)
     for name, part in parts.items():
-        limits = {"train": (max_train_samples,), "dev": (max_eval_samples, max_dev_samples)}
-        limit = min(filter(None, limits.get(name, (max_eval_samples,))), default=None)
-        splits[name] = reader.split(name, part, limit)
-        size = len(reader.labels(part.source) if part.rows is None else part.rows)
-        if len(splits[name]) < size:
-            notes.append(f"{name}: the first {limit} rows only")
-    if shots:
-        notes.append(f"train: {shots} shots, draw {shot_draw}")
+        limit = min(filter(None, limits.get(name, [max_eval_samples])), default=0)
+        if limit and limit < len(reader.rows_of(part)):
+            limited = True
+            part, note = _cut(reader, part, limit, drawn)
+            notes.append(f"{name}: {note}")
+        splits[name] = reader.split(name, part)
+    if shots or shots_per_class:
         notes += one_class_note(spec, splits["train"])
     elif check_classes:
         _check_classes(spec, splits["train"], raw.where)
@@ -124,11 +151,29 @@ def load_data(
         fingerprint=sha256_json(fingerprints),
         fingerprints=fingerprints,
         sizes={name: len(split) for name, split in splits.items()},
-        max_train_samples=max_train_samples or 0,
+        max_train_samples=max_train_samples,
         notes=tuple(notes),
         shots=shots,
-        shot_draw=shot_draw if shots else 0,
+        shot_draw=shot_draw if shots or shots_per_class else 0,
+        shots_per_class=shots_per_class,
+        sample=sample,
+        limited=limited,
     )
+
+
+def _cut(reader: SplitReader, part: Part, limit: int, drawn: bool) -> tuple[Part, str]:
+    """So many rows of a part, and which they are, in words."""
+    rows = reader.rows_of(part)
+    if not drawn:
+        return Part(part.source, rows[:limit]), f"the first {limit} rows only"
+    spec = reader.spec
+    if spec.kind == "candidates":
+        kept = draw_whole(cast("np.ndarray", reader.unit_of_rows(part.source))[rows], limit)
+        how = "whole queries drawn"
+    else:
+        kept = draw(strata(spec, reader.labels(part.source)[rows]), limit)
+        how = "drawn" if spec.kind == "span_extraction" else "drawn by label"
+    return Part(part.source, rows[kept]), f"{len(kept)} of {len(rows)} rows, {how} (seed {SEED})"
 
 
 def _short(raw: RawData) -> str:

@@ -18,10 +18,20 @@ LENGTHS = {
 """Settings that are lengths of training: the units to write them in, that of a number, its type."""
 LAST = "last"
 """The value of ``select`` with which no evaluation picks a state."""
-LATER = ("shots", "shot_draw", "max_dev_samples", "adam_form", "max_length")
+LATER = (
+    *("shots", "shot_draw", "max_dev_samples", "adam_form", "max_length"),
+    *("shots_per_class", "sample", "group_by"),
+)
 """Settings younger than the first entries of zoos; left out where they have their default, which
 is what those entries trained with, so that hashes stay equal."""
 
+
+LIMITS = ("max_train_samples", "max_eval_samples", "max_dev_samples", "shots", "shots_per_class")
+"""Settings that limit how many rows are used."""
+ROW_SETTINGS = (*LIMITS, "shot_draw", "sample", "group_by")
+"""Settings that say which rows are used."""
+FIRST, DRAWN = "first", "drawn"
+"""Values of ``sample``."""
 
 SELECTS = ("loss", "metric", LAST)
 """What selects in every task; beside them, a metric by its name."""
@@ -58,12 +68,17 @@ class RunSettings:
             is 0 then).
         eval_every: steps between evaluations, 0 for one per epoch.
         max_length: tokens per encoding at most, 0 for the task's own.
-        max_train_samples: use only the first N training examples, 0 for all.
-        max_eval_samples: use only the first N dev and test examples, 0 for all.
-        max_dev_samples: use only the first N dev examples, 0 for all; the test stays whole.
+        max_train_samples: use only N training examples, 0 for all.
+        max_eval_samples: use only N dev and test examples, 0 for all.
+        max_dev_samples: use only N dev examples, 0 for all; the test stays whole.
         shots: train on this many rows of the training part (few-shot), 0 for all.
+        shots_per_class: train on this many rows of every class, 0 for all.
         shot_draw: which rows: 0 for the first ones (the ScaLearn paper's single draw), 1, 2, …
             for random draws; of one draw, fewer shots are a part of more.
+        sample: how these limits take rows: ``first`` ones, as the papers do, or ``drawn`` by class;
+            the suite's, ``drawn`` for tasks of nobody's suite.
+        group_by: a column; rows with one value of it stand on one side of a hold-out. Empty for the
+            task's own.
         precision: ``fp32``, ``bf16`` (autocast), or ``auto``: bf16 where a GPU has it.
         head: a name in ``mtl.backbone.HEADS``: ``two_layer``, ``linear``, ``pooler_linear``, …
     """
@@ -88,7 +103,10 @@ class RunSettings:
     max_eval_samples: int = 0
     max_dev_samples: int = 0
     shots: int = 0
+    shots_per_class: int = 0
     shot_draw: int = 0
+    sample: str = FIRST
+    group_by: str = ""
     precision: str = "auto"
     head: str = "two_layer"
 
@@ -106,11 +124,8 @@ class RunSettings:
             "clip",
             "eval_every",
             "max_length",
-            "max_train_samples",
-            "max_eval_samples",
-            "max_dev_samples",
-            "shots",
             "shot_draw",
+            *LIMITS,
         ):
             if not getattr(self, name) >= 0:
                 problems.append(f"{name}={getattr(self, name)} must not be negative")
@@ -123,12 +138,18 @@ class RunSettings:
                 object.__setattr__(self, name, write_length(number, unit, bare))
             except ValueError as error:
                 problems.append(f"{name}={getattr(self, name)!r} {error}")
-        if self.shots and self.max_train_samples:
+        choosing = [
+            f"{name}={getattr(self, name)}"
+            for name in ("shots", "shots_per_class", "max_train_samples")
+            if getattr(self, name)
+        ]
+        if len(choosing) > 1:
             problems.append(
-                f"shots={self.shots} and max_train_samples={self.max_train_samples} both choose "
-                "the training rows; give one of them"
+                f"{' and '.join(choosing)} both choose the training rows; give one of them"
             )
-        if self.shot_draw and not self.shots:
+        if self.sample not in {FIRST, DRAWN}:
+            problems.append(f"sample={self.sample!r} must be {FIRST!r} or {DRAWN!r}")
+        if self.shot_draw and not (self.shots or self.shots_per_class):
             problems.append(f"shot_draw={self.shot_draw} says which shots: give shots=…, too")
         if self.piece_overhead < -1:
             problems.append(
@@ -174,8 +195,13 @@ class RunSettings:
         return int(length) if unit == "steps" else int(length * steps + 0.999999)
 
     def to_dict(self) -> dict[str, Any]:
-        """All settings, as manifests record them (:data:`LATER` ones where they are set)."""
+        """All settings, as manifests record them (:data:`LATER` ones where they are set).
+
+        How rows are sampled says nothing where no limit takes some.
+        """
         usual = {item.name: item.default for item in fields(self) if item.name in LATER}
+        if not any(getattr(self, name) for name in LIMITS):
+            usual["sample"] = self.sample
         return {k: v for k, v in asdict(self).items() if k not in usual or v != usual[k]}
 
     def identity(self) -> dict[str, Any]:

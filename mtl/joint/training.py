@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 ADAPTER = "joint"
 """Name of the adapter inside the encoder and in files."""
 
-PER_TASK = ("max_train_samples", "max_eval_samples", "head")
-"""What a recipe may set for one task of a joint run alone: its rows, its head."""
+PER_TASK = ("max_train_samples", "max_eval_samples", "sample", "head")
+"""What recipe and suite may set for one task of a joint run alone: its rows, its head."""
 
 
 def resolve_joint(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError
@@ -61,6 +61,7 @@ def open_context(
     from mtl.backbone import load_backbone
 
     chosen = load_recipe(recipe or suite.recipe, suite.name)
+    chosen = replace(chosen, sample_of=suite.sample_of)
     check(chosen, overrides)
     model = chosen_model(model, suite)
     backbone = load_backbone(model)

@@ -104,9 +104,12 @@ def data_section(data: TaskData) -> dict[str, Any]:
         "sizes": {key: int(value) for key, value in data.sizes.items()},
         "notes": list(data.notes),
     }
-    if data.shots:
+    if data.sample != "first" and data.limited:
+        found["sample"] = data.sample
+    if data.shots or data.shots_per_class:
         train = data.splits["train"]
-        drawn = {"shots": data.shots, "draw": data.shot_draw, "split": train.source}
+        many = {"per_class": data.shots_per_class} if data.shots_per_class else {}
+        drawn = {"shots": data.shots, **many, "draw": data.shot_draw, "split": train.source}
         found["few_shot"] = {**drawn, "rows": [int(row) for row in train.rows]}
     return found
 

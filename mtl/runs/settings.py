@@ -68,8 +68,10 @@ def recipe_layers(recipe: Recipe, method: str, task: str, overrides: Overrides) 
 
     asked = overrides.values
     plain = recipe.layers(method, task)
-    shots = asked.get("shots", asked.get("run.shots", merged(plain).get("shots", 0)))
-    few = bool(cast_value("shots", shots, int, "the run"))
+    few = False
+    for key in ("shots", "shots_per_class"):
+        shots = asked.get(key, asked.get(f"run.{key}", merged(plain).get(key, 0)))
+        few = bool(cast_value(key, shots, int, "the run")) or few
     return recipe.layers(method, task, few_shot=True) if few else plain
 
 

@@ -20,6 +20,7 @@ from mtl.runs.recorded import change_text, remember_task, task_of
 from mtl.runs.sections import AVERAGE
 from mtl.runs.store import tolerance_of
 from mtl.runs.workspace import load_task_data
+from mtl.tasks.suites import SAMPLES
 from mtl.zoo import read_predictions
 from mtl.zoo.names import predictions_file, predictions_of
 from mtl.zoo.schema import joint_sections
@@ -310,6 +311,8 @@ def same_data(entry: Entry, spec: TaskSpec, workspace: Workspace, part: CheckedP
         RequestError: they are others; says both fingerprints.
     """
     settings = stored_settings(entry)
+    if part.data.get("sample") in SAMPLES:  # of one task of a joint run
+        settings = replace(settings, sample=str(part.data["sample"]))
     protocol = part.data.get("protocol") or "official"
     data = load_task_data(spec, workspace, protocol, settings)
     different = _different(entry, part, data)

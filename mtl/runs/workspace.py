@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.engine.folder import runs_folder
-from mtl.engine.settings import SELECTS
+from mtl.engine.settings import ROW_SETTINGS, SELECTS
 from mtl.errors import RequestError
 from mtl.files import DATA_ROOT, user_path
 from mtl.zoo.machine import portable_text
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from mtl.engine import RunSettings
     from mtl.tasks import TaskSpec
     from mtl.zoo import Zoo
-
-
-LIMITS = ("max_train_samples", "max_eval_samples", "max_dev_samples")
 
 
 @dataclass(frozen=True)
@@ -117,9 +114,10 @@ def load_task_data(
         )
     if settings.max_length:
         spec = replace(spec, max_length=settings.max_length)
-    cut = tuple((key, getattr(settings, key) or None) for key in LIMITS)
-    drawn = (("shots", settings.shots), ("shot_draw", settings.shot_draw))
-    return _load(spec.id, _Key(spec), workspace.data_root, protocol, (*cut, *drawn))
+    if settings.group_by:
+        spec = replace(spec, group_by=settings.group_by)
+    rows = tuple((key, getattr(settings, key)) for key in ROW_SETTINGS if key != "group_by")
+    return _load(spec.id, _Key(spec), workspace.data_root, protocol, rows)
 
 
 class _Key:
@@ -140,8 +138,8 @@ class _Key:
 
 @lru_cache(maxsize=32)
 def _load(
-    task: str, key: _Key, data_root: str | None, protocol: str, cut: tuple[tuple[str, Any], ...]
+    task: str, key: _Key, data_root: str | None, protocol: str, rows: tuple[tuple[str, Any], ...]
 ) -> TaskData:
     from mtl.data import load_data
 
-    return load_data(key.spec, data_root=data_root, protocol=protocol, **dict(cut))
+    return load_data(key.spec, data_root=data_root, protocol=protocol, **dict(rows))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -85,6 +85,7 @@ class Recipe:
         made_for: the one suite whose tasks it was made for, "" for a paper's: messages offer only
             those.
         model: the encoder that it was published for, which messages offer it with.
+        sample_of: task id → how limits take rows in the suite at hand (``Suite.sample_of``).
         source_seeds: composition → seed of its sources, ``run`` for the seed of each run.
     """
 
@@ -95,6 +96,7 @@ class Recipe:
     made_for: str = ""
     source_seeds: Mapping[str, str] = field(default_factory=dict)
     model: str = ""
+    sample_of: Callable[[str], str] | None = None
 
     def names(self, method: str) -> bool:
         """Whether some section ``methods`` names ``method``, if only to say: as it is."""
@@ -123,6 +125,9 @@ class Recipe:
         if not self.names(method):
             raise RequestError(self._unnamed(method))
         found = list(_layers(self.parts, f"recipe {self.name}", method, task_id))
+        sample = self.sample_of(task_id) if self.sample_of and task_id else "first"
+        if sample != "first":
+            found.insert(0, Layer("suite", {"run.sample": sample}))
         if few_shot:
             found.append(Layer("few-shot", FEW_SHOT))
             found += _layers(self.few_shot, f"recipe {self.name}, few-shot", method, task_id)

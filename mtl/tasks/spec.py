@@ -54,6 +54,8 @@ class TaskSpec:
         label_separator: what stands between the labels of a cell (``a;b``); None where a set of
             labels is a list of names.
         stratify: whether protocols that hold out a dev part do so class by class.
+        group_by: a column, such as a user or a document: a hold-out keeps rows with one value of it
+            on one side; None for a hold-out row by row.
         origin: the file it came from; not part of the task.
 
     Raises:
@@ -76,6 +78,7 @@ class TaskSpec:
     label_columns: tuple[str, ...] = ()
     label_vectors: bool = False
     label_separator: str | None = None
+    group_by: str | None = None
     origin: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -114,6 +117,10 @@ class TaskSpec:
             raise self._wrong("inputs", fault)
         if self.truncate not in TRUNCATE:
             raise self._wrong("truncate", str(unknown("truncate", self.truncate, TRUNCATE)))
+        if self.group_by is not None and self.kind == "candidates":
+            raise self._wrong("group_by", "is for other kinds: candidates go by their query")
+        if self.group_by is not None and self.group_by in self.gold_columns:
+            raise self._wrong("group_by", f"is {self.group_by!r}, the column of the label")
         if self.max_length < 8:
             raise self._wrong("max_length", f"must be at least 8, it is {self.max_length}")
         if self.test is not None and not self.test:
@@ -310,8 +317,9 @@ _TYPES: dict[str, type] = {
     "label_columns": list,
     "label_vectors": bool,
     "label_separator": str,
+    "group_by": str,
 }
-_LATER = ("dev", "truncate", "label_columns", "label_vectors", "label_separator")
+_LATER = ("dev", "truncate", "label_columns", "label_vectors", "label_separator", "group_by")
 _SPOKEN: dict[type, str] = {
     str: "text",
     dict: "mapping",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError, unknown
 from mtl.files import user_path
@@ -23,6 +23,9 @@ from mtl.tasks.yamls import (
 if TYPE_CHECKING:
     from mtl.tasks.spec import TaskSpec
 
+SAMPLES = ("first", "drawn")
+"""How limits take rows: the head of a split, or a draw by class (``mtl.data.sampling``)."""
+
 
 @dataclass(frozen=True)
 class Suite:
@@ -38,6 +41,7 @@ class Suite:
         target: the task that examples transfer to, if the suite has a natural one.
         notes: a remark for people.
         aliases: other ids of tasks (``superglue/rte`` → ``glue/rte``).
+        sample: how limits take rows: ``first``, as in the papers, or ``drawn`` by class.
         files: ids of tasks that are known by their files alone → these.
         origin: the suite's own file; None where nobody wrote one.
     """
@@ -50,6 +54,7 @@ class Suite:
     target: str | None = None
     notes: str = ""
     aliases: Mapping[str, str] = field(default_factory=dict)
+    sample: str = "first"
     files: Mapping[str, Path] = field(default_factory=dict)
     origin: Path | None = None
 
@@ -59,6 +64,13 @@ class Suite:
         No other task has a say, so a run is the same whatever runs beside it.
         """
         return (spec.id in self.tasks and self.protocol) or default_protocol(spec)
+
+    def sample_of(self, task: str) -> str:
+        """How limits take rows of a task: as its suite says, of tasks of your own ``drawn``."""
+        if task in self.tasks:
+            return self.sample
+        suite = task.split("/")[0]
+        return load_suite(suite).sample if suite in list_suites() else "drawn"
 
     def home_of(self, task: str) -> str:
         """The suite that entries of the task with this id lie under: this one if it is in it."""
@@ -85,8 +97,18 @@ def load_suite(name: str) -> Suite:
     """
     known = catalog()
     path = find_yaml(name, "suite", known.suites)
-    content = read_yaml(path)
-    keys = ("name", "tasks", "model", "recipe", "protocol", "target", "notes", "aliases")
+    return read_suite(read_yaml(path), path, known)
+
+
+def read_suite(content: Mapping[str, Any], path: Path, known: Catalog) -> Suite:
+    """The suite that the keys of a YAML file say; ``path`` is where it stands, or will stand.
+
+    Raises:
+        RequestError: as :func:`load_suite`.
+    """
+    keys = (
+        *("name", "tasks", "model", "recipe", "protocol", "sample", "target", "notes", "aliases"),
+    )
     check_keys(content, keys, ("tasks", "model", "recipe"), str(path))
     aliases = content.get("aliases") or {}
     if not isinstance(aliases, dict):
@@ -109,6 +131,9 @@ def load_suite(name: str) -> Suite:
     protocol = content.get("protocol")
     if protocol is not None and protocol not in PROTOCOLS:
         raise RequestError(f"{path}: {unknown('protocol', protocol, PROTOCOLS)}")
+    sample = content.get("sample", "first")
+    if sample not in SAMPLES:
+        raise RequestError(f"{path}: {unknown('value of sample', str(sample), SAMPLES)}")
     default = path.parent.name if path.stem == "suite" else path.stem
     return Suite(
         name=str(content.get("name") or default),
@@ -119,6 +144,7 @@ def load_suite(name: str) -> Suite:
         target=target,
         notes=str(content.get("notes") or "").strip(),
         aliases={str(key): str(value) for key, value in aliases.items()},
+        sample=str(sample),
         files=files,
         origin=path,
     )
@@ -169,6 +195,7 @@ def suite_for(spec: TaskSpec, others: Iterable[TaskSpec] = ()) -> Suite:
         model="roberta-base",
         recipe="scalearn",
         protocol=None,
+        sample="drawn",
         files=files,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -130,3 +131,114 @@ def test_an_entry_at_the_old_place_is_found_and_shown(desk: Path, mini: Path) ->
     assert shown.code == 0, shown
     listed = mtl("zoo", "ls", "--suite", "my", "--json").json["entries"]
     assert ref in {row["ref"] for row in listed}
+
+
+def test_a_suite_file_over_own_tasks(
+    desk: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MTL_TASKS")
+    files = ["my/same.yaml", "my/mood.yaml"]
+    before = hashes("train", "--task", *files, "--max-train-samples", "40")
+    new = ["tasks", "suite", "new", "my", "--tasks", *files]
+    said = mtl(*new, "--target", "my/same.yaml")
+    assert said.code == 0, said
+    assert "my/mood: protocol holdout" in said.out
+    assert 'tasks: ["same.yaml", "mood.yaml"]' in said.out
+    refused(mtl(*new), "my/suite.yaml is there already")
+    # what it says to type next works, and the runs are those that there were without a suite
+    first, second = (line.split() for line in said.out.splitlines()[-2:])
+    assert first[:3] == ["python", "-m", "mtl.train"]
+    zoo = ["--zoo", tmp_path / "zoo"]
+    after = hashes("train", *first[3:], "--max-train-samples", "40")
+    assert after == before
+    assert mtl("train", *first[3:], *SHORT, *zoo).code == 0
+    composed = mtl(second[2].removeprefix("mtl."), *second[3:], *SHORT, *zoo, "--json")
+    assert composed.code == 0, composed
+    assert composed.json["runs"][0]["ref"].split("/")[1:3] == ["my", "same"]
+    assert mtl("tasks", "ls", "--suite", "my/suite.yaml").code == 0
+    assert mtl("train", "--suite", "my/suite.yaml", "--task", "mood", "--dry-run").code == 0
+    joint = ["--method", "adapter-m", "--recipe", "none", "--dry-run"]
+    assert mtl("joint", "--suite", "my/suite.yaml", *joint).code == 0
+    assert mtl("graph", "suggest", "--suite", "my/suite.yaml", "--target", "same", "--scores",
+               "tfidf", *zoo).code == 0  # fmt: skip
+    # in the folder of one's own tasks it goes by names
+    monkeypatch.setenv("MTL_TASKS", str(desk))
+    (desk / "suite.yaml").unlink()
+    said = mtl("tasks", "suite", "new", "mine", "--tasks", "my/same", "my/mood", "--json")
+    assert said.json["suite"]["tasks"] == ["my/same", "my/mood"]
+    assert hashes("train", "--suite", "mine", "--max-train-samples", "40") == before
+    refused(mtl("tasks", "suite", "new", "mine", "--tasks", "my/same", "--out", "b.yaml"), "mine")
+
+
+def test_what_a_suite_file_refuses(
+    desk: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    new = ["tasks", "suite", "new", "mine", "--tasks", "my/same.yaml"]
+    refused(mtl(*new, "--protocol", "oficial"), "oficial", "official")
+    refused(mtl(*new, "--recipe", "scalern"), "scalearn")
+    refused(mtl(*new, "my/same.yaml"), "twice")
+    refused(mtl(*new, "--target", "my/mood.yaml"), "my/mood")
+    refused(mtl(*new, "--out", "suite.txt"), ".yaml")
+    refused(mtl("tasks", "suite", "new", "glue", "--tasks", "my/same.yaml"), "glue already")
+    assert not (tmp_path / "mine").exists()
+
+
+def test_limits_of_own_tasks_are_drawn_and_those_of_written_suites_are_not(
+    desk: Path, tmp_path: Path
+) -> None:
+    """A file sorted by label; the suite that somebody wrote takes its first rows, as ever."""
+    rows = sorted(
+        (desk / "mood_train.jsonl").read_text().splitlines(), key=lambda r: '"label": 1' in r
+    )
+    (desk / "mood_train.jsonl").write_text("\n".join(rows) + "\n")
+    zoo = ["--zoo", tmp_path / "drawn", *SHORT]
+    file = desk / "mood.yaml"
+    limit = ["--max-train-samples", "20", "--max-eval-samples", "6"]
+    assert mtl("train", "--task", file, *limit, *zoo).code == 0
+    (entry,) = open_zoo(tmp_path / "drawn").entries()
+    assert entry.manifest.run_settings["sample"] == "drawn"
+    notes = entry.manifest.data["notes"]
+    assert any(note.startswith("train: 20 of") and "drawn by label" in note for note in notes)
+    assert mtl("zoo", "verify", entry.ref, "--zoo", tmp_path / "drawn").code == 0
+    own = ["--target", file, "--sources", file, "--method", "average", *limit, *zoo, "--json"]
+    assert mtl("compose", *own).code == 0
+    few = ["--task", file, "--shots-per-class", "4", "--max-steps", "2"]
+    assert mtl("train", *few, "--zoo", tmp_path / "few").code == 0
+    (entry,) = open_zoo(tmp_path / "few").entries()
+    assert entry.manifest.data["few_shot"]["per_class"] == 4
+    assert entry.manifest.data["sizes"]["train"] == 8
+    said = mtl("compose", "--target", file, "--sources", "all", "--shots-per-class", "2",
+               "--zoo", tmp_path / "few")  # fmt: skip
+    refused(said, f"--task {file}", "--shots-per-class 2")
+    # a suite that somebody wrote
+    said = mtl("train", "--task", "mini/mood", *limit, *zoo, "--zoo", tmp_path / "first")
+    assert said.code == 0, said
+    (entry,) = open_zoo(tmp_path / "first").entries()
+    assert "sample" not in entry.manifest.run_settings
+    assert "train: the first 20 rows only" in entry.manifest.data["notes"]
+    said = mtl("tasks", "show", file, "--shots", "4", "--split", "train", "-n", "4", "--json")
+    assert len({row["label"] for row in said.json["rows"]}) == 2
+
+
+def test_a_group_by_of_the_command_line(desk: Path, tmp_path: Path) -> None:
+    file, zoo = desk / "mood.yaml", ["--zoo", tmp_path / "by", *SHORT]
+    rows = [json.loads(line) for line in (desk / "mood_train.jsonl").read_text().splitlines()]
+    lines = [json.dumps({**row, "user": f"u{n % 40}"}) for n, row in enumerate(rows)]
+    (desk / "mood_train.jsonl").write_text("\n".join(lines) + "\n")
+    plain = hashes("train", "--task", file)
+    by = ["--group-by", "user"]
+    assert hashes("train", "--task", file, *by) != plain
+    assert mtl("train", "--task", file, *by, *zoo).code == 0
+    (entry,) = open_zoo(tmp_path / "by").entries()
+    assert mtl("zoo", "verify", entry.ref, "--zoo", tmp_path / "by").code == 0
+    own = ["--target", file, "--sources", file, "--method", "average", *by, *zoo]
+    assert mtl("compose", *own).code == 0
+    refused(mtl("train", "--task", file, "--group-by", "usr", *zoo), "'usr'", "Did you mean")
+    assert mtl("tasks", "check", file, *by).code in (0, 1)
+    draft = ["tasks", "new", "my/again", "--from", desk / "mood_train.jsonl", "--out"]
+    said = mtl(*draft, tmp_path / "again.yaml", *by, "--label", "label")
+    assert said.code == 0, said
+    assert "group_by" in (tmp_path / "again.yaml").read_text()
+    refused(mtl(*draft, tmp_path / "b.yaml", "--group-by", "usr"), "--group-by usr")
