@@ -113,25 +113,15 @@ def load_data(
         else:
             notes.append(f"test_{name}: split {source} is absent in {_short(raw)}, skipped")
     drawn = sample != "first"
-    if shots or shots_per_class:
-        part = parts["train"]
-        pool = reader.rows_of(part)
-        labels = reader.labels(part.source)[pool]
-        if shots:
-            by = strata(spec, labels) if drawn else None
-            kept, said = draw_shots(pool, shots, shot_draw, spec.id, by), []
-            many = f"{shots} shots"
-        else:
-            kept, said = draw_per_class(
-                pool, labels, shots_per_class, shot_draw, spec, first=not drawn
-            )
-            many = f"{shots_per_class} shots per class"
-        parts["train"] = Part(part.source, kept)
-        by_class = ", drawn by label" if drawn and shots else ""
-        notes += [f"train: {many}, draw {shot_draw}{by_class}", *said]
+    few = bool(shots or shots_per_class)
+    if few:
+        parts["train"], said = _few(
+            reader, parts["train"], shots, shots_per_class, shot_draw, drawn
+        )
+        notes += said
     limits = {"train": [max_train_samples], "dev": [max_eval_samples, max_dev_samples]}
     splits = {}
-    limited = bool(shots or shots_per_class)
+    limited = few
     for name, part in parts.items():
         limit = min(filter(None, limits.get(name, [max_eval_samples])), default=0)
         if limit and limit < len(reader.rows_of(part)):
@@ -139,7 +129,7 @@ def load_data(
             part, note = _cut(reader, part, limit, drawn)
             notes.append(f"{name}: {note}")
         splits[name] = reader.split(name, part)
-    if shots or shots_per_class:
+    if few:
         notes += one_class_note(spec, splits["train"])
     elif check_classes:
         _check_classes(spec, splits["train"], raw.where)
@@ -154,11 +144,33 @@ def load_data(
         max_train_samples=max_train_samples,
         notes=tuple(notes),
         shots=shots,
-        shot_draw=shot_draw if shots or shots_per_class else 0,
+        shot_draw=shot_draw if few else 0,
         shots_per_class=shots_per_class,
         sample=sample,
         limited=limited,
     )
+
+
+def _few(
+    reader: SplitReader, part: Part, shots: int, per_class: int, number: int, drawn: bool
+) -> tuple[Part, list[str]]:
+    """The shots of draw ``number`` out of the training part, and which they are, in words."""
+    spec, pool = reader.spec, reader.rows_of(part)
+    labels = reader.labels(part.source)[pool]
+    if per_class:
+        rows, said = draw_per_class(pool, labels, per_class, number, spec, first=not drawn)
+        said = [f"train: {per_class} shots per class, draw {number}", *said]
+    elif drawn and spec.kind == "candidates":
+        rows = pool[draw_whole(_queries(reader, part), shots, number)]
+        said = [f"train: {len(rows)} shots in whole queries, draw {number}"]
+    else:
+        rows = draw_shots(pool, shots, number, spec.id, strata(spec, labels) if drawn else None)
+        said = [f"train: {shots} shots, draw {number}" + (", drawn by label" if drawn else "")]
+    return Part(part.source, rows), said
+
+
+def _queries(reader: SplitReader, part: Part) -> np.ndarray:
+    return cast("np.ndarray", reader.unit_of_rows(part.source))[reader.rows_of(part)]
 
 
 def _cut(reader: SplitReader, part: Part, limit: int, drawn: bool) -> tuple[Part, str]:
@@ -168,7 +180,7 @@ def _cut(reader: SplitReader, part: Part, limit: int, drawn: bool) -> tuple[Part
         return Part(part.source, rows[:limit]), f"the first {limit} rows only"
     spec = reader.spec
     if spec.kind == "candidates":
-        kept = draw_whole(cast("np.ndarray", reader.unit_of_rows(part.source))[rows], limit)
+        kept = draw_whole(_queries(reader, part), limit)
         how = "whole queries drawn"
     else:
         kept = draw(strata(spec, reader.labels(part.source)[rows]), limit)

@@ -192,3 +192,19 @@ def test_a_task_without_group_by_is_the_same_task(tmp_path: Path) -> None:
     spec = file_task(below(tmp_path, "by"), {"train": users()}, group_by="user")
     assert spec.to_dict()["group_by"] == "user"
     assert type(spec).from_dict(spec.to_dict()) == spec
+
+
+def test_queries_stay_whole_in_limits_and_shots(tmp_path: Path) -> None:
+    rows = [
+        {"a": f"passage {n}", "b": f"{m}", "label": "no" if m else "yes", "group": n, "order": m,
+         "f1": 0.0, "em": 0.0}
+        for n in range(12) for m in range(4)
+    ]  # fmt: skip
+    spec = file_task(tmp_path, three(rows), kind="candidates", metrics=["token_f1"])
+    cut = load_data(spec, protocol="official", sample="drawn", max_train_samples=14)
+    assert "train: 12 of 48 rows, whole queries drawn (seed 42)" in cut.notes
+    few = load_data(spec, protocol="official", sample="drawn", shots=9, shot_draw=2)
+    assert "train: 8 shots in whole queries, draw 2" in few.notes
+    for data in (cut, few):
+        groups = np.array([rows[row]["group"] for row in data.splits["train"].rows])
+        assert set(np.unique(groups, return_counts=True)[1]) == {4}
