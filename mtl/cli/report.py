@@ -33,6 +33,11 @@ def main(argv: Sequence[str]) -> int:
         metavar="REF",
         help="draw the composition of this entry, over its seeds: reference, last parts or digest",
     )
+    parser.add_argument(
+        "--ensemble",
+        action="store_true",
+        help="how far averaging stored answers would go: entries of one --target, chosen on dev",
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     report_errors.add_options(parser)
     options = parser.parse_args(list(argv))
@@ -65,6 +70,15 @@ def main(argv: Sequence[str]) -> int:
             f"The zoo {zoo.root} holds no entry{f' for {wanted}' if wanted else ''}; "
             "python -m mtl.zoo ls lists what it has, python -m mtl.train makes entries."
         )
+    if options.ensemble:
+        from mtl.report.ensemble import ensemble_of
+
+        together = ensemble_of([e for e in entries if e.manifest.kind != "joint"])
+        if options.json:
+            print(json.dumps({"command": "report", "ensemble": together.to_dict()}))
+        else:
+            print(printable_lines(together.text()))
+        return 0
     rows = results(entries)
     tables = []
     if not options.target:
