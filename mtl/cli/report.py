@@ -38,6 +38,11 @@ def main(argv: Sequence[str]) -> int:
         action="store_true",
         help="how far averaging stored answers would go: entries of one --target, chosen on dev",
     )
+    parser.add_argument(
+        "--pick",
+        choices=("best-dev",),
+        help="of variants that differ in settings, data or sources only the best on dev",
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     report_errors.add_options(parser)
     options = parser.parse_args(list(argv))
@@ -79,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
         else:
             print(printable_lines(together.text()))
         return 0
-    rows = results(entries)
+    rows = results(entries, pick=options.pick)
     tables = []
     if not options.target:
         # a table per suite where one is asked for, or where something covers several tasks at once
@@ -97,7 +102,7 @@ def main(argv: Sequence[str]) -> int:
         raise RequestError("--entry says what --heatmap draws: give --heatmap PNG, too.")
     if options.heatmap:
         named = zoo.get(options.entry) if options.entry else None
-        chosen = runs_to_draw(entries, named, options.method)
+        chosen = runs_to_draw(entries, named, options.method, options.pick)
         with zoo.reading(*chosen):
             draw_heatmap(chosen, Path(options.heatmap))
         drawn = options.heatmap
@@ -113,17 +118,21 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def runs_to_draw(entries: Sequence[Entry], wanted: Entry | None, method: str | None) -> list[Entry]:
+def runs_to_draw(
+    entries: Sequence[Entry], wanted: Entry | None, method: str | None, pick: str | None = None
+) -> list[Entry]:
     """The runs of one composition that differ in their seed only.
 
     Args:
         entries: what --suite, --target and --seeds leave.
         wanted: one of the composition's entries; None where ``method`` alone must be enough.
+        pick: ``best-dev`` for the best on dev where several fit.
 
     Raises:
         RequestError: no or several compositions fit; lists one entry of each.
     """
     from mtl.errors import RequestError
+    from mtl.report.picking import BEST_DEV, best_by_dev, dev_of
     from mtl.report.tables import group_of
 
     groups: dict[Any, list[Entry]] = {}
@@ -153,6 +162,10 @@ def runs_to_draw(entries: Sequence[Entry], wanted: Entry | None, method: str | N
         there = sorted({runs[0].manifest.method for runs in groups.values()})
         said = f"there is {', '.join(there)} (--method)" if there else "there is none at all"
         raise RequestError(f"--heatmap: no composition of {named} to draw; {said}.")
+    if pick == BEST_DEV:
+        best = best_by_dev([[dev_of(entry) for entry in runs] for runs in fitting])
+        if best is not None:
+            return fitting[best]
     listed = "\n  ".join(
         f"{runs[0].ref}  {len(runs[0].manifest.parents)} sources "
         f"({', '.join(p['task'].rpartition('/')[2] for p in runs[0].manifest.parents)}), "

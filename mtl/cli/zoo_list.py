@@ -107,6 +107,7 @@ def _json(zoo: Zoo, chosen: list[Summary], near: dict[str, Any]) -> dict[str, An
                 "seed": summary.seed,
                 "base": summary.base,
                 "metric": summary.metric,
+                "dev": summary.dev,
                 "test": summary.value,
                 "stderr": summary.stderr,
                 "n": summary.n,

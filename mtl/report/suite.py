@@ -9,6 +9,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import ZooError
+from mtl.report.picking import OnDev, best_by_dev, dev_of, on_dev
 from mtl.report.stats import Interval, interval_text, mean_interval
 from mtl.zoo.caveats import MARK, footnotes, headline, stated
 from mtl.zoo.composition import is_weight
@@ -28,7 +29,8 @@ _BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F16": 16, "BF16": 16, "I16": 16, "I32": 3
 
 @dataclass(frozen=True)
 class Cell:
-    """What a method reached on one task: its mean over ``seeds``, trained on ``data``.
+    """What a method reached on one task: its mean over ``seeds``, trained on ``data``; ``dev`` is
+    the mean on dev of the runs that have one.
 
     ``caveats`` say why it says less than it seems (:mod:`mtl.tasks.caveats`).
     """
@@ -37,6 +39,7 @@ class Cell:
     seeds: tuple[int, ...]
     data: str
     caveats: tuple[str, ...] = ()
+    dev: float | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ class _Run:
     task: str
     score: float | None
     data: str
+    dev: OnDev
     caveat: str | None = None
 
 
@@ -103,8 +107,8 @@ def suite_tables(entries: Sequence[Entry], zoo: Sequence[Entry] = ()) -> list[Su
 
     Runs belong to one row when kind, method and the method's settings agree (and how many sources
     of which methods, or which tasks, where there are such). Recipes may set the run itself for each
-    task, so of several run settings or data of one task, the one with most seeds is shown, and a
-    note says so.
+    task, so of several run settings or data of one task, one is shown, and a note says so: the best
+    on dev; where dev scores are missing or of other rows, the one with most seeds.
 
     Args:
         zoo: where sources are looked up by digest, beside ``entries``.
@@ -186,13 +190,15 @@ def _runs(entry: Entry) -> list[_Run]:
     if manifest.kind != "joint":
         test = headline(entry) or {"value": None}
         data = manifest.data["fingerprint"]
-        return [_Run(entry, manifest.task["id"], test["value"], data, test.get("caveat"))]
+        dev = dev_of(entry)
+        return [_Run(entry, manifest.task["id"], test["value"], data, dev, test.get("caveat"))]
     runs = []
     for task, data in _joint(entry).values():
         name = f"{task['id']}/{task['headline']}"
         test = stated(entry, "test", name) or {"value": None}
         score, mark = test["value"], data["fingerprint"]
-        runs.append(_Run(entry, task["id"], score, mark, test.get("caveat")))
+        dev = on_dev(entry, task, data, name)
+        runs.append(_Run(entry, task["id"], score, mark, dev, test.get("caveat")))
     return runs
 
 
@@ -227,7 +233,9 @@ def _row(
         if values:
             mean = sum(values.values()) / len(values)
             doubts = dict.fromkeys(run.caveat for run in found if run.caveat)
-            scores[task] = Cell(mean, tuple(sorted(values)), found[0].data, tuple(doubts))
+            ondev = [run.dev.value for run in found if run.dev.value is not None]
+            dev = _mean(ondev) if ondev else None
+            scores[task] = Cell(mean, tuple(sorted(values)), found[0].data, tuple(doubts), dev)
     chosen = {run.entry.digest: run.entry for found in shown.values() for run in found}
     joint = manifest.kind == "joint"
     share = len(shown) if joint else 1
@@ -247,23 +255,25 @@ def _row(
 
 
 def _shown(task: str, runs: Sequence[_Run], method: str, notes: list[str]) -> list[_Run]:
-    """Of several settings or data of one task, the one with most seeds, then the newest."""
+    """Of several settings or data of one task the best on dev, see :func:`suite_tables`."""
     from mtl.files import canonical_json
 
     variants: dict[tuple[str, ...], list[_Run]] = {}
-    for run in runs:
+    for run in sorted(runs, key=_created, reverse=True):  # of equals, the newest
         manifest = run.entry.manifest
         sources = [parent["digest"] for parent in manifest.parents]
         key = (run.data, canonical_json(manifest.run_settings), *sources)
         variants.setdefault(key, []).append(run)
-    if len(variants) > 1:
-        notes.append(
-            f"{task}, {method}: {len(variants)} variants (run settings, data or sources); the one "
-            "with most seeds is shown"
-        )
-    return max(
-        variants.values(), key=lambda found: (len(found), max(_created(run) for run in found))
-    )
+    found = list(variants.values())
+    if len(found) == 1:
+        return found[0]
+    best = best_by_dev([[run.dev for run in variant] for variant in found])
+    rule = "with most seeds, for lack of dev scores of the same rows," if best is None else (
+        "that is best on dev"
+    )  # fmt: skip
+    what = f"{len(found)} variants (run settings, data or sources); the one {rule} is shown"
+    notes.append(f"{task}, {method}: {what}")
+    return max(found, key=len) if best is None else found[best]
 
 
 def _average(

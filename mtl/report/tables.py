@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError, ZooError, unknown
+from mtl.report.picking import BEST_DEV, best_by_dev, dev_of
 from mtl.report.stats import Interval, interval_text, mean_interval, paired_bootstrap, paired_gain
 from mtl.zoo.caveats import MARK, footnotes, headline
 from mtl.zoo.settings import differing, settings_of, settings_text
@@ -26,12 +27,14 @@ class Row:
     Attributes:
         sources: how many sources a composition used, 0 for an own adapter.
         test: headline metric on the test split; None where no run has a value of it.
+        dev: the same on dev, over the seeds that have it.
         gain: composed − own adapter, paired by seed; None where there is nothing to compare.
         gain_examples: bootstrap interval of the same gain over test examples.
         seeds, compared: seeds behind ``test``, and those behind ``gain``.
         selected_by: what picked the states: ``dev loss``, ``last step``, …; None where unknown.
         caveats, gain_caveats: why ``test``, and ``gain``, say less than they seem: a score that is
             undefined or degenerate in one of the runs (:mod:`mtl.tasks.caveats`).
+        picked: among how many variants dev picked it; 0 where nothing was picked.
         settings: what sets the row apart from others of the same task, base, method and number
             of sources; empty where there are none.
     """
@@ -53,16 +56,19 @@ class Row:
     settings: dict[str, Any] = field(default_factory=dict)
     caveats: list[str] = field(default_factory=list)
     gain_caveats: list[str] = field(default_factory=list)
+    dev: Interval | None = None
+    picked: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         return {
             **self.__dict__,
+            "dev": self.dev.to_dict() if self.dev else None,
             "test": self.test.to_dict() if self.test else None,
             "gain": self.gain.to_dict() if self.gain else None,
         }
 
 
-def results(entries: Sequence[Entry]) -> list[Row]:
+def results(entries: Sequence[Entry], *, pick: str | None = None) -> list[Row]:
     """One row per (task, base, training rows, method, settings, sources), own adapters first.
 
     Runs belong together when everything but the seed is the same. A composition is compared with
@@ -74,14 +80,42 @@ def results(entries: Sequence[Entry]) -> list[Row]:
         if entry.manifest.kind == "joint":
             continue
         groups.setdefault(group_of(entry), []).append(entry)
-    apart = _apart([found[0].manifest for found in groups.values()])
+    shown = _picked(groups) if pick == BEST_DEV else dict.fromkeys(groups, 0)
+    apart = _apart([groups[key][0].manifest for key in shown])
     rows = []
-    for (key, found), settings in zip(groups.items(), apart, strict=True):
+    for (key, count), settings in zip(shown.items(), apart, strict=True):
+        found = groups[key]
         composed = found[0].manifest.kind == "composition"
         own = _own_adapters(found[0], groups) if composed else []
-        rows.append((key, _row(found, own, settings)))
+        rows.append((key, replace(_row(found, own, settings), picked=count)))
     rows.sort(key=lambda item: (item[1].task, item[1].base, item[1].kind != "adapter", item[0]))
     return [row for _, row in rows]
+
+
+def _label_of(manifest: Manifest) -> tuple[Any, ...]:
+    """What rows have in common that differ only in settings, data or sources."""
+    return (
+        manifest.task["id"],
+        manifest.base["fingerprint"],
+        manifest.kind,
+        manifest.method,
+        len(manifest.parents),
+    )
+
+
+def _picked(groups: Mapping[tuple[Any, ...], Sequence[Entry]]) -> dict[tuple[Any, ...], int]:
+    """The groups that are shown, each with the number of variants that dev picked it from."""
+    labels: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
+    for key, found in groups.items():
+        labels.setdefault(_label_of(found[0].manifest), []).append(key)
+    shown = {}
+    for keys in labels.values():
+        best = best_by_dev([[dev_of(entry) for entry in groups[key]] for key in keys])
+        if len(keys) > 1 and best is not None:
+            shown[keys[best]] = len(keys)
+        else:
+            shown |= dict.fromkeys(keys, 0)
+    return shown
 
 
 def group_of(entry: Entry) -> tuple[Any, ...]:
@@ -106,9 +140,7 @@ def _apart(manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
 
     The cap ``max_train_samples`` is left out: how many rows there were says more.
     """
-    labels = [
-        (m.task["id"], m.base["fingerprint"], m.kind, m.method, len(m.parents)) for m in manifests
-    ]
+    labels = [_label_of(manifest) for manifest in manifests]
     settings = [
         {
             **settings_of(m),
@@ -192,6 +224,7 @@ def _row(entries: Sequence[Entry], own: Sequence[Entry], settings: dict[str, Any
     gain = paired_gain(base, scores)
     compared = sorted(scores.keys() & base.keys())
     test = manifest.headline() or {}
+    dev = [value for entry in entries if (value := dev_of(entry).value) is not None]
     doubts = _doubts(entries)
     return Row(
         task=manifest.task["id"],
@@ -204,6 +237,7 @@ def _row(entries: Sequence[Entry], own: Sequence[Entry], settings: dict[str, Any
         test=mean_interval([scores[seed] for seed in sorted(scores)]) if scores else None,
         seeds=sorted(scores),
         examples=test.get("n"),
+        dev=mean_interval(dev) if dev else None,
         gain=gain,
         gain_examples=_bootstrap(entries, own, compared) if gain else None,
         compared=compared,
@@ -253,6 +287,7 @@ def render(rows: Sequence[Row]) -> str:
             _label(row),
             f"{row.parameters:,}",
             row.metric,
+            f"{row.dev.mean:.4f}" if row.dev else "–",
             interval_text(row.test, mark=_mark(row.caveats)) if row.test else "–",
             (interval_text(row.gain, sign=True, mark=_mark(row.gain_caveats)) if row.gain else ""),
             _examples_text(row.gain_examples),
@@ -268,6 +303,7 @@ def render(rows: Sequence[Row]) -> str:
         "method",
         "trained",
         "metric",
+        "dev",
         "test, mean ± 95 %",
         "gain over own adapter ± 95 %",
         "over test examples",
@@ -281,9 +317,15 @@ def render(rows: Sequence[Row]) -> str:
         for row in rows
         for why in (*row.caveats, *row.gain_caveats)
     )
+    picked = "".join(
+        f"\nnote: {row.task}, {row.method}: the best on dev of {row.picked} variants (--pick)"
+        for row in rows
+        if row.picked
+    )
     return (
-        f"{text}{doubts}\n\nmean ± 95 %: Student-t over seeds; gain: paired by seed; over test "
-        "examples: paired bootstrap, 95 %; –: one seed, or seeds or examples that are all alike."
+        f"{text}{doubts}\n\ndev: mean over seeds; mean ± 95 %: Student-t over seeds; gain: paired "
+        "by seed; over test examples: paired bootstrap, 95 %; –: one seed, or seeds or examples "
+        f"that are all alike.{picked}"
     )
 
 

@@ -41,6 +41,7 @@ class Summary:
         base, fingerprint: id of the base, and the fingerprint of its function.
         metric, value, stderr, n, caveat: the headline on the test split, and why it may say less
             than it seems (of entries of before that was recorded: where it looks certain).
+        dev: the headline on dev.
         weights: sha256 over the hashes of all tensor files but those that follow from the others
             (predictions, shares of sources).
         settings: sha256 over what was asked for: base, task, data, method, settings, seed, sources.
@@ -72,6 +73,7 @@ class Summary:
     schema_version: int
     tasks: tuple[str, ...] = ()
     caveat: str | None = None
+    dev: float | None = None
 
     def covers(self, task: str) -> bool:
         """Whether ``task`` is the id or name of the entry's task, or of one of a joint entry."""
@@ -129,7 +131,13 @@ def summarise(ref: str, recorded: Recorded, test: Mapping[str, Any] | None = Non
         schema_version=recorded.schema_version,
         tasks=_tasks(manifest),
         caveat=test.get("caveat"),
+        dev=_dev(manifest),
     )
+
+
+def _dev(manifest: Manifest) -> float | None:
+    item = manifest.metrics.get("dev", {}).get(manifest.task["headline"])
+    return None if item is None or item["value"] is None else float(item["value"])
 
 
 def _tasks(manifest: Manifest) -> tuple[str, ...]:

@@ -257,3 +257,57 @@ def test_the_heat_map_of_one_of_several_compositions(
     assert "There is no entry" in refused("--entry", "nothing/here")
     assert dispatch("report", ["--zoo", str(zoo.root), "--entry", third.ref]) == 2
     assert "give --heatmap PNG" in capsys.readouterr().err
+
+
+def test_dev_stands_beside_test_and_picks(
+    zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def on_dev(dev: float | None, test: float) -> dict[str, object]:
+        metric = {"stderr": 0.1, "n": 4}
+        found: dict[str, object] = {"test": {"accuracy": {"value": test, **metric}}}
+        return found if dev is None else {**found, "dev": {"accuracy": {"value": dev, **metric}}}
+
+    for number, (lr, dev, test) in enumerate(((0.1, 0.6, 0.9), (0.2, 0.8, 0.5), (0.3, 0.7, 1.0))):
+        metrics, runhash = on_dev(dev, test), f"{number:08x}" * 2
+        store(zoo, manifest(run_settings={"lr": lr}, metrics=metrics, runhash=runhash))
+    rows = results(zoo.entries())
+    assert sorted(row.dev.mean for row in rows if row.dev) == [0.6, 0.7, 0.8]
+    assert "0.8000" in render(rows)
+    (row,) = results(zoo.entries(), pick="best-dev")
+    assert row.test is not None
+    assert (row.test.mean, row.picked, row.settings) == (0.5, 3, {})
+    assert "toy/own, pfeiffer: the best on dev of 3 variants" in render([row])
+    assert dispatch("report", ["--zoo", str(zoo.root), "--pick", "best-dev", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["rows"]
+    assert (found["dev"]["mean"], found["picked"]) == (0.8, 3)
+    assert dispatch("zoo", ["ls", "--zoo", str(zoo.root), "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["entries"]
+    assert sorted(item["dev"] for item in listed) == [0.6, 0.7, 0.8]
+    store(zoo, manifest(run_settings={"lr": 0.4}, metrics=on_dev(None, 0.3), runhash="d" * 16))
+    assert [row.picked for row in results(zoo.entries(), pick="best-dev")] == [0] * 4
+    assert dispatch("zoo", ["ls", "--zoo", str(zoo.root), "--json"]) == 0
+    assert None in [item["dev"] for item in json.loads(capsys.readouterr().out)["entries"]]
+
+
+def test_dev_picks_what_is_drawn(
+    zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = store(zoo, manifest(task=task("other")))
+    for lr, dev in ((0.1, 0.6), (0.2, 0.8)):
+        metric = {"value": dev, "stderr": 0.1, "n": 4}
+        composition(
+            zoo,
+            [source],
+            np.full((2, 1, 3), lr, np.float32),
+            run_settings={"lr": lr},
+            runhash=f"{int(lr * 10):08x}" * 2,
+            metrics={"dev": {"accuracy": metric}, "test": {"accuracy": metric}},
+        )
+    line = ["--zoo", str(zoo.root), "--target", "own", "--heatmap", str(tmp_path / "a.png")]
+    assert dispatch("report", line) == 2
+    assert "2 of scalearn fit" in capsys.readouterr().err
+    assert dispatch("report", [*line, "--pick", "best-dev"]) == 0
+    from mtl.cli.report import runs_to_draw
+
+    (drawn,) = runs_to_draw(zoo.entries(), None, None, "best-dev")
+    assert drawn.manifest.run_settings == {"lr": 0.2}

@@ -173,6 +173,49 @@ def test_variants_and_other_data_are_named(zoo: Zoo) -> None:
     assert "note: toy/a" in render_suite(table)
 
 
+def on_dev(dev: float, test: float) -> dict[str, Any]:
+    return {**scored(test), "dev": {"accuracy": {"value": dev, "stderr": 0.1, "n": 4}}}
+
+
+def test_dev_chooses_among_variants_not_the_number_of_seeds(zoo: Zoo) -> None:
+    """Test has no say: the variant that is better on dev is shown, although it is worse there."""
+    slow, fast = {"run_settings": {"lr": 0.001}}, {"run_settings": {"lr": 0.01}}
+    for seed in (0, 1):
+        adapter(zoo, "a", 0, seed, metrics=on_dev(0.6, 0.9), **slow)
+    adapter(zoo, "a", 0, metrics=on_dev(0.7, 0.5), **fast)
+    adapter(zoo, "b", 0.5)
+    (table,) = suite_tables(zoo.entries())
+    cell = table.rows[0].scores["toy/a"]
+    assert (cell.mean, cell.dev, cell.seeds) == (0.5, 0.7, (0,))
+    assert "2 variants (run settings, data or sources); the one that is best on dev" in str(
+        table.notes
+    )
+    assert json.loads(json.dumps(table.to_dict()))["rows"][0]["scores"]["toy/a"]["dev"] == 0.7
+
+
+@pytest.mark.parametrize("splits", [{"dev": "11" * 32}, None])
+def test_dev_scores_of_other_rows_choose_nothing(zoo: Zoo, splits: Any) -> None:
+    """Other dev rows, or none known to be the same: the variant with most seeds, and a note."""
+    other = {**manifest().data, "fingerprint": "34" * 32, **({"splits": splits} if splits else {})}
+    for seed in (0, 1):
+        adapter(zoo, "a", 0, seed, metrics=on_dev(0.6, 0.9))
+    adapter(zoo, "a", 0, metrics=on_dev(0.7, 0.5), data=other)
+    adapter(zoo, "b", 0.5)
+    (table,) = suite_tables(zoo.entries())
+    assert table.rows[0].scores["toy/a"].mean == pytest.approx(0.9)
+    assert "with most seeds, for lack of dev scores" in table.notes[0]
+
+
+def test_more_training_rows_with_the_same_dev_are_compared(zoo: Zoo) -> None:
+    dev = {"splits": {"train": "22" * 32, "dev": "11" * 32}}
+    adapter(zoo, "a", 0, metrics=on_dev(0.6, 0.9), data={**manifest().data, **dev})
+    more = {**manifest().data, **dev, "fingerprint": "34" * 32}
+    adapter(zoo, "a", 0, metrics=on_dev(0.7, 0.5), data=more)
+    adapter(zoo, "b", 0.5)
+    (table,) = suite_tables(zoo.entries())
+    assert table.rows[0].scores["toy/a"].mean == 0.5
+
+
 def test_bases_have_tables_of_their_own(zoo: Zoo) -> None:
     joint(zoo, {"a": 0.4, "b": 0.6})
     other = base("12" * 32)
