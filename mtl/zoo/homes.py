@@ -6,7 +6,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from mtl.errors import RequestError
-from mtl.tasks import list_suites, load_suite
 from mtl.zoo.summary import Summary
 
 
@@ -46,6 +45,8 @@ class Homes:
     def _of_suite(self, suite: str) -> frozenset[str] | None:
         """The tasks of a suite that somebody wrote; None of others, and of what cannot be read."""
         if suite not in self._members:
+            from mtl.tasks import list_suites, load_suite  # only where an entry asks for it
+
             self._members[suite] = None
             if suite in list_suites():
                 # a user's file, broken: the listing of tasks says so
