@@ -233,6 +233,7 @@ def test_an_entry_that_is_removed_while_it_is_verified(
     stocked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """``rm`` beside ``verify``: one message, at whatever step the files go away."""
+    import mtl.backbone as backbone
     import mtl.runs.loading as loading
     import mtl.runs.verify as verifying
 
@@ -243,7 +244,7 @@ def test_an_entry_that_is_removed_while_it_is_verified(
         (verifying, "check_base"),
         (verifying, "read_predictions"),
         (loading, "attach_stored"),
-        (loading, "load_head"),
+        (backbone, "load_head"),
         (verifying, "evaluate"),
     ):
         real = getattr(module, step)
