@@ -81,10 +81,10 @@ def test_a_method_that_cannot_be_had() -> None:
     assert "pfeiffer" in follow(provoked(message, "methods/method.py", "is named in papers")).out
 
 
-@recommends("tasks/spec.py", "lists them; a path")
+@recommends("tasks/finding.py", "lists them; a path")
 def test_an_unknown_task() -> None:
     message = provoked(
-        mtl("tasks", "check", "nobody/nothing").err, "tasks/spec.py", "lists them; a"
+        mtl("tasks", "check", "nobody/nothing").err, "tasks/finding.py", "lists them; a"
     )
     assert "demo/entail" in follow(message).out
 

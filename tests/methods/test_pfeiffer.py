@@ -70,14 +70,15 @@ def test_saved_and_loaded_is_the_same(
     settings = PfeifferSettings(placement=placement, bottleneck=7, activation="gelu")
     encoder = backbone.encoder()
     jiggle(attach(encoder, METHOD, settings, "mine").parameters.values(), 0.2)
-    save_adapter(encoder, "mine", tmp_path, "some/model")
-    assert json.loads((tmp_path / "adapter_config.json").read_text())["model_name"] == "some/model"
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
+    folder = tmp_path / "saved"
+    save_adapter(encoder, "mine", folder, "some/model")
+    assert json.loads((folder / "adapter_config.json").read_text())["model_name"] == "some/model"
+    assert sorted(path.name for path in folder.iterdir()) == [
         "adapter.safetensors",
         "adapter_config.json",
     ]
     other = backbone.encoder()
-    load(other, METHOD, settings, "another", tmp_path)
+    load(other, METHOD, settings, "another", folder)
     assert not any(p.requires_grad for p in other.parameters())
     assert not torch.equal(last(other, tokens), last(encoder, tokens))  # loaded, not active
     other.set_active_adapters("another")
