@@ -315,7 +315,7 @@ def exit_code(reports: Sequence[Report]) -> int:
 def note_unknown(entries: Iterable[Entry]) -> None:
     """Say of which entries the base is known by its weights alone."""
     from mtl.runs.loading import unknown_function
-    from mtl.zoo.names import printable_lines
+    from mtl.words import printable_lines
 
     said = unknown_function(entries)
     if said:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.cli.options import Parser, add_task_files
 from mtl.errors import RequestError
-from mtl.zoo.names import printable_lines
+from mtl.words import printable_lines
 
 if TYPE_CHECKING:
     from mtl.export import ExportOptions

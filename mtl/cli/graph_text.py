@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mtl.zoo.names import printable
+from mtl.words import printable
 
 if TYPE_CHECKING:
     from mtl.compose.attribution import Attribution

@@ -42,7 +42,7 @@ def run_main(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     except MtlError as error:
         if debug:
             raise
-        from mtl.zoo.names import printable_lines
+        from mtl.words import printable_lines
 
         # Part of it may be a stranger's: a name out of a manifest, what a server said.
         print(printable_lines(f"error: {error}"), file=sys.stderr)

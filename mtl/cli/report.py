@@ -55,8 +55,8 @@ def main(argv: Sequence[str]) -> int:
     from mtl.errors import RequestError
     from mtl.report import draw_heatmap, render, render_suite, results, suite_tables
     from mtl.report.tables import having
+    from mtl.words import printable_lines
     from mtl.zoo import open_zoo
-    from mtl.zoo.names import printable_lines
 
     zoo = open_zoo(options.zoo)
     entries = zoo.entries(suite=options.suite, task=options.target)

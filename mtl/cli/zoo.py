@@ -67,8 +67,8 @@ def _add(commands: Any, name: str, text: str) -> Any:
 
 
 def _show(zoo: Zoo, options: Namespace) -> int:
+    from mtl.words import printable
     from mtl.zoo.caveats import caveats, footnotes
-    from mtl.zoo.names import printable
 
     entry = zoo.get(options.ref)
     manifest = entry.manifest.to_dict()
@@ -91,7 +91,7 @@ def _show(zoo: Zoo, options: Namespace) -> int:
 def _fsck(zoo: Zoo, options: Namespace) -> int:
     from tqdm import tqdm
 
-    from mtl.zoo.names import printable
+    from mtl.words import printable
 
     if options.jobs is not None and not 1 <= options.jobs <= 64:
         raise RequestError(f"--jobs {options.jobs} must be from 1 to 64.")

@@ -81,7 +81,7 @@ def gc(zoo: Zoo, options: Namespace) -> int:
         return 0
     from tabulate import tabulate
 
-    from mtl.zoo.names import printable
+    from mtl.words import printable
 
     if found:
         rows = [
@@ -201,7 +201,7 @@ def _size(count: int) -> str:
 
 
 def _cell(value: Any) -> str:
-    from mtl.zoo.names import printable
+    from mtl.words import printable
 
     text = "–" if value is None else printable(value)
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"

@@ -133,8 +133,8 @@ def _caveats(chosen: list[Summary]) -> str:
 
 
 def _row(summary: Summary) -> list[str]:
+    from mtl.words import printable
     from mtl.zoo.caveats import error_text
-    from mtl.zoo.names import printable
 
     cells = [
         summary.ref,

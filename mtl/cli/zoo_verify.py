@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mtl.cli.options import add_task_files
 from mtl.errors import MtlError, RequestError
 from mtl.files import finite
-from mtl.zoo.names import printable_lines
+from mtl.words import printable_lines
 
 if TYPE_CHECKING:
     from mtl.zoo import Zoo
@@ -82,8 +82,8 @@ def verify(zoo: Zoo, options: Namespace) -> int:
 def _print(rows: list[dict[str, Any]]) -> None:
     from tabulate import tabulate
 
+    from mtl.words import printable
     from mtl.zoo.caveats import MARK, footnotes
-    from mtl.zoo.names import printable
 
     table = [
         [

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mtl.errors import RequestError
-from mtl.zoo.names import printable
+from mtl.words import printable
 from mtl.zoo.settings import differing, settings_of, settings_text
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mtl.backbone.identity import same_base
-from mtl.words import counted
-from mtl.zoo.names import printable
+from mtl.words import counted, printable
 
 if TYPE_CHECKING:
     from mtl.backbone import Base

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mtl.errors import RequestError, ZooError
 from mtl.files import finite, read_json, write_bytes, write_json, write_text
 from mtl.graph.model import ORDER, edge_value
-from mtl.zoo.names import printable
+from mtl.words import printable
 
 if TYPE_CHECKING:
     import networkx as nx

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mtl.graph.model import edge_value
+from mtl.words import printable
 from mtl.zoo.caveats import MARK, footnotes
-from mtl.zoo.names import printable
 
 if TYPE_CHECKING:
     import networkx as nx

@@ -33,8 +33,7 @@ from mtl.graph.layout import (
 )
 from mtl.graph.model import ORDER, method_text, negative_edges
 from mtl.graph.table import describe_negative
-from mtl.words import counted
-from mtl.zoo.names import printable
+from mtl.words import counted, printable
 
 if TYPE_CHECKING:
     import networkx as nx

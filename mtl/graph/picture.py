@@ -28,8 +28,7 @@ from mtl.graph.layout import (
     thickness,
 )
 from mtl.graph.model import ORDER
-from mtl.words import counted
-from mtl.zoo.names import printable
+from mtl.words import counted, printable
 
 if TYPE_CHECKING:
     import networkx as nx

@@ -12,7 +12,7 @@ from mtl.graph.calibrate import Calibration, Trust, expected_gains, trust_text
 from mtl.graph.evidence import KINDS
 from mtl.graph.model import ORDER, choice_value, edge_value
 from mtl.graph.request import SourceRequest
-from mtl.zoo.names import printable
+from mtl.words import printable
 
 if TYPE_CHECKING:
     import networkx as nx

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mtl.graph.model import method_text, negative_edges
-from mtl.words import counted
+from mtl.words import counted, printable
 from mtl.zoo.caveats import MARK, footnotes
-from mtl.zoo.names import printable
 
 if TYPE_CHECKING:
     import networkx as nx

@@ -10,11 +10,10 @@ from mtl.errors import RequestError
 from mtl.hub.client import RepoName
 from mtl.hub.index import ROOT, Listed
 from mtl.hub.stock import reader
-from mtl.words import counted
+from mtl.words import counted, printable
 from mtl.zoo import Entry
 from mtl.zoo.card import LICENSE, base_code, card, fenced, interval, number, table, text
 from mtl.zoo.card_code import IMPORTS, TOKENIZER, answering_code
-from mtl.zoo.names import printable
 
 _MAX_ROWS = 500
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mtl.errors import MtlError, RequestError, RunError
-from mtl.zoo.names import printable
+from mtl.words import printable
 
 T = TypeVar("T")
 WAITS = (1.0, 4.0, 15.0)

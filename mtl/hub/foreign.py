@@ -25,9 +25,9 @@ from mtl.hub.boundary import json_bytes, json_file
 from mtl.hub.foreign_files import FoundHead, at, read_head, read_weights
 from mtl.hub.recognise import recognise
 from mtl.hub.remote import Pulled, Remote, adapter_folders, fetch, remember
+from mtl.words import printable
 from mtl.zoo import Manifest, admit
 from mtl.zoo.machine import portable_command
-from mtl.zoo.names import printable
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone

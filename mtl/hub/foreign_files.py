@@ -17,8 +17,8 @@ from mtl.hub.boundary import file_bytes, json_bytes, json_file
 from mtl.hub.remote import Remote, fetch
 from mtl.hub.stock import COPIES
 from mtl.untrusted import read_header
+from mtl.words import printable
 from mtl.zoo import admit
-from mtl.zoo.names import printable
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,10 +13,10 @@ from typing import Annotated, Any
 
 from mtl.errors import RequestError, ZooError, did_you_mean
 from mtl.hub.boundary import json_file
-from mtl.words import counted
+from mtl.words import counted, printable
 from mtl.zoo import Entry
 from mtl.zoo.models import FIRST, Digest, Model, Object, SafePath, by, check
-from mtl.zoo.names import clash, printable, safe_path
+from mtl.zoo.names import clash, safe_path
 
 INDEX = "mtl_zoo.json"
 ROOT = "."

@@ -23,9 +23,9 @@ from mtl.files import write_json
 from mtl.hub.boundary import json_file
 from mtl.hub.client import RepoName, parse_repo
 from mtl.hub.remote import Remote, read_remote
-from mtl.words import counted
+from mtl.words import counted, printable
 from mtl.zoo.models import Closed, Digest, List, Model, SafePath, by, check
-from mtl.zoo.names import MANIFEST, printable
+from mtl.zoo.names import MANIFEST
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry, Zoo

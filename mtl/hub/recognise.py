@@ -18,7 +18,7 @@ from mtl.errors import MtlError, RequestError
 from mtl.methods import METHODS
 from mtl.methods.library import load_library
 from mtl.methods.method import make_settings, settings_dict
-from mtl.zoo.names import printable
+from mtl.words import printable
 
 Config = Mapping[str, Any]
 

@@ -29,7 +29,8 @@ from mtl.hub.client import (
 )
 from mtl.hub.index import INDEX, ROOT, Listed, read_index
 from mtl.hub.stock import CONFIG_FILE
-from mtl.zoo.names import MANIFEST, printable, safe_path
+from mtl.words import printable
+from mtl.zoo.names import MANIFEST, safe_path
 
 WORKERS = 8
 """Files that are downloaded at the same time."""

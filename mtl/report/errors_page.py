@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mtl.errors import RequestError
 from mtl.files import write_text
 from mtl.report.errors_text import Section, picture, sections, summary
-from mtl.zoo.names import printable
+from mtl.words import printable
 
 if TYPE_CHECKING:
     from mtl.report.errors import Answered, ErrorReport

@@ -13,7 +13,7 @@ from mtl.errors import RequestError
 from mtl.files import write_bytes
 from mtl.report.error_parts import QUANTILES
 from mtl.report.heatmap import new_figure, png_of
-from mtl.zoo.names import printable
+from mtl.words import printable
 
 if TYPE_CHECKING:
     from mtl.report.error_parts import Calibration

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from mtl.errors import ZooError
 from mtl.report.picking import OnDev, best_by_dev, dev_of, on_dev
 from mtl.report.stats import Interval, interval_text, mean_interval
+from mtl.words import printable
 from mtl.zoo.caveats import MARK, footnotes, headline, stated
 from mtl.zoo.composition import is_weight
 from mtl.zoo.homes import Homes
-from mtl.zoo.names import is_derived, printable
+from mtl.zoo.names import is_derived
 from mtl.zoo.schema import joint_sections
 from mtl.zoo.settings import differing, settings_of, settings_text
 

@@ -12,7 +12,7 @@ from mtl.engine.passes import eval_passes, piece_overhead
 from mtl.engine.tracking import Tracker, tracking
 from mtl.methods.method import settings_dict
 from mtl.runs.store import store_run
-from mtl.zoo.names import printable_lines
+from mtl.words import printable_lines
 
 if TYPE_CHECKING:
     from mtl.runs.run import Built, Run

@@ -12,7 +12,7 @@ from mtl.engine.folder import RunFolder
 from mtl.engine.launch import launch
 from mtl.engine.progress import quiet
 from mtl.errors import MtlError, RunError
-from mtl.zoo.names import printable_lines
+from mtl.words import printable_lines
 
 if TYPE_CHECKING:
     from mtl.runs.run import Run

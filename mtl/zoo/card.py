@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from mtl.tasks.caveats import is_undefined, without_certainty
+from mtl.words import printable
 from mtl.zoo.machine import portable_text
 from mtl.zoo.manifest import Manifest
-from mtl.zoo.names import printable
 
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.\-]{0,60}")
 """Identifiers of licences, as the Hub spells them."""

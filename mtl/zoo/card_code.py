@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mtl.zoo.names import printable
+from mtl.words import printable
 
 if TYPE_CHECKING:
     from mtl.zoo.manifest import Manifest

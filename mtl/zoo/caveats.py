@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.errors import MtlError
 from mtl.tasks.caveats import caveat, without_certainty
-from mtl.zoo.fit_joint import joint_tasks
-from mtl.zoo.names import predictions_file, printable
+from mtl.words import printable
+from mtl.zoo.joint_shapes import joint_tasks
+from mtl.zoo.names import predictions_file
 from mtl.zoo.predictions import read_predictions
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from mtl.errors import ZooError
 from mtl.zoo.arrays import read_arrays
 from mtl.zoo.caveats import stated
 from mtl.zoo.composition import FILE, as_used, layer_of
-from mtl.zoo.fit import LAYER
+from mtl.zoo.expected_shapes import LAYER
 from mtl.zoo.names import TENSOR_SUFFIX, is_derived, predictions_of
 from mtl.zoo.predictions import read_predictions
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mtl.errors import ZooError
+from mtl.words import shown_command
 from mtl.zoo.machine import YAML_SUFFIXES, portable_text, recall_command
 from mtl.zoo.manifest import SCHEMA_VERSION, Manifest
-from mtl.zoo.names import shown_command
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import mtl.zoo.check as check
-import mtl.zoo.fit as fit
+import mtl.zoo.expected_shapes as fit
 from mtl.errors import MtlError, ZooError
 from mtl.limits import Limits, current
 from mtl.untrusted import load_json, pieces, read_header
+from mtl.words import printable
 from mtl.zoo.composition import check_shares, share_problems
-from mtl.zoo.fit_joint import joint_problems
+from mtl.zoo.joint_shapes import joint_problems
 from mtl.zoo.manifest import Manifest, Recorded, read_manifest
 from mtl.zoo.names import (
     CARD,
@@ -33,7 +34,6 @@ from mtl.zoo.names import (
     clash,
     is_pickle,
     predictions_of,
-    printable,
     safe_path,
     show,
 )
@@ -241,7 +241,7 @@ def _contents(
 
 def _shares(folder: Path, manifest: Manifest, shapes: fit.Shapes) -> Iterator[Problem]:
     if share_problems(shapes, manifest):
-        return  # named by mtl.zoo.fit
+        return  # named by mtl.zoo.expected_shapes
     try:
         check_shares(folder, manifest)
     except ZooError as error:

@@ -17,14 +17,7 @@ from mtl.files import sha256_json
 from mtl.limits import Limits
 from mtl.untrusted import load_json
 from mtl.zoo.migration import SCHEMA_VERSION, lift
-from mtl.zoo.names import (
-    CARD,
-    MANIFEST,
-    TENSOR_SUFFIX,
-    is_derived,
-    predictions_of,
-    show,
-)
+from mtl.zoo.names import CARD, MANIFEST, TENSOR_SUFFIX, is_derived, predictions_of, show
 from mtl.zoo.schema import JsonObject, check_files, check_manifest
 
 IDENTITY_KEYS: tuple[str, ...] = (

@@ -8,7 +8,6 @@ path built from them leaves the folder it is joined to, on any system.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -128,28 +127,3 @@ def predictions_of(name: str) -> tuple[str, str] | None:
 def is_derived(name: str) -> bool:
     """Whether the file ``name`` of an entry follows from its others: answers, shares."""
     return name == SHARES or predictions_of(name) is not None
-
-
-def printable(text: object) -> str:
-    """``text`` on one line without control characters: a stranger's string on a terminal."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
-
-
-def printable_lines(text: object) -> str:
-    """``text`` without control characters but its line breaks: a table with a stranger's words."""
-    return "\n".join(map(printable, str(text).expandtabs().split("\n")))
-
-
-def shown_command(command: str) -> str | None:
-    """``command`` if a message may offer it for typing: one of ours, and nothing for a shell in it.
-
-    A manifest's command is a stranger's text. It is offered only where quoting its words again
-    gives the same line, so that no ``;``, ``$(…)`` or newline of it would do anything.
-    """
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        return None
-    ours = words[:2] == ["python", "-m"] and len(words) > 2 and words[2].startswith("mtl.")
-    plain = shlex.join(words) == command and printable(command) == command
-    return command if ours and plain and len(command) < 4000 else None

@@ -30,9 +30,10 @@ from mtl.errors import MtlError, RequestError, RunError, ZooError
 from mtl.files import TEMPORARY, sha256_file, sync_folder, writing
 from mtl.limits import current
 from mtl.untrusted import parse_json
+from mtl.words import printable
 from mtl.zoo.arrival import check_sizes, take_in
 from mtl.zoo.manifest import Recorded, check_recorded
-from mtl.zoo.names import CARD, MANIFEST, clash, printable, safe_path
+from mtl.zoo.names import CARD, MANIFEST, clash, safe_path
 from mtl.zoo.sharing import Counting, Progress, Shared, missing, need_portable, rows, with_sources
 
 if TYPE_CHECKING:

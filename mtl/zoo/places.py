@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mtl.errors import RunError
-from mtl.zoo.names import MANIFEST, is_safe_name, printable
+from mtl.words import printable
+from mtl.zoo.names import MANIFEST, is_safe_name
 from mtl.zoo.problem import Problem
 from mtl.zoo.summary import Mark, mark_of
 

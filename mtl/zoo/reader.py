@@ -13,10 +13,11 @@ from typing import Any
 
 import mtl.zoo.check as check
 from mtl.errors import RequestError, ZooError, did_you_mean
+from mtl.words import printable
 from mtl.zoo.entry import Entry, again_text, gone, remedy
 from mtl.zoo.homes import Homes
 from mtl.zoo.manifest import Recorded, read_manifest
-from mtl.zoo.names import MANIFEST, printable, safe_path
+from mtl.zoo.names import MANIFEST, safe_path
 from mtl.zoo.places import natural, places
 from mtl.zoo.problem import Problem
 from mtl.zoo.staging import is_temporary

@@ -35,7 +35,7 @@ from mtl.graph.layout import (
 from mtl.graph.matrix import matrix_text, transfer_matrix
 from mtl.graph.page import write_page
 from mtl.graph.picture import draw_graph, draw_matrix
-from mtl.zoo.names import printable
+from mtl.words import printable
 
 BASE = "ab" * 32
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>&@data@\u202e'

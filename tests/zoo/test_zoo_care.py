@@ -18,11 +18,11 @@ from zoo_bench import MARK, composition, fill, manifest, store, task
 
 from mtl.cli.main import dispatch
 from mtl.errors import MtlError, RequestError, ZooError
+from mtl.words import shown_command
 from mtl.zoo import SCHEMA_VERSION, Entry, Manifest, Zoo, open_zoo
 from mtl.zoo.arrays import read_arrays
 from mtl.zoo.diff import distances
 from mtl.zoo.migration import STEPS, lift
-from mtl.zoo.names import shown_command
 from mtl.zoo.summary import WORTH_WRITING, index_folder
 from mtl.zoo.twins import NEAR, twin_of, twins
 

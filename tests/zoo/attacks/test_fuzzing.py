@@ -26,9 +26,10 @@ from mtl.errors import MtlError, ZooError
 from mtl.files import read_safetensors, sha256_json
 from mtl.limits import Limits
 from mtl.untrusted import parse_json, read_header
+from mtl.words import printable
 from mtl.zoo import check_foreign, open_zoo, read_predictions
 from mtl.zoo.manifest import check_recorded
-from mtl.zoo.names import clash, is_safe_name, printable
+from mtl.zoo.names import clash, is_safe_name
 
 MORE = int(os.environ.get("MTL_FUZZ", "0"))
 EVERY = settings(

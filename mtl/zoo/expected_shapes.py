@@ -13,7 +13,7 @@ from typing import Any
 from mtl.untrusted import asks_for_code
 from mtl.zoo.composition import FILE as COMPOSITION
 from mtl.zoo.composition import share_problems, weight_problem
-from mtl.zoo.fit_joint import task_of
+from mtl.zoo.joint_shapes import task_of
 from mtl.zoo.manifest import Manifest
 from mtl.zoo.names import SHARES, predictions_of, show
 from mtl.zoo.problem import Problem
