@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mtl.predict.model import Model
     from mtl.tasks import TaskSpec
 
+MARK = "job.json"
 ROWS = 1 << 16
 """Rows that are answered together: all batches of so many are sorted by length."""
 
@@ -99,6 +100,9 @@ def answer_file(
         raise RequestError(f"--output {job.target} is there already; --overwrite replaces it.")
     if job.source.resolve() == job.target.resolve():
         raise RequestError(f"--output {job.target} is the input itself; name another file.")
+    if not job.source.is_file():
+        what = "is a folder, not a file" if job.source.is_dir() else "is not there"
+        raise RequestError(f"--input {job.source} {what}.")
     spec = model.spec(job.task)
     folder = job.target.with_name(f"{job.target.name}.parts")
     with (
@@ -106,7 +110,12 @@ def answer_file(
         locked(folder.with_name(f".{folder.name}.lock"), f"answering {job.source}"),
     ):
         try:
+            _open_folder(model, job, folder)
             return _answer(model, spec, job, folder, progress)
+        except RequestError:  # the rows are wrong: mended, they are another job
+            if _is_of(folder, _identity(model, job)):
+                shutil.rmtree(folder)
+            raise
         finally:
             folder.with_name(f".{folder.name}.lock").unlink(missing_ok=True)
             folder.with_name(f".{folder.name}.owner").unlink(missing_ok=True)
@@ -115,7 +124,6 @@ def answer_file(
 def _answer(
     model: Model, spec: TaskSpec, job: Job, folder: Path, progress: Callable[[int], object]
 ) -> Outcome:
-    _open_folder(model, job, folder)
     suffix = job.target.suffix.lower()
     found, begun = Outcome(), time.monotonic()
     parts: list[Path] = []
@@ -153,10 +161,10 @@ def _answer(
     return found
 
 
-def _open_folder(model: Model, job: Job, folder: Path) -> None:
-    """Make the folder of parts, or find the one that this very job left."""
+def _identity(model: Model, job: Job) -> dict[str, Any]:
+    """What must be the same for parts to be of this job."""
     stat = job.source.stat()
-    identity = {
+    return {
         "entry": model.entry.digest,
         "input": [str(job.source.resolve()), stat.st_size, stat.st_mtime_ns],
         "task": job.task,
@@ -165,13 +173,22 @@ def _open_folder(model: Model, job: Job, folder: Path) -> None:
         "rows": job.rows,
         "suffix": job.target.suffix.lower(),
     }
-    mark = folder / "job.json"
+
+
+def _is_of(folder: Path, identity: dict[str, Any]) -> bool:
+    """Whether the parts in ``folder`` are of the job with this identity."""
+    try:
+        told = json.loads((folder / MARK).read_text(encoding="utf-8"))
+        return bool(told["job"] == sha256_json(identity))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _open_folder(model: Model, job: Job, folder: Path) -> None:
+    """Make the folder of parts, or find the one that this very job left."""
+    identity = _identity(model, job)
     if folder.exists():
-        try:
-            same = json.loads(mark.read_text(encoding="utf-8"))["job"] == sha256_json(identity)
-        except (OSError, ValueError, KeyError, TypeError):
-            same = False
-        if same:
+        if _is_of(folder, identity):
             return
         if not job.overwrite:
             raise RequestError(
@@ -180,7 +197,7 @@ def _open_folder(model: Model, job: Job, folder: Path) -> None:
             )
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    write_json(mark, {"job": sha256_json(identity), **identity})
+    write_json(folder / MARK, {"job": sha256_json(identity), **identity})
 
 
 def _places(job: Job, lines: Sequence[int], before: int) -> Callable[[int], str]:
@@ -189,9 +206,6 @@ def _places(job: Job, lines: Sequence[int], before: int) -> Callable[[int], str]
 
 
 def _pieces(job: Job) -> Iterator[tuple[pa.Table, Sequence[int]]]:
-    if not job.source.is_file():
-        what = "is a folder, not a file" if job.source.is_dir() else "is not there"
-        raise RequestError(f"--input {job.source} {what}.")
     if job.source.suffix.lower() == ".parquet":
         return ((table, ()) for table in read_parquet_pieces(job.source, job.rows))
     return pieces_of(job.source, job.dialect, job.rows)
