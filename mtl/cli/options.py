@@ -9,6 +9,26 @@ from typing import Any, NoReturn
 
 from mtl.errors import RequestError, did_you_mean
 
+ELSEWHERE = {
+    "--learning-rate": "--lr",
+    "--learning_rate": "--lr",
+    "--num-epochs": "--epochs",
+    "--num-train-epochs": "--epochs",
+    "--num_train_epochs": "--epochs",
+    "--train-batch-size": "--batch-size",
+    "--per-device-train-batch-size": "--batch-size",
+    "--per_device_train_batch_size": "--batch-size",
+    "--max-seq-length": "--max-length",
+    "--max_seq_length": "--max-length",
+    "--model-name-or-path": "--model",
+    "--model_name_or_path": "--model",
+    "--seed": "--seeds",
+    "--warmup-ratio": "--warmup",
+    "--output-dir": "--zoo",
+    "--tasks": "--task",
+}
+"""What other programs call options of ours."""
+
 
 class Parser(argparse.ArgumentParser):
     """Options; where there is a ``--config``, any of them may stand in the YAML file it names.
@@ -22,12 +42,22 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         text = " ".join(message.split()).rstrip(".").removeprefix("argument ")
         lost = text.partition("unrecognized arguments: ")[2].split()
-        known = [flag for action in self._actions for flag in action.option_strings]
-        guess = did_you_mean(lost[0].partition("=")[0], known).rstrip(".") if lost else ""
-        end = f" {guess.strip()}." if guess else ""
+        end = self._hint(lost[0]) if lost else ""
         raise RequestError(
             f"{self.prog}: {text}.{end} See {self.prog.replace('mtl.', 'mtl ')} --help."
         )
+
+    def _hint(self, word: str) -> str:
+        """What may have been meant by a word that is no option, as a sentence with a space."""
+        known = [flag for action in self._actions for flag in action.option_strings]
+        flag = word.partition("=")[0]
+        if not word.startswith("-"):
+            option = next((name for name in ("--task", "--target") if name in known), None)
+            return f" A task is named by {option}." if option else ""
+        if ELSEWHERE.get(flag) in known:
+            return f" Here it is {ELSEWHERE[flag]}."
+        guess = did_you_mean(flag, known).strip().rstrip(".")
+        return f" {guess}." if guess else ""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """As argparse does. Raises RequestError where that would print its usage and exit."""
