@@ -93,7 +93,15 @@ def main(argv: Sequence[str]) -> int:
         disable=True if quiet() else None,
         file=sys.stderr,
     ) as bar:
-        found = answer_file(model, job, lambda rows: bar.update(rows))
+        try:
+            found = answer_file(model, job, lambda rows: bar.update(rows))
+        except RequestError as error:
+            if "below `data` in the task file" not in str(error):
+                raise
+            raise RequestError(
+                f"{error} (Of a file to be answered it is said here: --separator, --unquoted, "
+                "--encoding, --no-header.)"
+            ) from error
     if options.json:
         told = asdict(found)
         told["explained"] = found.explained.to_dict() if found.explained else None

@@ -55,10 +55,14 @@ def main(argv: Sequence[str]) -> int:
     from mtl.errors import RequestError
     from mtl.report import draw_heatmap, render, render_suite, results, suite_tables
     from mtl.report.tables import having
+    from mtl.tasks import load_task
+    from mtl.tasks.yamls import is_file_name
     from mtl.words import printable_lines
     from mtl.zoo import open_zoo
 
     zoo = open_zoo(options.zoo)
+    if options.target and is_file_name(options.target):
+        options.target = load_task(options.target).id
     entries = zoo.entries(suite=options.suite, task=options.target)
     if options.seeds:
         entries = [entry for entry in entries if entry.manifest.seed in options.seeds]

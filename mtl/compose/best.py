@@ -129,7 +129,7 @@ class Choice:
         table = tabulate(rows, headers=headers, disable_numparse=True)
         return (
             f"{table}\n{len(self.tried)} trials on {self.rows} dev rows, {self.cost:g} full runs "
-            f"(at most {self.budget:g}); chosen: {self.chosen}"
+            f"of a seed of their own (at most {self.budget:g}); chosen: {self.chosen}"
         )
 
 
@@ -143,6 +143,20 @@ def expected_cost(sources: int, methods: int) -> float:
     growing = sum(max(0, sources - size) for size in range(1, min(LONGEST, sources)))
     used = SETS * (1 if methods == 1 else 3)
     return SHARES["single"] * (alone + growing) + SHARES["used"] * used + FINALISTS
+
+
+def check_budget(budget: float, sources: int, methods: int = 2) -> None:
+    """Refuse a budget that does not even try every source and train one in full.
+
+    Raises:
+        RequestError: says what it takes.
+    """
+    need = SHARES["single"] * sources + SHARES["full"]
+    if not budget >= need:
+        raise RequestError(
+            f"--trials {budget:g}: trying {sources} sources alone and training the best takes "
+            f"{need:g}; all stages {expected_cost(sources, methods):g} at most."
+        )
 
 
 def search(
@@ -170,12 +184,7 @@ def search(
     """
     first = methods[0]
     everything = tuple(sources)
-    need = SHARES["single"] * len(everything) + SHARES["full"]
-    if budget < need:
-        raise RequestError(
-            f"--trials {budget:g}: trying {len(everything)} sources alone and training the best "
-            f"takes {need:g}; all stages {expected_cost(len(everything), len(methods)):g} at most."
-        )
+    check_budget(budget, len(everything), len(methods))
     found = Choice(metric, rows, budget)
     done: dict[tuple[Candidate, float], Tried] = {}
 

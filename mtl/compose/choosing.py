@@ -113,6 +113,23 @@ def few_rows(choice: Choice) -> str:
     )
 
 
+def above_choice(choice: Choice, entries: Sequence[Entry], target: Target) -> str:
+    """A warning where the own adapter, as it is, has more on dev than what was chosen."""
+    metric = target.data.spec.headline
+    reached = [t.value for t in choice.tried if t.stage == "full" and t.candidate == choice.chosen]
+    for entry in entries:
+        if entry.manifest.task["id"] != target.data.spec.id:
+            continue
+        own = entry.manifest.metrics["dev"][metric]["value"]
+        if own is not None and reached and own > reached[-1]:
+            return (
+                f"warning: the own adapter {entry.ref} by itself has dev {metric} {own:.4f}, the "
+                f"choice {reached[-1]:.4f}; its state was selected on these rows, which flatters "
+                "it, but compare both on test."
+            )
+    return ""
+
+
 def _targets(target: Target, context: Context) -> dict[str, Target]:
     """The compositions to choose between, the one that judges sets first."""
     found: dict[str, Target] = {}

@@ -10,8 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from mtl.compose.best import BEST, Choice, Tried
-from mtl.compose.choosing import check_composition, choose_best, chosen_target, few_rows
+from mtl.compose.best import BEST, BUDGET, Choice, Tried, check_budget
+from mtl.compose.choosing import (
+    above_choice,
+    check_composition,
+    choose_best,
+    chosen_target,
+    few_rows,
+)
 from mtl.compose.composition import COMPOSITIONS
 from mtl.compose.measure import is_limit
 from mtl.compose.missing import plan_missing
@@ -159,6 +165,8 @@ def read_request(asked: Asked) -> Request:
         composition=asked.method,
         protocol=asked.protocol,
     )
+    if asked.best and not asked.allow_missing:
+        check_budget(BUDGET if asked.trials is None else asked.trials, len(wanted))
     return Request(asked, suite, spec, picking, wanted)
 
 
@@ -286,7 +294,9 @@ def _search(
     chosen = found.choice.chosen.sources
     kept = [entry for entry in entries if entry.manifest.task["id"] in chosen]
     found.composed = [(kept, seeds)]
-    found.warnings += filter(None, [few_rows(found.choice)])
+    found.warnings += filter(
+        None, [few_rows(found.choice), above_choice(found.choice, entries, target)]
+    )
     return chosen_target(target, found.choice, context), {"choice": found.choice.to_dict()}
 
 

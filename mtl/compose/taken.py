@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mtl.backbone.identity import same_base
+from mtl.tasks import list_tasks
 from mtl.words import counted, printable
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def taken_text(
         more = f", … ({len(names) - SHOWN} more)" if len(names) > SHOWN else ""
         lines.append(f"In the zoo on this base, not taken, {why}: {listed}{more}.")
     outside = next((n for why, n in reasons.items() if why.startswith("of tasks outside")), None)
+    outside = [name for name in outside or () if name in list_tasks()]  # others go by their file
     if outside:
         lines.append(f"Name tasks to take them, too: --sources all {' '.join(outside[:3])}")
     return lines

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     import torch
 
 
+TRIAL = "trial.json"
+"""What a run that was only tried leaves (:mod:`mtl.runs.trial`)."""
+
+
 def runs_folder(runs: str | Path | None) -> Path:
     """``--runs``, else ``MTL_RUNS``, else ``./runs``."""
     return user_path(runs or os.environ.get("MTL_RUNS") or "runs", "--runs or MTL_RUNS")

@@ -14,7 +14,7 @@ from torch import nn
 from mtl.backbone import Network
 from mtl.backbone.heads import CONFIG_FILE as HEAD_CONFIG
 from mtl.backbone.heads import WEIGHTS_FILE as HEAD_WEIGHTS
-from mtl.errors import RequestError
+from mtl.errors import RequestError, unknown
 from mtl.export import proof
 from mtl.export.card import write_card
 from mtl.export.curve import NAME, Narrowing, narrowest
@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from mtl.zoo import Entry
 
 
+FORMS = ("adapters", "peft")
+
+
 @dataclass(frozen=True)
 class ExportOptions:
     """How to export.
@@ -64,6 +67,8 @@ class ExportOptions:
     evaluate: bool = False
 
     def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise unknown("library to export to", self.form, FORMS)
         if self.prune is not None and not 0 <= self.prune < 1:
             raise RequestError(f"--prune {self.prune} must be at least 0 and below 1.")
         if self.distil is not None and (self.prune is not None or self.narrow is not None):

@@ -75,6 +75,8 @@ def _table(spec: TaskSpec, inputs: Any) -> pa.Table:
     if isinstance(first, str):
         _alike(spec, inputs, str, "a text")
         return pa.table(dict(zip(_names(spec, 1), [list(inputs)], strict=True)))
+    if not isinstance(first, list | tuple):
+        raise _refused(spec, f"row 0 is {type(first).__name__}, no text, tuple or dict")
     _alike(spec, inputs, list | tuple, "a tuple of texts")
     names = _names(spec, len(first))
     for row, values in enumerate(inputs):

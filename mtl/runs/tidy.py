@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from mtl.engine.folder import RunFolder
+from mtl.engine.folder import TRIAL, RunFolder
 from mtl.errors import RunError, ZooError
 from mtl.files import read_json
 from mtl.zoo.garbage import Garbage, size_of
@@ -30,7 +30,8 @@ def run_garbage(runs: Path, zoo: Zoo, *, interrupted: bool = False) -> Iterator[
     """Run folders that lead nowhere.
 
     A run is kept while a process holds it, while its entry is in the zoo (its events are the source
-    of curves), and while it has a resume point, unless ``interrupted`` says that nobody will go on.
+    of curves), and while it has a resume point or is a trial of a search, unless ``interrupted``
+    says that nobody will go on.
     Folders that are not called like a run are not looked at.
     """
     known = {summary.digest for summary in zoo.summaries()}
@@ -86,6 +87,8 @@ def _reason(run: RunFolder, known: set[str], zoo: Zoo, interrupted: bool) -> str
         return None if digest in known else f"its entry is not in the zoo {zoo.root}"
     if run.point.is_file():
         return "interrupted; its command would go on from here" if interrupted else None
+    if (run.path / TRIAL).is_file():  # the same search costs nothing as long as it is there
+        return "a trial of a search for the best sources" if interrupted else None
     return "was killed before its first resume point"
 
 

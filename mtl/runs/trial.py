@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mtl.engine import EvalSet, Job, RunFolder, evaluate, open_device, train
+from mtl.engine.folder import TRIAL
 from mtl.engine.passes import eval_passes, piece_overhead
 from mtl.files import write_json
 
 if TYPE_CHECKING:
     from mtl.runs.run import Run
     from mtl.runs.workspace import Workspace
-
-FILE = "trial.json"
 
 
 @dataclass(frozen=True)
@@ -85,14 +84,14 @@ def try_run(run: Run, workspace: Workspace) -> Trial:
             "steps": outcome.steps,
             "seconds": outcome.seconds,
         }
-        write_json(folder.path / FILE, {"runhash": run.runhash, **told})
+        write_json(folder.path / TRIAL, {"runhash": run.runhash, **told})
         folder.clear_state()
     return Trial(**told)
 
 
 def _known(folder: RunFolder, run: Run) -> Trial | None:
     try:
-        told: dict[str, Any] = json.loads((folder.path / FILE).read_text(encoding="utf-8"))
+        told: dict[str, Any] = json.loads((folder.path / TRIAL).read_text(encoding="utf-8"))
         if told.pop("runhash") != run.runhash:
             return None
         return Trial(**told, known=True)

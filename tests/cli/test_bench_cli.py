@@ -49,6 +49,7 @@ def test_compiling_without_a_compiler_ends_clearly(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU")
 def test_compiled(tiny: Callable[[str], str]) -> None:
     line = ["bench", "compose", "--model", tiny("roberta"), "--device", "cpu", *LINE, "--compile"]

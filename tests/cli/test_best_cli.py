@@ -61,6 +61,8 @@ def test_the_same_line_again_searches_nothing_anew(
     entry = face.compose_adapters("mini/same", sources="best", epochs=2)
     monkeypatch.setattr("mtl.runs.trial.train", lambda *_: pytest.fail("trained again"))
     assert face.compose_adapters("mini/same", sources="best", epochs=2).digest == entry.digest
+    runs = mtl("zoo", "gc", "--json").json
+    assert "was killed" not in json.dumps(runs)
     said = mtl("compose", *LINE)
     assert "skipped" in said.out
     assert "chosen: " in said.out
@@ -71,6 +73,8 @@ def test_wrong_requests_for_the_best(stocked: Path) -> None:
     refused(mtl("compose", "--target", "same", "--sources", "best", "mood"), "stands alone")
     refused(mtl("compose", "--target", "same", "--sources", "bst"), "Did you mean 'best'?")
     refused(mtl("compose", *LINE, "--trials", "1"), "--trials 1", "takes 1.75")
+    refused(mtl("compose", *LINE, "--trials", "0", "--dry-run"), "takes 1.75")
+    refused(mtl("compose", *LINE, "--trials", "-3", "--train-missing"), "takes 1.75")
     refused(mtl("compose", *LINE, "--method", "soup"), "'soup' takes fixed weights")
     refused(mtl("compose", "--target", "same", "--trials", "3"), "is for --sources best")
     refused(mtl("compose", *LINE, "--source-seed", "run", "--seeds", "0", "1"), "searched for")

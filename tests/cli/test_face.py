@@ -226,6 +226,7 @@ def test_rows_that_cannot_be_answered_are_refused_with_what_the_task_reads(stock
         ([{"a": "x", "b": None}], "there is no text"),
         ([{"a": "x", "b": ["y"]}], "lists, not texts"),
         (7, "int is no list of rows"),
+        ([None], "row 0 is NoneType"),
     ):
         with pytest.raises(RequestError) as error:
             pair.predict(inputs)
@@ -243,6 +244,8 @@ def test_a_model_evaluates_and_exports(stocked: Path, tmp_path: Path) -> None:
     record = model.export(tmp_path / "out", to="adapters", evaluate=True)
     assert record["proof"]["max_logit_difference"] <= 1e-5
     assert (tmp_path / "out" / "adapter_config.json").is_file()
+    with pytest.raises(RequestError, match="Did you mean 'adapters'"):
+        model.export(tmp_path / "other", to="adaptors")
     with pytest.raises(RequestError, match="Did you mean 'prune'"):
         model.export(tmp_path / "other", prun=0.1)
     with pytest.raises(RequestError, match="Did you mean 'test'"):
