@@ -66,7 +66,7 @@ def _ls(options: Namespace) -> int:
     stages: tuple[tuple[int | str, Any, str], ...] = (
         (1, METHODS, "mtl.methods"),
         (2, COMPOSITIONS, "mtl.compositions"),
-        ("joint", JOINT, ""),
+        ("joint", JOINT, "mtl.joint"),
     )
     for stage, registry, group in stages:
         for name in registry.names():

@@ -78,7 +78,7 @@ class JointMethod:
     adds: bool = True
 
 
-JOINT: Registry[JointMethod] = Registry("joint method", JointMethod)
+JOINT: Registry[JointMethod] = Registry("joint method", JointMethod, "mtl.joint")
 for _name, _target in (
     ("hyperformer", "hyperformer:HYPERFORMER"),
     ("hyperformer++", "hyperformer:HYPERFORMER_PP"),

@@ -38,9 +38,15 @@ class FullFTMSettings(Sampling, FullFineTuningSettings):
     """
 
 
-def _method(
+def shared_method(
     name: str, single: str, settings: type, lr: float, summary: str, citation: str
 ) -> JointMethod:
+    """``single``, a stage-one method, trained once on all tasks.
+
+    Args:
+        settings: its settings with :class:`~mtl.joint.sampler.Sampling` before them.
+        lr: learning rate, the rest as :data:`~mtl.joint.joint_method.TRAINING`.
+    """
     method = METHODS.get(single)
 
     def attach(
@@ -65,7 +71,7 @@ def _method(
     )
 
 
-ADAPTER_M = _method(
+ADAPTER_M = shared_method(
     "adapter-m",
     "pfeiffer",
     AdapterMSettings,
@@ -73,7 +79,7 @@ ADAPTER_M = _method(
     "one bottleneck adapter shared by all tasks, a head per task",
     "Frohmann et al. 2024, ScaLearn, arXiv:2310.01217",
 )
-FULL_FT_M = _method(
+FULL_FT_M = shared_method(
     "full-ft-m",
     "full-ft",
     FullFTMSettings,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mtl.zoo import Manifest
 
 PACKAGES = ("mtl", "torch", "adapters", "transformers", "datasets", "tokenizers", "numpy")
-GROUPS = {"adapter": "mtl.methods", "composition": "mtl.compositions"}
+GROUPS = {"adapter": "mtl.methods", "composition": "mtl.compositions", "joint": "mtl.joint"}
 """Kind of a run → entry-point group of its methods."""
 
 

@@ -48,9 +48,10 @@ def path(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """Change the path with it; packages are looked for again before and after the test."""
     from mtl.compose import COMPOSITIONS
     from mtl.graph.scores import SCORES
+    from mtl.joint import JOINT
     from mtl.methods import METHODS
 
-    registries = (METHODS, COMPOSITIONS, SCORES)
+    registries = (METHODS, COMPOSITIONS, JOINT, SCORES)
     plugins.cache_clear()
     yield monkeypatch
     monkeypatch.undo()
@@ -59,7 +60,7 @@ def path(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
         registry._foreign.clear()
 
 
-def test_a_package_brings_a_method_a_composition_a_score_and_a_task(
+def test_a_package_brings_methods_a_composition_a_score_and_a_task(
     site: Path, mini: Path, path: pytest.MonkeyPatch
 ) -> None:
     from mtl.methods import METHODS
@@ -83,7 +84,15 @@ def test_a_package_brings_a_method_a_composition_a_score_and_a_task(
     assert entry.manifest.kind == "composition"
     assert len(entry.manifest.parents) == 2
     assert entry.manifest.versions["mtl-example"] == "1.2"
-    again = mtl("zoo", "verify", entry.ref, source.ref)
+
+    said = mtl(
+        *("joint", "--suite", "mini", "--task", "mini/mood", "example/animals"),
+        *("--method", "tanh-m", *common, "--json"),
+    )
+    assert said.code == 0, said
+    joint = zoo.get(said.json["runs"][0]["ref"])
+    assert joint.manifest.versions["mtl-example"] == "1.2"
+    again = mtl("zoo", "verify", entry.ref, source.ref, joint.ref)
     assert again.code == 0, again
     assert mtl("zoo", "fsck").code == 0
 
@@ -95,7 +104,7 @@ def test_a_package_brings_a_method_a_composition_a_score_and_a_task(
     (values,) = said.json["values"].values()
     assert values["lengths"] <= 0
 
-    (mood,) = zoo.entries(task="mini/mood")
+    (mood,) = zoo.entries(task="mini/mood", method="tanh")
     # what the method came from is gone: the message says what is missing
     sys.path.remove(str(site))
     plugins.cache_clear()
@@ -110,8 +119,9 @@ def test_a_package_brings_a_method_a_composition_a_score_and_a_task(
 def test_names_are_known_without_importing_the_package(site: Path) -> None:
     code = (
         "import sys\nfrom mtl.methods import METHODS\nfrom mtl.compose import COMPOSITIONS\n"
+        "from mtl.joint import JOINT\n"
         "from mtl.tasks import list_tasks, load_recipe\n"
-        "assert 'tanh' in METHODS and 'gain' in COMPOSITIONS.names()\n"
+        "assert 'tanh' in METHODS and 'gain' in COMPOSITIONS.names() and 'tanh-m' in JOINT\n"
         "assert 'example/animals' in list_tasks() and load_recipe('example').names('gain')\n"
         "METHODS.get('pfeiffer')\n"
         "assert not [name for name in sys.modules if name.startswith('mtl_example')]\n"
