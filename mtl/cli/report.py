@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mtl.cli import report_errors
+from mtl.cli import report_errors, report_published
 from mtl.cli.options import Parser
 
 if TYPE_CHECKING:
@@ -44,8 +44,11 @@ def main(argv: Sequence[str]) -> int:
         help="of variants that differ in settings, data or sources only the best on dev",
     )
     parser.add_argument("--json", action="store_true", help="one line of JSON")
+    report_published.add_options(parser)
     report_errors.add_options(parser)
     options = parser.parse_args(list(argv))
+    if options.published is not None:
+        return report_published.show(options)
     report_errors.refuse(options)
     if options.errors:
         return report_errors.show(options)

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from mtl.report.errors import ErrorReport, error_report, own_adapter
     from mtl.report.errors_text import render_errors
     from mtl.report.heatmap import draw_heatmap, source_weights
+    from mtl.report.published import PublishedTable, list_published, load_published
     from mtl.report.stats import Interval, mean_interval, paired_bootstrap, paired_gain
     from mtl.report.suite import SuiteTable, render_suite, suite_tables
     from mtl.report.tables import Row, render, results
@@ -18,6 +19,7 @@ __all__, __getattr__, __dir__ = exports(
         "errors": ["ErrorReport", "error_report", "own_adapter"],
         "errors_text": ["render_errors"],
         "heatmap": ["draw_heatmap", "source_weights"],
+        "published": ["PublishedTable", "list_published", "load_published"],
         "stats": ["Interval", "mean_interval", "paired_bootstrap", "paired_gain"],
         "suite": ["SuiteTable", "render_suite", "suite_tables"],
         "tables": ["Row", "render", "results"],

@@ -1,7 +1,8 @@
 """The YAML files behind tasks, suites and recipes: where they are, reading them, checking keys.
 
 A file says what it is by its content: a task has ``id``, a suite has ``tasks``, and whatever lies
-in a folder called ``recipes`` is a recipe.
+in a folder called ``recipes`` is a recipe, in one called ``published`` a published table
+(:mod:`mtl.report.published`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from mtl.files import user_path
 from mtl.registry import Plugin, plugins
 
 SUFFIXES = (".yaml", ".yml")
+PUBLISHED = "published table"
 
 
 class _Loader(yaml.SafeLoader):
@@ -168,6 +170,7 @@ class Catalog:
     aliases: Mapping[str, str]
     problems: Mapping[Path, str]
     taken: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    published: Mapping[str, Path] = field(default_factory=dict)
 
     def hint(self) -> str:
         """A sentence on unreadable files for the error of an unknown name, or nothing."""
@@ -213,7 +216,7 @@ def _catalog(
 ) -> Catalog:
     taken: dict[tuple[str, str], str] = {}
     owners: dict[Path, Plugin | None] = {}
-    kinds: dict[str, dict[str, Path]] = {"task": {}, "suite": {}, "recipe": {}}
+    kinds: dict[str, dict[str, Path]] = {"task": {}, "suite": {}, "recipe": {}, PUBLISHED: {}}
     aliases: dict[str, str] = {}
     problems = {
         Path(found.target): f"Package {found} registers task files in {found.target}, where no "
@@ -240,7 +243,9 @@ def _catalog(
                 aliases.update({str(key): str(value) for key, value in content["aliases"].items()})
         except RequestError as error:
             problems[path] = str(error)
-    return Catalog(kinds["task"], kinds["suite"], kinds["recipe"], aliases, problems, taken)
+    return Catalog(
+        kinds["task"], kinds["suite"], kinds["recipe"], aliases, problems, taken, kinds[PUBLISHED]
+    )
 
 
 def find_yaml(name: str, kind: str, known: Mapping[str, Path]) -> Path:
@@ -282,6 +287,8 @@ def known_task(task: str, path: Path, known: Catalog) -> str:
 def _classify(path: Path, content: Mapping[str, Any]) -> tuple[str, str]:
     if path.parent.name == "recipes":
         return "recipe", str(content.get("name") or path.stem)
+    if path.parent.name == "published":
+        return PUBLISHED, str(content.get("name") or path.stem)
     if "id" in content:
         return "task", str(content["id"])
     if "tasks" in content:
@@ -289,5 +296,5 @@ def _classify(path: Path, content: Mapping[str, Any]) -> tuple[str, str]:
         return "suite", str(content.get("name") or default)
     raise RequestError(
         f"{path} is neither a task (which has a key 'id') nor a suite (which has a key 'tasks'), "
-        "and it does not lie in a folder called recipes."
+        "and it does not lie in a folder called recipes or published."
     )

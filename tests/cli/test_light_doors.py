@@ -62,6 +62,11 @@ def test_lists_of_methods(argv: list[str]) -> None:
     assert "hyperformer++" in said.out or "--suite" in argv
 
 
+def test_published_tables() -> None:
+    assert "scalearn-glue" in light("report", "--published").out
+    assert "85.36" in light("report", "--published", "scalearn-glue").out
+
+
 @pytest.mark.parametrize("method", ["pfeiffer", "scalearn", "hyperformer", "all"])
 def test_counts_with_default_settings(method: str) -> None:
     said = light("methods", "count", "--method", method, "--json")

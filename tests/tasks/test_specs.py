@@ -12,6 +12,7 @@ import pytest
 from task_bench import spec_of
 
 from mtl.errors import RequestError
+from mtl.report import load_published
 from mtl.tasks import (
     TaskSpec,
     list_recipes,
@@ -45,7 +46,8 @@ def own(folder: Path, monkeypatch: pytest.MonkeyPatch, **files: str) -> Path:
 
 def test_every_file_is_found_and_placed() -> None:
     known = catalog()
-    placed = {*known.tasks.values(), *known.suites.values(), *known.recipes.values()}
+    groups = (known.tasks, known.suites, known.recipes, known.published)
+    placed = {path for group in groups for path in group.values()}
     assert placed == set(FILES)
     assert not known.problems
     assert len(known.tasks) >= 15
@@ -58,7 +60,7 @@ def test_every_file_loads_and_says_how_to_check_it(path: Path) -> None:
     assert first.startswith("# python -m mtl.")
     names = {
         file: name
-        for group in (known.tasks, known.suites, known.recipes)
+        for group in (known.tasks, known.suites, known.recipes, known.published)
         for name, file in group.items()
     }
     name = names[path]
@@ -71,6 +73,9 @@ def test_every_file_loads_and_says_how_to_check_it(path: Path) -> None:
         suite = load_suite(name)
         assert suite.name == path.parent.name
         assert load_recipe(suite.recipe).name == suite.recipe
+    elif path in known.published.values():
+        assert first == f"# python -m mtl.report --published {name}"
+        assert load_published(name).name == path.stem
     else:
         assert load_recipe(name).name == path.stem
 
