@@ -29,6 +29,14 @@ class RunError(MtlError):
     exit_code = 1
 
 
+class HeldError(RunError):
+    """Another living process is at it. ``who`` says which one, as messages call it."""
+
+    def __init__(self, message: str, who: str = "another process") -> None:
+        super().__init__(message)
+        self.who = who
+
+
 class ZooError(MtlError):
     """An entry of the zoo is damaged, missing, or in the way."""
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-from mtl.errors import RequestError, RunError, ZooError
+from mtl.errors import HeldError, RequestError, RunError, ZooError
 
 if TYPE_CHECKING:  # torch is heavy; only the two safetensors helpers need it
     import torch
@@ -269,24 +269,29 @@ def safe_part(name: str, what: str) -> str:
 
 
 @contextlib.contextmanager
-def locked(path: Path, doing: str) -> Iterator[None]:
-    """Hold an exclusive lock file for the block; fail at once if another process holds it.
+def locked(path: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
+    """Hold an exclusive lock file for the block; the system frees those of a process that died.
+
+    Args:
+        wait: for another process that holds it, instead of failing at once.
 
     Raises:
-        RunError: another process holds the lock; says which, when it left its name there.
+        HeldError: another process holds the lock; says which, when it left its name there.
+        RunError: the system refuses.
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(path, timeout=0)
+    lock = FileLock(path, timeout=-1 if wait else 0)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
         owner = path.with_suffix(".owner")
         who = owner.read_text(encoding="utf-8").strip() if owner.is_file() else "another process"
-        raise RunError(
+        raise HeldError(
             f"Cannot start {doing}: {who} is at it already ({path}). Wait for it and run the same "
-            "command again; what it finished is then skipped."
+            "command again; what it finished is then skipped.",
+            who,
         ) from error
     except OSError as error:
         raise RunError(f"Cannot lock {path} for {doing}: {error.strerror or error}.") from error

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from mtl.engine.launch import launch
 from mtl.engine.settings import RunSettings
+from mtl.errors import HeldError
 from mtl.words import counted
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ def make_parser(prog: str, description: str) -> Parser:
     )
     parser.add_argument(
         "--track", type=str, help="show training in tensorboard, wandb, mlflow or trackio"
+    )
+    parser.add_argument(
+        "--wait", action="store_true", help="wait for runs that another process is at"
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would run, run nothing")
     parser.add_argument("--json", action="store_true", help="one line of JSON on standard output")
@@ -256,6 +260,8 @@ def report_rows(reports: Sequence[Report]) -> list[dict[str, Any]]:
                 "ref": report.entry.ref,
                 "digest": report.entry.digest,
             }
+        elif isinstance(report.error, HeldError):
+            row["held_by"] = report.error.who
         else:
             row["error"] = str(report.error)
         rows.append(row)
@@ -283,6 +289,14 @@ def print_reports(reports: Sequence[Report]) -> None:
     ]
     headers = ["task", "seed", "status", "metric", "dev", "test ± se", "n", "steps", "s", "entry"]
     print(tabulate(table, headers=headers, disable_numparse=True) + caveat_lines(rows))
+    held = [row for row in rows if "held_by" in row]
+    if held:
+        are = "run is" if len(held) == 1 else "runs are"
+        who = ", ".join(dict.fromkeys(row["held_by"] for row in held))
+        print(
+            f"{len(held)} {are} with {who}: what is finished there is in the zoo then. Run the same "
+            "command again, with --wait to wait for it (a run whose process died goes on here)."
+        )
 
 
 def scores_text(row: Mapping[str, Any]) -> tuple[str, str]:
@@ -308,7 +322,7 @@ def caveat_lines(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def exit_code(reports: Sequence[Report]) -> int:
-    """0 if every run has its entry, else 1."""
+    """1 if a run failed, else 0: one that another process is at has not."""
     return 1 if any(report.status == "failed" for report in reports) else 0
 
 

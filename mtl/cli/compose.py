@@ -122,7 +122,7 @@ def main(argv: Sequence[str]) -> int:
                 file=sys.stderr,
                 flush=True,
             )
-        return execute_all(missing, context.workspace)
+        return execute_all(missing, context.workspace, wait=options.wait)
 
     def picked(selection: Selection) -> None:
         if not options.json:
@@ -142,10 +142,14 @@ def main(argv: Sequence[str]) -> int:
     if options.dry_run and found.missing:  # what would be composed depends on what is trained
         common.print_dry_run(found.missing, context.workspace, as_json=options.json)
         return 0
-    if not found.runs:
-        if not options.json:
+    if not found.runs:  # a source that it trains itself is not there
+        if options.json:
+            rows = common.report_rows(found.trained)
+            print(json.dumps({"command": "compose", "trained": rows, "runs": []}))
+        else:
             common.print_reports(found.trained)
-        return 1
+            print(f"Nothing was composed for {request.spec.id}: it needs these sources.")
+        return common.exit_code(found.trained)
     for own, _ in found.composed:
         common.note_unknown(own)
     for text in found.notes if not quiet() else ():
@@ -159,7 +163,7 @@ def main(argv: Sequence[str]) -> int:
         common.print_dry_run(found.runs, context.workspace, as_json=options.json)
         return 0
     evidence = adding_evidence(context.workspace.zoo, options.graph, common.say)
-    reports = execute_all(found.runs, context.workspace, evidence)
+    reports = execute_all(found.runs, context.workspace, evidence, wait=options.wait)
     by_source = told(found.runs[0].method_settings, found.runs[0].method)
     if options.json:
         print(

@@ -179,11 +179,12 @@ def measure(argv: Sequence[str]) -> int:
         workspace=context.workspace,
     )
     left_out = [f"{s} → {t}: {why}" for (t, s), why in plan.left_out.items()]
+    planned = [*plan.own, *plan.single]
     if options.dry_run:
-        common.print_dry_run([*plan.own, *plan.single], context.workspace, as_json=options.json)
+        common.print_dry_run(planned, context.workspace, as_json=options.json)
         return 0
     evidence = adding_evidence(zoo, options.graph, common.say)
-    reports = execute_all([*plan.own, *plan.single], context.workspace, evidence)
+    reports = execute_all(planned, context.workspace, evidence, wait=options.wait)
     folder = graph_folder(zoo.root, options.graph)
     for run in plan.own[:: len(options.seeds)] if chosen else []:
         scene = Scene(

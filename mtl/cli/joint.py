@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
     if options.dry_run:
         common.print_dry_run(plans, context.workspace, as_json=options.json)
         return 0
-    reports = execute_all(plans, context.workspace)
+    reports = execute_all(plans, context.workspace, wait=options.wait)
     if options.json:
         rows = common.report_rows(reports)
         for row, report in zip(rows, reports, strict=True):

@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     if options.dry_run:
         common.print_dry_run(plans, context.workspace, as_json=options.json)
         return 0
-    reports = execute_all(plans, context.workspace)
+    reports = execute_all(plans, context.workspace, wait=options.wait)
     if options.json:
         print(json.dumps({"command": "train", "runs": common.report_rows(reports)}))
     else:

@@ -56,9 +56,9 @@ class RunFolder:
     def events(self) -> Path:
         return self.path / "events.jsonl"
 
-    def lock(self, doing: str) -> AbstractContextManager[None]:
-        """Hold the run for the block; RunError if another process has it."""
-        return locked(self.path / "lock", doing)
+    def lock(self, doing: str, *, wait: bool = False) -> AbstractContextManager[None]:
+        """Hold the run for the block; HeldError, or with ``wait`` a wait, if another process does."""
+        return locked(self.path / "lock", doing, wait=wait)
 
     def write_config(self, config: dict[str, Any]) -> None:
         write_json(self.path / "config.json", finite(config))

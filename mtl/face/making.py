@@ -48,6 +48,7 @@ def train_adapter(
     deterministic: bool = False,
     track: str | None = None,
     progress: bool | None = None,
+    wait: bool = False,
     **settings: Any,
 ) -> Entry:
     """Stage one: train one adapter of ``task`` on a frozen encoder, and put it into the zoo.
@@ -70,6 +71,7 @@ def train_adapter(
         deterministic: bit-equal reruns on a GPU, too.
         track: a tracker that shows training: ``tensorboard``, ``wandb``, ``mlflow``, ``trackio``.
         progress: show bars; None: where a terminal watches.
+        wait: for another process that is at this run, to take its entry.
         settings: of the method and of the run, by the names of ``--set`` (``lr=1e-3, epochs=2``);
             ``method__key`` and ``run__key`` where both have one.
 
@@ -78,7 +80,8 @@ def train_adapter(
 
     Raises:
         RequestError: something asked for is wrong; says what, and what there is.
-        RunError: training failed; nothing half-written is left.
+        RunError: training failed, nothing half-written is left; or (``HeldError``) another process
+            is at it.
     """
     chosen = find_method(method)
     name = _name(task)
@@ -106,7 +109,7 @@ def train_adapter(
             method=method,
             seeds=check_seeds([seed]),
         )
-        return _entry(execute(planned[0], context.workspace))
+        return _entry(execute(planned[0], context.workspace, wait=wait))
 
 
 def compose_adapters(
@@ -134,6 +137,7 @@ def compose_adapters(
     deterministic: bool = False,
     track: str | None = None,
     progress: bool | None = None,
+    wait: bool = False,
     **settings: Any,
 ) -> Entry:
     """Stage two: learn how ``target`` uses frozen adapters of the zoo, and store what was learnt.
@@ -216,7 +220,7 @@ def compose_adapters(
     )
 
     def train(missing: Sequence[Run], target: Any) -> list[Report]:
-        return [execute(run, context.workspace) for run in missing]
+        return [execute(run, context.workspace, wait=wait) for run in missing]
 
     with showing(progress):
         planned = plan_composition(request, context, train=train)
@@ -224,7 +228,7 @@ def compose_adapters(
             logging.getLogger("mtl").warning("%s", text.removeprefix("warning: "))
         for text in planned.notes if not quiet() else ():
             print(text, file=sys.stderr)
-        entry = _entry(execute(planned.runs[0], context.workspace))
+        entry = _entry(execute(planned.runs[0], context.workspace, wait=wait))
         adding_evidence(context.workspace.zoo, graph, logging.getLogger("mtl").warning)(entry)
     return entry
 
@@ -244,6 +248,7 @@ def train_joint(
     deterministic: bool = False,
     track: str | None = None,
     progress: bool | None = None,
+    wait: bool = False,
     **settings: Any,
 ) -> Entry:
     """A joint baseline: train one model on several tasks at once, for comparison.
@@ -290,7 +295,7 @@ def train_joint(
             overrides=context.overrides,
             workspace=context.workspace,
         )
-        return _entry(execute(planned[0], context.workspace))
+        return _entry(execute(planned[0], context.workspace, wait=wait))
 
 
 def _context(

@@ -1,17 +1,17 @@
-"""Execute planned runs: skip what is done, resume what was killed, go on after a failure."""
+"""Execute planned runs: skip what is done or held, resume what was killed, go on after failures."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mtl.engine.folder import RunFolder
 from mtl.engine.launch import launch
 from mtl.engine.progress import quiet
-from mtl.errors import MtlError, RunError
+from mtl.errors import HeldError, MtlError, RunError
 from mtl.words import printable_lines
 
 if TYPE_CHECKING:
@@ -25,9 +25,10 @@ class Report:
     """What became of a planned run.
 
     Attributes:
-        status: ``done``, ``skipped`` (it was in the zoo), or ``failed``.
-        entry: the entry, unless it failed.
-        error: why it failed.
+        status: ``done``, ``skipped`` (it was in the zoo), ``elsewhere`` (another living process is
+            at it), or ``failed``.
+        entry: the entry, unless it failed or is made elsewhere.
+        error: why there is none.
     """
 
     run: Run
@@ -50,12 +51,16 @@ def state_of(run: Run, workspace: Workspace) -> str:
     return "interrupted" if folder.point.is_file() else "missing"
 
 
-def execute(run: Run, workspace: Workspace) -> Report:
+def execute(run: Run, workspace: Workspace, *, wait: bool = False) -> Report:
     """Run ``run`` to its entry in the zoo.
 
     Finished already: skipped. Interrupted: resumed. Training done but not stored: stored.
 
+    Args:
+        wait: for another process that is at it, to take its entry, or to go on where it died.
+
     Raises:
+        HeldError: another living process is at it, and ``wait`` is not set.
         MtlError: it failed; nothing half-written is left in the zoo.
     """
     done = find_done(run, workspace)
@@ -71,45 +76,78 @@ def execute(run: Run, workspace: Workspace) -> Report:
         deterministic=workspace.deterministic,
     )
     folder = RunFolder(workspace.runs / run.runhash)
-    with folder.lock(f"run {run.label}") if device.main else nullcontext():
-        done = find_done(run, workspace) if device.main else None
-        if done is not None:  # another process has finished it just now
-            return Report(run, "skipped", done)
+    with ExitStack() as held:
+        # the first process of a launch holds the run for all of them, and all go the same way
+        first = _hold(run, workspace, folder, held, wait) if device.main else None
+        told = device.gather(first)[0]
+        if isinstance(told, RunError):
+            raise told
+        if told:  # another process has finished it just now
+            return Report(run, "skipped", find_done(run, workspace))
         stored = carry_out(run, workspace, device, folder)
     return Report(run, "done", stored or find_done(run, workspace))
+
+
+def _hold(
+    run: Run, workspace: Workspace, folder: RunFolder, held: ExitStack, wait: bool
+) -> RunError | bool:
+    """Why the run cannot be held; once it is, whether another process had finished it."""
+    try:
+        held.enter_context(folder.lock(f"run {run.label}", wait=wait))
+    except RunError as error:
+        return error
+    return find_done(run, workspace) is not None
 
 
 def execute_all(
     runs: Sequence[Run],
     workspace: Workspace,
     finished: Callable[[Entry], object] | None = None,
+    *,
+    wait: bool = False,
 ) -> list[Report]:
     """Execute runs one after the other; one that fails does not stop the others.
 
-    ``finished`` is called with the entry of every run as soon as it is in the zoo.
-
+    A run that another living process is at is passed over; so several workers share one list.
     A request that is wrong (exit code 2) stops everything: the others would fail alike. So does a
     zoo that cannot be written, and it does so before anything trains.
+
+    Args:
+        finished: called with the entry of every run as soon as it is in the zoo.
+        wait: when nothing else is left, for the runs that other processes are at.
     """
     _try_zoo(runs, workspace)
-    reports = []
-    for number, run in enumerate(runs, start=1):
-        try:
-            report = execute(run, workspace)
-        except RunError as error:
-            report = Report(run, "failed", None, error)
-            print(printable_lines(f"error: {error}"), file=sys.stderr)
-        if not quiet() and not (sys.stderr.isatty() and len(runs) == 1) and launch().rank == 0:
-            line = f"[{number}/{len(runs)}] {run.label}: {_what_became(report)}"
-            print(line, file=sys.stderr, flush=True)
-        reports.append(report)
-        if finished is not None and report.entry is not None:
-            finished(report.entry)
-    return reports
+    reports: dict[int, Report] = {}
+    for waiting in (False, True) if wait else (False,):
+        left = [n for n in range(len(runs)) if n not in reports or reports[n].status == "elsewhere"]
+        for number in left:
+            if waiting and not quiet() and launch().rank == 0:
+                who = getattr(reports[number].error, "who", "another process")
+                print(f"{runs[number].label}: waiting for {who}", file=sys.stderr, flush=True)
+            reports[number] = report = _try(runs[number], workspace, wait=waiting)
+            if not quiet() and not (sys.stderr.isatty() and len(runs) == 1) and launch().rank == 0:
+                line = f"[{number + 1}/{len(runs)}] {report.run.label}: {_what_became(report)}"
+                print(line, file=sys.stderr, flush=True)
+            if finished is not None and report.entry is not None:
+                finished(report.entry)
+    return [reports[number] for number in range(len(runs))]
+
+
+def _try(run: Run, workspace: Workspace, *, wait: bool) -> Report:
+    """:func:`execute`, its failure said and reported."""
+    try:
+        return execute(run, workspace, wait=wait)
+    except HeldError as error:
+        return Report(run, "elsewhere", None, error)
+    except RunError as error:
+        print(printable_lines(f"error: {error}"), file=sys.stderr)
+        return Report(run, "failed", None, error)
 
 
 def _what_became(report: Report) -> str:
     """One line on a run that is over."""
+    if isinstance(report.error, HeldError):
+        return f"{report.status}, {report.error.who} is at it"
     if report.entry is None or report.status == "skipped":
         return report.status
     manifest = report.entry.manifest

@@ -7,12 +7,16 @@ alone; no test row is read, tokenised or answered.
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mtl.engine import EvalSet, Job, RunFolder, evaluate, open_device, train
 from mtl.engine.folder import TRIAL
 from mtl.engine.passes import eval_passes, piece_overhead
+from mtl.errors import HeldError
 from mtl.files import write_json
 
 if TYPE_CHECKING:
@@ -60,7 +64,10 @@ def try_run(run: Run, workspace: Workspace) -> Trial:
         EvalSet(data.spec, run.backbone.encode(data, split, workspace.cache))
         for split in ("train", "dev")
     )
-    with folder.lock(f"trial {run.label}"):
+    with _held(folder, run):
+        known = _known(folder, run)
+        if known is not None:  # another process has tried it just now
+            return known
         built = run.build(run, None)
         job = Job(
             attached=built.attached,
@@ -87,6 +94,22 @@ def try_run(run: Run, workspace: Workspace) -> Trial:
         write_json(folder.path / TRIAL, {"runhash": run.runhash, **told})
         folder.clear_state()
     return Trial(**told)
+
+
+@contextmanager
+def _held(folder: RunFolder, run: Run) -> Iterator[None]:
+    """The run's folder for this process: one that is at the same trial is waited for.
+
+    Nothing can be chosen without its outcome, and it is kept for both.
+    """
+    doing = f"trial {run.label}"
+    with ExitStack() as held:
+        try:
+            held.enter_context(folder.lock(doing))
+        except HeldError as error:
+            print(f"{doing}: waiting for {error.who}", file=sys.stderr, flush=True)
+            held.enter_context(folder.lock(doing, wait=True))
+        yield
 
 
 def _known(folder: RunFolder, run: Run) -> Trial | None:
