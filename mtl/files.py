@@ -14,7 +14,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import HeldError, RequestError, RunError, ZooError
@@ -249,9 +249,31 @@ def cache_folder() -> Path | None:
 
 def path_name(path: str) -> str:
     """The last part of a path of any system; what is none is returned as it is."""
+    return _pure(path).name or path
+
+
+def _pure(path: str) -> PurePath:
     windows = "\\" in path or re.match(r"[A-Za-z]:", path)
-    name = (PureWindowsPath(path) if windows else PurePosixPath(path)).name
-    return name or path
+    return PureWindowsPath(path) if windows else PurePosixPath(path)
+
+
+_SAYS_NOTHING = frozenset({"model", "models", "encoder", "checkpoint", "weights", "snapshot"})
+
+
+def model_name(folder: str) -> str:
+    """What a model's folder is called: its last part, or where that says nothing, the one above.
+
+    ``/models/minilm/model`` is ``minilm``. The name of a user's home is never taken.
+    """
+    name, above = path_name(folder), _pure(folder).parent
+    whose = above.parent.name in {"home", "Users"} or _is_home(above) or above.name in {"", "~"}
+    return name if whose or name.lower() not in _SAYS_NOTHING else model_name(str(above))
+
+
+def _is_home(path: PurePath) -> bool:
+    with contextlib.suppress(RuntimeError):  # a user without a home
+        return path == Path.home()
+    return False
 
 
 def safe_part(name: str, what: str) -> str:

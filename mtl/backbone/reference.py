@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mtl.errors import RequestError
-from mtl.files import user_path
+from mtl.files import model_name, user_path
 
 DEMO = "demo"
 _HUB_NAME = re.compile(r"[A-Za-z0-9_.\-]+(/[A-Za-z0-9_.\-]+)?")
@@ -19,7 +19,7 @@ class ModelReference:
     """A model as the user named it.
 
     Attributes:
-        id: what provenance records: the Hub name, the folder's own name, or ``demo``.
+        id: what provenance records: the Hub name, what the folder is called, or ``demo``.
         source: what ``from_pretrained`` takes: a folder or a Hub name.
         revision: Hub revision, or None.
         local: True when nothing will be fetched.
@@ -46,7 +46,7 @@ def resolve_model(model: str) -> ModelReference:
                 f"Cannot load a model from folder {model!r}: it holds no config.json. Give a "
                 "folder written by save_pretrained, a Hub name, or 'demo'."
             )
-        return ModelReference(folder.absolute().name, str(folder), None, local=True)
+        return ModelReference(model_name(str(folder.absolute())), str(folder), None, local=True)
     name, _, revision = model.partition("@")
     if model.startswith((".", "/", "~")) or os.sep * 2 in model or model.count("/") > 1:
         raise RequestError(f"Cannot load a model from {model!r}: there is no such folder.")

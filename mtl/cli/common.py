@@ -132,6 +132,7 @@ def open_context(
         data_root=options.data_root,
         deterministic=options.deterministic,
         command=["python", "-m", *f"mtl.{command}".split(), *argv],
+        model=options.model,
         tasks=[*named_tasks(options), *map(str, suite.files.values())],
         track=options.track,
     )
@@ -294,8 +295,8 @@ def print_reports(reports: Sequence[Report]) -> None:
         are = "run is" if len(held) == 1 else "runs are"
         who = ", ".join(dict.fromkeys(row["held_by"] for row in held))
         print(
-            f"{len(held)} {are} with {who}: what is finished there is in the zoo then. Run the same "
-            "command again, with --wait to wait for it (a run whose process died goes on here)."
+            f"{len(held)} {are} with {who}: what is finished there is in the zoo then. Run the "
+            "same command again, with --wait to wait for it."
         )
 
 

@@ -82,6 +82,7 @@ def main(argv: Sequence[str]) -> int:
         zoo=options.zoo,
         data_root=options.data_root,
         command=["python", "-m", "mtl.export", *argv],
+        model=options.model,
         tasks=options.task,
     )
     entry = workspace.zoo.get(options.entry)

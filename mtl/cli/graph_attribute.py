@@ -66,6 +66,7 @@ def attribute(argv: Sequence[str]) -> int:
         runs=options.runs,
         data_root=options.data_root,
         command=["python", "-m", "mtl.graph", "attribute", *argv],
+        model=options.model,
         tasks=options.task,
     )
     entry = workspace.zoo.get(options.entry)

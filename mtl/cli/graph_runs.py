@@ -87,6 +87,7 @@ def open_scene(options: Namespace, command: str, argv: Sequence[str]) -> Scene:
         runs=options.runs,
         data_root=options.data_root,
         command=["python", "-m", "mtl.graph", command, *argv],
+        model=options.model,
         tasks=[*common.named_tasks(options), *map(str, suite.files.values())],
     )
     protocol = options.protocol or suite.protocol_of(spec)

@@ -307,7 +307,7 @@ def _say_what_was_taken(
     everything = ALL in request.asked.sources
     picked = picked or request.asked.best
     found.passed_over = passed_over(
-        sources, wanted, context.workspace.zoo, context.backbone.base, request.suite
+        sources, wanted, context.workspace.zoo, context.backbone.base, request.suite, spec
     )
     if everything:
         found.notes += taken_text(sources, found.passed_over, request.suite, spec.id)

@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mtl.backbone.identity import same_base
+from mtl.compose.naming import run_names
+from mtl.compose.refusals import argument
 from mtl.tasks import list_tasks
 from mtl.words import counted, printable
 
 if TYPE_CHECKING:
     from mtl.backbone import Base
     from mtl.compose.sources import Wanted
-    from mtl.tasks import Suite
+    from mtl.tasks import Suite, TaskSpec
     from mtl.zoo import Entry, Zoo
 
 SHOWN = 8
 
 
 def passed_over(
-    sources: Sequence[Entry], wanted: Sequence[Wanted], zoo: Zoo, base: Base, suite: Suite
+    sources: Sequence[Entry],
+    wanted: Sequence[Wanted],
+    zoo: Zoo,
+    base: Base,
+    suite: Suite,
+    target: TaskSpec,
 ) -> dict[str, list[str]]:
-    """Why not → names of the adapters of this base in the zoo that are no source here."""
+    """Why not → names of the adapters of this base in the zoo that are no source here.
+
+    A name of one entry is as ``--sources`` takes it, with its hash where another one has its seed.
+    """
     ours, taken = base.to_dict(), {entry.digest for entry in sources}
     methods = {source.task: source.method for source in wanted}
     reasons: dict[str, list[str]] = {}
-    for entry in zoo.entries(kind="adapter"):
-        if entry.digest in taken or not same_base(entry.manifest.base, ours):
+    there = [e for e in zoo.entries(kind="adapter") if same_base(e.manifest.base, ours)]
+    runs = Counter(map(_run_of, there))
+    for entry in there:
+        if entry.digest in taken:
             continue
         task, method = entry.manifest.task["id"], entry.manifest.method
         if task not in methods:
@@ -36,11 +49,19 @@ def passed_over(
             why, name = "of another method (--source-method)", f"{task}:{method}"
         else:
             why = "of a task that has its source: another seed, protocol, rows or settings"
-            name = f"{task}:{method}/seed{entry.manifest.seed}"
+            called = argument(target) if task == target.id else task
+            (name,) = run_names([entry], called)
+            if runs[_run_of(entry)] == 1:
+                name = name.rpartition("-")[0]
         listed = reasons.setdefault(why, [])
         if name not in listed:
             listed.append(name)
     return reasons
+
+
+def _run_of(entry: Entry) -> tuple[str, str, int]:
+    manifest = entry.manifest
+    return manifest.task["id"], manifest.method, manifest.seed
 
 
 def taken_text(

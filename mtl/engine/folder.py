@@ -57,7 +57,7 @@ class RunFolder:
         return self.path / "events.jsonl"
 
     def lock(self, doing: str, *, wait: bool = False) -> AbstractContextManager[None]:
-        """Hold the run for the block; HeldError, or with ``wait`` a wait, if another process does."""
+        """Hold the run for the block. Raises as :func:`mtl.files.locked`, HeldError among it."""
         return locked(self.path / "lock", doing, wait=wait)
 
     def write_config(self, config: dict[str, Any]) -> None:

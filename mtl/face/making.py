@@ -331,7 +331,9 @@ def _context(
         suite,
         **names,
         overrides=Overrides(values),
-        workspace=open_workspace(**places, command=["python", "-m", *words], tasks=files),
+        workspace=open_workspace(
+            **places, command=["python", "-m", *words], model=model, tasks=files
+        ),
         check=check,
     )
 

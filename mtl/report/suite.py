@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mtl.errors import ZooError
 from mtl.report.picking import OnDev, best_by_dev, dev_of, on_dev
 from mtl.report.stats import Interval, interval_text, mean_interval
+from mtl.report.tables import base_names
 from mtl.words import printable
 from mtl.zoo.caveats import MARK, footnotes, headline, stated
 from mtl.zoo.composition import is_weight
@@ -115,10 +116,10 @@ def suite_tables(entries: Sequence[Entry], zoo: Sequence[Entry] = ()) -> list[Su
         zoo: where sources are looked up by digest, beside ``entries``.
     """
     places: dict[tuple[str, str], list[Entry]] = {}
-    homes = Homes()
+    homes, bases = Homes(), base_names(entries)
     for entry in filter(_readable, entries):
         manifest = entry.manifest
-        base = f"{manifest.base['id']} {manifest.base['fingerprint'][:8]}"
+        base = bases[manifest.base["fingerprint"]]
         suite = homes.of(manifest.suite, manifest.task["id"])
         places.setdefault((suite, base), []).append(entry)
     known = {entry.digest: entry for entry in [*zoo, *entries]}

@@ -82,14 +82,22 @@ def results(entries: Sequence[Entry], *, pick: str | None = None) -> list[Row]:
         groups.setdefault(group_of(entry), []).append(entry)
     shown = _picked(groups) if pick == BEST_DEV else dict.fromkeys(groups, 0)
     apart = _apart([groups[key][0].manifest for key in shown])
+    bases = base_names(entries)
     rows = []
     for (key, count), settings in zip(shown.items(), apart, strict=True):
         found = groups[key]
         composed = found[0].manifest.kind == "composition"
         own = _own_adapters(found[0], groups) if composed else []
-        rows.append((key, replace(_row(found, own, settings), picked=count)))
+        rows.append((key, replace(_row(found, own, settings, bases), picked=count)))
     rows.sort(key=lambda item: (item[1].task, item[1].base, item[1].kind != "adapter", item[0]))
     return [row for _, row in rows]
+
+
+def base_names(entries: Sequence[Entry]) -> dict[str, str]:
+    """Fingerprint → how tables call the base: what its newest entry calls it, and 8 digits."""
+    newest = sorted(entries, key=lambda entry: entry.manifest.created)
+    bases = [entry.manifest.base for entry in newest]
+    return {base["fingerprint"]: f"{base['id']} {base['fingerprint'][:8]}" for base in bases}
 
 
 def _label_of(manifest: Manifest) -> tuple[Any, ...]:
@@ -218,7 +226,12 @@ def _scores(entries: Sequence[Entry]) -> dict[int, float]:
     return found
 
 
-def _row(entries: Sequence[Entry], own: Sequence[Entry], settings: dict[str, Any]) -> Row:
+def _row(
+    entries: Sequence[Entry],
+    own: Sequence[Entry],
+    settings: dict[str, Any],
+    bases: Mapping[str, str],
+) -> Row:
     manifest = entries[0].manifest
     scores, base = _scores(entries), _scores(own)
     gain = paired_gain(base, scores)
@@ -228,7 +241,7 @@ def _row(entries: Sequence[Entry], own: Sequence[Entry], settings: dict[str, Any
     doubts = _doubts(entries)
     return Row(
         task=manifest.task["id"],
-        base=f"{manifest.base['id']} {manifest.base['fingerprint'][:8]}",
+        base=bases[manifest.base["fingerprint"]],
         kind=manifest.kind,
         method=manifest.method,
         metric=manifest.task["headline"],

@@ -24,7 +24,7 @@ from mtl.runs.versions import versions
 from mtl.tasks.spans import MASKED
 from mtl.zoo import Manifest, write_predictions
 from mtl.zoo.composition import write_shares
-from mtl.zoo.machine import remember_command
+from mtl.zoo.machine import portable_text, remember_command
 from mtl.zoo.names import is_safe_name, predictions_file
 
 if TYPE_CHECKING:
@@ -174,6 +174,11 @@ def compare(
     }
 
 
+def _mirrored(run: Run) -> bool:
+    """Whether some data are of the Hub, and a local mirror of it would be read instead."""
+    return any("repo" in data.spec.data for data in run.datas.values())
+
+
 def make_manifest(
     run: Run,
     workspace: Workspace,
@@ -220,7 +225,7 @@ def make_manifest(
         versions=versions(run),
         parents=[dict(parent) for parent in run.parents],
         runhash=run.runhash,
-        command=workspace.command,
+        command=portable_text(workspace.typed, mirror=_mirrored(run)),
         verified=verified,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **sections(run),

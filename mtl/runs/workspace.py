@@ -33,7 +33,8 @@ class Workspace:
         cache: folder of encoded data.
         data_root: local mirror of Hub datasets, or None.
         deterministic: only deterministic kernels.
-        typed: the command line as it was typed; it stays on this machine.
+        typed: the command line as it was typed, completed by what the environment said; it stays
+            on this machine.
         tasks: the task files that the command line names, by which :func:`mtl.train.task_of`
             knows tasks that the catalogue lacks.
         track: the tracker that runs are shown in while they train, or None.
@@ -61,6 +62,7 @@ def open_workspace(
     data_root: str | Path | None = None,
     deterministic: bool = False,
     command: Sequence[str] = (),
+    model: str | None = None,
     tasks: Sequence[str] = (),
     track: str | None = None,
 ) -> Workspace:
@@ -69,7 +71,9 @@ def open_workspace(
     Nothing is created before something is written.
 
     Args:
-        command: the words of the command line.
+        command: the words of the command line. What a variable of the environment says in place
+            of an option (``MTL_MODEL``, ``MTL_DATA_ROOT``) is put behind them.
+        model: the base that they name; None: they name none.
         tasks: names of tasks on it; those that are files count (:attr:`Workspace.tasks`).
 
     Raises:
@@ -87,13 +91,20 @@ def open_workspace(
     if root is not None:
         user_path(root, DATA_ROOT)  # said before a model is loaded
     check_tracker(track)
+    words = list(command)
+    for option, given, name in (
+        ("--model", model, "MTL_MODEL"),
+        ("--data-root", data_root, "MTL_DATA_ROOT"),
+    ):
+        if words and not given and os.environ.get(name):
+            words += [option, os.environ[name]]
     return Workspace(
         zoo=open_zoo(zoo),
         runs=runs_folder(runs),
         cache=cache / "encoded",
         data_root=str(root) if root else None,
         deterministic=deterministic,
-        typed=shlex.join(command),
+        typed=shlex.join(words),
         tasks=tuple(name for name in tasks if is_file_name(name)),
         track=track,
     )

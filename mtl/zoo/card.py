@@ -15,7 +15,7 @@ from typing import Any
 
 from mtl.tasks.caveats import is_undefined, without_certainty
 from mtl.words import printable
-from mtl.zoo.machine import portable_text
+from mtl.zoo.machine import own_paths, portable_text
 from mtl.zoo.manifest import Manifest
 
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.\-]{0,60}")
@@ -61,7 +61,7 @@ def card(
     if manifest.parents:
         sections.append("## Sources\n\n" + _parents(manifest))
     sections += [
-        "## Made by\n\n" + fenced(portable_text(manifest.command), "sh"),
+        "## Made by\n\n" + _made_by(manifest),
         "## Limits\n\n" + _limits(manifest),
         "## Licence\n\n" + _licence(license),
     ]
@@ -254,6 +254,13 @@ def _parents(manifest: Manifest) -> str:
         for parent in manifest.parents
     ]
     return table(["task", "method", "seed", "entry", "digest"], rows)
+
+
+def _made_by(manifest: Manifest) -> str:
+    command = portable_text(manifest.command)
+    away = own_paths(manifest, command)
+    said = f"\n\nPut in your own path of {', '.join(map(text, away))}." if away else ""
+    return fenced(command, "sh") + said
 
 
 def _limits(manifest: Manifest) -> str:

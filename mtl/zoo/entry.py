@@ -10,7 +10,7 @@ from typing import Any
 
 from mtl.errors import ZooError
 from mtl.words import shown_command
-from mtl.zoo.machine import YAML_SUFFIXES, portable_text, recall_command
+from mtl.zoo.machine import own_paths, portable_text, recall_command
 from mtl.zoo.manifest import SCHEMA_VERSION, Manifest
 
 
@@ -50,10 +50,7 @@ def again_text(entry: Entry) -> str:
     command = shown_command(portable_text(entry.manifest.command)) or ""
     if not command:
         return "pull or make it again."
-    base = entry.manifest.base
-    away = [word for word in shlex.split(command) if word.endswith(YAML_SUFFIXES)]
-    if not base["revision"] and base["id"] != "demo":
-        away.append(f"the model folder {base['id']}")
+    away = own_paths(entry.manifest, command)
     said = f" (with your own path of {', '.join(away)})" if away else ""
     return f"pull it again, or make it again{said}: {command}"
 

@@ -125,3 +125,18 @@ def test_all_says_what_it_took_and_what_it_left(
     said = mtl(*line, "--json")
     assert "K = 1" in said.err
     assert list(said.json["passed_over"]) == ["of tasks outside suite own"]
+
+
+def test_the_other_own_adapter_is_named_so_that_it_can_be_taken(stocked: Path) -> None:
+    # a limit that cuts nothing: another run, on the same rows
+    line = ["--suite", "mini", "--task", "same", "--max-train-samples", "96", "--json"]
+    (other,) = mtl("train", *line).json["runs"]
+    said = mtl("compose", "--target", "same", "--sources", "all", *SHORT)
+    assert said.code == 0, said
+    (names,) = said.json["passed_over"].values()
+    (name,) = names
+    assert name == f"{TARGET}:pfeiffer/seed0-{other['ref'].rpartition('-')[2]}"
+    again = mtl("compose", "--target", "same", "--sources", "all", name, *SHORT)
+    assert again.code == 0, again
+    assert other["ref"] in again.json["sources"]
+    assert other["ref"] not in said.json["sources"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from hub_bench import VERIFIED, hub, proven
 from loopback_hub import Hub
 from zoo_bench import manifest, store, task
 
+from mtl.backbone import load_backbone
+from mtl.backbone.reference import resolve_model
 from mtl.errors import RequestError
 from mtl.hub import parse_repo, pull, push
 from mtl.remembered import recall, remember
@@ -33,12 +36,20 @@ REPO = parse_repo("ada/zoo")
         (
             "python -m mtl.compose --zoo /srv/zoo --runs=../runs --data-root ~/data --graph g "
             "--target sub/foo.yml --set lr=1e-3",
-            "python -m mtl.compose --target foo.yml --set lr=1e-3",
+            "python -m mtl.compose --data-root DATA_ROOT --target foo.yml --set lr=1e-3",
         ),
         (
             "python -m mtl.export same/scalearn ../out/dir --to adapters --model ./m",
             "python -m mtl.export same/scalearn dir --to adapters --model m",
         ),
+        (
+            "python -m mtl.compose --sources all /home/ada/my/nli.yaml:pfeiffer/seed0-ab12 "
+            "my/sick.yaml:lora mini/mood:pfeiffer/seed1",
+            "python -m mtl.compose --sources all nli.yaml:pfeiffer/seed0-ab12 sick.yaml:lora "
+            "mini/mood:pfeiffer/seed1",
+        ),
+        ("python -m mtl.train --model /srv/bert/model", "python -m mtl.train --model bert"),
+        ("python -m mtl.train --model /home/ada/model", "python -m mtl.train --model model"),
         (r"python -m mtl.train --model 'C:\models\bert' '--config=\\srv\share\c.yaml'",
          "python -m mtl.train --model bert --config=c.yaml"),
         ("python -m mtl.train --model 'unclosed", None),
@@ -54,6 +65,20 @@ def test_a_model_folder_is_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     typed = "python -m mtl.train --model models/mine --task glue/rte"
     assert portable_text(typed) == "python -m mtl.train --model mine --task glue/rte"
+
+
+def test_a_folder_called_model_is_named_by_the_one_above(
+    make_tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_tiny(tmp_path / "minilm" / "model", "bert")
+    base = load_backbone(str(folder)).base
+    assert base.id == "minilm"
+    assert base.slug.startswith("minilm-")
+    monkeypatch.chdir(folder.parent)
+    typed = "python -m mtl.train --model model --task glue/rte"
+    assert portable_text(typed) == "python -m mtl.train --model minilm --task glue/rte"
+    monkeypatch.setenv("HOME", str(tmp_path / "minilm"))  # whose it is, is nobody's business
+    assert resolve_model(str(folder)).id == "model"
 
 
 def test_an_entry_of_before_is_pushed_without_its_command(hub: Hub, tmp_path: Path) -> None:
