@@ -18,7 +18,7 @@ from mtl.cli.main import COMMANDS
 PACKAGE = Path(__file__).parents[1] / "mtl"
 ROOMS = (
     *("tasks", "data", "checks", "backbone", "zoo", "engine", "methods", "hub", "report", "graph"),
-    *("runs", "train", "compose", "joint", "export", "predict", "face", "bench", "cli"),
+    *("runs", "train", "compose", "joint", "export", "predict", "face", "search", "bench", "cli"),
 )
 ROOT = {
     "mtl",

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("mtl.cli.train:main", "stage one: train one adapter per task into the zoo"),
     "compose": ("mtl.cli.compose:main", "stage two: learn how a target task uses frozen adapters"),
     "joint": ("mtl.cli.joint:main", "joint baselines: one model trained on several tasks"),
+    "search": ("mtl.cli.search:main", "search a method's settings on dev, into a recipe"),
     "predict": ("mtl.cli.predict:main", "answer the rows of a file with what was trained"),
     "export": ("mtl.cli.export:main", "one stock adapter out of a composition, with its proof"),
     "bench": ("mtl.cli.bench:main", "what stage two costs for your model"),

@@ -29,7 +29,7 @@ from mtl.engine.passes import eval_passes
 from mtl.engine.progress import Progress
 from mtl.engine.resume import RunState, load_point, save_point
 from mtl.engine.settings import LAST, RunSettings
-from mtl.engine.tracking import Tracker
+from mtl.engine.tracking import Listener
 from mtl.errors import RequestError, RunError
 
 
@@ -57,7 +57,7 @@ class Job:
     folder: RunFolder
     label: str
     overhead: float = math.inf
-    tracker: Tracker | None = None
+    tracker: Listener | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mtl.errors import RequestError, unknown
 
@@ -45,6 +45,16 @@ def check_tracker(name: str | None) -> None:
             f"--track {name} needs the package {name}, which is not installed: "
             f"pip install {TRACKERS[name]}"
         )
+
+
+class Listener(Protocol):
+    """What the loop tells of a run, in the first process."""
+
+    def begin(self, step: int) -> None:
+        """Training begins, or goes on, at ``step``."""
+
+    def log(self, event: Mapping[str, Any]) -> None:
+        """An evaluation, as ``events.jsonl`` has it."""
 
 
 @dataclass

@@ -88,7 +88,7 @@ def _reason(run: RunFolder, known: set[str], zoo: Zoo, interrupted: bool) -> str
     if run.point.is_file():
         return "interrupted; its command would go on from here" if interrupted else None
     if (run.path / TRIAL).is_file():  # the same search costs nothing as long as it is there
-        return "a trial of a search for the best sources" if interrupted else None
+        return "a trial of a search" if interrupted else None
     return "was killed before its first resume point"
 
 

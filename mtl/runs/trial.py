@@ -20,6 +20,7 @@ from mtl.errors import HeldError
 from mtl.files import write_json
 
 if TYPE_CHECKING:
+    from mtl.engine.tracking import Listener
     from mtl.runs.run import Run
     from mtl.runs.workspace import Workspace
 
@@ -41,11 +42,14 @@ class Trial:
     known: bool = False
 
 
-def try_run(run: Run, workspace: Workspace) -> Trial:
+def try_run(run: Run, workspace: Workspace, watch: Listener | None = None) -> Trial:
     """Train ``run`` (of one task) and judge the selected state on dev.
 
     What was tried is kept beside the resume points (``<runs>/<runhash>/trial.json``): the same
     trial is not made twice, and one that was killed goes on.
+
+    Args:
+        watch: is told of every evaluation; what it raises ends the trial.
 
     Raises:
         MtlError: training failed.
@@ -81,6 +85,7 @@ def try_run(run: Run, workspace: Workspace) -> Trial:
             overhead=piece_overhead(
                 run.settings, device.torch_device, run.backbone.base.hidden_size
             ),
+            tracker=watch,
         )
         outcome = train(job, device)
         passes = eval_passes(run.settings, device.torch_device)

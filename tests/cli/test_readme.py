@@ -75,9 +75,10 @@ def check(line: str) -> None:
     with pytest.raises(Parsed) as caught:
         dispatch(command, argv)
     for name, known in (("method", METHOD_NAMES), ("suite", set(list_suites()))):
-        value = getattr(caught.value.options, name, None)
-        if value is not None and not value.isupper():  # NAME stands for any
-            assert value in known, f"no {name} {value!r}"
+        given = getattr(caught.value.options, name, None)
+        for value in [given] if isinstance(given, str) else given or []:
+            if not value.isupper():  # NAME stands for any
+                assert value in known, f"no {name} {value!r}"
 
 
 @pytest.mark.usefixtures("only_parse")

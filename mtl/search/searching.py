@@ -1,0 +1,353 @@
+"""The search itself: Optuna proposes settings, trials judge them on dev, a journal keeps both.
+
+One study per method; all methods get the same number of trials, so that none looks better for
+having been tuned longer. The settings without the search are tried first, as number 0. A finite
+space that is not larger than the number of trials is tried as a whole, in order.
+
+The journal ``<runs>/search/<hash>/journal.log`` is a study of one space over one run: its hash is
+that of the run, the space and the pruner. The same search goes on where it was killed, with the
+proposals that an unbroken one would have made: every proposal is drawn from a seed of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mtl.errors import MtlError, RequestError, RunError, unknown
+from mtl.files import locked
+from mtl.search.space import Dimension, size
+
+if TYPE_CHECKING:
+    from mtl.runs import Run, Workspace
+    from mtl.runs.trial import Trial
+
+SEED = 100
+"""Of the trials: none of those that runs are usually shown with."""
+PRUNERS = ("median", "hyperband", "none")
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One setting and what became of it.
+
+    Attributes:
+        number: in the order of trials; 0 is what would run without the search.
+        values: setting → value; of number 0 what they are without the search.
+        dev: mean over the seeds of the headline metric on dev, None where there is none.
+        stderr: its standard error over dev rows, of one seed; None of several.
+        state: ``done``, ``pruned`` or ``failed``.
+        steps: optimiser steps that were taken, seconds: of training.
+        reason: why it failed.
+    """
+
+    number: int
+    values: Mapping[str, Any]
+    dev: float | None
+    stderr: float | None
+    state: str
+    steps: int
+    seconds: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search of one method found.
+
+    Attributes:
+        method, metric: searched, and compared by.
+        space: what was searched over.
+        seeds: of every trial.
+        rows: of dev.
+        tried: all trials in their order.
+        best: the one with the highest dev metric; of equals the first.
+        folder: of the journal.
+    """
+
+    method: str
+    metric: str
+    space: tuple[Dimension, ...]
+    seeds: tuple[int, ...]
+    rows: int
+    tried: tuple[Tried, ...]
+    best: Tried
+    folder: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        told = [
+            {
+                "number": item.number,
+                "values": dict(item.values),
+                "dev": item.dev,
+                "stderr": item.stderr,
+                "state": item.state,
+                "steps": item.steps,
+                "seconds": round(item.seconds, 2),
+                "reason": item.reason or None,
+            }
+            for item in self.tried
+        ]
+        return {
+            "method": self.method,
+            "by": f"dev {self.metric}",
+            "rows": self.rows,
+            "seeds": list(self.seeds),
+            "space": [str(item) for item in self.space],
+            "best": told[self.tried.index(self.best)],
+            "tried": told,
+        }
+
+
+Make = Callable[[Mapping[str, Any]], "list[Run]"]
+"""Settings → the runs of a trial, one per seed."""
+
+
+def search_settings(
+    method: str,
+    make: Make,
+    space: Sequence[Dimension],
+    trials: int,
+    workspace: Workspace,
+    *,
+    prune: str = "median",
+    tell: Callable[[Tried], object] = lambda tried: None,
+) -> Found:
+    """Search ``space`` for what serves ``method`` best on dev, by ``trials`` trials and number 0.
+
+    Args:
+        make: the runs of a trial; only train and dev of their task are read.
+        prune: gives up trials that fall behind: ``median`` (of the others after as many
+            evaluations), ``hyperband`` or ``none``.
+        tell: called with every trial, those of an earlier command first.
+
+    Raises:
+        RequestError: no trials, an unknown pruner, Optuna is not installed, or another process
+            searches here.
+        RunError: number 0 and all trials failed.
+    """
+    if trials < 1:
+        raise RequestError(f"--trials {trials}: at least one is needed.")
+    if prune not in PRUNERS:
+        raise unknown("pruner", prune, PRUNERS)
+    optuna = _optuna()
+    plain = make({})
+    spec, seeds = plain[0].data.spec, tuple(run.seed for run in plain)
+    folder = workspace.runs / "search" / _hash(method, plain, space, prune)
+    with locked(folder / "lock", f"the search of {method} for {spec.id}"):
+        study = _open(optuna, folder, prune)
+        if not study.trials:
+            _write_about(folder, method, plain, space, prune)
+        tried = [_attempt(plain, _values(plain[0], space), 0, workspace, None)]
+        tell(tried[0])
+        given = [trial.params for trial in _left(optuna, study)]
+        tried += _finished(optuna, study)
+        for item in tried[1:]:
+            tell(item)
+        if size(space) <= trials:
+            known = [item.values for item in tried[1:]]
+            given = [values for values in _all_of(space) if values not in known]
+            trials = len(tried) - 1 + len(given)
+        for number in range(len(tried), trials + 1):
+            study.sampler = _sampler(optuna, seeds[0], number)
+            if given:
+                study.enqueue_trial(given.pop(0))
+            trial = study.ask({item.key: item.distribution() for item in space})
+            trial.set_user_attr("number", number)
+            item = _attempt(make(trial.params), trial.params, number, workspace, trial)
+            trial.set_user_attr("told", _told(item))
+            _end(optuna, study, trial.number, item)
+            tried.append(item)
+            tell(item)
+    judged = [item for item in tried if item.state == "done" and item.dev is not None]
+    if not judged:
+        raise RunError(f"None of {len(tried)} trials of {method} came to an end: {tried[0].reason}")
+    best = max(judged, key=lambda item: (item.dev, -item.number))
+    rows = int(plain[0].data.sizes["dev"])
+    return Found(method, spec.headline, tuple(space), seeds, rows, tuple(tried), best, folder)
+
+
+class _Watch:
+    """Tells Optuna of every evaluation of a trial, and ends the trial where it says so."""
+
+    def __init__(self, trial: Any, metric: str) -> None:
+        self._trial, self._metric = trial, metric
+        self.steps = 0
+        self._looks = 0
+
+    def begin(self, step: int) -> None:
+        """Training begins, or goes on, at ``step``."""
+        self.steps = step
+
+    def log(self, event: Mapping[str, Any]) -> None:
+        """Raises ``optuna.TrialPruned``."""
+        self._looks += 1
+        self.steps = int(event["step"])
+        value = event["metrics"].get(self._metric)
+        if self._trial is None or value is None or not math.isfinite(value):
+            return
+        # Epochs, so that trials of other batch sizes are compared after as many rows.
+        self._trial.report(value, round(1000 * event["epoch"]))
+        if self._looks > 2 and self._trial.should_prune():
+            import optuna
+
+            raise optuna.TrialPruned
+
+
+def _attempt(
+    runs: Sequence[Run], values: Mapping[str, Any], number: int, workspace: Workspace, trial: Any
+) -> Tried:
+    """Try one setting with every seed; the first one may be given up on the way."""
+    from mtl.engine import RunFolder
+    from mtl.runs.trial import try_run
+
+    found: list[Trial] = []
+    steps = 0
+    for run in runs:
+        watch = _Watch(None if found else trial, run.data.spec.headline)
+        try:
+            found.append(try_run(run, workspace, watch))
+        except MtlError as error:
+            return Tried(number, values, None, None, "failed", watch.steps, 0.0, str(error))
+        except Exception as error:
+            if type(error).__name__ != "TrialPruned":
+                raise
+            RunFolder(workspace.runs / run.runhash).clear_state()  # nobody will go on from it
+            return Tried(number, values, None, None, "pruned", watch.steps, 0.0)
+        steps += found[-1].steps
+    scores = [item.dev for item in found]
+    if None in scores:
+        reason = f"dev {runs[0].data.spec.headline} is undefined"
+        return Tried(number, values, None, None, "failed", steps, 0.0, reason)
+    dev = sum(float(score or 0.0) for score in scores) / len(scores)
+    stderr = found[0].stderr if len(found) == 1 else None
+    return Tried(number, values, dev, stderr, "done", steps, sum(item.seconds for item in found))
+
+
+def _values(run: Run, space: Sequence[Dimension]) -> dict[str, Any]:
+    """What the searched settings are in ``run``."""
+    owners = {"method": run.method_settings, "run": run.settings}
+    found = {}
+    for item in space:
+        prefix, _, name = item.key.rpartition(".")
+        asked = [owners[prefix]] if prefix else owners.values()
+        (found[item.key],) = (getattr(owner, name) for owner in asked if hasattr(owner, name))
+    return found
+
+
+def at_an_edge(found: Found) -> list[Dimension]:
+    """The ranges at whose ends the best setting lies: better ones may lie outside."""
+    if found.best.number == 0:
+        return []
+    return [
+        item
+        for item in found.space
+        if not item.choices and _near(found.best.values[item.key], item)
+    ]
+
+
+def _near(value: float, item: Dimension) -> bool:
+    """Within a twentieth of the range of an end."""
+    low, high, at = (math.log(v) if item.log else v for v in (item.low, item.high, value))
+    return min(at - low, high - at) <= 0.05 * (high - low)
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError as error:
+        raise RequestError("Searching needs Optuna: pip install 'mtl[search]'.") from error
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna
+
+
+def _open(optuna: Any, folder: Path, prune: str) -> Any:
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    pruners = {
+        "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=4),
+        "hyperband": lambda: optuna.pruners.HyperbandPruner(min_resource=1000),
+        "none": optuna.pruners.NopPruner,
+    }
+    return optuna.create_study(
+        study_name="settings",
+        storage=JournalStorage(JournalFileBackend(str(folder / "journal.log"))),
+        direction="maximize",
+        pruner=pruners[prune](),
+        load_if_exists=True,
+    )
+
+
+def _sampler(optuna: Any, seed: int, number: int) -> Any:
+    """Draws proposal ``number`` from a seed of its own: a killed search goes on the same."""
+    return optuna.samplers.TPESampler(seed=1000 * seed + number, n_startup_trials=8)
+
+
+def _left(optuna: Any, study: Any) -> list[Any]:
+    """Trials that a process began and did not end: given up, to be tried again."""
+    states = optuna.trial.TrialState
+    left = [item for item in study.trials if item.state in {states.RUNNING, states.WAITING}]
+    for item in left:
+        if "told" in item.user_attrs:  # it had ended, but for the last line of the journal
+            _end(optuna, study, item.number, Tried(**item.user_attrs["told"]))
+        else:
+            study.tell(item.number, state=states.FAIL)
+    return [item for item in left if item.params and "told" not in item.user_attrs]
+
+
+def _end(optuna: Any, study: Any, number: int, item: Tried) -> None:
+    if item.state == "done":
+        study.tell(number, item.dev)
+    else:  # what diverged is as bad as what fell behind: the sampler keeps away from it
+        study.tell(number, state=optuna.trial.TrialState.PRUNED)
+
+
+def _finished(optuna: Any, study: Any) -> list[Tried]:
+    ended = (item for item in study.trials if "told" in item.user_attrs)
+    return [Tried(**item.user_attrs["told"]) for item in ended]
+
+
+def _told(item: Tried) -> dict[str, Any]:
+    return {**item.__dict__, "values": dict(item.values)}
+
+
+def _all_of(space: Sequence[Dimension]) -> Any:
+    """Every setting of a finite space."""
+    axes = [
+        item.choices or range(int(item.low), int(item.high) + 1)  # whole numbers: it is finite
+        for item in space
+    ]
+    keys = [item.key for item in space]
+    return (dict(zip(keys, values, strict=True)) for values in product(*axes))
+
+
+def _hash(method: str, runs: Sequence[Run], space: Sequence[Dimension], prune: str) -> str:
+    told = [method, [run.runhash for run in runs], [str(item) for item in space], prune]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
+
+def _write_about(
+    folder: Path, method: str, runs: Sequence[Run], space: Sequence[Dimension], prune: str
+) -> None:
+    from mtl.files import write_json
+
+    write_json(
+        folder / "search.json",
+        {
+            "method": method,
+            "task": runs[0].task_id,
+            "base": runs[0].backbone.base.slug,
+            "seeds": [run.seed for run in runs],
+            "runhashes": [run.runhash for run in runs],
+            "space": [str(item) for item in space],
+            "prune": prune,
+        },
+    )
