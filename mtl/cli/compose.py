@@ -71,6 +71,12 @@ def main(argv: Sequence[str]) -> int:
         metavar="N",
         help="full runs that finding the best may cost [12]",
     )
+    parser.add_argument(
+        "--time",
+        type=float,
+        metavar="MINUTES",
+        help="minutes that finding the best may take; the same line again goes on from there",
+    )
     group = parser.add_argument_group("how many sources auto and graph:k=3 pick")
     group.add_argument("--budget", type=int, help="sources at most, beside the target's own [5]")
     group.add_argument("--min-gain", type=float, help="least measured or expected transfer")
@@ -108,6 +114,7 @@ def main(argv: Sequence[str]) -> int:
         min_gain=options.min_gain,
         graph=options.graph,
         trials=options.trials,
+        minutes=options.time,
     )
     request = read_request(asked)
     context = common.open_context(options, request.suite, "compose", argv, request.check)
@@ -211,7 +218,7 @@ def showing_trials(asked: Asked, silent: bool) -> Iterator[Callable[[Tried], obj
     ) as bar:
 
         def tell(tried: Tried) -> None:
-            bar.update(tried.share)
+            bar.update(tried.cost)
             if bar.disable:
                 dev = "–" if tried.dev is None else f"{tried.dev:.4f}"
                 print(f"{tried.stage}: {tried.candidate}: dev {dev}", file=sys.stderr, flush=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from mtl.compose.best import BEST, BUDGET, Choice, Tried, check_budget
+from mtl.compose.best import BEST, BUDGET, Choice, Tried, check_early
 from mtl.compose.choosing import (
     above_choice,
     check_composition,
@@ -27,7 +27,7 @@ from mtl.compose.probe import grid
 from mtl.compose.sources import ALL, resolve_sources, typed_order, wanted_sources
 from mtl.compose.stage_two import Target, plan_compose, resolve_compose, resolve_target
 from mtl.compose.taken import alone_text, passed_over, taken_text
-from mtl.errors import RequestError
+from mtl.errors import MtlError, RequestError
 from mtl.graph import graph_folder
 from mtl.graph.request import SourceRequest, parse_sources
 from mtl.methods import METHODS, find_method
@@ -60,7 +60,7 @@ class Asked:
         allow_missing: go without them.
         budget, min_gain: how many sources ``auto`` and ``graph:`` pick.
         graph: folder of the graph, None for the zoo's.
-        trials: full runs that a search for the ``best`` may cost.
+        trials, minutes: full runs that a search for the ``best`` may cost, and its time.
     """
 
     target: str
@@ -79,6 +79,7 @@ class Asked:
     min_gain: float | None = None
     graph: str | None = None
     trials: float | None = None
+    minutes: float | None = None
 
     @property
     def best(self) -> bool:
@@ -150,6 +151,8 @@ def read_request(asked: Asked) -> Request:
     spec = load_member(asked.target, suite)
     if asked.trials is not None and not asked.best:
         raise RequestError(f"--trials {asked.trials:g} is for --sources {BEST}.")
+    if asked.minutes is not None and not asked.best:
+        raise RequestError(f"--time {asked.minutes:g} is for --sources {BEST}.")
     if asked.best:
         check_composition(asked.method)
     elif BEST in asked.sources:
@@ -165,8 +168,9 @@ def read_request(asked: Asked) -> Request:
         composition=asked.method,
         protocol=asked.protocol,
     )
-    if asked.best and not asked.allow_missing:
-        check_budget(BUDGET if asked.trials is None else asked.trials, len(wanted))
+    if asked.best:
+        budget = BUDGET if asked.trials is None else asked.trials
+        check_early(budget, len(wanted), asked.minutes)
     return Request(asked, suite, spec, picking, wanted)
 
 
@@ -244,7 +248,8 @@ def plan_composition(
         found.composed.append((sources, of_it))
     told: dict[str, Any] = {}
     if asked.best and not dry_run:
-        target, told = _search(found, target, request, context, tried)
+        suggested = _suggested(found, target, request, context, rounds[0][0])
+        target, told = _search(found, target, request, context, suggested, tried)
     _say_what_was_taken(found, request, context, wanted, picking is not None)
     tasks = [entry.manifest.task["id"] for entry in found.sources]
     typed = typed_order(list(asked.sources), request.suite, wanted)
@@ -278,6 +283,7 @@ def _search(
     target: Target,
     request: Request,
     context: Context,
+    suggested: Sequence[Sequence[str]],
     tried: Callable[[Tried], object],
 ) -> tuple[Target, dict[str, Any]]:
     """Search among the sources that are there: how to use them, and what the manifest tells."""
@@ -288,6 +294,8 @@ def _search(
         context,
         suite=request.suite,
         budget=request.asked.trials,
+        minutes=request.asked.minutes,
+        suggested=suggested,
         tell=tried,
     )
     assert found.choice.chosen is not None
@@ -298,6 +306,32 @@ def _search(
         None, [few_rows(found.choice), above_choice(found.choice, entries, target)]
     )
     return chosen_target(target, found.choice, context), {"choice": found.choice.to_dict()}
+
+
+def _suggested(
+    found: Planned, target: Target, request: Request, context: Context, seed: int
+) -> list[list[str]]:
+    """The set that ``auto`` would take, for the search; none where it cannot judge the sources."""
+    asked = request.asked
+    ((entries, _),) = found.composed
+    try:
+        selection, _ = pick(
+            SourceRequest("auto"),
+            request.wanted,
+            target,
+            context,
+            method=asked.source_method,
+            folder=graph_folder(context.workspace.zoo.root, asked.graph),
+            seed=seed,
+            keep=False,
+        )
+    except MtlError as error:
+        found.notes.append(f"note: the choice of 'auto' was not tried: {error}")
+        return []
+    picked = {*selection.chosen, target.data.spec.id}
+    there = [str(entry.manifest.task["id"]) for entry in entries]
+    chosen = [task for task in there if task in picked]
+    return [chosen] if chosen else []
 
 
 def _say_what_was_taken(
