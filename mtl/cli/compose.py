@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from mtl.cli import compose_rows
 from mtl.words import counted
 
 if TYPE_CHECKING:
@@ -81,7 +82,9 @@ def main(argv: Sequence[str]) -> int:
     group.add_argument("--budget", type=int, help="sources at most, beside the target's own [5]")
     group.add_argument("--min-gain", type=float, help="least measured or expected transfer")
     parser.add_argument("--graph", type=str, help="folder of the graph [MTL_GRAPH, ZOO.graph]")
+    compose_rows.add_options(parser)
     options = parser.parse_args(list(argv))
+    compose_rows.refuse(options)
     if options.probe is not None:
         options.method = "probe"
 
@@ -135,6 +138,9 @@ def main(argv: Sequence[str]) -> int:
         if not options.json:
             print(f"{selection_text(selection, request.spec.id)}\n")
 
+    if options.rows is not None:
+        with showing_trials(asked, options.json) as tried:
+            return compose_rows.run(options, request, context, tried, picked)
     with showing_trials(asked, options.json) as tried:
         found = plan_composition(
             request,

@@ -87,8 +87,8 @@ def results(entries: Sequence[Entry], *, pick: str | None = None) -> list[Row]:
     for (key, count), settings in zip(shown.items(), apart, strict=True):
         found = groups[key]
         composed = found[0].manifest.kind == "composition"
-        own = _own_adapters(found[0], groups) if composed else []
-        rows.append((key, replace(_row(found, own, settings, bases), picked=count)))
+        own = own_adapters(found[0], groups) if composed else []
+        rows.append((key, replace(row_of(found, own, settings, bases), picked=count)))
     rows.sort(key=lambda item: (item[1].task, item[1].base, item[1].kind != "adapter", item[0]))
     return [row for _, row in rows]
 
@@ -195,7 +195,7 @@ def _is(stored: Any, text: str) -> bool:
     return str(stored) == text
 
 
-def _own_adapters(composition: Entry, groups: dict[tuple[Any, ...], list[Entry]]) -> list[Entry]:
+def own_adapters(composition: Entry, groups: dict[tuple[Any, ...], list[Entry]]) -> list[Entry]:
     """The group of the target's own adapters: the one its own source is in, else the largest."""
     manifest = composition.manifest
     methods = {parent["method"] for parent in manifest.parents}
@@ -226,12 +226,13 @@ def _scores(entries: Sequence[Entry]) -> dict[int, float]:
     return found
 
 
-def _row(
+def row_of(
     entries: Sequence[Entry],
     own: Sequence[Entry],
     settings: dict[str, Any],
     bases: Mapping[str, str],
 ) -> Row:
+    """The row of runs that differ in their seed, beside the own adapters they are compared with."""
     manifest = entries[0].manifest
     scores, base = _scores(entries), _scores(own)
     gain = paired_gain(base, scores)
