@@ -169,8 +169,8 @@ def render(curve: Curve) -> str:
     doubts = footnotes(
         (f"{row.metric} of {row.method} with {point.rows:,} rows", why)
         for point in curve.points
-        for row in (point.own, point.composed)
-        for why in (row.caveats if row else ())
+        for row in filter(None, (point.own, point.composed))
+        for why in row.caveats
     )
     text = tabulate(table, headers=head, disable_numparse=True)
     return printable_lines(f"{text}{doubts}\n\n{caption(curve)}")
