@@ -75,9 +75,7 @@ def _panel(axes: Any, found: Found) -> None:
         loc="left",
     )
     if axes.get_legend_handles_labels()[1]:
-        axes.legend(
-            fontsize=7, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False
-        )
+        axes.legend(fontsize=7, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
 
 
 def _part(value: float, low: float, high: float) -> float:
