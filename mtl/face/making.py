@@ -127,7 +127,7 @@ def compose_adapters(
     min_gain: float | None = None,
     graph: str | None = None,
     trials: float | None = None,
-    time: float | None = None,
+    control: str | None = None,
     suite: str | None = None,
     model: str | None = None,
     recipe: str | None = None,
@@ -165,7 +165,8 @@ def compose_adapters(
         min_gain: least measured or expected transfer of what is picked, in the metric's unit.
         graph: folder of the graph, None for the zoo's.
         trials: full runs that ``"best"`` may cost; None: 12.
-        time: minutes that it may take; None: any.
+        control: ``"permuted"``, ``"gaussian"`` or ``"rotated"`` for twins that know nothing in
+            place of the other tasks' sources (:mod:`mtl.compose.control`).
 
     The other arguments, what is returned and raised: as of :func:`mtl.train_adapter`.
     """
@@ -187,7 +188,7 @@ def compose_adapters(
         min_gain=min_gain,
         graph=graph,
         trials=trials,
-        minutes=time,
+        control=control,
     )
     request = read_request(asked)
     typed = ["mtl.compose", "--target", name, "--sources", *listed]
@@ -204,7 +205,7 @@ def compose_adapters(
         min_gain=min_gain,
         graph=graph,
         trials=trials,
-        time=time,
+        control=control,
     )
     named = [name, *(item.partition(":")[0] for item in listed)]
     context = _context(

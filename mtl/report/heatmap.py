@@ -70,12 +70,11 @@ def new_figure(width: float, height: float, dpi: int) -> Any:
     return figure
 
 
-def png_of(figure: Any, description: str = "") -> bytes:
-    """A figure as a PNG, with what is to be seen in words among its metadata."""
+def png_of(figure: Any) -> bytes:
+    """A figure as a PNG."""
     figure.tight_layout()
     buffer = io.BytesIO()
-    told = {"Description": description} if description else None
-    figure.savefig(buffer, format="png", metadata=told)
+    figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
 
