@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from mtl.cli import compose_rows
 from mtl.words import counted
 
 if TYPE_CHECKING:
@@ -72,17 +73,18 @@ def main(argv: Sequence[str]) -> int:
         help="full runs that finding the best may cost [12]",
     )
     parser.add_argument(
-        "--control",
-        type=str,
-        metavar="HOW",
-        help="a control: 'permuted', 'gaussian' or 'rotated' twins that know nothing in place of "
-        "the other tasks' sources, all else the same; mtl.report shows the gain over it",
+        "--time",
+        type=float,
+        metavar="MINUTES",
+        help="minutes that finding the best may take; the same line again goes on from there",
     )
     group = parser.add_argument_group("how many sources auto and graph:k=3 pick")
     group.add_argument("--budget", type=int, help="sources at most, beside the target's own [5]")
     group.add_argument("--min-gain", type=float, help="least measured or expected transfer")
     parser.add_argument("--graph", type=str, help="folder of the graph [MTL_GRAPH, ZOO.graph]")
+    compose_rows.add_options(parser)
     options = parser.parse_args(list(argv))
+    compose_rows.refuse(options)
     if options.probe is not None:
         options.method = "probe"
 
@@ -115,7 +117,7 @@ def main(argv: Sequence[str]) -> int:
         min_gain=options.min_gain,
         graph=options.graph,
         trials=options.trials,
-        control=options.control,
+        minutes=options.time,
     )
     request = read_request(asked)
     context = common.open_context(options, request.suite, "compose", argv, request.check)
@@ -136,6 +138,9 @@ def main(argv: Sequence[str]) -> int:
         if not options.json:
             print(f"{selection_text(selection, request.spec.id)}\n")
 
+    if options.rows is not None:
+        with showing_trials(asked, options.json) as tried:
+            return compose_rows.run(options, request, context, tried, picked)
     with showing_trials(asked, options.json) as tried:
         found = plan_composition(
             request,
@@ -219,7 +224,7 @@ def showing_trials(asked: Asked, silent: bool) -> Iterator[Callable[[Tried], obj
     ) as bar:
 
         def tell(tried: Tried) -> None:
-            bar.update(tried.share)
+            bar.update(tried.cost)
             if bar.disable:
                 dev = "–" if tried.dev is None else f"{tried.dev:.4f}"
                 print(f"{tried.stage}: {tried.candidate}: dev {dev}", file=sys.stderr, flush=True)

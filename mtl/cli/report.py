@@ -1,4 +1,4 @@
-"""``mtl.report``: results side by side; the heat map; ``--errors``: what an entry gets wrong."""
+"""``mtl.report``: results side by side; heat map; curve; ``--errors``: what an entry gets wrong."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mtl.cli import report_errors, report_published
+from mtl.cli import report_curve, report_errors, report_published
 from mtl.cli.options import Parser
 
 if TYPE_CHECKING:
@@ -27,7 +27,12 @@ def main(argv: Sequence[str]) -> int:
         help="only runs with these settings, e.g. lr=1e-3 max_steps=96",
     )
     parser.add_argument("--heatmap", metavar="PNG", help="draw the weights of a composition")
-    parser.add_argument("--method", help="the composition to draw [scalearn]")
+    parser.add_argument(
+        "--curve",
+        metavar="PNG",
+        help="draw own adapter, composition and gain over the number of training rows",
+    )
+    parser.add_argument("--method", help="the composition to draw [of a heat map: scalearn]")
     parser.add_argument(
         "--entry",
         metavar="REF",
@@ -82,12 +87,17 @@ def main(argv: Sequence[str]) -> int:
             f"The zoo {zoo.root} holds no entry{f' for {wanted}' if wanted else ''}; "
             "python -m mtl.zoo ls lists what it has, python -m mtl.train makes entries."
         )
+    named = zoo.get(options.entry) if options.entry else None
+    if named and not (options.heatmap or options.curve):
+        raise RequestError(
+            "--entry says what --heatmap or --curve draws: give --heatmap PNG or --curve PNG, too."
+        )
+    if options.curve:
+        return report_curve.show(options, entries, named)
     if options.ensemble:
         from mtl.report.ensemble import ensemble_of
 
-        together = ensemble_of(
-            [e for e in entries if e.manifest.kind != "joint" and not e.manifest.control]
-        )
+        together = ensemble_of([e for e in entries if e.manifest.kind != "joint"])
         if options.json:
             print(json.dumps({"command": "report", "ensemble": together.to_dict()}))
         else:
@@ -107,10 +117,7 @@ def main(argv: Sequence[str]) -> int:
             f"table shows them: mtl.report --suite {' or '.join(suites)}."
         )
     drawn = None
-    if options.entry and not options.heatmap:
-        raise RequestError("--entry says what --heatmap draws: give --heatmap PNG, too.")
     if options.heatmap:
-        named = zoo.get(options.entry) if options.entry else None
         chosen = runs_to_draw(entries, named, options.method, options.pick)
         with zoo.reading(*chosen):
             draw_heatmap(chosen, Path(options.heatmap))
@@ -146,7 +153,7 @@ def runs_to_draw(
 
     groups: dict[Any, list[Entry]] = {}
     for entry in entries:
-        if entry.manifest.composes or (wanted is not None and entry.manifest.control):
+        if entry.manifest.kind == "composition":
             groups.setdefault(group_of(entry), []).append(entry)
     if wanted is not None:
         if wanted.manifest.kind != "composition":

@@ -46,7 +46,17 @@ def refuse(options: Namespace) -> None:
             flag = f"--{given[0].replace('_', '-')}"
             raise RequestError(f"{flag} says something of --errors ENTRY: name the entry, too.")
         return
-    for name in ("suite", "seeds", "where", "heatmap", "method", "entry", "pick", "ensemble"):
+    for name in (
+        "suite",
+        "seeds",
+        "where",
+        "heatmap",
+        "curve",
+        "method",
+        "entry",
+        "pick",
+        "ensemble",
+    ):
         if getattr(options, name, None):
             raise RequestError(f"--errors looks at one entry: --{name} says nothing of it.")
     if options.top is not None and not 0 <= options.top <= 1000:

@@ -1,28 +1,31 @@
 """``--sources best``: which sources, used how, is best for a target, judged on its dev rows.
 
 A search over sets of sources, compositions and starts, by short runs that get longer for fewer
-candidates (successive halving). One trial costs its share of a run of the full length; ``budget``
-of such units is not exceeded.
+candidates (successive halving). What a trial costs is counted in runs of the full length;
+``budget`` of them is not exceeded.
 
 =======  ======  ==================================================================================
 stage    length  what is tried
 =======  ======  ==================================================================================
-single   1/4     each source alone, the own adapter among them; all together
+single   1/4     each source alone, the own adapter among them; all together; what ``auto`` picks
 forward  1/4     the best source with each of the others, the best pair with each of the rest, …,
                  as long as dev gets better
-used     1/2     the three best sets: as they are (``average``), and by the composition asked for,
-                 from its usual start and from another one (every source at 1, or at 1/K)
-full     1       the three best of these
+used     1/2     the two best sets and all sources: as they are (``average``), and by the
+                 composition asked for, from its usual start and from two others (every source at
+                 1/K, and at 1)
+full     1       the three best of these, of every composition at least its best
 =======  ======  ==================================================================================
 
-The best of the last stage is taken; of equals the one with fewer sources. Sets are judged by
-``average`` where the recipe knows it (nothing but a head learns: quick, and it says whether the
-features help), else by the composition asked for.
+The best of the last stage is taken; of equals the one with fewer sources, then the plainer. Sets
+are judged by ``average`` where the recipe knows it (nothing but a head learns: on features computed
+once that costs one pass over the rows, and says whether the features help), else by the composition
+asked for. Where dev is small, :mod:`mtl.compose.judging` has every trial made on folds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -32,8 +35,9 @@ BEST = "best"
 BUDGET = 12.0
 """Runs of the full length that a search may cost, unless told otherwise."""
 SHARES = {"single": 0.25, "forward": 0.25, "used": 0.5, "full": 1.0}
-SETS, FINALISTS, LONGEST = 3, 3, 4
-"""Sets that are used in earnest, candidates that are trained in full, sources of a grown set."""
+SETS, FINALISTS, LONGEST = 2, 3, 4
+"""Sets beside that of all that are used in earnest, candidates that are trained in full, sources of
+a grown set."""
 PLAIN = "average"
 
 
@@ -60,7 +64,8 @@ class Tried:
 
     Attributes:
         stage: in which it was tried; share: length of the trial, of a full run.
-        dev, stderr: the headline metric on dev.
+        dev, stderr: the headline metric on the rows that judge.
+        cost: in runs of the full length.
     """
 
     stage: str
@@ -68,11 +73,41 @@ class Tried:
     share: float
     dev: float | None
     stderr: float | None
+    cost: float = 0.0
 
     @property
     def value(self) -> float:
         """What is compared: undefined is worst."""
         return float("-inf") if self.dev is None else self.dev
+
+
+Score = Callable[[Candidate, float], tuple[float | None, float | None]]
+"""(candidate, share of the full length) → its metric on dev, and the standard error."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What judges candidates, and what that costs.
+
+    Attributes:
+        score: tries a candidate.
+        metric, rows: by which, and on how many rows.
+        by: which rows those are, in words.
+        price: (candidate, share) → cost of a trial in runs of the full length.
+        shares: stage → length of its trials; finalists: how many are trained in full.
+        settled: compositions whose first trial tells all that a longer one would.
+        beside: what is paid before any trial, by name.
+    """
+
+    score: Score
+    metric: str
+    rows: int
+    by: str = "dev"
+    price: Callable[[Candidate, float], float] = lambda candidate, share: share
+    shares: Mapping[str, float] = field(default_factory=lambda: SHARES)
+    finalists: int = FINALISTS
+    settled: Collection[str] = ()
+    beside: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -83,27 +118,39 @@ class Choice:
         tried: all trials, in their order.
         chosen: the best.
         budget, cost: in runs of the full length.
+        seconds: what the search might take, 0 for any time.
     """
 
-    metric: str
-    rows: int
+    judge: Judge
     budget: float
+    seconds: float = 0.0
     tried: list[Tried] = field(default_factory=list)
     chosen: Candidate | None = None
 
     @property
+    def rows(self) -> int:
+        """Rows that judged."""
+        return self.judge.rows
+
+    @property
     def cost(self) -> float:
-        """What the trials cost."""
-        return sum(item.share for item in self.tried)
+        """What the trials cost, and what came before them."""
+        return sum(self.judge.beside.values()) + sum(item.cost for item in self.tried)
+
+    def best_trial(self) -> Tried:
+        """The longest trial of what was chosen."""
+        return max((t for t in self.tried if t.candidate == self.chosen), key=lambda t: t.share)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, for a manifest."""
         assert self.chosen is not None
         return {
-            "by": f"dev {self.metric}",
+            "by": f"{self.judge.by} {self.judge.metric}",
             "rows": self.rows,
             "budget": self.budget,
+            **({"seconds": self.seconds} if self.seconds else {}),
             "cost": self.cost,
+            **({"beside": dict(self.judge.beside)} if self.judge.beside else {}),
             "chosen": asdict(self.chosen),
             "tried": [asdict(item) for item in self.tried],
         }
@@ -112,6 +159,8 @@ class Choice:
         """A table of all trials, the chosen one marked."""
         from tabulate import tabulate
 
+        assert self.chosen is not None
+        marked = self.best_trial()
         rows = [
             [
                 item.stage,
@@ -119,97 +168,133 @@ class Choice:
                 item.candidate.method,
                 "" if item.candidate.start is None else f"{item.candidate.start:g}/K",
                 f"{item.share:g}",
+                f"{item.cost:.2f}",
                 "–" if item.dev is None else f"{item.dev:.4f}",
                 "" if item.stderr is None else f"± {item.stderr:.4f}",
-                "◀" if item.candidate == self.chosen and item.stage == "full" else "",
+                "◀" if item is marked else "",
             ]
             for item in self.tried
         ]
-        headers = ["stage", "sources", "method", "start", "length", f"dev {self.metric}", "", ""]
+        headers = ["stage", "sources", "method", "start", "length", "cost"]
+        headers += [f"dev {self.judge.metric}", "", ""]
         table = tabulate(rows, headers=headers, disable_numparse=True)
+        beside = "".join(f", {cost:.2f} for {name}" for name, cost in self.judge.beside.items())
         return (
-            f"{table}\n{len(self.tried)} trials on {self.rows} dev rows, {self.cost:g} full runs "
-            f"of a seed of their own (at most {self.budget:g}); chosen: {self.chosen}"
+            f"{table}\n{len(self.tried)} trials on {self.rows} {self.judge.by} rows, "
+            f"{self.cost:.2f} full runs of a seed of their own (at most {self.budget:g}{beside}); "
+            f"chosen: {self.chosen}"
         )
 
 
-Score = Callable[[Candidate, float], tuple[float | None, float | None]]
-"""(candidate, share of the full length) → its metric on dev, and the standard error."""
-
-
 def expected_cost(sources: int, methods: int) -> float:
-    """Runs of the full length that a search over ``sources`` costs at most."""
-    alone = sources + (1 if sources > 1 else 0)
+    """Runs of the full length that a search over ``sources`` costs at most, judged on dev."""
+    alone = sources + (2 if sources > 1 else 0)
     growing = sum(max(0, sources - size) for size in range(1, min(LONGEST, sources)))
-    used = SETS * (1 if methods == 1 else 3)
+    used = (SETS + 1) * (1 if methods == 1 else 4)
     return SHARES["single"] * (alone + growing) + SHARES["used"] * used + FINALISTS
 
 
-def check_budget(budget: float, sources: int, methods: int = 2) -> None:
+def check_budget(budget: float, need: float, at_most: str) -> None:
     """Refuse a budget that does not even try every source and train one in full.
 
     Raises:
         RequestError: says what it takes.
     """
-    need = SHARES["single"] * sources + SHARES["full"]
     if not budget >= need:
         raise RequestError(
-            f"--trials {budget:g}: trying {sources} sources alone and training the best takes "
-            f"{need:g}; all stages {expected_cost(sources, methods):g} at most."
+            f"--trials {budget:g}: trying every source alone and training the best takes "
+            f"{need:.3g}; {at_most}."
         )
+
+
+def check_early(budget: float, sources: int, minutes: float | None) -> None:
+    """Refuse budgets that are too small whatever the trials cost. Raises RequestError."""
+    at_most = f"all stages {expected_cost(sources, 2):g} at most"
+    check_budget(budget, SHARES["full"], at_most)
+    if minutes is not None and not minutes > 0:
+        raise RequestError(f"--time {minutes:g}: minutes must be above 0.")
+
+
+@dataclass
+class _Meter:
+    """What may still be spent, in full runs and in seconds."""
+
+    choice: Choice
+    began: float = field(default_factory=time.monotonic)
+    _new: float = 0.0
+
+    def allows(self, cost: float) -> bool:
+        choice = self.choice
+        if choice.cost + cost > choice.budget + 1e-9:
+            return False
+        if not choice.seconds or not self._new:
+            return True
+        passed = time.monotonic() - self.began
+        return passed + cost * passed / self._new <= choice.seconds
+
+    def paid(self, cost: float) -> None:
+        self._new += cost
 
 
 def search(
     sources: Sequence[str],
     methods: Sequence[str],
-    score: Score,
+    judge: Judge,
     *,
-    metric: str,
-    rows: int,
     budget: float = BUDGET,
+    seconds: float = 0.0,
     starts: Mapping[str, float] | None = None,
+    suggested: Sequence[Sequence[str]] = (),
     tell: Callable[[Tried], object] = lambda tried: None,
 ) -> Choice:
     """Search for the best use of ``sources``.
 
     Args:
         methods: compositions to choose between; sets are judged by the first.
-        score: tries a candidate.
-        rows: of dev, for the record.
+        seconds: after which no trial begins that would not end in time, by the cost of those
+            before; 0 for any time. Every source is tried alone all the same.
         starts: of those of ``methods`` whose start can be set, the usual one.
+        suggested: further sets to try.
         tell: called after every trial.
 
     Raises:
         RequestError: the budget does not even try every source alone and train one in full.
     """
-    first = methods[0]
+    first, shares = methods[0], judge.shares
     everything = tuple(sources)
-    check_budget(budget, len(everything), len(methods))
-    found = Choice(metric, rows, budget)
+    found = Choice(judge, budget, seconds)
+    meter = _Meter(found)
     done: dict[tuple[Candidate, float], Tried] = {}
+    one = max(judge.price(Candidate(everything, method), shares["full"]) for method in methods)
+    finals = judge.finalists * one
+    alone = [Candidate((task,), first) for task in everything]
+    need = sum(judge.price(candidate, shares["single"]) for candidate in alone)
+    check_budget(budget, found.cost + need + one, f"{BUDGET:g} is usual")
 
-    def attempt(stage: str, candidate: Candidate, keep: float) -> Tried | None:
+    def attempt(stage: str, candidate: Candidate, keep: float, *, must: bool) -> Tried | None:
         """Try a candidate, if that leaves ``keep`` of the budget."""
-        share = SHARES[stage]
+        share = shares[stage]
         known = done.get((candidate, share))
         if known is None:
-            if found.cost + share + keep > budget + 1e-9:
+            cost = judge.price(candidate, share)
+            if not must and not meter.allows(cost + keep):
                 return None
-            known = Tried(stage, candidate, share, *score(candidate, share))
+            known = Tried(stage, candidate, share, *judge.score(candidate, share), cost)
+            meter.paid(cost)
             done[candidate, share] = known
             found.tried.append(known)
             tell(known)
         return known
 
-    def all_of(stage: str, candidates: Iterable[Candidate], keep: float) -> list[Tried]:
-        tried = (attempt(stage, candidate, keep) for candidate in candidates)
+    def all_of(
+        stage: str, candidates: Iterable[Candidate], keep: float, *, must: bool = False
+    ) -> list[Tried]:
+        tried = (attempt(stage, candidate, keep, must=must) for candidate in candidates)
         return [item for item in tried if item is not None]
 
-    finals = FINALISTS * SHARES["full"]
-    single = all_of("single", (Candidate((task,), first) for task in everything), SHARES["full"])
-    sets = list(single)
-    if len(everything) > 1:
-        sets += all_of("single", [Candidate(everything, first)], SHARES["full"])
+    single = all_of("single", alone, one, must=True)
+    further = [everything, *(_ordered(item, everything) for item in suggested)]
+    sets = single + all_of("single", [Candidate(each, first) for each in further], one)
     best = max(single, key=lambda item: item.value)
     while len(best.candidate.sources) < min(LONGEST, len(everything)):
         held = best.candidate.sources
@@ -224,26 +309,47 @@ def search(
         if better.value <= best.value:
             break
         best = better
-    chosen_sets = _distinct(sets)[:SETS]
-    uses = [
-        Candidate(item.candidate.sources, method, start)
-        for item in chosen_sets
+    chosen_sets = list(
+        dict.fromkeys(
+            [*(item.candidate.sources for item in _distinct(sets)[:SETS]), everything],
+        )
+    )
+    settled = sets if first in judge.settled else []
+    # The usual start of every set before the other starts of any.
+    turns = [
+        (turn, Candidate(each, method, start))
+        for each in chosen_sets
         for method in methods
-        for start in _starts(len(item.candidate.sources), (starts or {}).get(method))
+        if method not in judge.settled
+        for turn, start in enumerate(_starts(len(each), (starts or {}).get(method)))
     ]
-    used = all_of("used", uses, finals) or chosen_sets
-    ranked = sorted(used, key=lambda item: (-item.value, len(item.candidate.sources)))
-    full = all_of("full", (item.candidate for item in ranked[:FINALISTS]), 0.0)
-    top = min(full, key=lambda item: (-item.value, len(item.candidate.sources)))
-    found.chosen = top.candidate
+    uses = [candidate for _, candidate in sorted(turns, key=lambda item: item[0])]
+    used = settled + all_of("used", uses, finals) or sets
+    full = all_of("full", _finalists(used, judge.finalists), 0.0)
+    found.chosen = _ranked(full or used)[0].candidate
     return found
 
 
 def _starts(count: int, usual: float | None) -> list[float | None]:
-    """The usual start and another one: every source at 1, or, where that is it, at 1/K."""
+    """The usual start, and every source at 1/K and at 1, where those are others."""
     if usual is None:
         return [None]
-    return [None, float(count) if usual != count else 1.0]
+    return [None, *(start for start in dict.fromkeys([1.0, float(count)]) if start != usual)]
+
+
+def _ranked(tried: Iterable[Tried]) -> list[Tried]:
+    """Best first; of equals the one with fewer sources."""
+    return sorted(tried, key=lambda item: (-item.value, len(item.candidate.sources)))
+
+
+def _finalists(used: Sequence[Tried], count: int) -> list[Candidate]:
+    """The best of every composition, then the best of all: the trials of two compositions are
+    not of one length, so that neither may keep the other out."""
+    ranked = list(dict.fromkeys(item.candidate for item in _ranked(used)))
+    of_method: dict[str, Candidate] = {}
+    for candidate in ranked:
+        of_method.setdefault(candidate.method, candidate)
+    return list(dict.fromkeys([*of_method.values(), *ranked]))[:count]
 
 
 def _ordered(sources: Sequence[str], everything: Sequence[str]) -> tuple[str, ...]:
@@ -251,9 +357,8 @@ def _ordered(sources: Sequence[str], everything: Sequence[str]) -> tuple[str, ..
 
 
 def _distinct(tried: Sequence[Tried]) -> list[Tried]:
-    """Best first, each set once; of equals the one with fewer sources."""
-    ranked = sorted(tried, key=lambda item: (-item.value, len(item.candidate.sources)))
+    """Best first, each set once."""
     seen: dict[tuple[str, ...], Tried] = {}
-    for item in ranked:
+    for item in _ranked(tried):
         seen.setdefault(item.candidate.sources, item)
     return list(seen.values())

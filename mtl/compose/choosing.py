@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from mtl.compose.best import BUDGET, PLAIN, Candidate, Choice, Tried, search
+from mtl.compose.best import BUDGET, PLAIN, Choice, Tried, search
 from mtl.compose.composition import COMPOSITIONS
-from mtl.compose.stage_two import Target, plan_compose, resolve_target
+from mtl.compose.judging import FEW, as_chosen, judge_for
+from mtl.compose.stage_two import Target, resolve_target
 from mtl.engine.settings import RunSettings
 from mtl.errors import RequestError
 from mtl.runs.settings import Overrides
@@ -19,13 +20,6 @@ if TYPE_CHECKING:
     from mtl.tasks import Suite
     from mtl.zoo import Entry
 
-SEED = 100
-"""Of the trials: none of the seeds that runs are usually shown with."""
-LOOKS = 5
-"""Evaluations of a trial that is shorter than a run."""
-FEW = 200
-"""Dev rows below which a choice says little."""
-
 
 def choose_best(
     entries: Sequence[Entry],
@@ -34,43 +28,33 @@ def choose_best(
     *,
     suite: Suite,
     budget: float | None,
+    minutes: float | None,
+    suggested: Sequence[Sequence[str]],
     tell: Callable[[Tried], object],
 ) -> Choice:
     """Search among the sources ``entries`` for the best use; no test row is read.
+
+    Args:
+        suggested: sets of tasks to try beside those that the search makes.
 
     Raises:
         RequestError: a budget that is too small.
         RunError: a trial failed.
     """
-    from mtl.runs.trial import try_run
-
     by_task = {str(entry.manifest.task["id"]): entry for entry in entries}
     targets = _targets(target, context)
-
-    def score(candidate: Candidate, share: float) -> tuple[float | None, float | None]:
-        (run,) = plan_compose(
-            shortened(as_chosen(targets[candidate.method], candidate), share),
-            suite=suite,
-            sources=[by_task[task] for task in candidate.sources],
-            seeds=[SEED],
-            backbone=context.backbone,
-            workspace=context.workspace,
-        )
-        found = try_run(run, context.workspace)
-        return found.dev, found.stderr
-
     return search(
         list(by_task),
         list(targets),
-        score,
-        metric=target.data.spec.headline,
-        rows=int(target.data.sizes["dev"]),
+        judge_for(targets, target.method, by_task, suite, context),
         budget=BUDGET if budget is None else budget,
+        seconds=60 * (minutes or 0.0),
         starts={
             name: float(each.method_settings.init_scale)
             for name, each in targets.items()
             if _has_start(each)
         },
+        suggested=suggested,
         tell=tell,
     )
 
@@ -81,31 +65,9 @@ def chosen_target(target: Target, choice: Choice, context: Context) -> Target:
     return as_chosen(_targets(target, context)[choice.chosen.method], choice.chosen)
 
 
-def as_chosen(target: Target, candidate: Candidate) -> Target:
-    """``target`` from the candidate's start."""
-    if candidate.start is None:
-        return target
-    settings = replace(target.method_settings, init_scale=candidate.start)
-    return replace(target, method_settings=settings)
-
-
-def shortened(target: Target, share: float) -> Target:
-    """The same with a share of the steps, their schedule included, and a few evaluations."""
-    if share >= 1:
-        return target
-    settings = target.settings
-    rows = int(target.data.sizes["train"])
-    planned = settings.max_steps or settings.epochs * -(-rows // settings.batch_size)
-    steps = max(LOOKS, round(planned * share))
-    return replace(
-        target,
-        settings=replace(settings, max_steps=steps, eval_every=max(1, steps // LOOKS), patience=0),
-    )
-
-
 def few_rows(choice: Choice) -> str:
     """A warning where dev is too small to choose by; or nothing."""
-    if choice.rows >= FEW:
+    if choice.rows >= FEW or choice.judge.by != "dev":
         return ""
     return (
         f"warning: the choice was made on {choice.rows} dev rows, which tell differences of a few "
@@ -116,15 +78,17 @@ def few_rows(choice: Choice) -> str:
 def above_choice(choice: Choice, entries: Sequence[Entry], target: Target) -> str:
     """A warning where the own adapter, as it is, has more on dev than what was chosen."""
     metric = target.data.spec.headline
-    reached = [t.value for t in choice.tried if t.stage == "full" and t.candidate == choice.chosen]
+    if choice.judge.by != "dev":
+        return ""  # other rows
+    reached = choice.best_trial().value
     for entry in entries:
         if entry.manifest.task["id"] != target.data.spec.id:
             continue
         own = entry.manifest.metrics["dev"][metric]["value"]
-        if own is not None and reached and own > reached[-1]:
+        if own is not None and own > reached:
             return (
                 f"warning: the own adapter {entry.ref} by itself has dev {metric} {own:.4f}, the "
-                f"choice {reached[-1]:.4f}; its state was selected on these rows, which flatters "
+                f"choice {reached:.4f}; its state was selected on these rows, which flatters "
                 "it, but compare both on test."
             )
     return ""
@@ -148,7 +112,6 @@ def _targets(target: Target, context: Context) -> dict[str, Target]:
                 protocol=target.data.protocol,
                 overrides=Overrides(values),
                 workspace=context.workspace,
-                control=target.control,
             )
     return {**found, target.method: target}
 

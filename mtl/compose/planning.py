@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from mtl.compose.best import BEST, BUDGET, Choice, Tried, check_budget
+from mtl.compose.best import BEST, BUDGET, Choice, Tried, check_early
 from mtl.compose.choosing import (
     above_choice,
     check_composition,
@@ -19,7 +19,6 @@ from mtl.compose.choosing import (
     few_rows,
 )
 from mtl.compose.composition import COMPOSITIONS
-from mtl.compose.control import check_control, for_a_search, read_control
 from mtl.compose.measure import is_limit
 from mtl.compose.missing import plan_missing
 from mtl.compose.per_source import by_name
@@ -28,7 +27,7 @@ from mtl.compose.probe import grid
 from mtl.compose.sources import ALL, resolve_sources, typed_order, wanted_sources
 from mtl.compose.stage_two import Target, plan_compose, resolve_compose, resolve_target
 from mtl.compose.taken import alone_text, passed_over, taken_text
-from mtl.errors import RequestError
+from mtl.errors import MtlError, RequestError
 from mtl.graph import graph_folder
 from mtl.graph.request import SourceRequest, parse_sources
 from mtl.methods import METHODS, find_method
@@ -61,9 +60,7 @@ class Asked:
         allow_missing: go without them.
         budget, min_gain: how many sources ``auto`` and ``graph:`` pick.
         graph: folder of the graph, None for the zoo's.
-        trials: full runs that a search for the ``best`` may cost.
-        control: which twins stand for the other tasks' sources (:mod:`mtl.compose.control`); None
-            composes the sources themselves.
+        trials, minutes: full runs that a search for the ``best`` may cost, and its time.
     """
 
     target: str
@@ -82,7 +79,7 @@ class Asked:
     min_gain: float | None = None
     graph: str | None = None
     trials: float | None = None
-    control: str | None = None
+    minutes: float | None = None
 
     @property
     def best(self) -> bool:
@@ -150,12 +147,12 @@ def read_request(asked: Asked) -> Request:
         hint = f"That is stage one: python -m mtl.train --method {asked.method} --task TASK."
     COMPOSITIONS.get(asked.method, hint)
     find_method(asked.source_method)
-    if asked.control is not None:
-        read_control(asked.control)
     suite = suite_of(asked.suite, [asked.target])
     spec = load_member(asked.target, suite)
     if asked.trials is not None and not asked.best:
         raise RequestError(f"--trials {asked.trials:g} is for --sources {BEST}.")
+    if asked.minutes is not None and not asked.best:
+        raise RequestError(f"--time {asked.minutes:g} is for --sources {BEST}.")
     if asked.best:
         check_composition(asked.method)
     elif BEST in asked.sources:
@@ -171,8 +168,9 @@ def read_request(asked: Asked) -> Request:
         composition=asked.method,
         protocol=asked.protocol,
     )
-    if asked.best and not asked.allow_missing:
-        check_budget(BUDGET if asked.trials is None else asked.trials, len(wanted))
+    if asked.best:
+        budget = BUDGET if asked.trials is None else asked.trials
+        check_early(budget, len(wanted), asked.minutes)
     return Request(asked, suite, spec, picking, wanted)
 
 
@@ -204,7 +202,6 @@ def plan_composition(
         protocol=context.protocol_of(spec),
         overrides=context.overrides,
         workspace=context.workspace,
-        control=_control(asked),
     )
     seeds = check_seeds(asked.seeds)
     rounds = source_rounds(asked.source_seed, context.recipe, asked.method, seeds)
@@ -251,11 +248,10 @@ def plan_composition(
         found.composed.append((sources, of_it))
     told: dict[str, Any] = {}
     if asked.best and not dry_run:
-        target, told = _search(found, target, request, context, tried)
+        suggested = _suggested(found, target, request, context, rounds[0][0])
+        target, told = _search(found, target, request, context, suggested, tried)
     _say_what_was_taken(found, request, context, wanted, picking is not None)
     tasks = [entry.manifest.task["id"] for entry in found.sources]
-    if not asked.best:  # a search among twins may well end at the own adapter
-        check_control(target.control, tasks, spec.id)
     typed = typed_order(list(asked.sources), request.suite, wanted)
     target = replace(
         target, method_settings=by_name(target.method_settings, target.method, tasks, typed)
@@ -282,17 +278,12 @@ def plan_composition(
     return found
 
 
-def _control(asked: Asked) -> str:
-    if asked.control is None:
-        return ""
-    return for_a_search(asked.control) if asked.best else asked.control
-
-
 def _search(
     found: Planned,
     target: Target,
     request: Request,
     context: Context,
+    suggested: Sequence[Sequence[str]],
     tried: Callable[[Tried], object],
 ) -> tuple[Target, dict[str, Any]]:
     """Search among the sources that are there: how to use them, and what the manifest tells."""
@@ -303,6 +294,8 @@ def _search(
         context,
         suite=request.suite,
         budget=request.asked.trials,
+        minutes=request.asked.minutes,
+        suggested=suggested,
         tell=tried,
     )
     assert found.choice.chosen is not None
@@ -313,6 +306,32 @@ def _search(
         None, [few_rows(found.choice), above_choice(found.choice, entries, target)]
     )
     return chosen_target(target, found.choice, context), {"choice": found.choice.to_dict()}
+
+
+def _suggested(
+    found: Planned, target: Target, request: Request, context: Context, seed: int
+) -> list[list[str]]:
+    """The set that ``auto`` would take, for the search; none where it cannot judge the sources."""
+    asked = request.asked
+    ((entries, _),) = found.composed
+    try:
+        selection, _ = pick(
+            SourceRequest("auto"),
+            request.wanted,
+            target,
+            context,
+            method=asked.source_method,
+            folder=graph_folder(context.workspace.zoo.root, asked.graph),
+            seed=seed,
+            keep=False,
+        )
+    except MtlError as error:
+        found.notes.append(f"note: the choice of 'auto' was not tried: {error}")
+        return []
+    picked = {*selection.chosen, target.data.spec.id}
+    there = [str(entry.manifest.task["id"]) for entry in entries]
+    chosen = [task for task in there if task in picked]
+    return [chosen] if chosen else []
 
 
 def _say_what_was_taken(

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.compose.composition import COMPOSITIONS
-from mtl.compose.control import load_sources
 from mtl.compose.per_source import by_name
 from mtl.files import read_safetensors, write_safetensors
 from mtl.methods import source_names
+from mtl.runs.loading import load_adapter_entry
 from mtl.runs.run import Built, Run
 from mtl.runs.sections import file_name
 from mtl.runs.settings import Overrides, recipe_layers, resolve_settings
@@ -28,13 +28,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be composed for, and how: method, settings, data, twins for sources or none."""
+    """What is to be composed for, and how: method, settings, data."""
 
     method: str
     method_settings: Any
     settings: RunSettings
     data: TaskData
-    control: str = ""
 
 
 def resolve_compose(
@@ -54,7 +53,6 @@ def resolve_target(
     protocol: str,
     overrides: Overrides,
     workspace: Workspace,
-    control: str = "",
 ) -> Target:
     """Settings and data of the target, before any source is looked for.
 
@@ -63,7 +61,7 @@ def resolve_target(
     """
     method_settings, settings = resolve_compose(spec, method, recipe, overrides)
     data = load_task_data(spec, workspace, protocol, settings)
-    return Target(method, method_settings, settings, data, control)
+    return Target(method, method_settings, settings, data)
 
 
 def plan_compose(
@@ -117,7 +115,6 @@ def plan_compose(
             seed=seed,
             build=build,
             parents=parents,
-            control=target.control,
         )
         for seed in seeds
     ]
@@ -136,9 +133,8 @@ def build_composition(run: Run, folder: Path | None, sources: Sequence[Entry], z
     backbone = run.backbone
     encoder = backbone.encoder()
     names = source_names(len(sources))
-    load_sources(
-        encoder, names, sources, zoo, control=run.control, target=run.task_id, seed=run.seed
-    )
+    for name, entry in zip(names, sources, strict=True):
+        load_adapter_entry(encoder, entry, zoo, name)
     seed_everything(run.seed, "init")
     composed = composition.attach(encoder, names, run.method_settings)
     if folder is None:

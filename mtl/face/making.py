@@ -127,7 +127,7 @@ def compose_adapters(
     min_gain: float | None = None,
     graph: str | None = None,
     trials: float | None = None,
-    control: str | None = None,
+    time: float | None = None,
     suite: str | None = None,
     model: str | None = None,
     recipe: str | None = None,
@@ -165,8 +165,7 @@ def compose_adapters(
         min_gain: least measured or expected transfer of what is picked, in the metric's unit.
         graph: folder of the graph, None for the zoo's.
         trials: full runs that ``"best"`` may cost; None: 12.
-        control: ``"permuted"``, ``"gaussian"`` or ``"rotated"`` for twins that know nothing in
-            place of the other tasks' sources (:mod:`mtl.compose.control`).
+        time: minutes that it may take; None: any.
 
     The other arguments, what is returned and raised: as of :func:`mtl.train_adapter`.
     """
@@ -188,7 +187,7 @@ def compose_adapters(
         min_gain=min_gain,
         graph=graph,
         trials=trials,
-        control=control,
+        minutes=time,
     )
     request = read_request(asked)
     typed = ["mtl.compose", "--target", name, "--sources", *listed]
@@ -205,7 +204,7 @@ def compose_adapters(
         min_gain=min_gain,
         graph=graph,
         trials=trials,
-        control=control,
+        time=time,
     )
     named = [name, *(item.partition(":")[0] for item in listed)]
     context = _context(

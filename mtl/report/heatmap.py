@@ -70,11 +70,12 @@ def new_figure(width: float, height: float, dpi: int) -> Any:
     return figure
 
 
-def png_of(figure: Any) -> bytes:
-    """A figure as a PNG."""
+def png_of(figure: Any, description: str = "") -> bytes:
+    """A figure as a PNG, with what is to be seen in words among its metadata."""
     figure.tight_layout()
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    told = {"Description": description} if description else None
+    figure.savefig(buffer, format="png", metadata=told)
     return buffer.getvalue()
 
 

@@ -33,7 +33,9 @@ def test_the_best_is_searched_on_dev_and_told(
     first_test = splits.index("test")
     assert splits[:first_test].count("dev") > len(choice["tried"]) - 1  # test rows only afterwards
     assert choice["cost"] <= choice["budget"] == 12
-    assert choice["rows"] == 32
+    assert choice["rows"] == 32 + 96  # dev is small: folds of train and dev judge
+    assert choice["by"].startswith("train and dev (3 folds)")
+    assert list(choice["beside"]) == ["the own adapter of every fold (3 runs)"]
     stages = [item["stage"] for item in choice["tried"]]
     assert stages == sorted(stages, key=["single", "forward", "used", "full"].index)
     (entry,) = open_zoo(stocked).entries(kind="composition")
@@ -44,13 +46,9 @@ def test_the_best_is_searched_on_dev_and_told(
         told["chosen"]["sources"]
     )
     assert entry.manifest.method == told["chosen"]["method"]
-    best = max(item["dev"] for item in told["tried"] if item["stage"] == "full")
-    (picked,) = (
-        item
-        for item in told["tried"]
-        if item["stage"] == "full" and item["candidate"] == told["chosen"]
-    )
-    assert picked["dev"] == best
+    full = [item for item in told["tried"] if item["stage"] == "full"]
+    (picked,) = (item for item in full if item["candidate"] == told["chosen"])
+    assert picked["dev"] == max(item["dev"] for item in full)
     assert mtl("zoo", "fsck").code == 0
     assert mtl("zoo", "verify", entry.ref).code == 0
 
@@ -66,15 +64,56 @@ def test_the_same_line_again_searches_nothing_anew(
     said = mtl("compose", *LINE)
     assert "skipped" in said.out
     assert "chosen: " in said.out
-    assert "32 dev rows" in said.err
+    assert "128 train and dev (3 folds) rows" in said.out
+
+
+def test_folds_make_the_own_adapter_anew_without_their_dev_rows(
+    stocked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mtl.runs import trial
+
+    real, made = trial.try_run, []
+
+    def watched(run: Any, workspace: Any, **options: Any) -> Any:
+        made.append((run, options))
+        return real(run, workspace, **options)
+
+    monkeypatch.setattr(trial, "try_run", watched)
+    assert mtl("compose", *LINE).code == 0
+    own = [run for run, options in made if options.get("keep")]
+    assert [run.kind for run in own] == ["adapter"] * 3
+    assert len({run.data.fingerprint for run in own}) == 3
+    by_rows = {run.data.fingerprint: run.runhash for run in own}
+    using = [run for run, _ in made if run.kind == "composition"]
+    held = [p for run in using for p in run.parents if p["task"] == "mini/same"]
+    assert held
+    for run in using:
+        assert set(run.data.splits) == {"train", "dev"}
+        assert run.settings.select == "last"
+        for parent in run.parents:
+            if parent["task"] == "mini/same":  # of the same fold
+                assert parent["digest"] == by_rows[run.data.fingerprint]
+
+
+def test_a_search_that_may_take_no_time_tries_the_sources_alone(stocked: Path) -> None:
+    said = mtl("compose", *LINE, "--time", "1e-9", "--json")
+    assert said.code == 0, said
+    choice = said.json["choice"]
+    assert {item["stage"] for item in choice["tried"]} == {"single"}
+    assert len(choice["tried"]) == 3
+    assert choice["seconds"] == pytest.approx(6e-8)
+    more = mtl("compose", *LINE, "--json").json["choice"]
+    assert {item["stage"] for item in more["tried"]} > {"single"}
 
 
 def test_wrong_requests_for_the_best(stocked: Path) -> None:
     refused(mtl("compose", "--target", "same", "--sources", "best", "mood"), "stands alone")
     refused(mtl("compose", "--target", "same", "--sources", "bst"), "Did you mean 'best'?")
-    refused(mtl("compose", *LINE, "--trials", "1"), "--trials 1", "takes 1.75")
-    refused(mtl("compose", *LINE, "--trials", "0", "--dry-run"), "takes 1.75")
-    refused(mtl("compose", *LINE, "--trials", "-3", "--train-missing"), "takes 1.75")
+    refused(mtl("compose", *LINE, "--trials", "1"), "--trials 1", "takes ", "12 is usual")
+    refused(mtl("compose", *LINE, "--trials", "0", "--dry-run"), "takes 1; all stages")
+    refused(mtl("compose", *LINE, "--trials", "-3", "--train-missing"), "takes 1; all stages")
+    refused(mtl("compose", *LINE, "--time", "0"), "minutes must be above 0")
+    refused(mtl("compose", "--target", "same", "--time", "3"), "is for --sources best")
     refused(mtl("compose", *LINE, "--method", "soup"), "'soup' takes fixed weights")
     refused(mtl("compose", "--target", "same", "--trials", "3"), "is for --sources best")
     refused(mtl("compose", *LINE, "--source-seed", "run", "--seeds", "0", "1"), "searched for")
