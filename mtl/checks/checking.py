@@ -159,6 +159,19 @@ def _texts(report: TaskReport, name: str, split: Split) -> tuple[dict[str, Any],
     return {"empty": len(blank) + len(partly), "duplicates": extra}, found
 
 
+def _held_out(data: TaskData, absent: list[str]) -> list[str]:
+    """Labels that only rows have that our own hold-out took from those of train."""
+    source = data.splits["train"].source
+    taken = [s for name, s in data.splits.items() if name != "train" and s.source == source]
+    held = []
+    for name in absent:
+        place = data.spec.labels.index(name)
+        columns = [s.labels[:, place] if s.labels.ndim == 2 else s.labels == place for s in taken]
+        if any(column.any() for column in columns):
+            held.append(name)
+    return held
+
+
 def _labels(report: TaskReport, name: str, split: Split) -> tuple[dict[str, Any], list[Finding]]:
     """How often each label stands there; labels that are absent, rare, or nearly all."""
     data = report.data
@@ -189,10 +202,19 @@ def _labels(report: TaskReport, name: str, split: Split) -> tuple[dict[str, Any]
         )
         found.append(Finding("one-class", "problem", text, name, rows, rows))
     elif absent and name == "train":
-        text = (
-            f"no training row has the label {listed}; add rows, or take the label out of the list"
-        )
-        found.append(Finding("absent-label", "problem", text, name, 0, rows))
+        lost = _held_out(data, absent)
+        gone = [label for label in absent if label not in lost]
+        for labelled, level, why in (
+            (gone, "problem", "add rows, or take the label out of the list"),
+            (
+                lost,
+                "remark",
+                "all its rows were held out: add some, or give files for dev and test",
+            ),
+        ):
+            if labelled:
+                text = f"no training row has the label {', '.join(map(repr, labelled))}; {why}"
+                found.append(Finding("absent-label", level, text, name, 0, rows))
     elif absent:
         text = f"{name}: no row has the label {listed}"
         found.append(Finding("absent-label", "remark", text, name, 0, rows))

@@ -64,12 +64,15 @@ def _columns(rows: RawRows, split: str, table: pa.Table) -> Iterator[Finding]:
             text += str(spec.where)
             yield Finding("no-text", "problem", text, split, len(table), len(table))
             continue
-        empty = [row for row, value in enumerate(table.column(name).to_pylist()) if value is None]
+        cells = table.column(name).to_pylist()
+        empty = [row for row, value in enumerate(cells) if not str(value or "").strip()]
         if empty:
+            alone = len(spec.columns) == 1
             yield Finding(
-                "no-text",
-                "problem",
-                f"{share(len(empty), len(table))} of {split} have no text in column {name!r}",
+                "empty-text",
+                "problem" if alone else "remark",
+                f"{split}: {share(len(empty), len(table))} have no text "
+                + ("at all" if alone else f"in column {name!r}"),
                 split,
                 len(empty),
                 len(table),

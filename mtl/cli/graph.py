@@ -167,7 +167,7 @@ def _draw(graph: nx.DiGraph, target: str | None, options: Namespace) -> list[str
     from mtl.graph.matrix import transfer_matrix
     from mtl.graph.model import ORDER
     from mtl.graph.page import write_page
-    from mtl.graph.picture import draw_graph, draw_matrix
+    from mtl.graph.picture import check_drawing, check_matrix, draw_graph, draw_matrix
     from mtl.graph.scores import SCORES
 
     if options.score is not None:
@@ -179,15 +179,22 @@ def _draw(graph: nx.DiGraph, target: str | None, options: Namespace) -> list[str
         "score": options.score,
         "target": target,
     }
-    if options.html:
-        write_page(graph, Path(options.html), **chosen)
-    if options.png:
-        draw_graph(graph, Path(options.png), **chosen)
+    matrix = None
     if options.matrix:
         kind = options.kind or ("predicted" if options.score else "measured")
         targets = None if target is None else [target]
         method = options.score if kind == "predicted" else None
-        draw_matrix(transfer_matrix(graph, kind, method, targets=targets), Path(options.matrix))
+        matrix = transfer_matrix(graph, kind, method, targets=targets)
+        check_matrix(matrix)
+    if options.png or options.matrix:
+        check_drawing()
+    # nothing was written until here: what cannot be drawn leaves nothing half done
+    if options.html:
+        write_page(graph, Path(options.html), **chosen)
+    if options.png:
+        draw_graph(graph, Path(options.png), **chosen)
+    if matrix is not None:
+        draw_matrix(matrix, Path(options.matrix))
     return [path for path in (options.html, options.png, options.matrix) if path]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -19,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
         help="reference, its last parts, the start of its digest, hub:user/name, or a folder",
     )
     parser.add_argument(
-        "--input", required=True, metavar="FILE", help=".csv, .tsv, .jsonl, .json or .parquet"
+        "--input", required=True, metavar="FILE", help=".csv, .tsv, .txt, .jsonl, .json or .parquet"
     )
     parser.add_argument(
         "--output", required=True, metavar="FILE", help=".csv, .tsv, .jsonl or .parquet"
@@ -35,7 +37,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--zoo", help="folder of the zoo [MTL_ZOO, ./adapters_zoo]")
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     group = parser.add_argument_group("how the input is read (where its suffix does not say it)")
-    group.add_argument("--separator", help="between cells: one character, tab, semicolon, …")
+    group.add_argument(
+        "--separator",
+        "--delimiter",
+        metavar="C",
+        help="between cells: one character, tab, semicolon, …",
+    )
     group.add_argument("--unquoted", action="store_true", help="quotes are part of the texts")
     group.add_argument("--encoding", help="of the text [UTF-8]")
     group.add_argument("--no-header", action="store_true", help="the first line is a row")
@@ -96,12 +103,7 @@ def main(argv: Sequence[str]) -> int:
         try:
             found = answer_file(model, job, lambda rows: bar.update(rows))
         except RequestError as error:
-            if "below `data` in the task file" not in str(error):
-                raise
-            raise RequestError(
-                f"{error} (Of a file to be answered it is said here: --separator, --unquoted, "
-                "--encoding, --no-header.)"
-            ) from error
+            raise RequestError(by_options(str(error))) from error
     if options.json:
         told = asdict(found)
         told["explained"] = found.explained.to_dict() if found.explained else None
@@ -112,3 +114,30 @@ def main(argv: Sequence[str]) -> int:
         print()
         print(found.explained.text() if found.explained else "No source has a share of its own.")
     return 0
+
+
+_WRITE = re.compile(
+    r"[Ww]rite (`(\w+): [^`]*`(?: or `\w+: [^`]*`)*) below `data` in the task file"
+    r"(?: \(`python -m mtl\.tasks new [^`]*`\))?"
+)
+_OPTION = {"separator": "--separator", "encoding": "--encoding", "field": "--field"}
+
+
+def by_options(text: str) -> str:
+    """A message on a file that is read wrongly, with the options of this command for its advice.
+
+    The readers tell what to write into a task file; of a file to be answered it is said here.
+    """
+
+    def option(found: re.Match[str]) -> str:
+        said = []
+        for key, value in re.findall(r"`(\w+): ([^`]*)`", found[1]):
+            word = value.strip('"').replace("\\t", "tab")
+            said.append("--unquoted" if key == "quoting" else f"{_OPTION[key]} {shlex.quote(word)}")
+        return f"{'Pass' if found[0][0] == 'W' else 'pass'} {' or '.join(said)}"
+
+    mended = _WRITE.sub(option, text)
+    # answers are given to rows as they stand: there is no option for a cell that is meant so
+    return (
+        mended.partition(", `quoting: double` if")[0] + "." if "--unquoted if" in mended else mended
+    )

@@ -76,7 +76,10 @@ def main(argv: Sequence[str]) -> int:
     )
     new.add_argument("--kind", choices=("classification", "regression", "multilabel"))
     new.add_argument(
-        "--separator", metavar="C", help="between cells: ';', tab, … [suffix, guessed]"
+        "--separator",
+        "--delimiter",
+        metavar="C",
+        help="between cells: ';', tab, … [suffix, guessed]",
     )
     new.add_argument(
         "--quoted", dest="quoting", action="store_const", const="double", help="cells may be quoted"

@@ -43,6 +43,12 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def blank(self) -> int:
+        """How many rows have no text at all."""
+        first, *others = self.texts
+        rows = [row for row, text in enumerate(first) if not text.strip()]
+        return sum(not any(texts[row].strip() for texts in others) for row in rows)
+
 
 class SplitReader:
     """Labels and texts of the official splits, each read once.
@@ -218,14 +224,11 @@ class SplitReader:
                     f"Task {self.spec.id!r}, split {source!r} of {self._raw.where}: column "
                     f"{name!r} holds {fault}. Mend inputs in {self.spec.where}."
                 )
-            values = _cells(table.column(name))
-            bad = next((i for i, value in enumerate(values) if value is None), None)
-            if bad is not None:
-                raise RequestError(
-                    f"Task {self.spec.id!r}, column {name!r}, "
-                    f"{self._line(source, int(rows[bad]))}: there is no text."
-                )
-            columns[name] = [value if isinstance(value, str) else str(value) for value in values]
+            # no value is an empty text, as an empty cell of a CSV file is
+            columns[name] = [
+                value if isinstance(value, str) else "" if value is None else str(value)
+                for value in _cells(table.column(name))
+            ]
             long = next((i for i, v in enumerate(columns[name]) if len(v) > LONGEST_TEXT), None)
             if long is not None:
                 place = self._line(source, int(rows[long]))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mtl.data.charsets import check_magic, decoded
 from mtl.data.separated import Cells, cells_in_pieces, read_cells
 from mtl.errors import RequestError
-from mtl.tasks.dialect import Dialect
+from mtl.tasks.dialect import SEPARATED, Dialect
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -71,7 +71,7 @@ def pieces_of(path: Path, dialect: Dialect, most: int) -> Iterator[tuple[pa.Tabl
     check_magic(path)
     try:
         with path.open(encoding=dialect.encoding or "utf-8-sig", newline="") as stream:
-            if suffix in (".csv", ".tsv"):
+            if suffix in SEPARATED:
                 for found in cells_in_pieces(path, stream, dialect, most):
                     if found.rows:
                         yield _table(path, _by_name(found), found.lines), found.lines
@@ -303,6 +303,7 @@ def _mend(path: Path, lines: bool) -> str:
 READERS: dict[str, Callable[[Path, str, Dialect], tuple[Columns, list[int]]]] = {
     ".csv": _separated,
     ".tsv": _separated,
+    ".txt": _separated,
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
     ".json": _json,

@@ -91,6 +91,23 @@ def draw_graph(
     _save(figure, path)
 
 
+def check_matrix(matrix: Matrix) -> None:
+    """Refuse a matrix in which there is nothing to draw. Raises RequestError."""
+    if not matrix.targets:
+        raise RequestError(
+            f"There is no {matrix.kind} evidence to draw. Add some: "
+            "python -m mtl.graph measure --targets TASK (or suggest, or attribute)."
+        )
+
+
+def check_drawing() -> None:
+    """Refuse to draw without matplotlib. Raises RequestError."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise RequestError("Drawing needs matplotlib: pip install matplotlib.") from error
+
+
 def draw_matrix(matrix: Matrix, path: Path) -> None:
     """Draw the transfer matrix as a heat map, blue helps, red hurts; ``*`` as in the table.
 
@@ -98,11 +115,7 @@ def draw_matrix(matrix: Matrix, path: Path) -> None:
         RequestError: matplotlib is not installed, or there is nothing to draw.
         RunError: the system refuses.
     """
-    if not matrix.targets:
-        raise RequestError(
-            f"There is no {matrix.kind} evidence to draw. Add some: "
-            "python -m mtl.graph measure --targets TASK (or suggest, or attribute)."
-        )
+    check_matrix(matrix)
     rows, columns = matrix.values.shape
     figure, axes = _figure(min(2.5 + 0.75 * columns, 40), min(1.8 + 0.4 * rows, 40))
     signed = matrix.kind in SIGNED
@@ -260,11 +273,10 @@ def _labels(figure: Any, axes: Any, place: dict[str, Point], drawn: Sequence[Str
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise RequestError("Drawing needs matplotlib: pip install matplotlib.") from error
+    check_drawing()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), dpi=130)
     FigureCanvasAgg(figure)
     return figure, figure.add_subplot()

@@ -68,6 +68,7 @@ class Outcome:
         rows: of the input; answers: written ones (more where a row function makes several of one).
         kept: rows that an interrupted job had answered already.
         seconds: of this one.
+        blank: answers to rows without any text.
         counts: label → how often it was answered; empty for numbers and texts.
         explained: how much each source counts, where that was asked for.
     """
@@ -76,6 +77,7 @@ class Outcome:
     answers: int = 0
     kept: int = 0
     seconds: float = 0.0
+    blank: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     explained: Explained | None = None
 
@@ -147,6 +149,7 @@ def _answer(
         parts.append(part)
         found.rows += len(table)
         found.answers += told["answers"]
+        found.blank += told.get("blank", 0)
         for label, count in told["counts"].items():
             found.counts[label] = found.counts.get(label, 0) + count
         if told.get("explained"):
@@ -234,6 +237,7 @@ def _piece(
     told: dict[str, Any] = {
         "names": [*shown.column_names, *columns],
         "answers": len(answers),
+        "blank": data.splits[NEW].blank(),
         "counts": _counts(spec, answers),
     }
     if job.explain:
@@ -278,6 +282,8 @@ def outcome_text(found: Outcome, job: Job) -> str:
         f"{job.target}: {counted(found.answers, 'answer')}{kept}, {found.seconds:.1f} s, "
         f"{rate:,.0f} rows a second"
     ]
+    if found.blank:
+        lines.append(f"note: {counted(found.blank, 'row has', 'rows have')} no text at all")
     if found.counts:
         shown = sorted(found.counts.items(), key=lambda item: -item[1])
         rows = [[name, count, f"{count / found.answers:.1%}"] for name, count in shown[:20]]

@@ -28,6 +28,7 @@ def carry_out(run: Run, workspace: Workspace, device: Device, folder: RunFolder)
     """
     if device.main:
         folder.write_config({"runhash": run.runhash, "command": workspace.typed, **run.identity()})
+        _warn_of_blanks(run)
     sets = encode_splits(run, workspace)
     built = run.build(run, None)
     width = run.backbone.base.hidden_size
@@ -96,6 +97,20 @@ def evaluate_splits(
         }
         for task, splits in sets.items()
     }
+
+
+def _warn_of_blanks(run: Run) -> None:
+    """Say so where training rows have no text: they are trained on as empty ones."""
+    for task, data in run.datas.items():
+        blank, rows = data.splits["train"].blank(), len(data.splits["train"])
+        if blank:
+            print(
+                printable_lines(
+                    f"warning: {run.label}: {blank:,} of {rows:,} training rows of {task} have no "
+                    "text at all; a check of the task names them."
+                ),
+                file=sys.stderr,
+            )
 
 
 def _warn_of_selection(run: Run, evaluations: Mapping[str, Mapping[str, Evaluation]]) -> None:

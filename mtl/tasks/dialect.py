@@ -19,7 +19,7 @@ from typing import Any
 
 from mtl.errors import unknown
 
-SEPARATED = {".csv": ",", ".tsv": "\t"}
+SEPARATED = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 """Suffixes of files whose cells stand between separators, with the usual one."""
 
 LISTED = (".json", ".jsonl", ".ndjson")
@@ -38,7 +38,7 @@ class Dialect:
     """The keys of ``data`` beside ``files``. None is what the suffix says, or what is usual.
 
     Attributes:
-        separator: one character between cells; None: a comma in .csv, a tab in .tsv.
+        separator: one character between cells; None: a comma in .csv, a tab in .tsv and .txt.
         quoting: ``double``, cells may stand in double quotes and then hold separators and line
             breaks; ``none``, quotes are text and a line is a row (GLUE's own files). None is
             ``double``, but refuses rows that quotes swallowed.

@@ -225,7 +225,6 @@ def test_rows_that_cannot_be_answered_are_refused_with_what_the_task_reads(stock
         ([{"a": "x", "bb": "y"}], "no column 'b', only a, bb"),
         ({"a": ["x"], "b": ["y", "z"]}, "of different lengths (a 1, b 2)"),
         ({"a": "x", "b": ["y"]}, "column 'a' is one text"),
-        ([{"a": "x", "b": None}], "there is no text"),
         ([{"a": "x", "b": ["y"]}], "lists, not texts"),
         (7, "int is no list of rows"),
         ([None], "row 0 is NoneType"),

@@ -341,7 +341,7 @@ def test_evidence_is_there_as_soon_as_its_run_has_ended(
 
     real = run.execute
 
-    def dies(plan: Any, workspace: Any) -> Any:
+    def dies(*_: Any, **__: Any) -> Any:
         if plan.seed == 1:
             raise KeyboardInterrupt
         return real(plan, workspace)
@@ -414,7 +414,7 @@ def test_the_plan_of_what_is_missing_is_shown_first(
     from mtl.errors import RunError
     from mtl.runs import running as run
 
-    def dies(plan: Any, workspace: Any) -> Any:
+    def dies(*_: Any, **__: Any) -> Any:
         raise RunError(f"{plan.label} began")
 
     monkeypatch.setattr(run, "execute", dies)
@@ -534,3 +534,37 @@ def test_show_draws(composed: Path, tmp_path: Path) -> None:
     refused(mtl("graph", "show", *wrong), "--kind predicted")
     refused(mtl("graph", "show", "--target", "mood", "--matrix", tmp_path / "no"), "no measured")
     refused(mtl("graph", "show", "--html", "/proc/nothing/g.html"), "Cannot write", code=1)
+
+
+def test_what_cannot_be_drawn_is_said_before_anything_is_written(
+    composed: Path, tmp_path: Path
+) -> None:
+    files = {name: tmp_path / f"g.{name}" for name in ("html", "png", "matrix")}
+    line = ["graph", "show", "--target", "mood"]  # nothing was measured for it
+    pictures = [word for name, path in files.items() for word in (f"--{name}", path)]
+    said = mtl(*line, *pictures)
+    refused(said, "no measured evidence to draw")
+    assert not any(path.exists() for path in files.values())
+    said = mtl("graph", "show", *pictures)
+    assert said.code == 0, said
+    assert all(path.exists() for path in files.values())
+
+
+def test_suggest_finds_the_own_adapter_by_the_targets_own_protocol(
+    stocked: Path, suite_folder: Path, tmp_path: Path
+) -> None:
+    """The suite's sources are split by its protocol, a target outside by its own."""
+    task = tmp_path / "mine.yaml"
+    task.write_text(
+        f"id: my/mine\ndata: {{files: {{train: {suite_folder / 'same_train.csv'}}}}}\n"
+        'kind: classification\ninputs: ["{a}", "{b}"]\nlabels: [other, same]\n'
+        "metrics: [accuracy]\nmax_length: 32\n"
+    )
+    line = ["--target", task, "--suite", "mini", "--scores", "weights", "--json"]
+    before = mtl("graph", "suggest", *line).json
+    assert all("no adapter of the target" in why["weights"] for why in before["skipped"].values())
+    own = ["--task", task, "--epochs", "1", "--set", "reduction_factor=4", "--json"]
+    assert mtl("train", *own).code == 0
+    after = mtl("graph", "suggest", *line).json
+    assert set(after["values"]) == {"mini/same", "mini/mood", "mini/shared"}
+    assert all("weights" in values for values in after["values"].values()), after

@@ -210,11 +210,6 @@ def no_column(folder: Path) -> Path:
     return folder / "in.csv"
 
 
-def no_text(folder: Path) -> Path:
-    (folder / "in.jsonl").write_text('{"a": "cat", "b": "dog"}\n\n{"a": "cat", "b": null}\n')
-    return folder / "in.jsonl"
-
-
 def no_row(folder: Path) -> Path:
     (folder / "in.csv").write_text("a,b\n")
     return folder / "in.csv"
@@ -245,7 +240,6 @@ def taken(folder: Path) -> Path:
     [
         (wrong_cells, ["in.csv, line 3: 1 cells where the header names 2 columns"]),
         (no_column, ["no column 'b', only a, bb", "It reads 2 columns: a, b"]),
-        (no_text, ["line 3", "there is no text"]),
         (no_row, ["holds no row"]),
         (latin, ["line 2", "0xf6", "cp1252"]),
         (zipped, ["a zip archive"]),

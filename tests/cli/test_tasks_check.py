@@ -216,7 +216,7 @@ def test_everything_that_is_wrong_with_a_file_at_once(clean: Any, tmp_path: Path
     assert places == [f"line {n} of {tmp_path / 't_train.jsonl'}" for n in (5, 7, 9)]
     (missing,) = findings(said, "no-label")
     assert missing["examples"][0]["place"].startswith("line 31 of")
-    (empty,) = findings(said, "no-text")
+    (empty,) = findings(said, "empty-text")
     assert (empty["count"], empty["examples"][0]["place"].split()[1]) == (1, "4")
     (column,) = findings(said, "missing-column")
     assert "no column 'text' in test" in column["text"]

@@ -231,8 +231,6 @@ def test_training_rows_of_one_class(tmp_path: Path) -> None:
     [
         ([*ROWS, {"a": "x", "b": "y", "label": "maybe"}], r"line 5 of .*: 'maybe' is none of"),
         ([*ROWS, {"a": "x", "b": "y", "label": None}], r"line 5 of .*: there is no label"),
-        ([{"a": None, "b": "y", "label": "no"}, *ROWS], r"column 'a', line 1 of .*: there is no"),
-        ([*ROWS, {"b": "y", "label": "no"}], r"column 'a', line 5 of .*: there is no text"),
     ],
 )
 def test_bad_rows_are_named_by_line(tmp_path: Path, rows: Any, place: str) -> None:
