@@ -202,21 +202,15 @@ BAD: dict[str, tuple[str, str | bytes | Callable[[], bytes], str, str]] = {
         "line 41",
         "(dict)",
     ),
-    "no text": (
-        "t.jsonl",
-        lines(*map(row, range(40)), {"text": None, "label": "a"}),
-        "line 41",
-        "text",
-    ),
     "no label": ("t.jsonl", lines(*map(row, range(40)), {"text": "x"}), "line 41", "no label"),
     "an unknown label": ("t.csv", HEADER + GOOD + "the dog,c\n", "line 42", "'c' is none of"),
     "a number as a label": ("t.csv", HEADER + GOOD + "the dog,2\n", "line 42", "2 is none of"),
     "no such column": ("t.csv", "txt,label\n" + GOOD, "t.csv", "no column 'text'"),
     "nulls in parquet": (
         "t.parquet",
-        lambda: parquet({"text": [*MANY, None], "label": list("ab" * 20 + "a")}),
+        lambda: parquet({"text": [*MANY, "x"], "label": [*"ab" * 20, None]}),
         "row 40",
-        "text",
+        "no label",
     ),
 }
 

@@ -341,7 +341,7 @@ def test_evidence_is_there_as_soon_as_its_run_has_ended(
 
     real = run.execute
 
-    def dies(*_: Any, **__: Any) -> Any:
+    def dies(plan: Any, workspace: Any, **_: Any) -> Any:
         if plan.seed == 1:
             raise KeyboardInterrupt
         return real(plan, workspace)
@@ -414,7 +414,7 @@ def test_the_plan_of_what_is_missing_is_shown_first(
     from mtl.errors import RunError
     from mtl.runs import running as run
 
-    def dies(*_: Any, **__: Any) -> Any:
+    def dies(plan: Any, workspace: Any, **_: Any) -> Any:
         raise RunError(f"{plan.label} began")
 
     monkeypatch.setattr(run, "execute", dies)
