@@ -78,6 +78,13 @@ def main(argv: Sequence[str]) -> int:
         metavar="MINUTES",
         help="minutes that finding the best may take; the same line again goes on from there",
     )
+    parser.add_argument(
+        "--control",
+        type=str,
+        metavar="HOW",
+        help="a control: 'permuted', 'gaussian' or 'rotated' twins that know nothing in place of "
+        "the other tasks' sources, all else the same; mtl.report shows the gain over it",
+    )
     group = parser.add_argument_group("how many sources auto and graph:k=3 pick")
     group.add_argument("--budget", type=int, help="sources at most, beside the target's own [5]")
     group.add_argument("--min-gain", type=float, help="least measured or expected transfer")
@@ -118,6 +125,7 @@ def main(argv: Sequence[str]) -> int:
         graph=options.graph,
         trials=options.trials,
         minutes=options.time,
+        control=options.control,
     )
     request = read_request(asked)
     context = common.open_context(options, request.suite, "compose", argv, request.check)

@@ -53,6 +53,10 @@ def refuse(options: Namespace) -> None:
         if options.rows is None and getattr(options, name):
             flag = f"--{name.replace('_', '-')}"
             raise RequestError(f"{flag} says something of a curve: give --rows N…, too.")
+    if options.rows is not None and options.control:
+        raise RequestError(
+            "--control measures beside one composition: give it --max-train-samples N, not --rows."
+        )
 
 
 def run(

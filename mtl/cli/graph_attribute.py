@@ -52,7 +52,7 @@ def attribute(argv: Sequence[str]) -> int:
     from mtl.compose.sites import site_keys
     from mtl.compose.stored import find_parents
     from mtl.engine import EvalSet, open_device
-    from mtl.errors import unknown
+    from mtl.errors import RequestError, unknown
     from mtl.graph import graph_folder, write_evidence
     from mtl.runs import load, open_workspace
     from mtl.runs.loading import answer_passes, base_of, data_of_entry
@@ -71,6 +71,11 @@ def attribute(argv: Sequence[str]) -> int:
     )
     entry = workspace.zoo.get(options.entry)
     find_parents(entry, workspace.zoo)  # before a model is loaded
+    if entry.manifest.control:
+        raise RequestError(
+            f"{entry.ref} is a control ({entry.manifest.control}): twins stand for its sources, so "
+            "what they contribute says nothing of any task."
+        )
     data = data_of_entry(entry, workspace)
     if options.split not in data.splits:
         raise unknown("split", options.split, list(data.splits))

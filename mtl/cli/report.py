@@ -97,7 +97,9 @@ def main(argv: Sequence[str]) -> int:
     if options.ensemble:
         from mtl.report.ensemble import ensemble_of
 
-        together = ensemble_of([e for e in entries if e.manifest.kind != "joint"])
+        together = ensemble_of(
+            [e for e in entries if e.manifest.kind != "joint" and not e.manifest.control]
+        )
         if options.json:
             print(json.dumps({"command": "report", "ensemble": together.to_dict()}))
         else:
@@ -153,7 +155,7 @@ def runs_to_draw(
 
     groups: dict[Any, list[Entry]] = {}
     for entry in entries:
-        if entry.manifest.kind == "composition":
+        if entry.manifest.composes or (wanted is not None and entry.manifest.control):
             groups.setdefault(group_of(entry), []).append(entry)
     if wanted is not None:
         if wanted.manifest.kind != "composition":

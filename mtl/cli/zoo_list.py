@@ -28,7 +28,7 @@ def add_ls(add: Callable[[str, str], Any]) -> None:
     ls.add_argument("--method", help="method or composition")
     ls.add_argument("--base", help="id of the base, or 8 digits or more of its fingerprint")
     ls.add_argument("--seed", type=int)
-    ls.add_argument("--kind", choices=("adapter", "composition", "joint"))
+    ls.add_argument("--kind", choices=("adapter", "composition", "joint", "control"))
     ls.add_argument("--sort", choices=SORTS, default="ref", help="metric: best first, by task")
     ls.add_argument("--limit", type=int, help="only the first N")
 
@@ -70,7 +70,7 @@ def _wanted(summary: Summary, options: Namespace, homes: Homes) -> bool:
         and (options.suite is None or homes.has(options.suite, summary))
         and options.method in (None, summary.method)
         and options.seed in (None, summary.seed)
-        and options.kind in (None, summary.kind)
+        and options.kind in (None, "control" if summary.control else summary.kind)
         and (
             base in (None, summary.base)
             or (len(base) >= 8 and summary.fingerprint.startswith(base))
@@ -101,6 +101,7 @@ def _json(zoo: Zoo, chosen: list[Summary], near: dict[str, Any]) -> dict[str, An
                 "ref": summary.ref,
                 "digest": summary.digest,
                 "kind": summary.kind,
+                "control": summary.control or None,
                 "task": summary.task,
                 "suite": summary.suite,
                 "method": summary.method,
@@ -139,7 +140,7 @@ def _row(summary: Summary) -> list[str]:
     cells = [
         summary.ref,
         summary.task,
-        summary.method,
+        summary.method + (f" (control: {summary.control})" if summary.control else ""),
         summary.seed,
         summary.metric or "–",
         error_text({key: getattr(summary, key) for key in ("value", "stderr", "caveat")}),

@@ -112,6 +112,7 @@ def _targets(target: Target, context: Context) -> dict[str, Target]:
                 protocol=target.data.protocol,
                 overrides=Overrides(values),
                 workspace=context.workspace,
+                control=target.control,
             )
     return {**found, target.method: target}
 

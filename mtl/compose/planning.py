@@ -19,6 +19,7 @@ from mtl.compose.choosing import (
     few_rows,
 )
 from mtl.compose.composition import COMPOSITIONS
+from mtl.compose.control import check_control, control_for, read_control
 from mtl.compose.measure import is_limit
 from mtl.compose.missing import plan_missing
 from mtl.compose.per_source import by_name
@@ -61,6 +62,8 @@ class Asked:
         budget, min_gain: how many sources ``auto`` and ``graph:`` pick.
         graph: folder of the graph, None for the zoo's.
         trials, minutes: full runs that a search for the ``best`` may cost, and its time.
+        control: which twins stand for the other tasks' sources (:mod:`mtl.compose.control`); None
+            composes the sources themselves.
     """
 
     target: str
@@ -80,6 +83,7 @@ class Asked:
     graph: str | None = None
     trials: float | None = None
     minutes: float | None = None
+    control: str | None = None
 
     @property
     def best(self) -> bool:
@@ -147,6 +151,8 @@ def read_request(asked: Asked) -> Request:
         hint = f"That is stage one: python -m mtl.train --method {asked.method} --task TASK."
     COMPOSITIONS.get(asked.method, hint)
     find_method(asked.source_method)
+    if asked.control is not None:
+        read_control(asked.control)
     suite = suite_of(asked.suite, [asked.target])
     spec = load_member(asked.target, suite)
     if asked.trials is not None and not asked.best:
@@ -202,6 +208,7 @@ def plan_composition(
         protocol=context.protocol_of(spec),
         overrides=context.overrides,
         workspace=context.workspace,
+        control=control_for(asked.control, search=asked.best),
     )
     seeds = check_seeds(asked.seeds)
     rounds = source_rounds(asked.source_seed, context.recipe, asked.method, seeds)
@@ -252,6 +259,8 @@ def plan_composition(
         target, told = _search(found, target, request, context, suggested, tried)
     _say_what_was_taken(found, request, context, wanted, picking is not None)
     tasks = [entry.manifest.task["id"] for entry in found.sources]
+    if not asked.best:  # a search among twins may well end at the own adapter
+        check_control(target.control, tasks, spec.id)
     typed = typed_order(list(asked.sources), request.suite, wanted)
     target = replace(
         target, method_settings=by_name(target.method_settings, target.method, tasks, typed)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.compose.composition import COMPOSITIONS
+from mtl.compose.control import load_sources
 from mtl.compose.per_source import by_name
 from mtl.files import read_safetensors, write_safetensors
 from mtl.methods import source_names
-from mtl.runs.loading import load_adapter_entry
 from mtl.runs.run import Built, Run
 from mtl.runs.sections import file_name
 from mtl.runs.settings import Overrides, recipe_layers, resolve_settings
@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be composed for, and how: method, settings, data."""
+    """What is to be composed for, and how: method, settings, data, twins for sources or none."""
 
     method: str
     method_settings: Any
     settings: RunSettings
     data: TaskData
+    control: str = ""
 
 
 def resolve_compose(
@@ -53,6 +54,7 @@ def resolve_target(
     protocol: str,
     overrides: Overrides,
     workspace: Workspace,
+    control: str = "",
 ) -> Target:
     """Settings and data of the target, before any source is looked for.
 
@@ -61,7 +63,7 @@ def resolve_target(
     """
     method_settings, settings = resolve_compose(spec, method, recipe, overrides)
     data = load_task_data(spec, workspace, protocol, settings)
-    return Target(method, method_settings, settings, data)
+    return Target(method, method_settings, settings, data, control)
 
 
 def plan_compose(
@@ -115,6 +117,7 @@ def plan_compose(
             seed=seed,
             build=build,
             parents=parents,
+            control=target.control,
         )
         for seed in seeds
     ]
@@ -133,8 +136,9 @@ def build_composition(run: Run, folder: Path | None, sources: Sequence[Entry], z
     backbone = run.backbone
     encoder = backbone.encoder()
     names = source_names(len(sources))
-    for name, entry in zip(names, sources, strict=True):
-        load_adapter_entry(encoder, entry, zoo, name)
+    load_sources(
+        encoder, names, sources, zoo, control=run.control, target=run.task_id, seed=run.seed
+    )
     seed_everything(run.seed, "init")
     composed = composition.attach(encoder, names, run.method_settings)
     if folder is None:

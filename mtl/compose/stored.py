@@ -8,12 +8,13 @@ from mtl.backbone import Network, load_head
 from mtl.backbone.bounded import bounded
 from mtl.backbone.injection import freeze
 from mtl.compose.composition import COMPOSITIONS
+from mtl.compose.control import control_of, load_sources
 from mtl.engine import Attached
 from mtl.errors import RequestError, ZooError
 from mtl.files import read_safetensors
 from mtl.methods import source_names
 from mtl.methods.method import make_settings
-from mtl.runs.loading import Loaded, load_adapter_entry
+from mtl.runs.loading import Loaded
 from mtl.runs.versions import made_with
 from mtl.zoo.composition import FILE as WEIGHTS_FILE
 
@@ -63,8 +64,15 @@ def load_composition(entry: Entry, zoo: Zoo, backbone: Backbone) -> Loaded:
     settings = make_settings(manifest.method, composition.settings, dict(manifest.method_settings))
     names = source_names(len(parents))
     encoder: Any = backbone.encoder()
-    for name, parent in zip(names, parents, strict=True):
-        load_adapter_entry(encoder, parent, zoo, name)
+    load_sources(
+        encoder,
+        names,
+        parents,
+        zoo,
+        control=control_of(entry),
+        target=manifest.task["id"],
+        seed=manifest.seed,
+    )
     with zoo.reading(entry), bounded(entry.ref):
         composed = composition.attach(encoder, names, settings)
         composed.load(read_safetensors(entry.folder / WEIGHTS_FILE)[0])

@@ -114,6 +114,12 @@ def export_entry(
             f"Cannot export {entry.ref}: a joint model is for several tasks. Compositions and "
             "single adapters can be exported."
         )
+    if entry.manifest.control:
+        raise RequestError(
+            f"Cannot export {entry.ref}: it is a control ({entry.manifest.control}), a measurement "
+            "beside a composition, whose sources are twins that know nothing. Export the "
+            "composition itself."
+        )
     loaded = load(entry, workspace.zoo, backbone)
     data = EntryData(entry, backbone, workspace)
     sizes = omega_sizes(entry)

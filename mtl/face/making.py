@@ -128,6 +128,7 @@ def compose_adapters(
     graph: str | None = None,
     trials: float | None = None,
     time: float | None = None,
+    control: str | None = None,
     suite: str | None = None,
     model: str | None = None,
     recipe: str | None = None,
@@ -166,6 +167,8 @@ def compose_adapters(
         graph: folder of the graph, None for the zoo's.
         trials: full runs that ``"best"`` may cost; None: 12.
         time: minutes that it may take; None: any.
+        control: ``"permuted"``, ``"gaussian"`` or ``"rotated"`` for twins that know nothing in
+            place of the other tasks' sources (:mod:`mtl.compose.control`).
 
     The other arguments, what is returned and raised: as of :func:`mtl.train_adapter`.
     """
@@ -188,6 +191,7 @@ def compose_adapters(
         graph=graph,
         trials=trials,
         minutes=time,
+        control=control,
     )
     request = read_request(asked)
     typed = ["mtl.compose", "--target", name, "--sources", *listed]
@@ -205,6 +209,7 @@ def compose_adapters(
         graph=graph,
         trials=trials,
         time=time,
+        control=control,
     )
     named = [name, *(item.partition(":")[0] for item in listed)]
     context = _context(

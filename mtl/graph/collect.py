@@ -52,7 +52,7 @@ def record(
         if entry.manifest.kind == "adapter":
             adapters.setdefault(_rows_of(entry), []).append(entry)
     chosen = everything if compositions is None else list(compositions)
-    chosen = [entry for entry in chosen if entry.manifest.kind == "composition"]
+    chosen = [entry for entry in chosen if entry.manifest.composes]
     written = kept = 0
     notes: list[str] = []
     for done, entry in enumerate(chosen, start=1):

@@ -50,7 +50,7 @@ def adding_evidence(
     folder = graph_folder(zoo.root, graph)
 
     def add(entry: Entry) -> None:
-        if entry.manifest.kind != "composition":
+        if not entry.manifest.composes:
             return
         try:
             record(zoo, folder, [entry])

@@ -138,13 +138,17 @@ def as_source(adapter: Adapter, config: Any) -> Source:
     A stock ``Adapter`` with linear maps is plain, with its output scaling folded into U and b (it
     stands behind them in ``adapters``, and before the dropout that a frozen source does not
     apply). Of a core of ours, ``up`` is a ``Linear`` or has ``dense() → (U, b)``; a ``down`` with a
-    method ``source(U, b)`` answers for itself.
+    method ``source(U, b)`` answers for itself. A source that was replaced by a twin is that twin
+    (:mod:`mtl.compose.control`).
 
     Raises:
         RequestError: normalisation, gating or stochastic depth inside the adapter: the output is
             then no linear map of features. Or a PHM layer that :attr:`Method.as_source` has not
             made dense.
     """
+    twin: Source | None = getattr(adapter, "twin", None)
+    if twin is not None:
+        return twin
     odd = [
         option
         for option in ("ln_before", "ln_after", "use_gating", "stochastic_depth")

@@ -115,7 +115,7 @@ def curves(entries: Sequence[Entry]) -> list[Curve]:
         if manifest.kind == "joint":
             continue
         groups.setdefault(group_of(entry), []).append(entry)
-        if manifest.kind == "composition":  # of one seed and number of rows, the newest
+        if manifest.composes:  # of one seed and number of rows, the newest
             rows = int(manifest.data["sizes"]["train"])
             kinds.setdefault(_kind_of(manifest), {}).setdefault(rows, {})[manifest.seed] = entry
     found = []

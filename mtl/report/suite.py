@@ -210,7 +210,9 @@ def _joint(entry: Entry) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
 
 
 def _readable(entry: Entry) -> bool:
-    """Whether an entry says what a table needs; one that does not is named, once."""
+    """Whether an entry says what a table needs, and is no control; the former is told, once."""
+    if entry.manifest.control:
+        return False
     if entry.manifest.kind == "joint":
         try:
             _joint(entry)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError, ZooError, unknown
+from mtl.report.controls import gains_over_controls, scores_by_seed
 from mtl.report.picking import BEST_DEV, best_by_dev, dev_of
 from mtl.report.stats import Interval, interval_text, mean_interval, paired_bootstrap, paired_gain
 from mtl.zoo.caveats import MARK, footnotes, headline
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from mtl.zoo.manifest import Manifest
 
 _LOG = logging.getLogger("mtl.report")
+CONTROLLED = (
+    "\ncontrol: the same with twins in place of the other tasks' sources, which know nothing "
+    "(mtl.compose --control); gain over control: paired by seed."
+)
+ORDER = ("adapter", "composition", "control")
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,7 @@ class Row:
     """What one method reached on one task, over seeds.
 
     Attributes:
+        kind: ``adapter``, ``composition``, or ``control`` of a composition with twins as sources.
         sources: how many sources a composition used, 0 for an own adapter.
         test: headline metric on the test split; None where no run has a value of it.
         dev: the same on dev, over the seeds that have it.
@@ -34,6 +41,9 @@ class Row:
         selected_by: what picked the states: ``dev loss``, ``last step``, …; None where unknown.
         caveats, gain_caveats: why ``test``, and ``gain``, say less than they seem: a score that is
             undefined or degenerate in one of the runs (:mod:`mtl.tasks.caveats`).
+        control: which twins a control has as sources; empty for other rows.
+        controls: which twins → composed − control, paired by seed: what the composition has from
+            what its sources know (:mod:`mtl.compose.control`).
         picked: among how many variants dev picked it; 0 where nothing was picked.
         settings: what sets the row apart from others of the same task, base, method and number
             of sources; empty where there are none.
@@ -58,6 +68,8 @@ class Row:
     gain_caveats: list[str] = field(default_factory=list)
     dev: Interval | None = None
     picked: int = 0
+    control: str = ""
+    controls: dict[str, Interval] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -65,6 +77,7 @@ class Row:
             "dev": self.dev.to_dict() if self.dev else None,
             "test": self.test.to_dict() if self.test else None,
             "gain": self.gain.to_dict() if self.gain else None,
+            "controls": {how: gain.to_dict() for how, gain in self.controls.items()},
         }
 
 
@@ -88,8 +101,13 @@ def results(entries: Sequence[Entry], *, pick: str | None = None) -> list[Row]:
         found = groups[key]
         composed = found[0].manifest.kind == "composition"
         own = own_adapters(found[0], groups) if composed else []
-        rows.append((key, replace(row_of(found, own, settings, bases), picked=count)))
-    rows.sort(key=lambda item: (item[1].task, item[1].base, item[1].kind != "adapter", item[0]))
+        row = replace(
+            row_of(found, own, settings, bases),
+            picked=count,
+            controls=gains_over_controls(found, groups),
+        )
+        rows.append((key, row))
+    rows.sort(key=lambda item: (item[1].task, item[1].base, ORDER.index(item[1].kind), item[0]))
     return [row for _, row in rows]
 
 
@@ -108,6 +126,7 @@ def _label_of(manifest: Manifest) -> tuple[Any, ...]:
         manifest.kind,
         manifest.method,
         len(manifest.parents),
+        manifest.control,
     )
 
 
@@ -217,15 +236,6 @@ def own_adapters(composition: Entry, groups: dict[tuple[Any, ...], list[Entry]])
     return max(candidates, key=len) if candidates else []
 
 
-def _scores(entries: Sequence[Entry]) -> dict[int, float]:
-    found = {}
-    for entry in entries:
-        test = entry.manifest.headline()
-        if test is not None and test["value"] is not None:
-            found[entry.manifest.seed] = float(test["value"])
-    return found
-
-
 def row_of(
     entries: Sequence[Entry],
     own: Sequence[Entry],
@@ -234,7 +244,7 @@ def row_of(
 ) -> Row:
     """The row of runs that differ in their seed, beside the own adapters they are compared with."""
     manifest = entries[0].manifest
-    scores, base = _scores(entries), _scores(own)
+    scores, base = scores_by_seed(entries), scores_by_seed(own)
     gain = paired_gain(base, scores)
     compared = sorted(scores.keys() & base.keys())
     test = manifest.headline() or {}
@@ -243,7 +253,8 @@ def row_of(
     return Row(
         task=manifest.task["id"],
         base=bases[manifest.base["fingerprint"]],
-        kind=manifest.kind,
+        kind="control" if manifest.control else manifest.kind,
+        control=manifest.control,
         method=manifest.method,
         metric=manifest.task["headline"],
         sources=len(manifest.parents),
@@ -294,6 +305,7 @@ def render(rows: Sequence[Row]) -> str:
     from tabulate import tabulate
 
     several = len({row.base for row in rows}) > 1
+    controlled = any(row.controls for row in rows)
     table = [
         [
             row.task,
@@ -305,6 +317,7 @@ def render(rows: Sequence[Row]) -> str:
             interval_text(row.test, mark=_mark(row.caveats)) if row.test else "–",
             (interval_text(row.gain, sign=True, mark=_mark(row.gain_caveats)) if row.gain else ""),
             _examples_text(row.gain_examples),
+            *([_controls_text(row)] if controlled else []),
             len(row.seeds),
             row.examples or "",
             row.selected_by or "–",
@@ -321,6 +334,7 @@ def render(rows: Sequence[Row]) -> str:
         "test, mean ± 95 %",
         "gain over own adapter ± 95 %",
         "over test examples",
+        *(["gain over control ± 95 %"] if controlled else []),
         "seeds",
         "test n",
         "selected by",
@@ -339,7 +353,7 @@ def render(rows: Sequence[Row]) -> str:
     return (
         f"{text}{doubts}\n\ndev: mean over seeds; mean ± 95 %: Student-t over seeds; gain: paired "
         "by seed; over test examples: paired bootstrap, 95 %; –: one seed, or seeds or examples "
-        f"that are all alike.{picked}"
+        f"that are all alike.{CONTROLLED if controlled else ''}{picked}"
     )
 
 
@@ -354,8 +368,14 @@ def _examples_text(found: tuple[float, float] | None) -> str:
     return "–" if low == high else f"[{low:+.4f}, {high:+.4f}]"
 
 
+def _controls_text(row: Row) -> str:
+    found = row.controls.items()
+    return "; ".join(f"{how} {interval_text(gain, sign=True)}" for how, gain in found)
+
+
 def _label(row: Row) -> str:
     label = row.method if row.kind == "adapter" else f"{row.method} (K={row.sources})"
+    label = f"control ({row.control}): {label}" if row.control else label
     if not row.settings:
         return label
     return f"{label} {settings_text(row.settings)}"

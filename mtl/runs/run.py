@@ -71,6 +71,8 @@ class Run:
         heads: task id → design of its head, where it is not that of the settings.
         make_feed: (run, task → encoded training split) → the training batches.
         told: what else the manifest's ``training`` says: how the run was chosen. No part of it.
+        control: of a composition, which twins stand for the other tasks' sources
+            (:mod:`mtl.compose.control`); empty for none.
     """
 
     kind: str
@@ -89,6 +91,7 @@ class Run:
     heads: Mapping[str, str] = field(default_factory=dict)
     make_feed: Callable[[Run, Mapping[str, Encoded]], Feed] = one_task_feed
     told: Mapping[str, Any] = field(default_factory=dict)
+    control: str = ""
 
     def __post_init__(self) -> None:
         if self.kind != "joint" and len(self.datas) != 1:
@@ -124,7 +127,8 @@ class Run:
     @property
     def label(self) -> str:
         """How progress and messages call the run."""
-        return f"{self.task_id} {self.method} seed {self.seed}"
+        control = f" (control: {self.control} twins)" if self.control else ""
+        return f"{self.task_id} {self.method}{control} seed {self.seed}"
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides the result, as JSON."""
@@ -147,11 +151,16 @@ class Run:
             "processes": processes(),
             "method": self.method,
             "method_settings": settings_dict(self.method_settings),
-            "run": {
-                **self.settings.identity(),
-                "precision": resolve_precision(self.settings.precision),
-            },
+            "run": self.run_settings(),
             "seed": self.seed,
+        }
+
+    def run_settings(self) -> dict[str, Any]:
+        """The settings of the run as hash and manifest have them."""
+        return {
+            **self.settings.identity(),
+            "precision": resolve_precision(self.settings.precision),
+            **({"control": self.control} if self.control else {}),
         }
 
     @cached_property
@@ -163,7 +172,9 @@ class Run:
         """Where the entry goes in ``zoo``."""
         name = JOINT_NAME if self.joint else self.spec.name
         base = self.backbone.base.slug
-        return zoo.location(base, self.suite, name, self.method, self.seed, self.runhash)
+        # apart from what it is a control of, so that "entail/scalearn/seed0" stays one entry
+        method = f"{self.method}-control" if self.control else self.method
+        return zoo.location(base, self.suite, name, method, self.seed, self.runhash)
 
     def feed(self, encoded: Mapping[str, Encoded]) -> Feed:
         """The training batches, from the encoded training split of each task."""

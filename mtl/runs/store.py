@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mtl.engine import evaluate
-from mtl.engine.hardware import resolve_precision
 from mtl.engine.passes import eval_passes
 from mtl.errors import RunError
 from mtl.files import finite
@@ -197,10 +196,7 @@ def make_manifest(
         suite=run.suite,
         method=run.method,
         method_settings=settings_dict(run.method_settings),
-        run_settings={
-            **run.settings.identity(),
-            "precision": resolve_precision(run.settings.precision),
-        },
+        run_settings=run.run_settings(),
         seed=run.seed,
         placement=run.placement,
         metrics=finite(metrics(run, evaluations)),

@@ -50,7 +50,7 @@ def card(
         library: the package that reads the weights.
     """
     sections = [
-        f"# {_TITLES[manifest.kind]}: {text(manifest.task['id'])}, {text(manifest.method)}, "
+        f"# {_title(manifest)}: {text(manifest.task['id'])}, {text(manifest.method)}, "
         f"seed {manifest.seed}",
         _summary(manifest),
         *([f"## Use\n\n{use}"] if use else []),
@@ -148,6 +148,11 @@ def table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def _title(manifest: Manifest) -> str:
+    kind = _TITLES[manifest.kind]
+    return f"Control of a {kind.lower()} ({text(manifest.control)})" if manifest.control else kind
+
+
 def _summary(manifest: Manifest) -> str:
     base = manifest.base
     revision = f" at revision {text(base['revision'])}" if base["revision"] else ""
@@ -157,6 +162,12 @@ def _summary(manifest: Manifest) -> str:
         "weights are not in this folder) for one task",
         "joint": "Adapters for several tasks, trained together",
     }[manifest.kind]
+    if manifest.control:
+        what = (
+            "**A measurement, nothing to use**: a composition in which every source of another "
+            f"task (listed below) was replaced by a twin without information "
+            f"({text(manifest.control)})"
+        )
     return (
         f"{what}, on the frozen encoder {text(base['id'])}{revision} ({text(base['type'])}, "
         f"{base['layers']} layers, width {base['hidden_size']}, fingerprint "
@@ -319,7 +330,7 @@ def header(
         )
         for split, metrics in splits.items()
         for metric, item in metrics.items()
-        if item["value"] is not None and not is_undefined(item)
+        if item["value"] is not None and not is_undefined(item) and not manifest.control
     ]
     name = f"{manifest.task['id']} {manifest.method} seed {manifest.seed}"
     stock = manifest.weights == "adapters"
@@ -335,7 +346,7 @@ def header(
         pipeline_tag=pipeline,
         tags=[
             "mtl",
-            manifest.kind,
+            "control" if manifest.control else manifest.kind,
             printable(manifest.method),
             printable(f"task:{manifest.task['id']}"),
             *(["adapter-transformers"] if library in {None, "adapters"} and stock else []),

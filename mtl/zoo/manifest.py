@@ -126,6 +126,21 @@ class Manifest:
                 return self.metrics[split][metric]
         return None
 
+    @property
+    def control(self) -> str:
+        """``permuted``, …, where the other tasks' sources are twins that know nothing.
+
+        See :mod:`mtl.compose.control`; empty for every other run. Such an entry is a measurement
+        beside a composition, and is never taken for one.
+        """
+        found = self.run_settings.get("control", "")
+        return found if isinstance(found, str) else show(found)
+
+    @property
+    def composes(self) -> bool:
+        """Whether it is a composition of sources, and not of their twins."""
+        return self.kind == "composition" and not self.control
+
     def selected_by(self) -> str | None:
         """What picked the stored state: ``dev loss``, ``last step``, …; None where unknown."""
         found = self.training.get("selected_by")

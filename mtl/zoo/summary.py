@@ -47,6 +47,7 @@ class Summary:
         settings: sha256 over what was asked for: base, task, data, method, settings, seed, sources.
         parents: (digest, reference) of every source.
         schema_version: that of the file.
+        control: which twins stand for a composition's sources; empty for none.
     """
 
     ref: str
@@ -74,6 +75,7 @@ class Summary:
     tasks: tuple[str, ...] = ()
     caveat: str | None = None
     dev: float | None = None
+    control: str = ""
 
     def covers(self, task: str) -> bool:
         """Whether ``task`` is the id or name of the entry's task, or of one of a joint entry."""
@@ -132,6 +134,7 @@ def summarise(ref: str, recorded: Recorded, test: Mapping[str, Any] | None = Non
         tasks=_tasks(manifest),
         caveat=test.get("caveat"),
         dev=_dev(manifest),
+        control=manifest.control,
     )
 
 

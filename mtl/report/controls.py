@@ -1,0 +1,97 @@
+"""What compositions have over their controls: the part of a gain that the sources' knowledge made.
+
+A control (:mod:`mtl.compose.control`) belongs to the composition that is the same but for its
+twins: task, base, rows, method, settings and sources. Where sources and their use were searched for
+(``--sources best``) it belongs to what was searched for on the same rows, among the same sources,
+by the same means: the search among twins may have come to other sources, another method or start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mtl.report.stats import Interval, paired_gain
+
+if TYPE_CHECKING:
+    from mtl.zoo import Entry
+    from mtl.zoo.manifest import Manifest
+
+
+def gains_over_controls(
+    entries: Sequence[Entry], groups: Mapping[Any, Sequence[Entry]]
+) -> dict[str, Interval]:
+    """Which twins → what ``entries`` have over them, paired by seed; only of seeds that both have.
+
+    Args:
+        entries: runs of a composition that differ in their seed only.
+        groups: all runs, such as these together.
+    """
+    first = entries[0].manifest
+    found: dict[str, Interval] = {}
+    if not first.composes:
+        return found
+    ours = scores_by_seed(entries)
+    for how, runs in _fitting(first, groups.values()):
+        gain = paired_gain(scores_by_seed(runs), ours)
+        if gain is not None:
+            found[how] = gain
+    return dict(sorted(found.items()))
+
+
+def scores_by_seed(entries: Iterable[Entry]) -> dict[int, float]:
+    """Seed → headline metric on the test split, of the runs that have one."""
+    found = {}
+    for entry in entries:
+        test = entry.manifest.headline()
+        if test is not None and test["value"] is not None:
+            found[entry.manifest.seed] = float(test["value"])
+    return found
+
+
+def _fitting(
+    real: Manifest, groups: Iterable[Sequence[Entry]]
+) -> list[tuple[str, Sequence[Entry]]]:
+    """The controls of a composition; those of its search, where it has one, go over the others."""
+    alike, searched = [], []
+    for runs in groups:
+        other = runs[0].manifest
+        if not other.control or _common(other) != _common(real):
+            continue
+        if _choice(real) is not None and _choice(other) == _choice(real):
+            searched.append((other.control, runs))
+        elif _choice(other) is None and _exactly(other) == _exactly(real):
+            alike.append((other.control, runs))
+    return [*alike, *searched]
+
+
+def _common(manifest: Manifest) -> tuple[Any, ...]:
+    return (
+        manifest.task["id"],
+        manifest.base["fingerprint"],
+        manifest.data["fingerprint"],
+    )
+
+
+def _exactly(manifest: Manifest) -> tuple[Any, ...]:
+    settings = {key: value for key, value in manifest.run_settings.items() if key != "control"}
+    return (
+        manifest.method,
+        manifest.method_settings,
+        settings,
+        [parent["digest"] for parent in manifest.parents],
+    )
+
+
+def _choice(manifest: Manifest) -> tuple[Any, ...] | None:
+    """What was searched among, by what budget; None where nothing was, or it does not say."""
+    found = manifest.training.get("choice")
+    if not isinstance(found, dict):
+        return None
+    try:
+        candidates = [item["candidate"] for item in found["tried"]]
+        tasks = {task for candidate in candidates for task in candidate["sources"]}
+        methods = {candidate["method"] for candidate in candidates}
+        return sorted(tasks), sorted(methods), found["budget"], found["by"]
+    except (KeyError, TypeError):  # a stranger's
+        return None
