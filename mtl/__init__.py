@@ -20,9 +20,13 @@ from mtl.threads import wait_passively
 if TYPE_CHECKING:
     # `name as name` re-exports it for type checkers.
     from mtl.face import compose_adapters as compose_adapters
+    from mtl.face import error_report as error_report
     from mtl.face import load as load
+    from mtl.face import pack as pack
+    from mtl.face import results as results
     from mtl.face import train_adapter as train_adapter
     from mtl.face import train_joint as train_joint
+    from mtl.face import unpack as unpack
     from mtl.predict import Answers as Answers
     from mtl.predict import Model as Model
     from mtl.tasks import load_task as load_task
@@ -36,7 +40,16 @@ __version__ = "0.1.0"
 __all__, __getattr__, __dir__ = exports(
     __name__,
     {
-        "face": ["compose_adapters", "load", "train_adapter", "train_joint"],
+        "face": [
+            "compose_adapters",
+            "error_report",
+            "load",
+            "pack",
+            "results",
+            "train_adapter",
+            "train_joint",
+            "unpack",
+        ],
         "predict": ["Answers", "Model"],
         "tasks": ["load_task"],
         "zoo": ["Entry", "open_zoo"],

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mtl.errors import MtlError, RequestError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from mtl.report.errors import Answered
-    from mtl.zoo import Entry, Zoo
+from mtl.errors import RequestError
 
 ALONE = ("split", "task", "data_root", "html", "png", "top", "against")
 """Options that say something of ``--errors`` only."""
@@ -65,38 +59,28 @@ def refuse(options: Namespace) -> None:
 
 def show(options: Namespace) -> int:
     """Print the report on one entry, and write page and picture where asked for."""
+    from mtl.cli.common import quieten
+    from mtl.face.looking import look
     from mtl.files import user_path
-    from mtl.report.errors import TOP, answered, error_report, own_adapter
+    from mtl.report.errors import TOP
     from mtl.report.errors_page import write_page
     from mtl.report.errors_text import draw_errors, render_errors
+    from mtl.runs.workspace import open_workspace
     from mtl.zoo import open_zoo
 
     zoo = open_zoo(options.zoo)
     entry = zoo.get(options.errors)
-    split = options.split or "test"
-    notes: list[str] = []
-    other: Entry | None = zoo.get(options.against) if options.against else None
-    if other is None and entry.manifest.kind == "composition":
-        own = own_adapter(entry, zoo)
-        if isinstance(own, str):
-            notes.append(own)
-        else:
-            other = own
-    entries = [entry, *([other] if other else [])]
-    for each in entries:
-        zoo.load_check(each)
-    with zoo.reading(*entries):
-        found = answered(entry, split, options.target)
-        texts = _texts(entry, found, zoo, options, notes)
-        report = error_report(
-            entry,
-            split,
-            task=options.target,
-            texts=texts,
-            against=other,
-            top=TOP if options.top is None else options.top,
-            notes=notes,
-        )
+    other = zoo.get(options.against) if options.against else None
+    quieten()
+    report, found = look(
+        entry,
+        open_workspace(zoo=zoo.root, data_root=options.data_root, tasks=options.task),
+        options.split or "test",
+        options.target,
+        other,
+        TOP if options.top is None else options.top,
+        strict=bool(options.task or options.data_root),
+    )
     written = {}
     if options.png:
         draw_errors(report, found, user_path(options.png, "--png"))
@@ -111,27 +95,3 @@ def show(options: Namespace) -> int:
     for what, file in written.items():
         print(f"{what}: {file}")
     return 0
-
-
-def _texts(
-    entry: Entry, found: Answered, zoo: Zoo, options: Namespace, notes: list[str]
-) -> Sequence[Sequence[str]] | None:
-    """The texts of the split, if its data are those of then and can be read on this machine."""
-    from mtl.cli.common import quieten
-    from mtl.runs import open_workspace
-    from mtl.runs.recorded import task_of
-    from mtl.runs.verify import parts_of, same_data
-
-    quieten()
-    workspace = open_workspace(zoo=zoo.root, data_root=options.data_root, tasks=options.task)
-    try:
-        part = next(part for part in parts_of(entry) if part.task == found.task)
-        data = same_data(entry, task_of(entry, workspace, found.task), workspace, part)
-        if found.split not in data.splits:
-            raise RequestError(f"the data of {found.task} have no split {found.split!r}.")
-    except MtlError as error:
-        if options.task or options.data_root:
-            raise
-        notes.append(f"rows are numbered, without their texts: {error}")
-        return None
-    return data.splits[found.split].texts

@@ -6,9 +6,10 @@ import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mtl.errors import RequestError
+from mtl.face.places import root_of
 from mtl.predict.model import Model, open_model
 from mtl.runs.workspace import open_workspace
 from mtl.zoo import Entry, Zoo, open_zoo
@@ -70,25 +71,6 @@ def load(
         else:
             entry = workspace.zoo.get(entry)
     return open_model(entry, workspace, model)
-
-
-def root_of(zoo: Zoo | str | Path | None, *entries: Any) -> Path | str | None:
-    """The folder of the zoo that is meant: ``zoo``, else that of an entry that was given.
-
-    Raises:
-        RequestError: entries of two zoos, and no ``zoo`` that says which is meant.
-    """
-    if zoo is not None:
-        return zoo.root if isinstance(zoo, Zoo) else zoo
-    roots = {
-        item.folder.parents[item.ref.count("/")] for item in entries if isinstance(item, Entry)
-    }
-    if len(roots) > 1:
-        listed = " and ".join(sorted(map(str, roots)))
-        raise RequestError(
-            f"The entries are of several zoos, {listed}: pull or copy them into one."
-        )
-    return next(iter(roots), None)
 
 
 def _packed(name: str, zoo: Zoo) -> RequestError:

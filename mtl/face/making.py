@@ -16,7 +16,7 @@ from mtl.compose.planning import Asked, plan_composition, read_request
 from mtl.engine.progress import progress as showing
 from mtl.engine.progress import quiet
 from mtl.errors import RequestError
-from mtl.face.loading import root_of
+from mtl.face.places import root_of
 from mtl.graph.opening import adding_evidence
 from mtl.joint import JOINT, plan_joint, resolve_joint
 from mtl.methods import find_method

@@ -116,6 +116,32 @@ class Model:
             answers = self.answer(new_rows(spec, to_table(spec, inputs)))
         return answers if scores else list(answers.labels)
 
+    def predict_file(self, source: str | Path, target: str | Path, **options: Any) -> Path:
+        """Answer the rows of a file into another one, with a column ``prediction`` beside theirs.
+
+        Files larger than memory are read by pieces; what was killed goes on when called again.
+
+        Args:
+            source: ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet``.
+            target: likewise; it appears once it is whole.
+            options: further fields of :class:`mtl.predict.job.Job` (``scores``, ``overwrite``…).
+
+        Returns:
+            ``target``.
+
+        Raises:
+            RequestError: rows that cannot be answered (names the line), or the target is there.
+            RunError: it cannot be written.
+        """
+        from mtl.predict.job import Job, answer_file
+
+        known = [name for name in Job.__dataclass_fields__ if name not in {"source", "target"}]
+        for name in options:
+            if name not in known:
+                raise unknown("option of predict_file", name, known)
+        answer_file(self, Job(Path(source), Path(target), **options))
+        return Path(target)
+
     def answer(self, data: TaskData) -> Answers:
         """Answer rows that were read and rendered already (:func:`mtl.data.new_rows.new_rows`)."""
         spec = data.spec
