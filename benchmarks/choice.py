@@ -5,9 +5,9 @@
 
 For every target, cut to so many training rows: the own adapter (of the seeds, and of the sources'
 seed, which is the source), ``best``, ``all`` and ``auto`` of the seeds, and every source alone by
-``average`` (of the first seed). All of them are ordinary runs in ZOO, which must hold the sources:
-what is there is skipped, what was killed goes on, and a target that is done is read from
-RUNS/choice.
+``average`` (of the first seed). All of them are ordinary runs in RUNS/zoos/TARGET, which begins as
+a copy of ZOO, where the sources are: what is there is skipped, what was killed goes on, and a
+target that is done is read from RUNS/choice.
 
 *Regret*: the best of own adapter, single sources and all in hindsight, chosen on one half of the
 test rows and scored on the other, less the method's score there; halves swapped and averaged, mean
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -96,10 +97,11 @@ class Study:
         """All runs of a target, and its figures as JSON."""
         options, world = self.options, self.world
         began = time.monotonic()
+        place = self.zoo_of(task, rows)
         common: dict[str, Any] = {
             "suite": world.targets[task],
             "model": options.model,
-            "zoo": options.zoo,
+            "zoo": place,
             "runs": options.runs,
             "data_root": options.data_root,
             "progress": False,
@@ -128,7 +130,7 @@ class Study:
         for method in METHODS:
             runs[method] = {seed: composed(method, seed) for seed in options.seeds}
         first = options.seeds[0]
-        zoo = mtl.open_zoo(options.zoo)
+        zoo = mtl.open_zoo(place)
         parents = [zoo.get(parent["ref"]) for parent in runs["all"][first].manifest.parents]
         single = {
             entry.manifest.task["id"]: composed([entry], first, method="average")
@@ -150,6 +152,20 @@ class Study:
                 for name, of in {**runs, "single": dict(enumerate(single.values()))}.items()
             },
         }
+
+    def zoo_of(self, task: str, rows: int) -> Path:
+        """A copy of the zoo of the sources for one target.
+
+        The own adapter of few rows has the sources' seed, too, and would be a second adapter of its
+        task where that is a source of another target.
+        """
+        folder = Path(self.options.runs) / "zoos" / f"{task.replace('/', '-')}-{rows}"
+        if not folder.is_dir():
+            half = folder.with_suffix(".half")
+            shutil.rmtree(half, ignore_errors=True)
+            shutil.copytree(self.options.zoo, half)
+            half.rename(folder)
+        return folder
 
     def plan(self) -> list[tuple[str, int]]:
         """Targets and rows, the fewest rows first, so that a cut leaves rows out before targets."""
@@ -301,7 +317,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("world", choices=sorted(WORLDS))
-    parser.add_argument("--zoo", required=True, help="holds the sources; runs are added")
+    parser.add_argument("--zoo", required=True, help="holds the sources; is only read")
     parser.add_argument("--runs", required=True)
     parser.add_argument("--model", help="folder of the encoder [demo]")
     parser.add_argument("--data-root", help="mirror of the Hub's data sets")
