@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mtl.cli import report_curve, report_errors, report_published
+from mtl.cli import report_against, report_curve, report_errors, report_published
 from mtl.cli.options import Parser
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def main(argv: Sequence[str]) -> int:
     if options.published is not None:
         return report_published.show(options)
     report_errors.refuse(options)
+    published = None if options.errors else report_against.asked(options)
     if options.errors:
         return report_errors.show(options)
 
@@ -87,6 +88,8 @@ def main(argv: Sequence[str]) -> int:
             f"The zoo {zoo.root} holds no entry{f' for {wanted}' if wanted else ''}; "
             "python -m mtl.zoo ls lists what it has, python -m mtl.train makes entries."
         )
+    if published:
+        return report_against.show(options, published, entries)
     named = zoo.get(options.entry) if options.entry else None
     if named and not (options.heatmap or options.curve):
         raise RequestError(

@@ -8,7 +8,7 @@ from typing import Any
 
 from mtl.errors import RequestError
 
-ALONE = ("split", "task", "data_root", "html", "png", "top", "against")
+ALONE = ("split", "task", "data_root", "html", "png", "top")
 """Options that say something of ``--errors`` only."""
 
 
@@ -24,7 +24,12 @@ def add_options(parser: Any) -> None:
         "what it mends and breaks beside the own adapter",
     )
     errors.add_argument("--split", help="the split whose stored answers are looked at [test]")
-    errors.add_argument("--against", metavar="REF", help="compare with this entry, row by row")
+    errors.add_argument(
+        "--against",
+        metavar="NAME",
+        help="compare with this entry, row by row; without --errors: the results of the zoo with "
+        "this published table (--published lists them)",
+    )
     errors.add_argument("--top", type=int, help="list so many pairs and rows [10]")
     errors.add_argument("--html", metavar="FILE", help="write all of it as a page")
     errors.add_argument("--png", metavar="FILE", help="draw confusions and calibration")

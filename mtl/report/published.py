@@ -52,8 +52,8 @@ class PublishedRow:
     Attributes:
         kind: ``adapter``, ``composition`` or ``joint``.
         method: our name of it, None for a ``gap``, which names what is missing.
-        settings: settings of ours that tell rows of one method apart; ``bottleneck`` is the width,
-            whichever setting gives it.
+        settings: settings of ours that tell rows of one method apart; ``bottleneck`` and
+            ``reduction_factor`` say a width, whichever of the two a run was given.
         values, std: per column, None where nothing is printed.
         average: as printed, None where nothing is.
         params: the number of parameters as printed.
