@@ -25,20 +25,6 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path / "here")
 
 
-def test_own_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run("own_data", "--epochs", "2")
-    said = capsys.readouterr().out
-    assert "label: column 'verdict'" in said
-    assert "accuracy" in said
-    assert "on 30 rows held out" in said
-    assert "The song was wonderful. liked (" in said or "The song was wonderful. disliked (" in said
-    (entry,) = mtl.open_zoo().entries(task="my/reviews")
-    assert entry.manifest.task["labels"] == ["disliked", "liked"]
-    run("own_data", "--epochs", "2")  # the file is kept, the run is found
-    again = capsys.readouterr().out
-    assert again == said[said.index(entry.ref) :]
-
-
 def test_zoo_and_target(stocked: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--target", "mini/same", "--sources", "mini/mood", "mini/same", "--steps", "4"]
     run("zoo_and_target", *arguments)
@@ -67,6 +53,6 @@ def test_paper_table(mini: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_examples_are_short_and_tested() -> None:
     scripts = sorted(EXAMPLES.glob("*.py"))
-    assert [path.stem for path in scripts] == ["own_data", "paper_table", "zoo_and_target"]
+    assert [path.stem for path in scripts] == ["paper_table", "zoo_and_target"]
     for path in scripts:
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 60
