@@ -6,17 +6,18 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mtl.cli import hub, zoo_care, zoo_list, zoo_share, zoo_verify
-from mtl.cli.options import Parser
+from mtl.cli.options import Parser, add_task_files
 from mtl.errors import RequestError
 from mtl.words import counted
 from mtl.zoo.migration import SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from mtl.zoo import Zoo
+    from mtl.zoo import Entry, Zoo
 
 
 def main(argv: Sequence[str]) -> int:
@@ -26,6 +27,15 @@ def main(argv: Sequence[str]) -> int:
     zoo_list.add_ls(add)
     show = add("show", "everything about one entry")
     show.add_argument("ref", help="reference, its last parts, or the start of its digest")
+    show.add_argument(
+        "--measure",
+        action="store_true",
+        help="of a composition: each source's share of the mixture on dev, how far omega moved, "
+        "and its error; kept for heat maps",
+    )
+    show.add_argument("--model", help="the base to measure with [MTL_MODEL, what the entry names]")
+    show.add_argument("--data-root", help="local mirror of Hub datasets [MTL_DATA_ROOT]")
+    add_task_files(show)
     fsck = add("fsck", "check every file of every entry")
     fsck.add_argument("--jobs", type=int, help="entries checked at once [processors, at most 8]")
     fsck.add_argument("--fix", action="store_true", help="remove what killed writers left behind")
@@ -67,14 +77,20 @@ def _add(commands: Any, name: str, text: str) -> Any:
 
 
 def _show(zoo: Zoo, options: Namespace) -> int:
-    from mtl.words import printable
+    from mtl.words import printable, printable_lines
     from mtl.zoo.caveats import caveats, footnotes
+    from mtl.zoo.measured import recall_measured
 
     entry = zoo.get(options.ref)
     manifest = entry.manifest.to_dict()
     found = caveats(entry)
+    if options.measure:
+        _measure(entry, zoo, options)
+    measured = recall_measured(entry) if entry.manifest.kind == "composition" else None
     if options.json:
         said = {"ref": entry.ref, "digest": entry.digest, "manifest": manifest, "caveats": found}
+        if measured is not None:
+            said["measured"] = asdict(measured)
         print(json.dumps(said))
         return 0
     print(f"{entry.ref}\ndigest {entry.digest}\n")
@@ -82,10 +98,31 @@ def _show(zoo: Zoo, options: Namespace) -> int:
         print(printable(line))
     if found:
         print(footnotes(found.items()))
+    if measured is not None:
+        print("\n" + printable_lines(measured.text([p["task"] for p in entry.manifest.parents])))
     used = [user.ref for user in zoo.users(entry.digest)]
     if used:
         print("\nneeded by " + ", ".join(used))
     return 0
+
+
+def _measure(entry: Entry, zoo: Zoo, options: Namespace) -> None:
+    """Measure how a composition uses its sources."""
+    from mtl.backbone import load_backbone
+    from mtl.cli.common import quieten
+    from mtl.compose.measured import measure_sources
+    from mtl.engine import open_device
+    from mtl.runs import open_workspace
+    from mtl.runs.loading import base_of
+
+    if entry.manifest.kind != "composition":
+        raise RequestError(f"--measure: {entry.ref} is no composition; it has no sources.")
+    quieten()
+    workspace = open_workspace(zoo=zoo.root, data_root=options.data_root, tasks=options.task)
+    backbone = load_backbone(base_of(entry, options.model))
+    device = open_device("fp32", hidden_size=backbone.base.hidden_size)
+    with zoo.reading(entry):
+        measure_sources(entry, workspace, backbone, device)
 
 
 def _fsck(zoo: Zoo, options: Namespace) -> int:

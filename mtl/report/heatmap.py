@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from mtl.files import write_bytes
 from mtl.zoo.composition import ATTENTION, OMEGA, SOUP, SourceWeights, normalisation
 from mtl.zoo.composition import source_weights as stored_weights
 from mtl.zoo.entry import again_text
+from mtl.zoo.measured import recall_measured
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry, Manifest
@@ -79,11 +81,23 @@ def png_of(figure: Any, description: str = "") -> bytes:
     return buffer.getvalue()
 
 
+@dataclass(frozen=True)
+class Map:
+    """One map of a picture: (K,S) numbers, what they are, names of the columns, 95 % of them."""
+
+    matrix: np.ndarray
+    what: str
+    sites: Sequence[str]
+    errors: np.ndarray | None = None
+
+
 def draw_heatmap(entries: Sequence[Entry], path: Path) -> None:
     """Draw the weights of runs that differ in their seed only, their mean, as a PNG, atomically.
 
     The upper map is the mean over D with its sign. Where scales of opposite sign cancel in it, or
-    are negative, a second one shows the magnitude, the mean of their absolute values.
+    are negative, a second one shows the magnitude, the mean of their absolute values. What was
+    measured of all the runs on this machine (:mod:`mtl.zoo.measured`) follows: the share of each
+    source in the mixture, how far omega moved from its start, and omega with its error.
 
     Raises:
         RequestError: matplotlib is not installed, no runs, or runs of different sites or sources.
@@ -105,17 +119,48 @@ def draw_heatmap(entries: Sequence[Entry], path: Path) -> None:
     if any(found.cancels for found in weights):
         size = _caption(manifest, weights[0], "|{}|")
         maps = [(maps[0][0], f"{what} (signed)"), (_mean(weights, "magnitude"), size)]
-    sites = weights[0].sites
-    height = 1.6 + (0.7 + 0.42 * len(names)) * len(maps)
-    figure.set_size_inches(2.2 + 0.75 * len(sites), height)
-    for number, (matrix, what) in enumerate(maps, start=1):
-        axes: Any = figure.add_subplot(len(maps), 1, number)
-        _draw(figure, axes, matrix, what)
-        axes.set_xticks(range(len(sites)), sites)
+    drawn = [Map(matrix, what, weights[0].sites) for matrix, what in maps] + _measured(entries)
+    widest = max(len(each.sites) * (1 if each.errors is None else 1.6) for each in drawn)
+    height = 1.6 + (0.7 + 0.42 * len(names)) * len(drawn)
+    figure.set_size_inches(2.2 + 0.75 * widest, height)
+    for number, each in enumerate(drawn, start=1):
+        axes: Any = figure.add_subplot(len(drawn), 1, number)
+        _draw(figure, axes, each)
+        axes.set_xticks(range(len(each.sites)), each.sites)
         axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("layer")
     figure.suptitle(f"{manifest.task['id']}, {manifest.method}, {_seeds(entries)}", fontsize=9)
     write_bytes(path, png_of(figure))
+
+
+def _measured(entries: Sequence[Entry]) -> list[Map]:
+    """Maps of what was measured of every one of ``entries``; none where one was not measured."""
+    found = [recall_measured(entry) for entry in entries]
+    known = [each for each in found if each is not None]
+    if len(known) < len(entries) or len({tuple(each.sites) for each in known}) > 1:
+        return []
+    sites, rows = known[0].sites, known[0].rows
+
+    def mean(key: str, power: float = 1.0) -> np.ndarray | None:
+        values = [each.matrix(key) for each in known]
+        there = [value for value in values if value is not None]
+        if len(there) < len(values):
+            return None
+        found: np.ndarray = np.mean(np.power(there, power), axis=0) ** (1 / power)
+        return found
+
+    maps = []
+    for key, what in (
+        ("mixture", f"share of the mixture, {rows} dev rows"),
+        ("change", "|omega − start|, mean over D"),
+    ):
+        matrix = mean(key)
+        if matrix is not None:
+            maps.append(Map(matrix, what, sites))
+    omega, errors = mean("omega"), mean("stderr", 2.0)
+    if omega is not None and errors is not None:
+        maps.append(Map(omega, "omega, mean over D, ± 95 % (Laplace)", sites, 1.96 * errors))
+    return maps
 
 
 def _mean(weights: Sequence[SourceWeights], key: str) -> np.ndarray:
@@ -132,10 +177,11 @@ def _caption(manifest: Manifest, weights: SourceWeights, form: str) -> str:
     return f"{named}, mean over D" + (f" and tokens of {weights.rows}" if weights.rows else "")
 
 
-def _draw(figure: Any, axes: Any, matrix: np.ndarray, what: str) -> None:
+def _draw(figure: Any, axes: Any, drawn: Map) -> None:
     """One map. White is zero; where all is above zero, it is the mean, and full colour is then at
     least a twentieth of the mean away, so that next to equal weights look so.
     """
+    matrix, errors = drawn.matrix, drawn.errors
     centre = float(matrix.mean()) if matrix.min() > 0 else 0.0
     reach = max(float(np.abs(matrix - centre).max()), centre / 20) or 1.0
     digits = 2 if reach > 0.05 else 3
@@ -145,5 +191,7 @@ def _draw(figure: Any, axes: Any, matrix: np.ndarray, what: str) -> None:
     for (row, column), value in np.ndenumerate(matrix):
         colour = "white" if abs(value - centre) > 0.6 * reach else "black"
         text = f"{value:.{digits}f}"
+        if errors is not None:
+            text += f"±{errors[row, column]:.{digits}f}"
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
-    figure.colorbar(image, ax=axes, shrink=0.9).set_label(what, fontsize=8)
+    figure.colorbar(image, ax=axes, shrink=0.9).set_label(drawn.what, fontsize=8)

@@ -61,6 +61,11 @@ class ScaLearnSite(FusionSite):
         self._settings = settings
         self._folded = None
 
+    @property
+    def omega(self) -> Tensor:
+        """(K,D) or (K,1), as trained."""
+        return self._omega[0]
+
     def effective(self) -> Tensor:
         """omega as it enters the sum: normalised, then, while training, dropped out.
 
