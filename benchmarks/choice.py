@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -164,6 +165,8 @@ class Study:
             half = folder.with_suffix(".half")
             shutil.rmtree(half, ignore_errors=True)
             shutil.copytree(self.options.zoo, half)
+            for entry in mtl.open_zoo(half).entries(kind="composition"):
+                shutil.rmtree(entry.folder)  # a choice of before would stand for today's
             half.rename(folder)
         return folder
 
@@ -195,7 +198,7 @@ def _figures(
     candidates: Mapping[str, mtl.Entry],
     single: Mapping[str, mtl.Entry],
 ) -> dict[str, Any]:
-    metric = next(iter(runs["own"].values())).manifest.headline()["metric"]  # type: ignore[index]
+    metric = str(next(iter(runs["own"].values())).manifest.task["headline"])
     answers = {
         name: [read_predictions(entry.folder) for entry in of.values()] for name, of in runs.items()
     }
@@ -312,7 +315,7 @@ def _chosen(chosen: Mapping[str, Any]) -> str:
     return f"{chosen['method']}{start}: {sources}"
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -333,7 +336,7 @@ def main() -> None:
     if options.world != "demo" and not options.model:
         parser.error("name the encoder's folder: --model")
     study = Study(WORLDS[options.world], options)
-    began, found = time.monotonic(), []
+    began, found, failed = time.monotonic(), [], False
     for task, rows in study.plan():
         path = study.record(task, rows)
         if options.dry_run:
@@ -343,8 +346,10 @@ def main() -> None:
                 continue
             try:
                 item = study.run_target(task, rows)
-            except MtlError as error:
-                raise SystemExit(f"{task}, {rows} rows: {error}") from error
+            except MtlError as error:  # the others are worth having without it
+                print(f"error: {task}, {rows} rows: {error}", file=sys.stderr, flush=True)
+                failed = True
+                continue
             write_json(path, item)
             if not options.json:
                 print(f"{task}, {rows} rows: {item['minutes']:.1f} minutes", flush=True)
@@ -354,7 +359,8 @@ def main() -> None:
         print(json.dumps(found))
     elif found and not options.dry_run:
         print(table(found))
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
