@@ -1,7 +1,8 @@
 """Rows in whatever form a user has them, as a table with the columns that a task's templates read.
 
-Forms: a list of texts, of tuples or of dicts; a dict of columns; a pandas or polars frame; a
-``datasets.Dataset``; a pyarrow table.
+Forms: a list of texts, of tuples or of dicts; what has such a list (a pandas or polars series, a
+numpy or pyarrow array); a dict of columns; a pandas or polars frame; a ``datasets.Dataset``; a
+pyarrow table.
 """
 
 from __future__ import annotations
@@ -57,12 +58,15 @@ def _table(spec: TaskSpec, inputs: Any) -> pa.Table:
             splits = ", ".join(inputs.column_names)
             raise _refused(spec, f"a DatasetDict has several splits ({splits}); take one of them")
         return pa.table(inputs.with_format("arrow")[:])
-    if hasattr(inputs, "to_arrow"):  # polars
+    if hasattr(inputs, "to_arrow") and hasattr(inputs, "columns"):  # polars
         return inputs.to_arrow()
     if hasattr(inputs, "iloc") and hasattr(inputs, "columns"):  # pandas
         return pa.Table.from_pandas(inputs, preserve_index=False)
     if isinstance(inputs, Mapping):
         return _columns(spec, inputs)
+    as_list = next((n for n in ("tolist", "to_list", "to_pylist") if hasattr(inputs, n)), None)
+    if as_list is not None:  # a series, or an array of one text or of a row of texts each
+        inputs = getattr(inputs, as_list)()
     if isinstance(inputs, str | bytes) or not isinstance(inputs, Sequence):
         what = "one text" if isinstance(inputs, str) else f"{type(inputs).__name__}"
         raise _refused(spec, f"{what} is no list of rows; write [row, …]")
@@ -125,5 +129,6 @@ def _refused(spec: TaskSpec, why: str) -> RequestError:
         f"Cannot answer these rows with task {spec.id!r}: {why.rstrip('.')}. It reads "
         f"{counted(len(spec.columns), 'column')}: {reads}. Take a list of "
         f"{'texts' if len(spec.columns) == 1 else f'tuples ({reads})'} or of dicts, a dict of "
-        "columns, a pandas frame, a datasets.Dataset or a pyarrow table."
+        "columns, a series or array of one of these, a pandas frame, a datasets.Dataset or a "
+        "pyarrow table."
     )
