@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,21 +12,25 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from mtl.engine.launch import launch
 from mtl.engine.settings import RunSettings
 from mtl.errors import HeldError
-from mtl.words import counted
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from mtl.cli.grid import Grid, Point
     from mtl.cli.options import Parser
-    from mtl.runs import Overrides, Report, Run, Workspace
+    from mtl.runs import Report
     from mtl.runs.context import Context
     from mtl.tasks import Recipe, Suite
     from mtl.zoo import Entry
 
 
-def make_parser(prog: str, description: str) -> Parser:
-    """A parser with the options that every training command has."""
-    from mtl.cli.options import Parser, option_type
+def make_parser(prog: str, description: str, *, several: bool = True) -> Parser:
+    """A parser with the options that every training command has.
+
+    Args:
+        several: settings of the run take several values, a run for each (:mod:`mtl.cli.grid`).
+    """
+    from mtl.cli.options import Parser, Several, option_type
 
     parser = Parser(prog=prog, description=description)
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of these options")
@@ -49,7 +52,8 @@ def make_parser(prog: str, description: str) -> Parser:
         action="extend",
         default=[],
         metavar="KEY=VALUE",
-        help="settings of the method or the run, as in 'mtl methods ls'",
+        help="settings of the method or the run, as in 'mtl methods ls'; several values of one, a "
+        "run for each, follow it with spaces: lr=1e-3 3e-3 dropout=0",
     )
     parser.add_argument(
         "--deterministic", action="store_true", help="bit-equal reruns on a GPU, too"
@@ -67,10 +71,38 @@ def make_parser(prog: str, description: str) -> Parser:
         action="store_true",
         help="without a terminal, a line per evaluation and not only per run",
     )
-    group = parser.add_argument_group("settings of the run (defaults: the recipe's)")
+    if several:
+        parser.add_argument(
+            "--print_config",
+            "--print-config",
+            action="store_true",
+            help="print what would run, resolved, as a file for --config; run nothing",
+        )
+    group = parser.add_argument_group(
+        "settings of the run (defaults: the recipe's)"
+        + ("; several values are several runs" if several else "")
+    )
+    how: dict[str, Any] = {"action": Several, "nargs": "+"} if several else {}
     for name, kind, text in run_options():
-        group.add_argument(f"--{name.replace('_', '-')}", type=option_type(kind), help=text)
+        flag = f"--{name.replace('_', '-')}"
+        group.add_argument(flag, type=option_type(kind), help=text, **how)
     return parser
+
+
+def add_methods(parser: Parser, text: str, default: str | None = None) -> None:
+    """``--method``, of which there may be several; required without a default."""
+    from mtl.cli.options import Several
+
+    parser.add_argument(
+        "--method",
+        action=Several,
+        nargs="+",
+        type=str,
+        default=default,
+        required=default is None,
+        metavar="METHOD",
+        help=text,
+    )
 
 
 def add_places(parser: Any) -> None:
@@ -92,29 +124,19 @@ def run_options() -> list[tuple[str, Any, str]]:
     return [(item.name, hints[item.name], texts.get(item.name, "")) for item in fields(RunSettings)]
 
 
-def overrides_of(options: Namespace) -> Overrides:
-    """Flags, and over them ``--set``."""
-    from mtl.runs.settings import Overrides, parse_set
-
-    values = {
-        f"run.{item.name}": getattr(options, item.name)
-        for item in fields(RunSettings)
-        if getattr(options, item.name) is not None
-    }
-    return Overrides({**values, **parse_set(list(options.set))})
-
-
 def open_context(
     options: Namespace,
+    grid: Grid,
     suite: Suite,
     command: str,
     argv: Sequence[str],
-    check: Callable[[Recipe, Overrides], Any],
+    check: Callable[[Recipe, Point], Any],
 ) -> Context:
     """Load the base and open the places that the options name (:mod:`mtl.runs.context`).
 
     Args:
-        check: called before the base is loaded, so that a wrong setting does not cost its loading.
+        check: called with every point of the grid before the base is loaded, so that a wrong
+            setting does not cost its loading.
     """
     from mtl.runs import context, open_workspace
 
@@ -141,9 +163,9 @@ def open_context(
         model=options.model,
         recipe=options.recipe,
         protocol=options.protocol,
-        overrides=overrides_of(options),
+        overrides=grid.points[0].overrides,
         workspace=workspace,
-        check=check,
+        check=lambda recipe, _: [check(recipe, point) for point in grid.points],
     )
 
 
@@ -188,54 +210,16 @@ def quieten() -> None:
         sys.modules["transformers"].logging.disable_progress_bar()
 
 
-def print_dry_run(plans: Sequence[Run], workspace: Workspace, *, as_json: bool) -> None:
-    """What would run, what is there, what was interrupted."""
-    rows = plan_rows(plans, workspace)
-    if as_json:
-        print(json.dumps({"dry_run": True, "runs": rows}))
-        return
-    from tabulate import tabulate
-
-    print(tabulate(rows, headers="keys"))
-    states = [row["state"] for row in rows]
-    print(
-        f"\n{counted(len(rows), 'run')}: {states.count('done')} done, "
-        f"{states.count('interrupted')} to be resumed, {states.count('missing')} to be run. "
-        "Nothing was run (--dry-run)."
-    )
-
-
-def plan_table(plans: Sequence[Run], workspace: Workspace) -> str:
-    """Planned runs as a table."""
-    from tabulate import tabulate
-
-    return tabulate(plan_rows(plans, workspace), headers="keys")
-
-
-def plan_rows(plans: Sequence[Run], workspace: Workspace) -> list[dict[str, Any]]:
-    """One row per planned run."""
-    from mtl.runs.running import state_of
-
-    return [
-        {
-            "task": plan.task_id,
-            "method": plan.method,
-            "seed": plan.seed,
-            "state": state_of(plan, workspace),
-            "runhash": plan.runhash[:8],
-            "train": sum(data.sizes["train"] for data in plan.datas.values()),
-            "ref": plan.ref(workspace.zoo),
-        }
-        for plan in plans
-    ]
-
-
 def report_rows(reports: Sequence[Report]) -> list[dict[str, Any]]:
     """One row per run for tables and ``--json``."""
+    from mtl.cli.variants import best_on_dev
+    from mtl.runs.running import apart
     from mtl.zoo.caveats import stated
 
     rows = []
-    for report in reports:
+    best, said = best_on_dev(reports)
+    settings = apart([report.run for report in reports])
+    for place, (report, own) in enumerate(zip(reports, settings, strict=True)):
         plan = report.run
         row: dict[str, Any] = {
             "task": plan.task_id,
@@ -243,6 +227,8 @@ def report_rows(reports: Sequence[Report]) -> list[dict[str, Any]]:
             "seed": plan.seed,
             "status": report.status,
         }
+        row |= {"settings": own} if own else {}
+        row |= {"best_on_dev": place in best} if said else {}
         if report.entry is not None:
             manifest = report.entry.manifest
             headline = manifest.task["headline"]
@@ -273,10 +259,18 @@ def print_reports(reports: Sequence[Report]) -> None:
     """The table at the end of a training command."""
     from tabulate import tabulate
 
+    from mtl.cli.variants import best_on_dev
+    from mtl.zoo.settings import settings_text
+
     rows = report_rows(reports)
+    lines = best_on_dev(reports)[1]
+    methods = len({row["method"] for row in rows}) > 1
+    several = any("settings" in row for row in rows)
     table = [
         [
             row["task"],
+            *([row["method"]] if methods else []),
+            *([settings_text(row.get("settings", {}))] if several else []),
             row["seed"],
             row["status"],
             row.get("metric", ""),
@@ -285,11 +279,16 @@ def print_reports(reports: Sequence[Report]) -> None:
             row.get("steps", ""),
             f"{row['seconds']:.0f}" if "seconds" in row else "",
             row.get("ref", ""),
+            *(["◀" if row.get("best_on_dev") else ""] if lines else []),
         ]
         for row in rows
     ]
-    headers = ["task", "seed", "status", "metric", "dev", "test ± se", "n", "steps", "s", "entry"]
+    headers = ["task", *(["method"] if methods else []), *(["settings"] if several else [])]
+    headers += ["seed", "status", "metric", "dev", "test ± se", "n", "steps", "s", "entry"]
+    headers += ["best on dev"] if lines else []
     print(tabulate(table, headers=headers, disable_numparse=True) + caveat_lines(rows))
+    if lines:
+        print("\n" + "\n".join(lines))
     held = [row for row in rows if "held_by" in row]
     if held:
         are = "run is" if len(held) == 1 else "runs are"

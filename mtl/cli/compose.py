@@ -6,21 +6,20 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mtl.cli import compose_rows
-from mtl.words import counted
 
 if TYPE_CHECKING:
     from mtl.compose.best import Tried
-    from mtl.compose.planning import Asked
-    from mtl.compose.stage_two import Target
+    from mtl.compose.planning import Asked, Planned
     from mtl.graph.select import Selection
-    from mtl.runs import Report, Run
+    from mtl.runs import Report
 
 
 def main(argv: Sequence[str]) -> int:
-    from mtl.cli.common import make_parser
+    from mtl.cli.common import add_methods, make_parser
 
     parser = make_parser(
         "mtl.compose",
@@ -40,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
         "on dev which sources, used how; 'auto' to pick by transferability; or graph:k=3 for the "
         "strongest edges of the graph",
     )
-    parser.add_argument("--method", type=str, default="scalearn", help="see mtl.methods ls")
+    add_methods(parser, "see mtl.methods ls; of several, a run for each", "scalearn")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one run per seed")
     parser.add_argument(
         "--source-method", type=str, default="pfeiffer", help="how sources were made"
@@ -95,24 +94,35 @@ def main(argv: Sequence[str]) -> int:
     if options.probe is not None:
         options.method = "probe"
 
-    from mtl.cli import common
+    from mtl.cli import common, tell
+    from mtl.cli.compose_runs import (
+        lacking_runs,
+        missing_text,
+        plan_point,
+        search_dict,
+        search_told,
+    )
+    from mtl.cli.grid import read_grid, refuse_several, refuse_twins
     from mtl.cli.options import names
-    from mtl.compose.best import BUDGET, expected_cost
+    from mtl.cli.print_config import config_text
+    from mtl.compose.naming import run_names
     from mtl.compose.per_source import told
-    from mtl.compose.planning import Asked, plan_composition, read_request
+    from mtl.compose.planning import Asked, read_request
     from mtl.compose.probe import SCALES
     from mtl.compose.sources import ALL
     from mtl.engine.progress import quiet
+    from mtl.errors import RequestError
     from mtl.graph.opening import adding_evidence
     from mtl.graph.select import selection_text
     from mtl.runs import execute_all
 
+    grid = read_grid(options, parser)
     asked = Asked(
         target=options.target,
         suite=options.suite,
         protocol=options.protocol,
         sources=names(options.sources),
-        method=options.method,
+        method=grid.points[0].method,
         seeds=options.seeds,
         source_method=options.source_method,
         source_seed=options.source_seed,
@@ -127,77 +137,121 @@ def main(argv: Sequence[str]) -> int:
         minutes=options.time,
         control=options.control,
     )
-    request = read_request(asked)
-    context = common.open_context(options, request.suite, "compose", argv, request.check)
+    if asked.best:
+        refuse_several(grid, "--sources best searches once: give one.")
+    if asked.probe is not None:
+        refuse_several(grid, "--probe shows a table of scales: give one.")
+    if options.rows is not None:
+        refuse_several(grid, "--rows draws a curve of one: give one.")
+    requests = {
+        point.method: read_request(replace(asked, method=point.method)) for point in grid.points
+    }
+    request = requests[asked.method]
+    context = common.open_context(
+        options,
+        grid,
+        request.suite,
+        "compose",
+        argv,
+        lambda recipe, point: requests[point.method].check(recipe, point.overrides),
+    )
+    nothing = options.dry_run or options.print_config
+    silent = options.json or options.print_config
+    said: set[str] = set()
 
-    def train(missing: Sequence[Run], target: Target) -> list[Report]:
-        if not options.json:
-            print(
-                f"Sources that the zoo lacks, {counted(len(missing), 'run')} of stage one in this "
-                f"order:\n{common.plan_table(missing, context.workspace)}\n"
-                f"then {target.method} on {target.data.spec.id}"
-                + (", with the sources picked after that.\n" if request.picking else ".\n"),
-                file=sys.stderr,
-                flush=True,
-            )
-        return execute_all(missing, context.workspace, wait=options.wait)
+    def once(text: str) -> None:
+        if not silent and text not in said:
+            said.add(text)
+            print(f"{text}\n", flush=True)
 
     def picked(selection: Selection) -> None:
-        if not options.json:
-            print(f"{selection_text(selection, request.spec.id)}\n")
+        once(selection_text(selection, request.spec.id))
 
     if options.rows is not None:
-        with showing_trials(asked, options.json) as tried:
+        if options.print_config:
+            raise RequestError("--print_config is for one number of rows: leave out --rows.")
+        with showing_trials(asked, silent) as tried:
             return compose_rows.run(options, request, context, tried, picked)
-    with showing_trials(asked, options.json) as tried:
-        found = plan_composition(
-            request,
-            context,
-            train=None if options.dry_run else train,
-            picked=picked,
-            tried=tried,
-            dry_run=options.dry_run,
-        )
-    if found.choice and not options.json:
-        print(f"{found.choice.text()}\n")
-    if options.dry_run and found.missing:  # what would be composed depends on what is trained
-        common.print_dry_run(found.missing, context.workspace, as_json=options.json)
+    founds: list[Planned] = []
+    with showing_trials(asked, silent or nothing) as tried:
+        for point in grid.points:
+            found = plan_point(
+                requests[point.method],
+                point,
+                replace(context, overrides=point.overrides),
+                picked=picked,
+                tried=tried,
+                nothing=nothing,
+                wait=options.wait,
+            )
+            founds.append(found)
+            if found.choice:
+                once(found.choice.text())
+            if not found.runs and not nothing:  # sources failed to train
+                break
+    trained = [report for found in founds for report in found.trained]
+    missing = {run.runhash: run for found in founds for run in found.missing}
+    planned = [(p, found.runs) for p, found in zip(grid.points, founds, strict=False)]
+    refuse_twins(planned, grid)
+    if options.print_config:
+        if missing:
+            raise RequestError(
+                "--print_config: the zoo lacks sources, and what is composed depends on them. "
+                "--dry-run shows the runs that make them."
+            )
+        fixed = len({tuple(e.digest for e in own) for f in founds for own, _ in f.composed}) == 1
+        pinned = run_names(founds[0].sources) if fixed and not asked.best else []
+        print(config_text(planned, grid, context, options, pinned))
         return 0
-    if not found.runs:  # a source that it trains itself is not there
+    if options.dry_run and missing:  # what would be composed depends on what is trained
+        lacking = lacking_runs(list(missing.values()), founds[0].limits, request)
+        search = search_dict(request, len(request.wanted)) if asked.best else None
+        if not options.json:
+            print(missing_text(list(missing.values()), grid.points[0], context) + "\n")
+            if asked.best:
+                print(search_told(request, len(request.wanted)) + "\n")
+        tell.print_dry_run(lacking, context, as_json=options.json, search=search)
+        return 0
+    if not all(found.runs for found in founds):  # a source that it trains itself is not there
         if options.json:
-            rows = common.report_rows(found.trained)
+            rows = common.report_rows(trained)
             print(json.dumps({"command": "compose", "trained": rows, "runs": []}))
         else:
-            common.print_reports(found.trained)
+            common.print_reports(trained)
             print(f"Nothing was composed for {request.spec.id}: it needs these sources.")
-        return common.exit_code(found.trained)
-    for own, _ in found.composed:
-        common.note_unknown(own)
-    for text in found.notes if not quiet() else ():
+        return common.exit_code(trained)
+    for found in founds:
+        for own, _ in found.composed:
+            common.note_unknown(own)
+    for text in dict.fromkeys(text for found in founds for text in found.notes):
+        if not quiet():
+            print(text, file=sys.stderr)
+    for text in dict.fromkeys(text for found in founds for text in found.warnings):
         print(text, file=sys.stderr)
-    for text in found.warnings:
-        print(text, file=sys.stderr)
-    if options.dry_run and asked.best:
-        cost = min(asked.trials or BUDGET, expected_cost(len(found.sources), 2))
-        common.say(f"searching for the best costs up to {cost:g} runs like this one first")
     if options.dry_run:
-        common.print_dry_run(found.runs, context.workspace, as_json=options.json)
+        search = search_dict(request, len(founds[0].sources)) if asked.best else None
+        text = search_told(request, len(founds[0].sources)) if asked.best else ""
+        tell.print_dry_run(planned, context, as_json=options.json, candidates=text, search=search)
         return 0
+    plan = None if asked.best else tell.tell(planned, context)
     evidence = adding_evidence(context.workspace.zoo, options.graph, common.say)
-    reports = execute_all(found.runs, context.workspace, evidence, wait=options.wait)
-    by_source = told(found.runs[0].method_settings, found.runs[0].method)
+    runs = [run for _, listed in planned for run in listed]
+    reports = execute_all(runs, context.workspace, evidence, wait=options.wait)
+    by_source = told(runs[0].method_settings, runs[0].method)
+    first = founds[0]
     if options.json:
         print(
             json.dumps(
                 {
                     "command": "compose",
-                    "sources": [entry.ref for own, _ in found.composed for entry in own],
-                    "trained": common.report_rows(found.trained),
-                    "choice": found.choice.to_dict() if found.choice else None,
-                    "selection": found.selection.to_dict() if found.selection else None,
-                    "passed_over": found.passed_over if ALL in asked.sources else None,
+                    "sources": [entry.ref for own, _ in first.composed for entry in own],
+                    "trained": common.report_rows(trained),
+                    "choice": first.choice.to_dict() if first.choice else None,
+                    "selection": first.selection.to_dict() if first.selection else None,
+                    "passed_over": first.passed_over if ALL in asked.sources else None,
                     "by_source": by_source or None,
                     "runs": common.report_rows(reports),
+                    "plan": plan,
                 }
             )
         )
@@ -206,7 +260,7 @@ def main(argv: Sequence[str]) -> int:
         if by_source and options.probe is None:
             print(f"\n{by_source[0].upper()}{by_source[1:]}")
         if options.probe is not None:
-            tasks = [entry.manifest.task["id"] for entry in found.sources]
+            tasks = [entry.manifest.task["id"] for entry in first.sources]
             print("\n" + _probe_table(reports, tasks))
     return common.exit_code(reports)
 

@@ -175,14 +175,16 @@ def _dry_run(
     plan: CurvePlan, context: Context, options: Namespace, tried: Callable[[Tried], object]
 ) -> int:
     """Every run; of compositions whose own source is still to be trained, how many."""
-    rows = common.plan_rows(plan.missing, context.workspace)
+    from mtl.cli.plan import plan_rows
+
+    rows = plan_rows(plan.missing, context.workspace)
     for step in plan.steps:
-        rows += common.plan_rows(step.own, context.workspace)
+        rows += plan_rows(step.own, context.workspace)
         waiting = [request for request, _ in step.requests]
         if not plan.missing:
             planned, waiting = step.compositions(tried=tried, dry_run=True)
             for found in planned:
-                rows += common.plan_rows(found.runs, context.workspace)
+                rows += plan_rows(found.runs, context.workspace)
         rows += [_later(step, request, seed) for request in waiting for seed in request.asked.seeds]
     if options.json:
         print(json.dumps({"dry_run": True, "runs": rows, "left_out": plan.note or None}))
@@ -200,7 +202,7 @@ def _dry_run(
 
 
 def _later(step: Step, request: Request, seed: int) -> dict[str, Any]:
-    """A row like those of :func:`mtl.cli.common.plan_rows`, of a run that has no sources yet."""
+    """A row like those of :func:`mtl.cli.plan.plan_rows`, of a run that has no sources yet."""
     return {
         "task": request.spec.id,
         "method": request.asked.method,

@@ -102,7 +102,8 @@ def measure(argv: Sequence[str]) -> int:
     """``mtl.graph measure``."""
     from mtl.cli.common import make_parser
 
-    parser = make_parser("mtl.graph measure", f"{RUNS['measure']}.".capitalize())
+    text = f"{RUNS['measure']}.".capitalize()
+    parser = make_parser("mtl.graph measure", text, several=False)
     parser.add_argument("--targets", nargs="+", type=str, required=True, metavar="TASK")
     parser.add_argument(
         "--sources", nargs="+", type=str, default=["all"], metavar="TASK", help="'all', or tasks"
@@ -127,7 +128,8 @@ def measure(argv: Sequence[str]) -> int:
     parser.add_argument("--graph", type=str, help="folder of the graph [MTL_GRAPH, ZOO.graph]")
     options = parser.parse_args(list(argv))
 
-    from mtl.cli import common
+    from mtl.cli import common, tell
+    from mtl.cli.grid import Point, one_point
     from mtl.compose import COMPOSITIONS, resolve_compose
     from mtl.compose.measure import plan_measure
     from mtl.compose.scene import Scene
@@ -141,6 +143,7 @@ def measure(argv: Sequence[str]) -> int:
     from mtl.runs import execute_all
     from mtl.runs.context import check_seeds, specs_of, suite_of
 
+    grid = one_point(options, parser, options.method, "a measurement is of one setting.")
     scores = names(options.scores)
     chosen = [] if not scores else chosen_scores([] if scores == ["all"] else scores)
     COMPOSITIONS.get(options.method)
@@ -159,10 +162,11 @@ def measure(argv: Sequence[str]) -> int:
     )
     context = common.open_context(
         options,
+        grid,
         suite,
         "graph measure",
         argv,
-        lambda recipe, overrides: resolve_compose(specs[0], options.method, recipe, overrides),
+        lambda recipe, point: resolve_compose(specs[0], options.method, recipe, point.overrides),
     )
     zoo = context.workspace.zoo
     plan = plan_measure(
@@ -182,7 +186,9 @@ def measure(argv: Sequence[str]) -> int:
     left_out = [f"{s} → {t}: {why}" for (t, s), why in plan.left_out.items()]
     planned = [*plan.own, *plan.single]
     if options.dry_run:
-        common.print_dry_run(planned, context.workspace, as_json=options.json)
+        own = Point(options.source_method, plan.limits)
+        every = [(own, plan.own), (grid.points[0], plan.single)]
+        tell.print_dry_run(every, context, as_json=options.json)
         return 0
     evidence = adding_evidence(zoo, options.graph, common.say)
     reports = execute_all(planned, context.workspace, evidence, wait=options.wait)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> int:
-    from mtl.cli.common import make_parser
+    from mtl.cli.common import add_methods, make_parser
 
     parser = make_parser(
         "mtl.joint",
@@ -22,61 +22,81 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--task", nargs="+", type=str, default=[], metavar="TASK", help="only on these tasks"
     )
-    parser.add_argument(
-        "--method",
-        type=str,
-        required=True,
-        help="hyperformer, hyperformer++, propetl-m, adapter-m or full-ft-m",
+    add_methods(
+        parser,
+        "hyperformer, hyperformer++, propetl-m, adapter-m, full-ft-m; of several, a run each",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one run per seed")
     options = parser.parse_args(list(argv))
 
-    from mtl.cli import common
+    from mtl.cli import common, tell
+    from mtl.cli.grid import read_grid, refuse_twins
     from mtl.cli.options import names
+    from mtl.cli.print_config import config_text
     from mtl.compose.composition import COMPOSITIONS
     from mtl.joint import JOINT, plan_joint, resolve_joint
     from mtl.methods import METHODS
     from mtl.runs import execute_all
     from mtl.runs.context import check_seeds, specs_of, suite_of
 
-    hint = ""
-    if options.method in METHODS:
-        hint = f"That is stage one: python -m mtl.train --method {options.method} --suite SUITE."
-    elif options.method in COMPOSITIONS:
-        hint = f"That is stage two: python -m mtl.compose --method {options.method} --target TASK."
-    method = JOINT.get(options.method, hint)
+    grid = read_grid(options, parser)
+    methods = {}
+    for point in grid.points:
+        hint = ""
+        if point.method in METHODS:
+            hint = f"That is stage one: python -m mtl.train --method {point.method} --suite SUITE."
+        elif point.method in COMPOSITIONS:
+            hint = (
+                f"That is stage two: python -m mtl.compose --method {point.method} --target TASK."
+            )
+        methods[point.method] = JOINT.get(point.method, hint)
     tasks = names(options.task)
     suite = suite_of(options.suite, tasks)
     specs = specs_of(suite, tasks)
     context = common.open_context(
         options,
+        grid,
         suite,
         "joint",
         argv,
-        lambda recipe, overrides: resolve_joint(
-            method, recipe, overrides, [spec.id for spec in specs]
+        lambda recipe, point: resolve_joint(
+            methods[point.method], recipe, point.overrides, [spec.id for spec in specs]
         ),
     )
-    plans = plan_joint(
-        specs,
-        suite=suite.name,
-        method=options.method,
-        seeds=check_seeds(options.seeds),
-        backbone=context.backbone,
-        recipe=context.recipe,
-        protocol_of=context.protocol_of,
-        overrides=context.overrides,
-        workspace=context.workspace,
-    )
-    if options.dry_run:
-        common.print_dry_run(plans, context.workspace, as_json=options.json)
+    seeds = check_seeds(options.seeds)
+    planned = [
+        (
+            point,
+            plan_joint(
+                specs,
+                suite=suite.name,
+                method=point.method,
+                seeds=seeds,
+                backbone=context.backbone,
+                recipe=context.recipe,
+                protocol_of=context.protocol_of,
+                overrides=point.overrides,
+                workspace=context.workspace,
+            ),
+        )
+        for point in grid.points
+    ]
+    refuse_twins(planned, grid)
+    if options.print_config:
+        print(config_text(planned, grid, context, options))
         return 0
-    reports = execute_all(plans, context.workspace, wait=options.wait)
+    if options.dry_run:
+        tell.print_dry_run(planned, context, as_json=options.json)
+        return 0
+    plan = tell.tell(planned, context)
+    reports = execute_all(
+        [run for _, runs in planned for run in runs], context.workspace, wait=options.wait
+    )
     if options.json:
         rows = common.report_rows(reports)
         for row, report in zip(rows, reports, strict=True):
             row["tasks"] = task_rows(report)
-        print(json.dumps({"command": "joint", "runs": rows}))
+        print(json.dumps({"command": "joint", "runs": rows, "plan": plan}))
     else:
         print_tasks(reports)
         common.print_reports(reports)

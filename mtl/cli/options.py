@@ -28,16 +28,26 @@ ELSEWHERE = {
     "--tasks": "--task",
 }
 """What other programs call options of ours."""
+NOT_IN_FILES = {"help", "config", "print_config"}
+"""Options that a ``--config`` file cannot have."""
+
+
+class Several(argparse._StoreAction):
+    """An option that takes several values, a run for each; in a file one may stand alone."""
 
 
 class Parser(argparse.ArgumentParser):
     """Options; where there is a ``--config``, any of them may stand in the YAML file it names.
 
     Flags go over the file. No flag may be shortened: what is short today means two tomorrow.
+
+    Attributes:
+        from_file: option → its value in the file, of the last command line that was parsed.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **options})
+        self.from_file: dict[str, Any] = {}
 
     def error(self, message: str) -> NoReturn:
         text = " ".join(message.split()).rstrip(".").removeprefix("argument ")
@@ -84,16 +94,21 @@ class Parser(argparse.ArgumentParser):
         from mtl.tasks.yamls import check_keys, read_yaml
 
         content = read_yaml(user_path(path, "--config"))
-        actions = {a.dest: a for a in self._actions if a.dest not in {"help", "config"}}
+        actions = {a.dest: a for a in self._actions if a.dest not in NOT_IN_FILES}
         check_keys(content, list(actions), (), str(path))
         for name, value in content.items():
             action = actions[name]
             if value is None:
                 continue
+            if isinstance(action, Several) and not isinstance(value, list):
+                value = [value]
             if action.nargs in {"+", "*"} and not isinstance(value, list):
                 shown = "key=value" if name == "set" else value
                 raise RequestError(f"{path}: {name} must be a list: `{name}: [{shown}]`.")
-            self.set_defaults(**{name: self._converted(action, value)})
+            if isinstance(action, Several) and not value:
+                raise RequestError(f"{path}: {name} is an empty list.")
+            self.from_file[name] = self._converted(action, value)
+            self.set_defaults(**{name: self.from_file[name]})
             action.required = False
 
     def _converted(self, action: argparse.Action, value: Any) -> Any:
@@ -112,8 +127,10 @@ class Parser(argparse.ArgumentParser):
         except argparse.ArgumentTypeError as error:
             self.error(f"{action.option_strings[0]}: {error}")
         except ValueError:
-            what = _SPOKEN.get(convert, "another value")
-            self.error(f"{action.option_strings[0]} takes {what}, not {value!r}")
+            what, flag = _SPOKEN.get(convert, "another value"), action.option_strings[0]
+            several = isinstance(action, Several) and "," in str(value)
+            hint = f"; several stand with spaces, as {flag} ONE OTHER" if several else ""
+            self.error(f"{flag} takes {what}, not {value!r}{hint}")
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
         if action.type in _SPOKEN:

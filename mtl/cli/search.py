@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from mtl.cli.options import Parser
     from mtl.runs.context import Context
     from mtl.search.searching import Found, Tried
 
@@ -23,6 +24,7 @@ def main(argv: Sequence[str]) -> int:
         "Search settings of methods (or, with --target, of compositions) by trials that are judged "
         "on dev, the same number for every method. No test row is read, nothing goes into the zoo; "
         "what is found best is written as a recipe. The same line goes on where it was stopped.",
+        several=False,
     )
     parser.add_argument("--task", type=str, help="search stage one of this task")
     parser.add_argument("--target", type=str, help="search compositions for this task")
@@ -47,12 +49,13 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--png", type=str, metavar="FILE", help="the trials as a picture")
     options = parser.parse_args(list(argv))
 
-    from mtl.cli import common
+    from mtl.cli import common, tell
+    from mtl.cli.grid import Point
     from mtl.files import user_path
     from mtl.search import write_recipe
     from mtl.words import counted
 
-    searches, context = _open(options, argv)
+    searches, context = _open(options, parser, argv)
     if options.dry_run:
         common.say(
             "\n".join(
@@ -61,9 +64,9 @@ def main(argv: Sequence[str]) -> int:
                 for name, _, space in searches
             )
         )
-        common.print_dry_run(
-            [run for _, make, _ in searches for run in make({})],
-            context.workspace,
+        tell.print_dry_run(
+            [(Point(name, context.overrides), make({})) for name, make, _ in searches],
+            context,
             as_json=options.json,
         )
         return 0
@@ -94,10 +97,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _open(
-    options: Namespace, argv: Sequence[str]
+    options: Namespace, parser: Parser, argv: Sequence[str]
 ) -> tuple[list[tuple[str, Callable[..., Any], Any]], Context]:
     """Method, what makes a trial's runs, and its space, for every method; all is checked first."""
     from mtl.cli import common
+    from mtl.cli.grid import Point, one_point
     from mtl.cli.options import names
     from mtl.compose import COMPOSITIONS, resolve_compose
     from mtl.compose.planning import Asked, read_request
@@ -146,17 +150,18 @@ def _open(
     registry, resolve = (COMPOSITIONS, resolve_compose) if options.target else (METHODS, None)
     spaces = {name: read_space(options.over, registry.get(name)) for name in methods}
 
-    def check(recipe: Any, overrides: Overrides) -> None:
+    def check(recipe: Any, point: Point) -> None:
         for name, space in spaces.items():
             for item in space:
                 for end in item.ends():
-                    values = Overrides({**overrides.values, item.key: end})
+                    values = Overrides({**point.overrides.values, item.key: end})
                     if resolve is not None:
                         resolve(specs[0], name, recipe, values)
                     else:
                         resolve_train(specs[0], METHODS.get(name), recipe, values)
 
-    context = common.open_context(options, suite, "search", argv, check)
+    grid = one_point(options, parser, methods[0], "--over says what is searched.")
+    context = common.open_context(options, grid, suite, "search", argv, check)
     makes = {
         name: compose_trials(requests[name], context)
         if options.target

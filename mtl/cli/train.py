@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 
 def main(argv: Sequence[str]) -> int:
-    from mtl.cli.common import make_parser
+    from mtl.cli.common import add_methods, make_parser
 
     parser = make_parser(
         "mtl.train",
@@ -18,46 +19,66 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--task", nargs="+", type=str, default=[], metavar="TASK", help="only these tasks"
     )
-    parser.add_argument("--method", type=str, default="pfeiffer", help="see mtl.methods ls")
+    add_methods(parser, "see mtl.methods ls; of several, a run for each", "pfeiffer")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one run per seed")
     options = parser.parse_args(list(argv))
 
-    from mtl.cli import common
+    from mtl.cli import common, tell
+    from mtl.cli.grid import read_grid, refuse_twins
     from mtl.cli.options import names
+    from mtl.cli.print_config import config_text
     from mtl.compose.composition import COMPOSITIONS
     from mtl.methods import find_method
     from mtl.runs import execute_all
     from mtl.runs.context import check_seeds, specs_of, suite_of
     from mtl.train import plan_adapters, resolve_train
 
-    hint = ""
-    if options.method in COMPOSITIONS:
-        hint = f"That is stage two: python -m mtl.compose --method {options.method} --target TASK."
-    method = find_method(options.method, hint)
+    grid = read_grid(options, parser)
+    methods = {}
+    for point in grid.points:
+        hint = ""
+        if point.method in COMPOSITIONS:
+            hint = (
+                f"That is stage two: python -m mtl.compose --method {point.method} --target TASK."
+            )
+        methods[point.method] = find_method(point.method, hint)
     tasks = names(options.task)
     suite = suite_of(options.suite, tasks)
     specs = specs_of(suite, tasks)
     context = common.open_context(
         options,
+        grid,
         suite,
         "train",
         argv,
-        lambda recipe, overrides: [
-            resolve_train(spec, method, recipe, overrides) for spec in specs
+        lambda recipe, point: [
+            resolve_train(spec, methods[point.method], recipe, point.overrides) for spec in specs
         ],
     )
-    plans = plan_adapters(
-        context,
-        specs,
-        method=options.method,
-        seeds=check_seeds(options.seeds),
-    )
-    if options.dry_run:
-        common.print_dry_run(plans, context.workspace, as_json=options.json)
+    seeds = check_seeds(options.seeds)
+    planned = [
+        (
+            point,
+            plan_adapters(
+                replace(context, overrides=point.overrides), specs, method=point.method, seeds=seeds
+            ),
+        )
+        for point in grid.points
+    ]
+    refuse_twins(planned, grid)
+    if options.print_config:
+        print(config_text(planned, grid, context, options))
         return 0
-    reports = execute_all(plans, context.workspace, wait=options.wait)
+    if options.dry_run:
+        tell.print_dry_run(planned, context, as_json=options.json)
+        return 0
+    plan = tell.tell(planned, context)
+    reports = execute_all(
+        [run for _, runs in planned for run in runs], context.workspace, wait=options.wait
+    )
     if options.json:
-        print(json.dumps({"command": "train", "runs": common.report_rows(reports)}))
+        rows = common.report_rows(reports)
+        print(json.dumps({"command": "train", "runs": rows, "plan": plan}))
     else:
         common.print_reports(reports)
     return common.exit_code(reports)

@@ -30,6 +30,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mtl.errors import RequestError
+from mtl.words import counted
 
 BEST = "best"
 BUDGET = 12.0
@@ -170,13 +171,13 @@ class Choice:
                 f"{item.share:g}",
                 f"{item.cost:.2f}",
                 "–" if item.dev is None else f"{item.dev:.4f}",
-                "" if item.stderr is None else f"± {item.stderr:.4f}",
+                "" if item.stderr is None else f"{item.stderr:.4f}",
                 "◀" if item is marked else "",
             ]
             for item in self.tried
         ]
         headers = ["stage", "sources", "method", "start", "length", "cost"]
-        headers += [f"dev {self.judge.metric}", "", ""]
+        headers += [f"dev {self.judge.metric}", "± se", "chosen"]
         table = tabulate(rows, headers=headers, disable_numparse=True)
         beside = "".join(f", {cost:.2f} for {name}" for name, cost in self.judge.beside.items())
         return (
@@ -192,6 +193,33 @@ def expected_cost(sources: int, methods: int) -> float:
     growing = sum(max(0, sources - size) for size in range(1, min(LONGEST, sources)))
     used = (SETS + 1) * (1 if methods == 1 else 4)
     return SHARES["single"] * (alone + growing) + SHARES["used"] * used + FINALISTS
+
+
+def search_text(sources: int, methods: int, budget: float, minutes: float | None) -> str:
+    """What a search will do and may cost, in lines."""
+    most = expected_cost(sources, methods)
+    limit = f"; --trials allows {budget:g} of them" if budget < most else ""
+    clock = f", and {minutes:g} minutes (--time)" if minutes else ""
+    of = "all sources and the two best sets" if sources > 1 else "it"
+    lines = {
+        "single": "each source alone, all together, what 'auto' picks"
+        if sources > 1
+        else "the source alone",
+        "forward": f"the best with each of the others, and so on to {LONGEST} sources",
+        "used": f"{of}, by each composition, from each start",
+        "full": f"the {FINALISTS} best of these; the best on dev is chosen",
+    }
+    told = [f"  {stage:<8} {SHARES[stage]:g} of a run each: {lines[stage]}" for stage in lines]
+    return "\n".join(
+        [
+            f"A search on dev among {counted(sources, 'source')} comes first. It trains what "
+            f"{min(most, budget):g} full runs cost at most{limit}{clock}:",
+            *(told if sources > 1 else [told[0], *told[2:]]),
+            "Sets are judged by 'average' on features computed once, where that can be; where dev "
+            "is small, on folds.",
+            "Trials of before are not made again. What is chosen is then composed.",
+        ]
+    )
 
 
 def check_budget(budget: float, need: float, at_most: str) -> None:

@@ -9,7 +9,7 @@ are ordinary ones: what the zoo has is skipped, what was killed goes on.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mtl.compose.sources import Wanted, find_candidates
@@ -32,11 +32,13 @@ class MeasurePlan:
         own: the targets' own adapters.
         single: compositions of one source each.
         left_out: (target, source) → why there is no run.
+        limits: what of the overrides the own adapters share.
     """
 
     own: list[Run]
     single: list[Run]
     left_out: dict[tuple[str, str], str]
+    limits: Overrides
 
 
 def plan_measure(
@@ -65,8 +67,9 @@ def plan_measure(
     Raises:
         RequestError: unknown method or setting, unusable data.
     """
-    limits = Overrides({k: v for k, v in overrides.values.items() if is_limit(k)})
-    found = MeasurePlan([], [], {})
+    rows = {k: v for k, v in overrides.values.items() if is_limit(k)}
+    limits = replace(overrides, values=rows)
+    found = MeasurePlan([], [], {}, limits)
     for spec in targets:
         target = resolve_target(
             spec,

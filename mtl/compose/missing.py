@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from mtl.compose.measure import is_limit
 from mtl.compose.refusals import ambiguous
 from mtl.compose.sources import Wanted, fitting_entries
 from mtl.runs.recorded import find_task
@@ -13,6 +15,7 @@ from mtl.train.stage_one import plan_train
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
+    from mtl.compose.stage_two import Target
     from mtl.data import TaskData
     from mtl.runs import Run, Workspace
     from mtl.tasks import Recipe, Suite
@@ -68,3 +71,9 @@ def plan_missing(
                 workspace=workspace,
             )
     return plans
+
+
+def limits_of(target: Target) -> Overrides:
+    """Which rows the target's own adapter must see: those of the composition."""
+    limits = {key: value for key, value in asdict(target.settings).items() if is_limit(key)}
+    return Overrides(limits, dict.fromkeys(limits, "as the composition"))

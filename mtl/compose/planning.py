@@ -7,7 +7,7 @@ Nothing here parses or prints: the command line and :func:`mtl.compose_adapters`
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mtl.compose.best import BEST, BUDGET, Choice, Tried, check_early
@@ -20,8 +20,7 @@ from mtl.compose.choosing import (
 )
 from mtl.compose.composition import COMPOSITIONS
 from mtl.compose.control import check_control, control_for, read_control
-from mtl.compose.measure import is_limit
-from mtl.compose.missing import plan_missing
+from mtl.compose.missing import limits_of, plan_missing
 from mtl.compose.per_source import by_name
 from mtl.compose.picking import pick
 from mtl.compose.probe import grid
@@ -117,6 +116,7 @@ class Planned:
         passed_over: for ``all``: why not → names of adapters of the zoo that are no source.
         notes, warnings: what a person may, and should, read before the runs.
         missing: runs of stage one that are needed first; with ``train`` None nothing else is there.
+        limits: what of the target's settings a missing adapter of its own shares: its rows.
         trained: what became of them; where one failed nothing else is there.
     """
 
@@ -128,6 +128,7 @@ class Planned:
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     missing: list[Run] = field(default_factory=list)
+    limits: Overrides = field(default_factory=Overrides)
     trained: list[Report] = field(default_factory=list)
 
     @property
@@ -186,6 +187,7 @@ def plan_composition(
     *,
     train: Train | None,
     picked: Callable[[Selection], object] = lambda selection: None,
+    searching: Callable[[Sequence[Run]], object] = lambda runs: None,
     tried: Callable[[Tried], object] = lambda trial: None,
     dry_run: bool = False,
 ) -> Planned:
@@ -194,7 +196,9 @@ def plan_composition(
     Args:
         train: trains missing sources, where the request asks for it; None only plans them.
         picked: called with the sources that were picked, before anything else can go wrong.
-        tried: called with every trial of a search for the best.
+        searching: called before a search for the best, with runs of all the sources that it is
+            among, by the composition that was asked for.
+        tried: called with every trial of it.
         dry_run: leave no evidence of what was looked at; search for nothing.
 
     Raises:
@@ -217,10 +221,20 @@ def plan_composition(
             "Sources of each run's own seed cannot be picked or searched for: name them with "
             "--sources, or give one --source-seed for all."
         )
-    found = Planned()
+    found = Planned(limits=limits_of(target))
     for source_seed, of_it in rounds:
         if asked.train_missing:
-            missing = _missing(wanted, target, context, source_seed, picking is not None)
+            missing = plan_missing(
+                wanted,
+                target.data,
+                found.limits,
+                suite=context.suite,
+                seed=source_seed,
+                backbone=context.backbone,
+                recipe=context.recipe,
+                workspace=context.workspace,
+                picking=picking is not None,
+            )
             found.missing += missing
             if missing and train is None:
                 return found
@@ -254,6 +268,8 @@ def plan_composition(
         )
         found.composed.append((sources, of_it))
     told: dict[str, Any] = {}
+    if asked.best:
+        searching(_runs(found, [target], request, context))
     if asked.best and not dry_run:
         suggested = _suggested(found, target, request, context, rounds[0][0])
         target, told = _search(found, target, request, context, suggested, tried)
@@ -269,12 +285,21 @@ def plan_composition(
     if asked.probe is not None:
         chosen = grid(asked.probe, len(found.sources))
         targets = [replace(target, method_settings=settings) for settings in chosen]
-    found.runs = [
+    found.runs = _runs(found, targets, request, context)
+    if told:
+        found.runs = [replace(run, told=told) for run in found.runs]
+    return found
+
+
+def _runs(
+    found: Planned, targets: Sequence[Target], request: Request, context: Context
+) -> list[Run]:
+    return [
         run
-        for each in targets
+        for target in targets
         for own, of_it in found.composed
         for run in plan_compose(
-            each,
+            target,
             suite=request.suite,
             sources=own,
             seeds=of_it,
@@ -282,9 +307,6 @@ def plan_composition(
             workspace=context.workspace,
         )
     ]
-    if told:
-        found.runs = [replace(run, told=told) for run in found.runs]
-    return found
 
 
 def _search(
@@ -376,21 +398,3 @@ def source_rounds(
         raise RequestError(
             f"--source-seed takes a number, or {OF_THE_RUN!r} for each run's own, not {chosen!r}."
         ) from error
-
-
-def _missing(
-    wanted: Sequence[Wanted], target: Target, context: Context, seed: int, picking: bool
-) -> list[Run]:
-    settings = asdict(target.settings)
-    limits = {key: value for key, value in settings.items() if is_limit(key)}
-    return plan_missing(
-        wanted,
-        target.data,
-        Overrides(limits),
-        suite=context.suite,
-        seed=seed,
-        backbone=context.backbone,
-        recipe=context.recipe,
-        workspace=context.workspace,
-        picking=picking,
-    )

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 
 ALL = "all"
+SEVERAL = (ALL, "best", "auto")
+"""Names that stand for several sources."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,11 @@ def wanted_sources(
     for name in names:
         if name != ALL:
             task, other, run = parse_source(name)
+            if task in SEVERAL and other:
+                raise RequestError(
+                    f"--sources: {name!r}: {task} stands for sources of one method, which "
+                    f"--source-method says: --sources {task} --source-method {other}."
+                )
             spec = _source_task(task, suite)
             split = protocol or suite.protocol_of(spec)
             named.append(Wanted(spec.id, other or method, split, run))

@@ -90,6 +90,16 @@ class RunFolder:
                 "the same command again: the run then starts anew."
             ) from error
 
+    def point_step(self) -> int | None:
+        """The step of the resume point, whose tensors are not read; None where none can be had."""
+        from mtl.untrusted import read_header
+
+        try:
+            metadata = read_header(self.point, self.point.name, follow=True).metadata
+            return int(json.loads(metadata["values"])["step"])
+        except (ZooError, OSError, KeyError, TypeError, ValueError):
+            return None
+
     def add_event(self, event: dict[str, Any]) -> None:
         """Append one line to the events and flush it."""
         self.path.mkdir(parents=True, exist_ok=True)

@@ -32,6 +32,18 @@ def resolve_precision(precision: str) -> str:
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
+def device_name() -> str:
+    """The device that a run will compute on, as manifests name it: ``cpu``, or the GPU's name."""
+    if not _told_anything() and no_gpu() and find_spec("torch_xla") is None:
+        return "cpu"
+    import torch
+
+    from mtl.engine.launch import accelerator
+
+    device = accelerator().device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)
+
+
 def processes() -> int:
     """The number of processes that train a run together.
 

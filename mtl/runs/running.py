@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from mtl.engine.folder import RunFolder
 from mtl.engine.launch import launch
 from mtl.engine.progress import quiet
 from mtl.errors import HeldError, MtlError, RunError
 from mtl.words import printable_lines
+from mtl.zoo.settings import differing, settings_text
 
 if TYPE_CHECKING:
     from mtl.runs.run import Run
@@ -41,14 +42,6 @@ def find_done(run: Run, workspace: Workspace) -> Entry | None:
     """The zoo's entry of this very run, or None."""
     found = workspace.zoo.entries(runhash=run.runhash)
     return found[0] if found else None
-
-
-def state_of(run: Run, workspace: Workspace) -> str:
-    """``done``, ``interrupted`` (there is a resume point) or ``missing``: for ``--dry-run``."""
-    if find_done(run, workspace) is not None:
-        return "done"
-    folder = RunFolder(workspace.runs / run.runhash)
-    return "interrupted" if folder.point.is_file() else "missing"
 
 
 def execute(run: Run, workspace: Workspace, *, wait: bool = False) -> Report:
@@ -118,15 +111,19 @@ def execute_all(
     """
     _try_zoo(runs, workspace)
     reports: dict[int, Report] = {}
+    labels = [
+        f"{run.label}{f' ({settings_text(own)})' if own else ''}"
+        for run, own in zip(runs, apart(runs), strict=True)
+    ]
     for waiting in (False, True) if wait else (False,):
         left = [n for n in range(len(runs)) if n not in reports or reports[n].status == "elsewhere"]
         for number in left:
             if waiting and not quiet() and launch().rank == 0:
                 who = getattr(reports[number].error, "who", "another process")
-                print(f"{runs[number].label}: waiting for {who}", file=sys.stderr, flush=True)
+                print(f"{labels[number]}: waiting for {who}", file=sys.stderr, flush=True)
             reports[number] = report = _try(runs[number], workspace, wait=waiting)
             if not quiet() and not (sys.stderr.isatty() and len(runs) == 1) and launch().rank == 0:
-                line = f"[{number + 1}/{len(runs)}] {report.run.label}: {_what_became(report)}"
+                line = f"[{number + 1}/{len(runs)}] {labels[number]}: {_what_became(report)}"
                 print(line, file=sys.stderr, flush=True)
             if finished is not None and report.entry is not None:
                 finished(report.entry)
@@ -142,6 +139,21 @@ def _try(run: Run, workspace: Workspace, *, wait: bool) -> Report:
     except RunError as error:
         print(printable_lines(f"error: {error}"), file=sys.stderr)
         return Report(run, "failed", None, error)
+
+
+def apart(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Per run the settings, and sources, that others of its task and method have otherwise."""
+    return differing(
+        [(run.task_id, run.method) for run in runs],
+        [
+            {
+                **asdict(run.settings),
+                **asdict(run.method_settings),
+                "sources": ", ".join(p["ref"].rpartition("-")[2] for p in run.parents) or None,
+            }
+            for run in runs
+        ],
+    )
 
 
 def _what_became(report: Report) -> str:

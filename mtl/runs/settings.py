@@ -25,9 +25,13 @@ class Overrides:
 
     A key is a setting of the method or of the run; ``method.key`` and ``run.key`` say which where
     both have it.
+
+    Attributes:
+        places: key → where it was set (``--lr``, ``--config run.yaml``); :data:`ASKED` otherwise.
     """
 
     values: Mapping[str, Any] = field(default_factory=dict)
+    places: Mapping[str, str] = field(default_factory=dict)
 
 
 class Trainable(Protocol):
@@ -97,22 +101,27 @@ def trace_settings(chosen: Trainable, recipe: Sequence[Layer], overrides: Overri
 
     brought = {f"method.{key}": value for key, value in chosen.defaults.items()}
     brought |= {f"run.{key}": value for key, value in chosen.training.values.items()}
-    layers = [Layer(OWN, brought), *recipe, Layer(ASKED, overrides.values)]
+    asked = Layer(ASKED, overrides.values)
     values: dict[str, dict[str, Any]] = {"method": {}, "run": {}}
     origins: dict[str, str] = {}
-    for layer in layers:
+    for layer in (Layer(OWN, brought), *recipe, asked):
         found: dict[str, dict[str, Any]] = {"method": {}, "run": {}}
         for key, value in layer.values.items():
-            target, plain = _place(key, chosen.name, chosen.settings, layer.origin)
+            origin = overrides.places.get(key, ASKED) if layer is asked else layer.origin
+            target, plain = _place(key, chosen.name, chosen.settings, origin)
             found[target][plain] = value
+            origins[f"{target}.{plain}"] = origin
         run = found["run"]
         if "epochs" in run and "max_steps" not in run and values["run"].get("max_steps"):
             found["run"] = {"max_steps": 0, "eval_every": 0, **run}
+            for key in ("max_steps", "eval_every"):
+                if key not in run:
+                    origins[f"run.{key}"] = origins["run.epochs"]
         for target, items in found.items():
             values[target].update(items)
-            origins.update({f"{target}.{plain}": layer.origin for plain in items})
-    if values["run"].get("select") == LAST and origins.get("run.patience") != ASKED:
+    if values["run"].get("select") == LAST and "patience" not in found["run"]:  # of what was asked
         values["run"]["patience"] = 0
+        origins["run.patience"] = origins["run.select"]
     return Resolved(
         _build(chosen.settings, values["method"], f"method {chosen.name!r}"),
         _build(RunSettings, values["run"], "the run"),
@@ -189,27 +198,58 @@ def cast_value(key: str, value: Any, kind: Any, owner: str) -> Any:
             if not math.isfinite(number):
                 raise ValueError
             return number
-        if kind is str:
+        if kind is str and not isinstance(value, list | dict):
             return str(value)
+        if kind is str:
+            raise TypeError
     except (KeyError, TypeError, ValueError, OverflowError) as error:
+        several = isinstance(value, list) or (kind in (int, float) and "," in str(value))
         raise RequestError(
             f"Setting {key}={value!r} of {owner} must be {_SPOKEN[kind]}."
+            + (f" Several runs are asked for as --set {key}=ONE OTHER." if several else "")
         ) from error
     raise TypeError(f"settings of type {kind} are not supported")  # a defect of a dataclass
 
 
-def parse_set(items: list[str]) -> dict[str, Any]:
+def parse_set(items: Sequence[str]) -> dict[str, Any]:
     """``["lr=1e-3", "head=two_layer"]`` → a dict, values read as YAML.
 
     Raises:
-        RequestError: an item without ``=``.
+        RequestError: an item without ``=``, a key twice, or with several values.
+    """
+    found = parse_sets(items)
+    for key, values in found.items():
+        if len(values) > 1:
+            raise RequestError(
+                f"--set {key}={' '.join(map(str, values))}: one value is taken here, not several."
+            )
+    return {key: values[0] for key, values in found.items()}
+
+
+def parse_sets(items: Sequence[str]) -> dict[str, list[Any]]:
+    """``["lr=1e-3", "3e-3", "modules=q,v"]`` → ``{"lr": ["1e-3", "3e-3"], "modules": ["q,v"]}``.
+
+    A word without ``=`` is another value of the key before it, so commas and brackets stay parts of
+    values. Every value is read as YAML.
+
+    Raises:
+        RequestError: a first word without ``=``, or a key twice.
     """
     import yaml
 
-    found = {}
+    found: dict[str, list[Any]] = {}
+    key = ""
     for item in items:
-        key, equals, text = item.partition("=")
-        if not equals or not key:
+        name, equals, text = item.partition("=")
+        if equals:
+            key = name.strip()
+            if key in found:
+                raise RequestError(
+                    f"--set names {key} twice; several values, a run for each, follow one key: "
+                    f"--set {key}=ONE OTHER."
+                )
+        if not key:
             raise RequestError(f"--set takes key=value, not {item!r}; for example --set lr=1e-3.")
-        found[key.strip()] = yaml.safe_load(text) if text else ""
+        value = text if equals else item
+        found.setdefault(key, []).append(yaml.safe_load(value) if value else "")
     return found

@@ -64,6 +64,7 @@ def test_the_same_line_again_searches_nothing_anew(
     said = mtl("compose", *LINE)
     assert "skipped" in said.out
     assert "chosen: " in said.out
+    assert said.out.split("\n")[0].split()[-3:] == ["±", "se", "chosen"]
     assert "128 train and dev (3 folds) rows" in said.out
 
 
@@ -117,7 +118,27 @@ def test_wrong_requests_for_the_best(stocked: Path) -> None:
     refused(mtl("compose", *LINE, "--method", "soup"), "'soup' takes fixed weights")
     refused(mtl("compose", "--target", "same", "--trials", "3"), "is for --sources best")
     refused(mtl("compose", *LINE, "--source-seed", "run", "--seeds", "0", "1"), "searched for")
+    refused(mtl("compose", *LINE, "--method", "scalearn", "fusion"), "method has 2 values", "once")
+
+
+def test_a_dry_run_says_what_the_search_will_do_and_cost(stocked: Path) -> None:
     said = mtl("compose", *LINE, "--dry-run")
     assert said.code == 0
-    assert "searching for the best costs up to" in said.err
+    assert "single   0.25 of a run each: each source alone, all together, what 'auto'" in said.out
+    assert "among 3 sources comes first. It trains what 11 full runs cost at most:" in said.out
+    assert "among     3: mini/mood:pfeiffer/seed0-" in said.out
+    assert "scalearn/seed0" not in said.out  # which composition it will be is not known
+    told = mtl("compose", *LINE, "--dry-run", "--trials", "6", "--json").json
+    assert told["runs"] == []
+    assert (told["search"]["sources"], told["search"]["cost"]) == (3, 6)
+    (own,) = open_zoo(stocked).entries(task="mini/same")
+    assert mtl("zoo", "rm", own.ref).code == 0
+    said = mtl("compose", *LINE, "--lr", "0.01", "--train-missing", "--dry-run")
+    assert said.code == 0
+    assert "the zoo lacks, 1 run of stage one, at the settings of recipe mini" in said.out
+    assert "the composition's alone: epochs (--epochs), lr (--lr)" in said.out.replace(
+        "lr (--lr), epochs (--epochs)", "epochs (--epochs), lr (--lr)"
+    )
+    assert "among 3 sources comes first" in said.out
+    assert "mini/same/pfeiffer/seed0" in said.out
     assert not open_zoo(stocked).entries(kind="composition")

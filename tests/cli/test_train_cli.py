@@ -342,7 +342,8 @@ def test_without_a_terminal_a_line_per_finished_run(
     line = ["--suite", "mini", "--task", "mood", "--epochs", "3", "--max-train-samples", "32"]
     said = mtl("train", *line, "--seeds", "0", "1")
     assert said.code == 0, said
-    lines = said.err.splitlines()
+    block, lines = said.err.split("\n\n")[0], said.err.split("\n\n")[1].splitlines()
+    assert "seeds 0 1: 2 new" in block
     assert len(lines) == 2, said.err
     for number, text in enumerate(lines):
         start = rf"\[{number + 1}/2\] mini/mood pfeiffer seed {number}: done, accuracy dev "
