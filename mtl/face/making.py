@@ -8,29 +8,27 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mtl.compose.composition import COMPOSITIONS
 from mtl.compose.planning import Asked, plan_composition, read_request
 from mtl.engine.progress import progress as showing
 from mtl.engine.progress import quiet
-from mtl.errors import RequestError
+from mtl.face.asking import check_settings, context_of, flags, source_name, task_name
 from mtl.face.places import root_of
 from mtl.graph.opening import adding_evidence
 from mtl.joint import JOINT, plan_joint, resolve_joint
 from mtl.methods import find_method
-from mtl.runs.context import Context, check_seeds, open_context, specs_of, suite_of
+from mtl.runs.context import check_seeds, specs_of, suite_of
 from mtl.runs.running import Report, execute
-from mtl.runs.settings import Overrides
-from mtl.runs.workspace import open_workspace
 from mtl.tasks import TaskSpec
 from mtl.train import plan_adapters, resolve_train
 from mtl.zoo import Entry, Zoo
 
 if TYPE_CHECKING:
     from mtl.runs import Run
-    from mtl.tasks import Suite
 
 
 def train_adapter(
@@ -84,13 +82,14 @@ def train_adapter(
             is at it.
     """
     chosen = find_method(method)
-    name = _name(task)
+    check_settings(train_adapter, chosen, settings)
+    name = task_name(task)
     found = suite_of(suite, [name])
     specs = specs_of(found, [name])
-    context = _context(
+    context = context_of(
         found,
         settings,
-        ["mtl.train", "--task", name, *_flags(suite=suite, method=method, seeds=seed)],
+        ["mtl.train", "--task", name, *flags(suite=suite, method=method, seeds=seed)],
         [name],
         lambda recipe, overrides: [resolve_train(s, chosen, recipe, overrides) for s in specs],
         model=model,
@@ -172,8 +171,8 @@ def compose_adapters(
 
     The other arguments, what is returned and raised: as of :func:`mtl.train_adapter`.
     """
-    name = _name(target)
-    listed = [sources] if isinstance(sources, str) else [_source(item) for item in sources]
+    name = task_name(target)
+    listed = [sources] if isinstance(sources, str) else [source_name(item) for item in sources]
     asked = Asked(
         target=name,
         suite=suite,
@@ -194,8 +193,9 @@ def compose_adapters(
         control=control,
     )
     request = read_request(asked)
+    check_settings(compose_adapters, COMPOSITIONS.get(method), settings)
     typed = ["mtl.compose", "--target", name, "--sources", *listed]
-    typed += _flags(
+    typed += flags(
         suite=suite,
         method=method,
         seeds=seed,
@@ -212,7 +212,7 @@ def compose_adapters(
         control=control,
     )
     named = [name, *(item.partition(":")[0] for item in listed)]
-    context = _context(
+    context = context_of(
         request.suite,
         settings,
         typed,
@@ -273,14 +273,15 @@ def train_joint(
     The other arguments, what is returned and raised: as of :func:`mtl.train_adapter`.
     """
     chosen = JOINT.get(method)
-    names = [_name(task) for task in tasks]
+    check_settings(train_joint, chosen, settings)
+    names = [task_name(task) for task in tasks]
     found = suite_of(suite, names)
     specs = specs_of(found, names)
     typed = ["mtl.joint", *(["--task", *names] if names else [])]
-    context = _context(
+    context = context_of(
         found,
         settings,
-        [*typed, *_flags(suite=suite, method=method, seeds=seed)],
+        [*typed, *flags(suite=suite, method=method, seeds=seed)],
         names,
         lambda recipe, overrides: resolve_joint(chosen, recipe, overrides, [s.id for s in specs]),
         model=model,
@@ -305,87 +306,6 @@ def train_joint(
             workspace=context.workspace,
         )
         return _entry(execute(planned[0], context.workspace, wait=wait))
-
-
-def _context(
-    suite: Suite,
-    settings: Mapping[str, Any],
-    typed: Sequence[str],
-    tasks: Sequence[str],
-    check: Callable[..., Any],
-    *,
-    model: str | None,
-    recipe: str | None,
-    protocol: str | None,
-    zoo: Zoo | str | Path | None,
-    runs: str | Path | None,
-    data_root: str | Path | None,
-    deterministic: bool,
-    track: str | None,
-) -> Context:
-    """The context of a call; its manifest tells the command that does the same."""
-    values = {_setting(key): value for key, value in settings.items()}
-    said = [f"{key}={value}" for key, value in values.items()]
-    places: dict[str, Any] = {
-        "zoo": zoo.root if isinstance(zoo, Zoo) else zoo,
-        "runs": runs,
-        "data_root": data_root,
-        "deterministic": deterministic,
-        "track": track,
-    }
-    files = [*tasks, *map(str, suite.files.values())]
-    names = {"model": model, "recipe": recipe, "protocol": protocol}
-    words = [*typed, *_flags(**names, **places), *(["--set", *said] if said else [])]
-    return open_context(
-        suite,
-        **names,
-        overrides=Overrides(values),
-        workspace=open_workspace(
-            **places, command=["python", "-m", *words], model=model, tasks=files
-        ),
-        check=check,
-    )
-
-
-def _setting(key: str) -> str:
-    """``run__lr`` → ``run.lr``, since a keyword cannot hold a dot."""
-    owner, twice, name = key.partition("__")
-    return f"{owner}.{name}" if twice and owner in {"method", "run"} else key
-
-
-def _flags(**values: Any) -> list[str]:
-    """Options of a command line; what is None or False is not there."""
-    words: list[str] = []
-    for key, value in values.items():
-        if value is not None and value is not False:
-            words.append(f"--{key.replace('_', '-')}")
-            words += [] if value is True else [str(value)]
-    return words
-
-
-def _name(task: str | TaskSpec) -> str:
-    if isinstance(task, str | Path):
-        return str(task)
-    if isinstance(task, TaskSpec):
-        if task.origin is None:
-            raise RequestError(
-                f"Task {task.id!r} was made in memory; write it to a YAML file and name that, so "
-                "that its run can be repeated."
-            )
-        return str(task.origin)
-    raise RequestError(f"A task is a name, a YAML file, or what mtl.load_task gives, not {task!r}.")
-
-
-def _source(item: str | Entry) -> str:
-    """A source as ``--sources`` names it."""
-    if isinstance(item, Entry):
-        manifest = item.manifest
-        if manifest.kind != "adapter":
-            raise RequestError(
-                f"{item.ref} is of kind {manifest.kind!r}; only adapters of one task are sources."
-            )
-        return f"{manifest.task['id']}:{manifest.method}/seed{manifest.seed}-{item.digest[:16]}"
-    return str(item)
 
 
 def _entry(report: Report) -> Entry:

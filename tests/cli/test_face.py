@@ -109,6 +109,8 @@ def test_every_form_of_rows_gives_the_stored_predictions(
         pd.DataFrame(rows, index=range(7, 7 + len(rows))),
         datasets.Dataset.from_list(rows),
         pa.Table.from_pylist(rows),
+        pd.Series(plain, index=range(7, 7 + len(rows))),
+        np.array(plain, dtype=object),
     ):
         agrees(model, model.predict(inputs, scores=True))
     few = model.predict(plain[:3])
@@ -228,6 +230,7 @@ def test_rows_that_cannot_be_answered_are_refused_with_what_the_task_reads(stock
         ([{"a": "x", "b": ["y"]}], "lists, not texts"),
         (7, "int is no list of rows"),
         ([None], "row 0 is NoneType"),
+        (np.zeros(3), "row 0 is float, no text, tuple or dict"),
     ):
         with pytest.raises(RequestError) as error:
             pair.predict(inputs)
@@ -321,6 +324,17 @@ def test_what_is_wrong_is_said_before_anything_is_loaded(stocked: Path) -> None:
         (lambda: face.train_adapter("mini/mood", method="pfeifer"), "Did you mean 'pfeiffer'"),
         (lambda: face.train_adapter("mini/mood", lrr=1), "Did you mean 'lr'"),
         (lambda: face.train_adapter("mini/mood", lr="fast"), "must be a finite number"),
+        (lambda: face.train_adapter("mini/mood", lr=[1e-3, 3e-3]), "call it once for each value"),
+        (
+            lambda: face.compose_adapters("mini/same", seeds=[0, 1]),
+            "compose_adapters() has no argument 'seeds', and 'scalearn' no such setting. "
+            "Did you mean 'seed'?",
+        ),
+        (lambda: face.compose_adapters("mini/same", source=["mini/mood"]), "mean 'sources'?"),
+        (
+            lambda: face.compose_adapters("mini/same", sources="all:pfeiffer"),
+            "--sources all --source-method pfeiffer",
+        ),
         (lambda: face.train_adapter(3), "A task is a name"),  # type: ignore[arg-type]
         (lambda: face.compose_adapters("mini/same", method="scalern"), "Did you mean 'scalearn'"),
         (lambda: face.compose_adapters("mini/same", sources=[joint]), "only adapters of one task"),
