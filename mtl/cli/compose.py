@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
         "on dev which sources, used how; 'auto' to pick by transferability; or graph:k=3 for the "
         "strongest edges of the graph",
     )
-    add_methods(parser, "see mtl.methods ls; of several, a run for each", "scalearn")
+    add_methods(parser, "a composition; several make a run each", "scalearn")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one run per seed")
     parser.add_argument(
         "--source-method", type=str, default="pfeiffer", help="how sources were made"
@@ -169,7 +169,7 @@ def main(argv: Sequence[str]) -> int:
 
     if options.rows is not None:
         if options.print_config:
-            raise RequestError("--print_config is for one number of rows: leave out --rows.")
+            raise RequestError("--print-config is for one number of rows: leave out --rows.")
         with showing_trials(asked, silent) as tried:
             return compose_rows.run(options, request, context, tried, picked)
     founds: list[Planned] = []
@@ -196,7 +196,7 @@ def main(argv: Sequence[str]) -> int:
     if options.print_config:
         if missing:
             raise RequestError(
-                "--print_config: the zoo lacks sources, and what is composed depends on them. "
+                "--print-config: the zoo lacks sources, and what is composed depends on them. "
                 "--dry-run shows the runs that make them."
             )
         fixed = len({tuple(e.digest for e in own) for f in founds for own, _ in f.composed}) == 1

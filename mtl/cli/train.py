@@ -19,7 +19,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--task", nargs="+", type=str, default=[], metavar="TASK", help="only these tasks"
     )
-    add_methods(parser, "see mtl.methods ls; of several, a run for each", "pfeiffer")
+    add_methods(parser, "a method of stage one; several make a run each", "pfeiffer")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one run per seed")
     options = parser.parse_args(list(argv))
 

@@ -147,7 +147,7 @@ def test_recipes_exceptions_stay_the_recipes(mini: Path, tmp_path: Path) -> None
 
 def test_a_file_is_printed_only_of_what_is_known(mini: Path) -> None:
     line = ["--target", "same", "--train-missing"]
-    refused(mtl("compose", *line, "--print_config"), "the zoo lacks sources", "--dry-run")
+    refused(mtl("compose", *line, "--print-config"), "the zoo lacks sources", "--dry-run")
     assert not entries(mini)
 
 
