@@ -34,6 +34,10 @@ def add_commands(add: Callable[[str, str], Any]) -> None:
         action="store_true",
         help="also pack entries of before that name paths of the machine that made them",
     )
+    pack.add_argument(
+        "--card", metavar="FILE.md", help="also write what is in it, and what made that"
+    )
+    pack.add_argument("--license", metavar="NAME", help="of the weights, for the card")
     pack.add_argument("--dry-run", action="store_true", help="say what would be packed")
     unpack = add("unpack", "put the entries of such a file into the zoo, checked as pulled ones")
     unpack.add_argument("file", metavar="FILE.mtlzoo", help="what pack has made")
@@ -55,13 +59,18 @@ def copy(zoo: Zoo, options: Namespace) -> int:
 
 def pack(zoo: Zoo, options: Namespace) -> int:
     """Pack the entries named first into the file named last."""
-    from mtl.files import user_path
+    from mtl.files import user_path, write_text
+    from mtl.zoo.card import LICENSE
     from mtl.zoo.packing import SUFFIX
     from mtl.zoo.packing import pack as share
 
     keys, file = _named(zoo, options, "pack", f"FILE{SUFFIX}")
     if not file.endswith(SUFFIX):
         raise RequestError(f"mtl.zoo pack: the last name is the file, FILE{SUFFIX}, not {file!r}.")
+    if options.license and not options.card:
+        raise RequestError("mtl.zoo pack: --license stands on the card: give --card FILE.md, too.")
+    if options.license and not LICENSE.fullmatch(options.license):
+        raise RequestError(f"--license {options.license!r} is no name such as mit or apache-2.0.")
     with _bar("pack") as progress:
         done = share(
             zoo,
@@ -72,6 +81,12 @@ def pack(zoo: Zoo, options: Namespace) -> int:
             dry_run=options.dry_run,
             progress=progress,
         )
+    if options.card and not options.dry_run:
+        from mtl.zoo.pack_card import pack_card
+
+        packed = [zoo.get(row["digest"]) for row in done.entries]
+        said = pack_card(packed, user_path(file, "FILE").name, options.license)
+        write_text(user_path(options.card, "--card"), said)
     return _say(done, options, "packed")
 
 
