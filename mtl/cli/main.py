@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compose": ("mtl.cli.compose:main", "stage two: learn how a target task uses frozen adapters"),
     "joint": ("mtl.cli.joint:main", "joint baselines: one model trained on several tasks"),
     "search": ("mtl.cli.search:main", "search a method's settings on dev, into a recipe"),
+    "study": ("mtl.cli.study:main", "a matrix of runs as one file: plan, run, watch"),
     "predict": ("mtl.cli.predict:main", "answer the rows of a file with what was trained"),
     "export": ("mtl.cli.export:main", "one stock adapter out of a composition, with its proof"),
     "bench": ("mtl.cli.bench:main", "what stage two costs for your model"),

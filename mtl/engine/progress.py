@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -34,6 +34,19 @@ def progress(shown: bool | None) -> Iterator[None]:
         _SILENT.reset(token)
 
 
+_LISTENER: ContextVar[Callable[[int, int], object] | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def listening(listener: Callable[[int, int], object]) -> Iterator[None]:
+    """Inside, ``listener`` is told of every step of training: steps done, and planned."""
+    token = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
+
+
 def verbose() -> bool:
     """Whether every evaluation is a line where there is no terminal for a bar."""
     return os.environ.get("MTL_VERBOSE") == "1"
@@ -44,6 +57,7 @@ class Progress:
 
     def __init__(self, label: str, total: int, done: int, *, shown: bool) -> None:
         self._label = label
+        self._done, self._total, self._listener = done, total, _LISTENER.get()
         self._shown = shown and not quiet()
         self._bar = None
         if self._shown and sys.stderr.isatty():
@@ -52,6 +66,9 @@ class Progress:
             )
 
     def step(self) -> None:
+        self._done += 1
+        if self._listener is not None:
+            self._listener(self._done, self._total)
         if self._bar is not None:
             self._bar.update(1)
 

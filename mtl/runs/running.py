@@ -109,7 +109,7 @@ def execute_all(
         finished: called with the entry of every run as soon as it is in the zoo.
         wait: when nothing else is left, for the runs that other processes are at.
     """
-    _try_zoo(runs, workspace)
+    try_zoo(runs, workspace)
     reports: dict[int, Report] = {}
     labels = [
         f"{run.label}{f' ({settings_text(own)})' if own else ''}"
@@ -173,7 +173,7 @@ def _what_became(report: Report) -> str:
     return f"{report.status}, {headline} {shown}, {steps} steps, {seconds:.0f} s"
 
 
-def _try_zoo(runs: Sequence[Run], workspace: Workspace) -> None:
+def try_zoo(runs: Sequence[Run], workspace: Workspace) -> None:
     """Make and remove a temporary where the first missing entry will stand."""
     missing = next((run for run in runs if find_done(run, workspace) is None), None)
     if missing is not None:

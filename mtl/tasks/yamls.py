@@ -2,7 +2,7 @@
 
 A file says what it is by its content: a task has ``id``, a suite has ``tasks``, and whatever lies
 in a folder called ``recipes`` is a recipe, in one called ``published`` a published table
-(:mod:`mtl.report.published`).
+(:mod:`mtl.report.published`), in one called ``studies`` a study (:mod:`mtl.study.file`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from mtl.files import user_path
 from mtl.registry import Plugin, plugins
 
 SUFFIXES = (".yaml", ".yml")
-PUBLISHED = "published table"
+PUBLISHED, STUDY = "published table", "study"
+FOLDERS = {"recipes": "recipe", "published": PUBLISHED, "studies": STUDY}
+"""What a file is by the name of its folder."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -171,6 +173,7 @@ class Catalog:
     problems: Mapping[Path, str]
     taken: Mapping[tuple[str, str], str] = field(default_factory=dict)
     published: Mapping[str, Path] = field(default_factory=dict)
+    studies: Mapping[str, Path] = field(default_factory=dict)
 
     def hint(self) -> str:
         """A sentence on unreadable files for the error of an unknown name, or nothing."""
@@ -216,7 +219,9 @@ def _catalog(
 ) -> Catalog:
     taken: dict[tuple[str, str], str] = {}
     owners: dict[Path, Plugin | None] = {}
-    kinds: dict[str, dict[str, Path]] = {"task": {}, "suite": {}, "recipe": {}, PUBLISHED: {}}
+    kinds: dict[str, dict[str, Path]] = {
+        kind: {} for kind in ("task", "suite", *FOLDERS.values())
+    }
     aliases: dict[str, str] = {}
     problems = {
         Path(found.target): f"Package {found} registers task files in {found.target}, where no "
@@ -243,9 +248,8 @@ def _catalog(
                 aliases.update({str(key): str(value) for key, value in content["aliases"].items()})
         except RequestError as error:
             problems[path] = str(error)
-    return Catalog(
-        kinds["task"], kinds["suite"], kinds["recipe"], aliases, problems, taken, kinds[PUBLISHED]
-    )
+    tasks, suites, recipes, published, studies = kinds.values()
+    return Catalog(tasks, suites, recipes, aliases, problems, taken, published, studies)
 
 
 def find_yaml(name: str, kind: str, known: Mapping[str, Path]) -> Path:
@@ -285,10 +289,8 @@ def known_task(task: str, path: Path, known: Catalog) -> str:
 
 
 def _classify(path: Path, content: Mapping[str, Any]) -> tuple[str, str]:
-    if path.parent.name == "recipes":
-        return "recipe", str(content.get("name") or path.stem)
-    if path.parent.name == "published":
-        return PUBLISHED, str(content.get("name") or path.stem)
+    if path.parent.name in FOLDERS:
+        return FOLDERS[path.parent.name], str(content.get("name") or path.stem)
     if "id" in content:
         return "task", str(content["id"])
     if "tasks" in content:
@@ -296,5 +298,5 @@ def _classify(path: Path, content: Mapping[str, Any]) -> tuple[str, str]:
         return "suite", str(content.get("name") or default)
     raise RequestError(
         f"{path} is neither a task (which has a key 'id') nor a suite (which has a key 'tasks'), "
-        "and it does not lie in a folder called recipes or published."
+        f"and it does not lie in a folder called {', '.join(FOLDERS)}."
     )

@@ -1,0 +1,178 @@
+"""``mtl.study``: a matrix of runs as one file: plan it, run it, watch it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mtl.cli.options import Parser
+
+if TYPE_CHECKING:
+    from mtl.study import Places, Study, StudyPlan
+    from mtl.study.engines import Engine
+
+ENGINES = ("local",)
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = Parser(prog="mtl.study", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    plan = _add(commands, "plan", "the runs of a study: what is there, what is missing, the bill")
+    plan.add_argument("--each", action="store_true", help="a line per run, not per task")
+    plan.add_argument(
+        "--probe", action="store_true", help="time two steps where no finished run tells the cost"
+    )
+    run = _add(commands, "run", "run what is missing; the same line again goes on")
+    run.add_argument("--engine", choices=ENGINES, default="local", help="who runs it [local]")
+    run.add_argument(
+        "--workers", type=int, metavar="N", help="worker processes [one per GPU; cores / threads]"
+    )
+    run.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads of a run [the file's, else 1]"
+    )
+    _add(commands, "status", "what became of it so far, and who is at it")
+    commands.add_parser("ls", help="the studies that have a name", description="the studies")
+    options = parser.parse_args(list(argv))
+    if options.command == "ls":
+        return _ls()
+
+    from mtl.cli.common import quieten
+    from mtl.study import Places, read_study
+
+    if options.json:
+        os.environ["MTL_QUIET"] = "1"
+    quieten()
+    study = read_study(options.file)
+    places = Places(
+        zoo=options.zoo,
+        runs=options.runs,
+        data_root=options.data_root,
+        deterministic=getattr(options, "deterministic", False),
+        track=getattr(options, "track", None),
+    )
+    return {"plan": _plan, "run": _run, "status": _status}[options.command](study, places, options)
+
+
+def _add(commands: Any, name: str, text: str) -> Any:
+    from mtl.cli.common import add_places
+
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.add_argument("file", metavar="FILE", help="a study: its YAML file, or its name")
+    add_places(parser)
+    parser.add_argument(
+        "--data-root", type=str, help="local mirror of Hub datasets [MTL_DATA_ROOT]"
+    )
+    if name == "run":
+        parser.add_argument(
+            "--deterministic", action="store_true", help="bit-equal reruns on a GPU, too"
+        )
+        parser.add_argument("--track", type=str, help="show training in a tracker, as mtl train")
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    return parser
+
+
+def _ls() -> int:
+    from tabulate import tabulate
+
+    from mtl.study import list_studies, read_study
+
+    rows = [(name, read_study(name).notes.partition(". ")[0]) for name in list_studies()]
+    print(tabulate(rows, headers=["study", "what it is"]))
+    return 0
+
+
+def _planned(study: Study, places: Places) -> StudyPlan:
+    from mtl.engine.folder import runs_folder
+    from mtl.study import plan_study
+    from mtl.study.journal import Journal
+
+    journal = Journal(runs_folder(places.runs), study.name)
+    return plan_study(study, places, journal.resolved())
+
+
+def _plan(study: Study, places: Places, options: Namespace) -> int:
+    from mtl.cli import study_text
+    from mtl.study.bill import make_bill
+
+    plan = _planned(study, places)
+    if options.probe:
+        from mtl.study.probing import probe
+
+        bill = make_bill(plan, probe)
+    else:
+        bill = make_bill(plan)
+    if options.json:
+        print(json.dumps(study_text.plan_json(plan, bill)))
+    else:
+        print(study_text.plan_text(plan, bill, each=options.each))
+    return 0
+
+
+def _run(study: Study, places: Places, options: Namespace) -> int:
+    from mtl.cli import study_text
+    from mtl.cli.study_progress import showing
+    from mtl.engine.folder import runs_folder
+    from mtl.errors import RequestError
+    from mtl.study import drive
+    from mtl.study.bill import make_bill
+    from mtl.study.journal import Journal
+
+    for name in ("workers", "threads"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise RequestError(f"--{name} must be at least 1, not {value}.")
+    plan = _planned(study, places)
+    problems = plan.problems()
+    if problems:
+        raise RequestError(
+            f"Nothing was run: {plan.count('blocked')} of {len(plan.nodes)} runs cannot be. "
+            + " ".join(problems[:3])
+        )
+    engine, workers = _engine(study, options)
+    bill = make_bill(plan)
+    costs = {key: cost.seconds for key, cost in bill.costs.items() if cost.seconds is not None}
+    journal = Journal(runs_folder(places.runs), study.name)
+    with showing(plan, engine.describe(), workers, silent=options.json) as tell:
+        going = drive(plan, engine, journal, tell, costs)
+    if options.json:
+        print(json.dumps(study_text.run_json(going)))
+    else:
+        print(study_text.run_text(going))
+    return 0 if all(node.state == "done" for node in plan.nodes.values()) else 1
+
+
+def _engine(study: Study, options: Namespace) -> tuple[Engine, int]:
+    """The engine that the options name, and how many workers it has."""
+    from mtl.study.local import LocalEngine, usable_gpus
+    from mtl.threads import usable_cores
+
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    threads = options.threads or study.threads or (int(said) if said.isdigit() else 0) or 1
+    gpus = usable_gpus()
+    cores = usable_cores()
+    workers = options.workers or len(gpus) or max(1, cores // threads)
+    if not gpus and workers * threads > cores:
+        print(
+            f"note: {workers} workers of {threads} thread(s) share {cores} core(s); runs wait for "
+            "each other.",
+            file=sys.stderr,
+        )
+    return LocalEngine(workers, threads, gpus), workers
+
+
+def _status(study: Study, places: Places, options: Namespace) -> int:
+    from mtl.cli import study_text
+    from mtl.engine.folder import runs_folder
+    from mtl.study.journal import Journal
+
+    plan = _planned(study, places)
+    journal = Journal(runs_folder(places.runs), study.name)
+    if options.json:
+        print(json.dumps(study_text.status_json(plan, journal)))
+    else:
+        print(study_text.status_text(plan, journal))
+    return 0

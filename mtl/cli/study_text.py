@@ -1,0 +1,268 @@
+"""What ``mtl.study`` prints: plans, bills, what became of a run of it, and its status."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from tabulate import tabulate
+
+from mtl.study.planning import STATES
+from mtl.words import counted, printable_lines
+
+if TYPE_CHECKING:
+    from mtl.study.bill import Bill, Cost
+    from mtl.study.driving import Going
+    from mtl.study.journal import Journal
+    from mtl.study.planning import Node, StudyPlan
+
+SECTIONS = {"adapter": "train", "composition": "compose", "joint": "joint"}
+
+
+def plan_json(plan: StudyPlan, bill: Bill) -> dict[str, Any]:
+    """A plan for ``--json``."""
+    return {
+        "study": plan.study.name,
+        "against": plan.study.against,
+        "gaps": dict(plan.study.gaps),
+        "states": {state: plan.count(state) for state in STATES},
+        "bill": bill.to_dict(),
+        "problems": plan.problems(),
+        "runs": [_row(key, node, bill.costs.get(key)) for key, node in plan.nodes.items()],
+    }
+
+
+def _row(key: str, node: Node, cost: Cost | None) -> dict[str, Any]:
+    cell = node.cell
+    return {
+        "key": key,
+        "kind": cell.kind,
+        "task": cell.task,
+        "tasks": list(cell.ids),
+        "method": cell.method,
+        "seed": cell.seed,
+        "model": cell.model,
+        "settings": dict(cell.settings),
+        "row": cell.row or None,
+        "state": node.state,
+        "runhash": node.runhash,
+        "ref": node.entry.ref if node.entry else None,
+        "digest": node.entry.digest if node.entry else None,
+        "needs": list(node.needs),
+        "steps": cost.steps if cost else None,
+        "seconds": cost.seconds if cost else None,
+        "seconds_by": cost.by if cost else None,
+    }
+
+
+def plan_text(plan: StudyPlan, bill: Bill, *, each: bool) -> str:
+    """A plan as a table, and the bill."""
+    table = _each(plan, bill) if each else _by_task(plan, bill)
+    counts = ", ".join(f"{plan.count(state)} {state}" for state in STATES if plan.count(state))
+    parts = [table, "", f"{counted(len(plan.nodes), 'run')}: {counts or 'none'}.", *_bill(bill)]
+    problems = plan.problems()
+    if problems:
+        parts += ["", "These cannot run here:", *(f"  {text}" for text in problems)]
+    if plan.study.gaps:
+        parts += ["", f"Rows of {plan.study.against} that nothing here fills:"]
+        parts += [f"  {row}: {why}" for row, why in plan.study.gaps.items()]
+    return printable_lines("\n".join(parts))
+
+
+def _each(plan: StudyPlan, bill: Bill) -> str:
+    rows = []
+    for key, node in plan.nodes.items():
+        cell, cost = node.cell, bill.costs.get(key)
+        rows.append(
+            [
+                SECTIONS[cell.kind],
+                cell.task,
+                cell.method,
+                cell.seed,
+                _settings(node, plan),
+                node.state,
+                (node.runhash or "")[:8],
+                _number(cost.steps if cost else None),
+                duration(cost.seconds) if cost else "",
+            ]
+        )
+    heads = ["stage", "task", "method", "seed", "settings", "state", "runhash", "steps", "time"]
+    return tabulate(rows, headers=heads, disable_numparse=True)
+
+
+def _by_task(plan: StudyPlan, bill: Bill) -> str:
+    def place(item: tuple[str, Node]) -> tuple[str, ...]:
+        cell = item[1].cell
+        return (SECTIONS[cell.kind], cell.method, _settings(item[1], plan), cell.task)
+
+    rows = []
+    for what, found in groupby(plan.nodes.items(), key=place):
+        group = list(found)
+        states = [node.state for _, node in group]
+        costs = [bill.costs[key] for key, _ in group if key in bill.costs]
+        unknown = any(cost.seconds is None for cost in costs)
+        seconds = sum(cost.seconds or 0 for cost in costs)
+        rows.append(
+            [
+                *(what[0], what[3], what[1], what[2], _seeds([n.cell.seed for _, n in group])),
+                *(states.count(state) or "" for state in STATES),
+                _number(sum(cost.steps or 0 for cost in costs) or None),
+                "" if not costs else "?" if unknown else duration(seconds),
+            ]
+        )
+    heads = ["stage", "task", "method", "settings", "seeds", *STATES, "steps", "time"]
+    used = [index for index, head in enumerate(heads) if any(row[index] != "" for row in rows)]
+    return tabulate(
+        [[row[index] for index in used] for row in rows],
+        headers=[heads[index] for index in used],
+        disable_numparse=True,
+    )
+
+
+def _bill(bill: Bill) -> list[str]:
+    if not bill.runs:
+        return []
+    known = bill.runs - bill.unknown
+    text = f"To be run: {counted(bill.runs, 'run')}, up to {bill.steps:,} steps"
+    if known:
+        text += f", {duration(bill.seconds)} of one worker"
+    if bill.unknown:
+        text += f" and what {counted(bill.unknown, 'run')} take{'s' if bill.unknown == 1 else ''}"
+        text += " of which no finished run tells" if not known else ", which no finished run tells"
+    if bill.size:
+        text += f"; {bill.size / 1e6:,.1f} MB in the zoo"
+        text += f" and {counted(bill.unsized, 'entry', 'entries')} more" if bill.unsized else ""
+    return [text + "."]
+
+
+def run_json(going: Going) -> dict[str, Any]:
+    """What became of a study for ``--json``."""
+    plan = going.plan
+    rows = []
+    for key, node in plan.nodes.items():
+        outcome = going.outcomes.get(key)
+        rows.append(
+            {
+                **_row(key, node, None),
+                "status": outcome.status if outcome else node.state,
+                "error": outcome.error if outcome else "",
+                **(outcome.told if outcome else {}),
+            }
+        )
+    return {
+        "command": "study run",
+        "study": plan.study.name,
+        "stopped": going.stopped,
+        "runs": rows,
+    }
+
+
+def run_text(going: Going) -> str:
+    """The end of a study: what is done, what failed and why, what waits and for whom."""
+    plan, statuses = going.plan, [found.status for found in going.outcomes.values()]
+    there = plan.count("done")
+    parts = [
+        f"{plan.study.name}: {counted(len(plan.nodes), 'run')}, {there} done "
+        f"({statuses.count('done')} now), {statuses.count('failed')} failed, "
+        f"{len(plan.nodes) - there - statuses.count('failed')} not run."
+    ]
+    parts += [f"failed: {outcome.error}" for outcome in going.failed()]
+    for key, needs in going.waiting().items():
+        parts.append(f"waits: {going.label(key)}" + (f", for {'; '.join(needs)}" if needs else ""))
+    parts += [going.stopped] if going.stopped else []
+    return printable_lines("\n".join(parts))
+
+
+def status_json(plan: StudyPlan, journal: Journal) -> dict[str, Any]:
+    """The status of a study for ``--json``."""
+    failed = journal.failed()
+    return {
+        "study": plan.study.name,
+        "states": {state: plan.count(state) for state in STATES},
+        "failed": {
+            key: failed[key] for key, node in plan.nodes.items() if _failed(key, node, failed)
+        },
+        "drivers": journal.drivers(),
+        "problems": plan.problems(),
+    }
+
+
+def status_text(plan: StudyPlan, journal: Journal) -> str:
+    """The status of a study for people."""
+    counts = ", ".join(f"{plan.count(state)} {state}" for state in STATES if plan.count(state))
+    parts = [f"{plan.study.name}: {counted(len(plan.nodes), 'run')}: {counts}."]
+    for driver in journal.drivers():
+        parts += _driver(driver)
+    failed = journal.failed()
+    for key, node in plan.nodes.items():
+        if _failed(key, node, failed):
+            parts.append(f"failed: {failed[key]}")
+    parts += [f"cannot run here: {text}" for text in plan.problems()]
+    return printable_lines("\n".join(parts))
+
+
+def _failed(key: str, node: Node, failed: Any) -> bool:
+    return key in failed and node.state != "done"
+
+
+def _driver(driver: dict[str, Any]) -> Iterable[str]:
+    who = f"process {driver.get('pid')} on {driver.get('host')}"
+    ago = duration(max(0.0, time.time() - driver["written"]))
+    if driver.get("ended"):
+        return [f"{who}: ended {ago} ago ({driver['ended']})"]
+    if driver.get("gone"):
+        return [f"{who}: gone, its last word is {ago} old"]
+    lines = [f"{who}: {driver.get('done')} of {driver.get('runs')} done, its word is {ago} old"]
+    for run in driver.get("running") or ():
+        share = f"{run['step']}/{run['steps']} steps" if run.get("steps") else "at its beginning"
+        since = duration(max(0.0, time.time() - run["since"]))
+        lines.append(f"  worker {run['worker']}: {run['label']}: {share}, for {since}")
+    return lines
+
+
+def outcome_text(going: Going, key: str) -> str:
+    """One line on a run that is over."""
+    outcome = going.outcomes[key]
+    told = outcome.told
+    if outcome.status != "done":
+        return f"{outcome.status}: {outcome.error}" if outcome.error else outcome.status
+    values = " ".join(
+        f"{split} {'–' if told[split] is None else format(told[split], '.4f')}"
+        for split in ("dev", "test")
+    )
+    return f"done, {told['metric']} {values}, {told['steps']} steps, {told['seconds']:.0f} s"
+
+
+def duration(seconds: float | None) -> str:
+    """``40 s``, ``12 min``, ``3.5 h``, ``4.2 days``; ``?`` for None."""
+    if seconds is None:
+        return "?"
+    for limit, unit, size in ((100, "s", 1), (6000, "min", 60), (360_000, "h", 3600)):
+        if seconds < limit:
+            value = seconds / size
+            return f"{value:.0f} {unit}" if value >= 10 or unit == "s" else f"{value:.1f} {unit}"
+    return f"{seconds / 86400:.1f} days"
+
+
+def _settings(node: Node, plan: StudyPlan) -> str:
+    """What is set; the model where the study has several."""
+    said = [f"{key}={value}" for key, value in node.cell.settings.items()]
+    several = len({other.cell.model for other in plan.nodes.values()}) > 1
+    return " ".join([*([f"model={node.cell.model}"] if several else []), *said])
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    """``0-4, 7``."""
+    parts: list[list[int]] = []
+    for seed in sorted(seeds):
+        if parts and seed == parts[-1][1] + 1:
+            parts[-1][1] = seed
+        else:
+            parts.append([seed, seed])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"

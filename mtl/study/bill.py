@@ -1,0 +1,194 @@
+"""What the runs of a study will cost: steps, seconds and bytes, from finished runs like them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from mtl.engine.hardware import no_gpu, resolve_precision
+from mtl.engine.settings import NOT_IN_IDENTITY
+from mtl.errors import RequestError
+from mtl.methods.method import settings_dict
+
+if TYPE_CHECKING:
+    from mtl.study.planning import Node, StudyPlan
+    from mtl.zoo import Entry
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run costs; None where nothing tells.
+
+    Attributes:
+        steps: at most; a run may stop earlier.
+        seconds: of training and evaluations during it.
+        by: what tells the seconds: ``runs like it`` (other seeds), ``this task``, ``this method``,
+            ``probe``.
+        size: bytes of its entry.
+    """
+
+    steps: int | None = None
+    seconds: float | None = None
+    by: str = ""
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What all that is to be run costs.
+
+    Attributes:
+        costs: key → cost, of every run that is to be run.
+        runs, unknown: how many there are, and of how many the seconds are not known.
+        steps, seconds, size: sums of what is known.
+    """
+
+    costs: Mapping[str, Cost]
+
+    @property
+    def runs(self) -> int:
+        return len(self.costs)
+
+    @property
+    def unknown(self) -> int:
+        return sum(cost.seconds is None for cost in self.costs.values())
+
+    @property
+    def unsized(self) -> int:
+        return sum(cost.size is None for cost in self.costs.values())
+
+    @property
+    def steps(self) -> int:
+        return sum(cost.steps or 0 for cost in self.costs.values())
+
+    @property
+    def seconds(self) -> float:
+        return sum(cost.seconds or 0.0 for cost in self.costs.values())
+
+    @property
+    def size(self) -> int:
+        return sum(cost.size or 0 for cost in self.costs.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "runs": self.runs,
+            "steps": self.steps,
+            "seconds": round(self.seconds, 1),
+            "hours": round(self.seconds / 3600, 3),
+            "unknown": self.unknown,
+            "bytes": self.size,
+            "unsized": self.unsized,
+        }
+
+
+def make_bill(plan: StudyPlan, probe: Callable[[Node], float | None] = lambda node: None) -> Bill:
+    """The bill of what is to be run.
+
+    Finished runs of this base on the same sort of device tell it: those that differ by their seed
+    alone by their seconds, others of the method by their seconds per step, of the same task first.
+
+    Args:
+        probe: seconds per step of a run of which nothing else tells.
+    """
+    known = _Known(plan)
+    costs = {}
+    probed: dict[tuple[str, ...], float | None] = {}
+    for key, node in plan.nodes.items():
+        if node.state in {"done", "blocked"}:
+            continue
+        cost = known.cost(node)
+        if cost.seconds is None and cost.steps is not None and node.run is not None:
+            kind = (str(node.cell.model), node.cell.method, node.cell.task)
+            if kind not in probed:
+                probed[kind] = probe(node)
+            if (step := probed[kind]) is not None:
+                cost = Cost(cost.steps, step * cost.steps, "probe", cost.size)
+        costs[key] = cost
+    return Bill(costs)
+
+
+class _Known:
+    """What the zoo's entries tell of runs like those of a plan."""
+
+    def __init__(self, plan: StudyPlan) -> None:
+        self._plan = plan
+        methods = {node.cell.method for node in plan.nodes.values()}
+        zoo = plan.desk.workspace.zoo
+        listed = [found for found in zoo.summaries() if found.method in methods]
+        cpu = no_gpu()
+        self._entries: dict[tuple[str, str], list[Entry]] = {}
+        for entry in zoo.read(listed):
+            if (entry.manifest.training["device"] == "cpu") == cpu:
+                where = (entry.manifest.base["fingerprint"], entry.manifest.method)
+                self._entries.setdefault(where, []).append(entry)
+
+    def cost(self, node: Node) -> Cost:
+        try:
+            steps = planned_steps(node, self._plan)
+            base = self._plan.desk.context(node.cell).backbone.base.fingerprint
+        except RequestError:
+            return Cost()
+        alike = self._entries.get((base, node.cell.method), [])
+        size = median(map(_size, alike)) if alike else None
+        of_task = [entry for entry in alike if entry.manifest.task["id"] == _task(node)]
+        same = [entry for entry in of_task if _settings(entry) == _wanted(node)]
+        whole = None if size is None else int(size)
+        if same:
+            seconds = median(entry.manifest.training["seconds"] for entry in same)
+            return Cost(steps, seconds, "runs like it", whole)
+        for found, by in ((of_task, "this task"), (alike, "this method")):
+            rates = _rates(found)
+            if rates:
+                return Cost(steps, median(rates) * steps, by, whole)
+        return Cost(steps, None, "", whole)
+
+
+def planned_steps(node: Node, plan: StudyPlan) -> int:
+    """Steps of a run's (first) stage; of a composition without needing its sources."""
+    if node.run is not None:
+        return node.run.planned_steps
+    from mtl.compose.stage_two import resolve_target
+
+    context, (spec,) = plan.desk.context(node.cell), plan.desk.specs(node.cell)
+    target = resolve_target(
+        spec,
+        method=node.cell.method,
+        recipe=context.recipe,
+        protocol=context.protocol_of(spec),
+        overrides=context.overrides,
+        workspace=context.workspace,
+    )
+    settings, rows = target.settings, target.data.sizes["train"]
+    return settings.max_steps or settings.epochs * -(-rows // settings.batch_size)
+
+
+def _task(node: Node) -> str:
+    return node.run.task_id if node.run is not None else node.cell.ids[0]
+
+
+def _wanted(node: Node) -> Any:
+    """The settings that decide a run's result, but for its seed."""
+    if node.run is None:
+        return None
+    settings = node.run.settings
+    run = {**settings.identity(), "precision": resolve_precision(settings.precision)}
+    return settings_dict(node.run.method_settings), run
+
+
+def _settings(entry: Entry) -> Any:
+    """The same of an entry."""
+    told = entry.manifest.run_settings
+    run = {key: value for key, value in told.items() if key not in NOT_IN_IDENTITY}
+    return dict(entry.manifest.method_settings), run
+
+
+def _rates(entries: Iterable[Entry]) -> list[float]:
+    told = [entry.manifest.training for entry in entries]
+    return [each["seconds"] / each["steps"] for each in told if each["steps"]]
+
+
+def _size(entry: Entry) -> int:
+    return sum(path.stat().st_size for path in entry.folder.rglob("*") if path.is_file())

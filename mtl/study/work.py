@@ -1,0 +1,312 @@
+"""From a cell to its runs, and from one planned run to its entry: what every worker does.
+
+A task is plain data and travels to any process or machine that sees the same zoo, runs and cache;
+there :func:`execute_task` makes the :class:`mtl.runs.Run` again, by the functions that the command
+lines call, and runs it to its entry. A :class:`Desk` is what a process keeps between tasks: bases
+that are loaded, recipes, suites.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from mtl.errors import HeldError, MtlError, RequestError, RunError
+from mtl.runs.context import Context, open_context, specs_of, suite_of
+from mtl.runs.settings import Overrides
+from mtl.runs.workspace import Workspace, open_workspace
+from mtl.study.cells import Cell
+from mtl.tasks import load_member
+
+if TYPE_CHECKING:
+    from mtl.compose.planning import Request
+    from mtl.runs import Run
+    from mtl.tasks import Suite, TaskSpec
+    from mtl.zoo import Entry
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the runs of a study lie and how they compute; None: as the environment says."""
+
+    zoo: str | None = None
+    runs: str | None = None
+    data_root: str | None = None
+    deterministic: bool = False
+    track: str | None = None
+    tasks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker is given: a cell whose sources are named one by one, and the hash of its run.
+
+    Attributes:
+        key: of the study's cell.
+        runhash: of the run that was planned; None where the worker chooses sources itself.
+    """
+
+    key: str
+    cell: Cell
+    places: Places
+    runhash: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task.
+
+    Attributes:
+        status: ``done``, ``skipped`` (it was in the zoo), ``failed``, or ``held`` (another process
+            is at it).
+        error: why there is no entry.
+        told: what tables show of the entry: reference, digest, metric, dev, test, steps, seconds,
+            threads.
+        trace: of an error that nobody expected.
+    """
+
+    key: str
+    status: str
+    runhash: str | None = None
+    error: str = ""
+    told: dict[str, Any] = field(default_factory=dict)
+    trace: str = ""
+
+
+class Desk:
+    """What a process keeps between tasks of the same places."""
+
+    def __init__(self, places: Places) -> None:
+        self.places = places
+        self._contexts: dict[tuple[Any, ...], Context | RequestError] = {}
+        self._suites: dict[tuple[Any, ...], Suite] = {}
+
+    @cached_property
+    def workspace(self) -> Workspace:
+        """The places, opened. Raises RequestError."""
+        places = self.places
+        return open_workspace(
+            zoo=places.zoo,
+            runs=places.runs,
+            data_root=places.data_root,
+            deterministic=places.deterministic,
+            tasks=places.tasks,
+            track=places.track,
+        )
+
+    def suite(self, cell: Cell) -> Suite:
+        """The suite of a cell."""
+        name = (cell.suite, cell.members)
+        if name not in self._suites:
+            self._suites[name] = suite_of(*name)
+        return self._suites[name]
+
+    def specs(self, cell: Cell) -> list[TaskSpec]:
+        """The tasks of a cell."""
+        return specs_of(self.suite(cell), cell.tasks)
+
+    def context(self, cell: Cell) -> Context:
+        """Recipe, base and settings of a cell.
+
+        Raises:
+            RequestError: the base cannot be loaded; said again, not tried again.
+        """
+        name = (cell.suite, cell.members, cell.model, cell.recipe, cell.protocol)
+        if name not in self._contexts:
+            try:
+                self._contexts[name] = open_context(
+                    self.suite(cell),
+                    model=cell.model,
+                    recipe=cell.recipe,
+                    protocol=cell.protocol,
+                    overrides=Overrides({}),
+                    workspace=self.workspace,
+                    check=lambda recipe, overrides: None,
+                )
+            except RequestError as error:
+                self._contexts[name] = error
+        found = self._contexts[name]
+        if isinstance(found, RequestError):
+            raise found
+        typed = " ".join(_quoted(cell.words()))
+        return replace(
+            found,
+            overrides=Overrides(dict(cell.settings)),
+            workspace=replace(self.workspace, typed=typed),
+        )
+
+
+def _quoted(words: Sequence[str]) -> list[str]:
+    import shlex
+
+    return [shlex.quote(word) for word in words]
+
+
+def check_settings(cell: Cell, desk: Desk) -> None:
+    """Refuse wrong methods and settings, before a base or data are read. Raises RequestError."""
+    from mtl.compose.stage_two import resolve_compose
+    from mtl.joint import JOINT, resolve_joint
+    from mtl.tasks import load_recipe
+    from mtl.train import resolve_train
+
+    suite = desk.suite(cell)
+    recipe = replace(
+        load_recipe(cell.recipe or suite.recipe, suite.name), sample_of=suite.sample_of
+    )
+    overrides = Overrides(dict(cell.settings))
+    if cell.kind == "adapter":
+        resolve_train(desk.specs(cell)[0], method_of(cell), recipe, overrides)
+    elif cell.kind == "joint":
+        resolve_joint(JOINT.get(cell.method), recipe, overrides, list(cell.ids))
+    else:
+        request_of(cell, desk)
+        resolve_compose(desk.specs(cell)[0], cell.method, recipe, overrides)
+
+
+def method_of(cell: Cell) -> Any:
+    """The registered method, composition or joint method of a cell.
+
+    Raises:
+        RequestError: there is none of that name among those of its section.
+    """
+    from mtl.compose.composition import COMPOSITIONS
+    from mtl.joint import JOINT
+    from mtl.methods import METHODS, find_method
+
+    homes = {"adapter": METHODS, "composition": COMPOSITIONS, "joint": JOINT}
+    sections = {"adapter": "train", "composition": "compose", "joint": "joint"}
+    for kind, registry in homes.items():
+        if kind != cell.kind and cell.method in registry and cell.method not in homes[cell.kind]:
+            raise RequestError(
+                f"{cell.where}: {cell.method!r} stands in the section {sections[kind]!r}."
+            )
+    if cell.kind == "adapter":
+        return find_method(cell.method)
+    return homes[cell.kind].get(cell.method)  # type: ignore[attr-defined]
+
+
+def request_of(cell: Cell, desk: Desk) -> Request:
+    """What :mod:`mtl.compose` is asked for a composition.
+
+    Where a study names tasks of a suite, ``all`` (and what is searched among) is these.
+
+    Raises:
+        RequestError: an unknown name, or sources that do not go together.
+    """
+    from mtl.compose.naming import parse_source
+    from mtl.compose.planning import Asked, read_request
+
+    if cell.method == "probe":
+        raise RequestError(f"{cell.where}: a probe at fixed scales is no cell of a study.")
+    found = read_request(
+        Asked(
+            target=cell.tasks[0],
+            suite=cell.suite,
+            protocol=cell.protocol,
+            sources=cell.sources,
+            method=cell.method,
+            seeds=[cell.seed],
+            source_method=cell.source_method,
+            source_seed=str(cell.source_seed),
+            own=cell.own,
+            budget=cell.budget,
+            min_gain=cell.min_gain,
+            trials=cell.trials,
+        )
+    )
+    if not cell.members:
+        return found
+    suite, choosing = desk.suite(cell), {"all", "best", "auto"}
+    names = [name for name in cell.sources if name not in choosing and "graph:" not in name]
+    kept = {load_member(parse_source(name)[0], suite).id for name in names}
+    if len(names) < len(cell.sources):
+        kept |= {load_member(name, suite).id for name in cell.members} | {cell.ids[0]}
+    return replace(found, wanted=[wanted for wanted in found.wanted if wanted.task in kept])
+
+
+def plan_cell(cell: Cell, desk: Desk, *, dry_run: bool = True) -> Run:
+    """The run of a cell: the very one that the command line plans.
+
+    Args:
+        dry_run: leave no evidence of what was looked at, search for nothing.
+
+    Raises:
+        RequestError: unusable settings, base or data; sources that are not there.
+    """
+    from mtl.compose.planning import plan_composition
+    from mtl.joint import plan_joint
+    from mtl.train import plan_adapters
+
+    context = desk.context(cell)
+    if cell.kind == "composition":
+        found = plan_composition(request_of(cell, desk), context, train=None, dry_run=dry_run)
+        (run,) = found.runs
+        return run
+    specs = desk.specs(cell)
+    if cell.kind == "adapter":
+        (run,) = plan_adapters(context, specs, method=cell.method, seeds=[cell.seed])
+        return run
+    (run,) = plan_joint(
+        specs,
+        suite=context.suite.name,
+        method=cell.method,
+        seeds=[cell.seed],
+        backbone=context.backbone,
+        recipe=context.recipe,
+        protocol_of=context.protocol_of,
+        overrides=context.overrides,
+        workspace=context.workspace,
+    )
+    return run
+
+
+def execute_task(
+    task: Task, desk: Desk, say: Callable[[str], object] = lambda text: None
+) -> Outcome:
+    """Run one task to its entry in the zoo; whatever goes wrong is in the outcome.
+
+    Args:
+        say: takes remarks.
+    """
+    from mtl.graph.opening import adding_evidence
+    from mtl.runs.running import execute
+
+    cell, runhash = task.cell, task.runhash
+    try:
+        run = plan_cell(cell, desk, dry_run=False)
+        if runhash is not None and run.runhash != runhash:
+            raise RunError(
+                f"{cell.label}: this worker plans the run {run.runhash[:8]}, the study planned "
+                f"{runhash[:8]}: task files, data, base or mtl changed meanwhile, or differ "
+                "between machines. Start the study again."
+            )
+        runhash = run.runhash
+        report = execute(run, desk.context(cell).workspace)
+    except MtlError as error:
+        status = "held" if isinstance(error, HeldError) else "failed"
+        return Outcome(task.key, status, runhash, str(error))
+    except Exception as error:  # one run's defect is not the others'
+        text = f"{cell.label}: {type(error).__name__}: {error}"
+        return Outcome(task.key, "failed", runhash, text, trace=traceback.format_exc())
+    assert report.entry is not None
+    adding_evidence(desk.workspace.zoo, None, say)(report.entry)
+    return Outcome(task.key, report.status, runhash, told=told_of(report.entry))
+
+
+def told_of(entry: Entry) -> dict[str, Any]:
+    """What tables show of an entry."""
+    manifest = entry.manifest
+    headline = manifest.task["headline"]
+    values = {split: manifest.metrics[split][headline]["value"] for split in ("dev", "test")}
+    return {
+        "ref": entry.ref,
+        "digest": entry.digest,
+        "metric": headline,
+        **values,
+        "steps": manifest.training["steps"],
+        "seconds": manifest.training["seconds"],
+        "threads": manifest.training["threads"],
+    }
