@@ -18,11 +18,8 @@ from mtl.cli.main import COMMANDS
 PACKAGE = Path(__file__).parents[1] / "mtl"
 ROOMS = (
     *("tasks", "data", "checks", "backbone", "zoo", "engine", "methods", "hub", "report", "graph"),
-<<<<<<< HEAD
-    *("runs", "train", "compose", "joint", "export", "predict", "face", "search", "bench", "cli"),
-=======
-    *("runs", "train", "compose", "joint", "export", "predict", "face", "study", "bench", "cli"),
->>>>>>> 41a480f (Studies: a matrix of runs as one file (mtl.study plan, run, status), its local engine of worker processes)
+    *("runs", "train", "compose", "joint", "export", "predict", "face", "search", "study"),
+    *("bench", "cli"),
 )
 ROOT = {
     "mtl",

@@ -219,9 +219,7 @@ def _catalog(
 ) -> Catalog:
     taken: dict[tuple[str, str], str] = {}
     owners: dict[Path, Plugin | None] = {}
-    kinds: dict[str, dict[str, Path]] = {
-        kind: {} for kind in ("task", "suite", *FOLDERS.values())
-    }
+    kinds: dict[str, dict[str, Path]] = {kind: {} for kind in ("task", "suite", *FOLDERS.values())}
     aliases: dict[str, str] = {}
     problems = {
         Path(found.target): f"Package {found} registers task files in {found.target}, where no "

@@ -107,7 +107,7 @@ def test_a_failed_run_fails_alone_and_what_needs_it_waits(mini: Path, tmp_path: 
     assert "ended" in told.out
 
 
-LONG = {"max_steps": 400, "eval_every": 2}
+LONG = {"max_steps": 120, "eval_every": 2}
 
 
 def events(runs: Path) -> int:
@@ -140,7 +140,14 @@ def children(pid: int) -> list[int]:
     ]
 
 
-@pytest.mark.parametrize("kill", ["worker", "driver", "interrupt", "terminate"])
+@pytest.mark.parametrize(
+    "kill",
+    [
+        "worker",
+        "driver",
+        *(pytest.param(s, marks=pytest.mark.slow) for s in ("interrupt", "terminate")),
+    ],
+)
 def test_killed_and_run_again_is_an_unbroken_study(
     kill: str, mini: Path, tmp_path: Path, trained_long: tuple[Path, dict[str, str]]
 ) -> None:
