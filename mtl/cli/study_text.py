@@ -67,8 +67,15 @@ def plan_text(plan: StudyPlan, bill: Bill, *, each: bool) -> str:
         parts += ["", "These cannot run here:", *(f"  {text}" for text in problems)]
     if plan.study.gaps:
         parts += ["", f"Rows of {plan.study.against} that nothing here fills:"]
-        parts += [f"  {row}: {why}" for row, why in plan.study.gaps.items()]
+        parts += [f"  {row}: {gap_text(why)}" for row, why in plan.study.gaps.items()]
     return printable_lines("\n".join(parts))
+
+
+def gap_text(why: str) -> str:
+    """Why a row cannot be run; the name of a method that cannot be had stands for its reason."""
+    from mtl.methods import UNAVAILABLE
+
+    return next((found.reason for found in UNAVAILABLE if found.name == why), why)
 
 
 def _each(plan: StudyPlan, bill: Bill) -> str:

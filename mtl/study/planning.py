@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from mtl.backbone.reference import resolve_model
 from mtl.engine.folder import RunFolder
 from mtl.engine.settings import LIMITS, ROW_SETTINGS
-from mtl.errors import RequestError
+from mtl.errors import RequestError, unknown
+from mtl.report.published import load_published
 from mtl.runs.context import chosen_model
 from mtl.study.cells import Cell, cells_of, task_files
 from mtl.study.work import Desk, Places, check_settings, method_of, plan_cell, request_of
@@ -121,6 +122,7 @@ def plan_study(
             f"{study.path.name}: search is not carried out by this version. Leave it out, and set "
             "what was found with set: {KEY: VALUE}."
         )
+    _check_table(study)
     cells = cells_of(study)
     desk = Desk(replace(places, tasks=(*places.tasks, *task_files(cells))))
     _check(cells, desk)
@@ -158,6 +160,20 @@ def _check(cells: Sequence[Cell], desk: Desk) -> None:
     for cell in cells:
         if cell.kind == "joint" and len(cell.ids) < 2:
             raise RequestError(f"{cell.where}: a joint run needs at least two tasks.")
+
+
+def _check_table(study: Study) -> None:
+    """Refuse rows and gaps that the published table does not have. Raises RequestError."""
+    rows = {(item.where, row) for item in study.items for row in item.rows.values()}
+    rows |= {(f"{study.path.name}, gaps", row) for row in study.gaps}
+    if study.against is None:
+        if rows:
+            raise RequestError(f"{study.path.name} names rows of a table; name it with against.")
+        return
+    known = [row.name for row in load_published(study.against).rows]
+    for where, row in sorted(rows):
+        if row not in known:
+            raise RequestError(f"{where}: {unknown(f'row of {study.against}', row, known)}")
 
 
 def _said(values: Mapping[str, Any]) -> list[str]:

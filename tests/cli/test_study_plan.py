@@ -262,3 +262,75 @@ def test_the_studies_by_name() -> None:
     said = mtl("study", "ls")
     assert said.code == 0
     assert "demo" in said.out
+
+
+def published_cells(study: str) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
+    """(row, task) of a study's runs and named gaps; and of the figures of its table."""
+    from mtl.report.published import load_published
+    from mtl.study import cells_of, read_study
+
+    read = read_study(study)
+    assert read.against is not None
+    table = load_published(read.against)
+    wanted = {
+        (row.name, column.task)
+        for row in table.rows
+        for column, value in zip(table.columns, row.values, strict=True)
+        if value is not None
+    }
+    cells = cells_of(read)
+    assert all(cell.row for cell in cells)
+    ours = {(cell.row, task) for cell in cells for task in cell.ids}
+    ours |= {(row, column.task) for row in read.gaps for column in table.columns}
+    for row in table.rows:
+        assert (row.method is None) == (row.name in read.gaps), row.name
+        assert read.gaps.get(row.name, "") == row.gap
+        assert {cell.method for cell in cells if cell.row == row.name} <= {row.method}
+    return ours, wanted
+
+
+@pytest.mark.parametrize(
+    "study",
+    [
+        *("scalearn-glue", "scalearn-superglue", "scalearn-humset", "adakron-bert-base"),
+        *("adakron-bert-base-poster", "tensorized-bert", "sora-deberta", "adalora-deberta"),
+        "alora-roberta-large",
+    ],
+)
+def test_a_study_of_a_table_names_exactly_its_cells(study: str) -> None:
+    ours, wanted = published_cells(study)
+    assert ours == wanted
+
+
+def test_the_seeds_of_the_scalearn_study() -> None:
+    from mtl.study import cells_of, read_study
+
+    seeds: dict[tuple[str, str], set[int]] = {}
+    for cell in cells_of(read_study("scalearn-glue")):
+        seeds.setdefault((cell.kind, cell.task), set()).add(cell.seed)
+        if cell.kind == "composition":
+            assert cell.source_seed == 0
+    large = {"glue/sst2", "glue/qnli", "glue/qqp", "glue/mnli"}
+    for (kind, task), found in seeds.items():
+        many = kind == "composition" and task not in large
+        expected = {*range(10)} if many else {0} if kind == "adapter" else {0, 1, 2}
+        assert found == expected, (kind, task)
+
+
+def test_every_study_is_one_that_the_checks_take() -> None:
+    from mtl.study import Places, list_studies, plan_study, read_study
+
+    for name in list_studies():
+        plan = plan_study(read_study(name), Places())
+        assert plan.nodes, name
+        assert plan.graph().number_of_edges() == sum(len(n.needs) for n in plan.nodes.values())
+        said = read_study(name).notes
+        assert said, name
+
+
+def test_rows_that_a_table_does_not_have(mini: Path, tmp_path: Path) -> None:
+    wrong = {"train": [{"method": "lora", "row": "LoRAA"}], "compose": []}
+    refused(mtl("study", "plan", write_study(tmp_path, **wrong)), "against")
+    path = write_study(tmp_path, **wrong, against="alora-roberta-large")
+    refused(mtl("study", "plan", path), "train[0]", "Did you mean 'LoRA'?")
+    refused(mtl("study", "plan", write_study(tmp_path, against="scalearn-gleu")), "scalearn-glue")

@@ -31,7 +31,7 @@ def by_hand(zoo: Path, runs: Path) -> dict[str, str]:
 
 
 def finished(worker: Any, code: int = 0) -> Said:
-    out, err = worker.communicate(timeout=200)
+    out, err = worker.communicate(timeout=280)
     said = Said(worker.returncode, out, err)
     assert said.code == code, said
     return said
@@ -107,7 +107,7 @@ def test_a_failed_run_fails_alone_and_what_needs_it_waits(mini: Path, tmp_path: 
     assert "ended" in told.out
 
 
-LONG = {"max_steps": 120, "eval_every": 2}
+LONG = {"max_steps": 40, "eval_every": 1}
 
 
 def events(runs: Path) -> int:
@@ -155,7 +155,7 @@ def test_killed_and_run_again_is_an_unbroken_study(
     runs = tmp_path / "runs"
     line = ["study", "run", path, "--workers", 2, "--json"]
     first = process(*line, MTL_RESUME_SECONDS="0")
-    until(lambda: events(runs) >= 12, first)
+    until(lambda: events(runs) >= 8, first)
     workers = children(first.pid)
     assert len(workers) == 2
     began = {p: p.read_text().splitlines()[0] for p in runs.glob("*/events.jsonl")}
