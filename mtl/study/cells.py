@@ -55,14 +55,16 @@ class Cell:
     trials: float | None = None
     budget: int | None = None
     min_gain: float | None = None
+    control: str | None = None
     row: str = ""
     where: str = ""
 
     @cached_property
     def key(self) -> str:
         """Tells cells of a study apart, today and tomorrow, whatever else the study holds."""
-        values = asdict(replace(self, row="", where=""))
-        return sha256_json({k: v for k, v in values.items() if k != "members"})[:16]
+        values = asdict(replace(self, row="", where="", members=()))
+        said = {key: value for key, value in values.items() if value not in (None, "", (), {})}
+        return sha256_json(said)[:16]
 
     @property
     def task(self) -> str:
@@ -90,6 +92,7 @@ class Cell:
             said = ["--sources", *sources, "--source-method", self.source_method]
             said += ["--source-seed", str(self.source_seed)]
             said += [] if self.own else ["--without-own"]
+            said += ["--control", self.control] if self.control else []
             for name in ("trials", "budget", "min_gain"):
                 value = getattr(self, name)
                 said += [] if value is None else [f"--{name.replace('_', '-')}", f"{value:g}"]
@@ -235,6 +238,7 @@ def _composed(cell: Cell, item: Item, source_seed: int) -> Cell:
         trials=item.trials,
         budget=item.budget,
         min_gain=item.min_gain,
+        control=item.control,
     )
 
 

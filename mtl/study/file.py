@@ -25,7 +25,7 @@ _KEYS = {
     "train": (*_ITEM, "tasks"),
     "compose": (
         *(*_ITEM, "targets", "sources", "source_method", "source_seeds", "source_set", "own"),
-        *("trials", "budget", "min_gain"),
+        *("trials", "budget", "min_gain", "control"),
     ),
     "joint": (*_ITEM, "tasks"),
 }
@@ -68,6 +68,7 @@ class Item:
     trials: float | None = None
     budget: int | None = None
     min_gain: float | None = None
+    control: str | None = None
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,7 @@ def _with_sources(item: Item, entry: Mapping[str, Any]) -> Item:
         trials=numbers["trials"],
         budget=None if numbers["budget"] is None else int(numbers["budget"]),
         min_gain=numbers["min_gain"],
+        control=None if entry.get("control") is None else str(entry["control"]),
     )
 
 

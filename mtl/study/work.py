@@ -215,6 +215,7 @@ def request_of(cell: Cell, desk: Desk) -> Request:
             budget=cell.budget,
             min_gain=cell.min_gain,
             trials=cell.trials,
+            control=cell.control,
         )
     )
     if not cell.members:
