@@ -9,6 +9,7 @@ name               computes, from the first token x of the last layer (N,D)     
 ``frozen_pooler``  the same where the base has a pooler; else with tanh(P x + p)   as the others
                    for it, drawn at random and never trained: the reference's
                    head of COPA in stage two (docs/methods.md#heads)
+``mean``           W dropout(m) + b, m the mean over the real tokens (N,D)         none: refused
 =================  ==============================================================  ===============
 
 Multiple choice: the head gives one logit per encoding, and a row's logits stand side by side. Span
@@ -32,6 +33,8 @@ from mtl.files import read_json, read_safetensors, write_json, write_safetensors
 
 CONFIG_FILE = "head_config.json"
 WEIGHTS_FILE = "model_head.safetensors"
+MEAN = "mean"
+"""The value of ``pooling`` in the config of a head ``mean``; others have no such key."""
 
 _MODEL_CLASSES = {
     "bert": "BertAdapterModel",
@@ -57,6 +60,7 @@ class Head(nn.Sequential):
     Attributes:
         use_pooler: whether it reads the base's pooled output.
         tokens: whether it reads every token, (N,T,D) → (N,T,C).
+        mean: whether it reads the mean over the real tokens.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class Head(nn.Sequential):
         super().__init__(*parts)
         self.use_pooler = design.use_pooler
         self.tokens = tokens
+        self.mean = design.mean
         for module in self:
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
@@ -106,7 +111,7 @@ def build_head(
     """
     design = HEADS.get(name)
     tokens = _HEAD_TYPES[kind] == "question_answering"
-    if tokens and (design.use_pooler or design.fixed_first):
+    if tokens and (design.use_pooler or design.fixed_first or design.mean):
         raise RequestError(
             f"Head {name!r} reads one vector per text; a span extraction reads every token. Use "
             "--set head=linear or --set head=two_layer."
@@ -171,6 +176,8 @@ def _stock_config(head: Head, kind: str, labels: tuple[str, ...]) -> dict[str, A
         found |= {"num_labels": outputs}
     else:
         found |= {"num_labels": outputs, "use_pooler": head.use_pooler, "bias": True}
+    if head.mean:  # stock adapters stops at a key that it does not know, and must
+        found["pooling"] = MEAN
     known = labels or tuple(f"LABEL_{index}" for index in range(outputs))
     found["label2id"] = {label: index for index, label in enumerate(known)}
     return dict(sorted(found.items()))
@@ -192,7 +199,8 @@ def load_head(folder: Path, config: Any, *, pooler: bool) -> Head:
         outputs = 1 if several else int(settings["num_labels"])
         # Heads over tokens have no such key.
         use_pooler = False if tokens else bool(settings["use_pooler"])
-        design = HeadDesign(int(settings["layers"]), use_pooler)
+        mean = {None: False, MEAN: True}[settings.get("pooling")]
+        design = HeadDesign(int(settings["layers"]), use_pooler, mean=mean)
         prefix = f"heads.{stored['name']}."
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ZooError(

@@ -18,7 +18,8 @@ class Network(nn.Module):
     """Logits (N,C) of a batch of N sequences, from an encoder prepared for adapters and a head.
 
     Shapes: ``input_ids`` and ``attention_mask`` (N,T); the head reads the first token's vector of
-    the last layer (N,D), or the base's pooled output where the head is of that kind. A head over
+    the last layer (N,D), or the base's pooled output or the mean over the real tokens where the
+    head is of that kind. A head over
     tokens reads all of them (N,T,D) and gives (N,T,C), with :data:`mtl.tasks.spans.MASKED` at
     padding.
     """
@@ -36,5 +37,13 @@ class Network(nn.Module):
             # Padding is no place for an answer, and must not matter to the softmax over positions.
             padding = inputs["attention_mask"] == 0
             return logits.masked_fill(padding.unsqueeze(-1), MASKED)
+        if self.head.mean:
+            return self.head(mean_of(output.last_hidden_state, inputs["attention_mask"]))
         vector = output.pooler_output if self.head.use_pooler else output.last_hidden_state[:, 0]
         return self.head(vector)
+
+
+def mean_of(states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """The mean of (N,T,D) over the tokens that are no padding, (N,D) in fp32."""
+    mask = attention_mask.unsqueeze(-1).float()
+    return (states.float() * mask).sum(1) / mask.sum(1)

@@ -49,6 +49,13 @@ _KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
 _OWNERS = ("FacebookAI/", "google-bert/")
 
 
+def known_width(model: str) -> int | None:
+    """The hidden size of a model whose shape is built in; None of others. Loads nothing."""
+    name = next((model.removeprefix(o) for o in _OWNERS if model.startswith(o)), model)
+    found = _KNOWN.get(name)
+    return int(found[1]["hidden_size"]) if found else None
+
+
 def known_models() -> list[str]:
     """Names whose shapes are built in."""
     return list(_KNOWN)

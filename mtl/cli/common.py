@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from mtl.engine.launch import launch
 from mtl.engine.settings import RunSettings
 from mtl.errors import HeldError
+from mtl.words import printable_lines
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from mtl.cli.grid import Grid, Point
     from mtl.cli.options import Parser
-    from mtl.runs import Report
+    from mtl.runs import Report, Run
     from mtl.runs.context import Context
     from mtl.tasks import Recipe, Suite
     from mtl.zoo import Entry
@@ -215,6 +216,7 @@ def report_rows(reports: Sequence[Report]) -> list[dict[str, Any]]:
     from mtl.cli.variants import best_on_dev
     from mtl.runs.running import apart
     from mtl.zoo.caveats import stated
+    from mtl.zoo.quality import beside, constant_of, remarks
 
     rows = []
     best, said = best_on_dev(reports)
@@ -242,6 +244,9 @@ def report_rows(reports: Sequence[Report]) -> list[dict[str, Any]]:
                 "stderr": test.get("stderr"),
                 "n": test.get("n"),
                 "caveat": test.get("caveat"),
+                "baselines": {name: item["value"] for name, item in beside(manifest).items()},
+                "constant": (constant := constant_of(report.entry)),
+                "remarks": remarks(manifest, constant),
                 "steps": manifest.training["steps"],
                 "seconds": manifest.training["seconds"],
                 "ref": report.entry.ref,
@@ -266,6 +271,7 @@ def print_reports(reports: Sequence[Report]) -> None:
     lines = best_on_dev(reports)[1]
     methods = len({row["method"] for row in rows}) > 1
     several = any("settings" in row for row in rows)
+    simple_names, simple_cells = simple_columns(rows)
     table = [
         [
             row["task"],
@@ -275,16 +281,18 @@ def print_reports(reports: Sequence[Report]) -> None:
             row["status"],
             row.get("metric", ""),
             *scores_text(row),
+            *simple,
             row.get("n", ""),
             row.get("steps", ""),
             f"{row['seconds']:.0f}" if "seconds" in row else "",
             row.get("ref", ""),
             *(["◀" if row.get("best_on_dev") else ""] if lines else []),
         ]
-        for row in rows
+        for row, simple in zip(rows, simple_cells, strict=True)
     ]
     headers = ["task", *(["method"] if methods else []), *(["settings"] if several else [])]
-    headers += ["seed", "status", "metric", "dev", "test ± se", "n", "steps", "s", "entry"]
+    headers += ["seed", "status", "metric", "dev", "test ± se", *simple_names]
+    headers += ["n", "steps", "s", "entry"]
     headers += ["best on dev"] if lines else []
     print(tabulate(table, headers=headers, disable_numparse=True) + caveat_lines(rows))
     if lines:
@@ -297,6 +305,22 @@ def print_reports(reports: Sequence[Report]) -> None:
             f"{len(held)} {are} with {who}: what is finished there is in the zoo then. Run the "
             "same command again, with --wait to wait for it."
         )
+    for row in rows:
+        for text in row.get("remarks", ()):
+            name = f"{row['task']} {row['method']} seed {row['seed']}"
+            say(printable_lines(f"note: {name}: {text}"))
+
+
+def simple_columns(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Titles of the baselines that some row has, and their values on test, row by row."""
+    from mtl.zoo.quality import TITLES
+
+    shown = [name for name in TITLES if any(name in row.get("baselines", ()) for row in rows)]
+    cells = []
+    for row in rows:
+        values = [row.get("baselines", {}).get(name) for name in shown]
+        cells.append(["" if value is None else f"{value:.4f}" for value in values])
+    return [TITLES[name] for name in shown], cells
 
 
 def scores_text(row: Mapping[str, Any]) -> tuple[str, str]:
@@ -319,6 +343,17 @@ def caveat_lines(rows: Sequence[Mapping[str, Any]]) -> str:
         for split, key in (("dev", "dev_caveat"), ("test", "caveat"))
         if "metric" in row
     )
+
+
+def note_rates(planned: Sequence[tuple[Any, Sequence[Run]]], context: Context) -> None:
+    """Say which rates of a recipe were made for larger encoders than this one."""
+    from mtl.runs.fitting import rate_note
+
+    notes = [
+        rate_note(run, context.recipe, point.overrides) for point, runs in planned for run in runs
+    ]
+    for text in dict.fromkeys(filter(None, notes)):
+        say(printable_lines(f"note: {text}"))
 
 
 def exit_code(reports: Sequence[Report]) -> int:

@@ -228,6 +228,7 @@ def main(argv: Sequence[str]) -> int:
             print(text, file=sys.stderr)
     for text in dict.fromkeys(text for found in founds for text in found.warnings):
         print(text, file=sys.stderr)
+    common.note_rates(planned, context)
     if options.dry_run:
         search = search_dict(request, len(founds[0].sources)) if asked.best else None
         text = search_told(request, len(founds[0].sources)) if asked.best else ""

@@ -85,6 +85,7 @@ def main(argv: Sequence[str]) -> int:
     if options.print_config:
         print(config_text(planned, grid, context, options))
         return 0
+    common.note_rates(planned, context)
     if options.dry_run:
         tell.print_dry_run(planned, context, as_json=options.json)
         return 0
@@ -106,6 +107,7 @@ def main(argv: Sequence[str]) -> int:
 def task_rows(report: Report) -> list[dict[str, Any]]:
     """What a finished run reached on each of its tasks."""
     from mtl.zoo.caveats import stated
+    from mtl.zoo.quality import beside
 
     if report.entry is None:
         return []
@@ -117,7 +119,9 @@ def task_rows(report: Report) -> list[dict[str, Any]]:
         row = {"task": task["id"], "metric": task["headline"]}
         row |= {"dev": dev.get("value"), "dev_caveat": dev.get("caveat")}
         row |= {"test": test.get("value"), "stderr": test.get("stderr")}
-        rows.append(row | {"n": test.get("n"), "caveat": test.get("caveat")})
+        row |= {"n": test.get("n"), "caveat": test.get("caveat")}
+        simple = beside(manifest, task=task)
+        rows.append(row | {"baselines": {name: item["value"] for name, item in simple.items()}})
     return rows
 
 
@@ -125,20 +129,22 @@ def print_tasks(reports: Sequence[Report]) -> None:
     """A table of tasks and seeds."""
     from tabulate import tabulate
 
-    from mtl.cli.common import caveat_lines, scores_text
+    from mtl.cli.common import caveat_lines, scores_text, simple_columns
 
     rows = [(report, row) for report in reports for row in task_rows(report)]
+    simple_names, simple_cells = simple_columns([row for _, row in rows])
     table = [
         [
             row["task"],
             report.run.seed,
             row["metric"],
             *scores_text(row),
+            *simple,
             row["n"],
         ]
-        for report, row in rows
+        for (report, row), simple in zip(rows, simple_cells, strict=True)
     ]
     if table:
-        headers = ["task", "seed", "metric", "dev", "test ± se", "n"]
+        headers = ["task", "seed", "metric", "dev", "test ± se", *simple_names, "n"]
         lines = caveat_lines([row for _, row in rows])
         print(tabulate(table, headers=headers, disable_numparse=True) + lines, end="\n\n")

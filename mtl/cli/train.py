@@ -69,6 +69,7 @@ def main(argv: Sequence[str]) -> int:
     if options.print_config:
         print(config_text(planned, grid, context, options))
         return 0
+    common.note_rates(planned, context)
     if options.dry_run:
         tell.print_dry_run(planned, context, as_json=options.json)
         return 0

@@ -80,6 +80,7 @@ def _show(zoo: Zoo, options: Namespace) -> int:
     from mtl.words import printable, printable_lines
     from mtl.zoo.caveats import caveats, footnotes
     from mtl.zoo.measured import recall_measured
+    from mtl.zoo.quality import beside, beside_text, constant_of, remarks
 
     entry = zoo.get(options.ref)
     manifest = entry.manifest.to_dict()
@@ -100,6 +101,11 @@ def _show(zoo: Zoo, options: Namespace) -> int:
         print(footnotes(found.items()))
     if measured is not None:
         print("\n" + printable_lines(measured.text([p["task"] for p in entry.manifest.parents])))
+    values = {name: item["value"] for name, item in beside(entry.manifest).items()}
+    if values:
+        print(f"\nbaselines on test: {beside_text(values)}")
+    for line in remarks(entry.manifest, constant_of(entry)):
+        print(f"note: {printable(line)}")
     used = [user.ref for user in zoo.users(entry.digest)]
     if used:
         print("\nneeded by " + ", ".join(used))

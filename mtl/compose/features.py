@@ -8,10 +8,8 @@ name is a hash of everything that decides its content: weights, tokenizer, rows,
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,8 +19,9 @@ from mtl.compose.feature_head import fit_head, row_losses
 from mtl.data import eval_order
 from mtl.engine.feed import to_device
 from mtl.engine.passes import usual_passes
-from mtl.errors import MtlError, RunError, ZooError
-from mtl.files import read_safetensors, sha256_json, write_safetensors
+from mtl.engine.vectors import Arrays, inputs_of, kept, token_vectors
+from mtl.errors import MtlError
+from mtl.files import sha256_json
 from mtl.graph.scores import Candidate, TaskView, Unscorable
 from mtl.runs.loading import load, load_adapter_entry
 from mtl.tasks import KINDS
@@ -38,9 +37,6 @@ VERSION = 2
 """Raised when the same inputs would give other features."""
 LIMIT = 2000
 SEED = 0
-_LOG = logging.getLogger("mtl.graph")
-
-Arrays = dict[str, Any]
 
 
 def pick_rows(count: int, limit: int = LIMIT) -> np.ndarray:
@@ -244,20 +240,7 @@ class Extractor:
         return self.backbone.encode(few, "train", self.workspace.cache)
 
     def _vectors(self, encoder: Any, few: TaskData) -> Arrays:
-        encoded = self._encoded(few)
-        encoder = encoder.to(self.device.torch_device).eval()
-        width = self.backbone.base.hidden_size
-        first = np.zeros((len(encoded), encoded.choices, width), np.float32)
-        mean = np.zeros_like(first)
-        with torch.no_grad():
-            for rows in eval_order(encoded, usual_passes(self.device.torch_device)):
-                batch = to_device(encoded.collate(rows), self.device.torch_device)
-                states = encoder(**_inputs(batch)).last_hidden_state.float()
-                mask = batch["attention_mask"].unsqueeze(-1).to(states.dtype)
-                means = (states * mask).sum(1) / mask.sum(1)
-                first[rows] = states[:, 0].cpu().numpy().reshape(first[rows].shape)
-                mean[rows] = means.cpu().numpy().reshape(first[rows].shape)
-        return {"first": first.reshape(-1, width), "mean": mean.reshape(-1, width)}
+        return token_vectors(encoder, self._encoded(few), self.device)
 
     def _fisher(self, few: TaskData) -> Arrays:
         kind, labels = judged(few)
@@ -274,7 +257,7 @@ class Extractor:
             for rows in eval_order(encoded, usual_passes(self.device.torch_device)):
                 batch = to_device(encoded.collate(rows), self.device.torch_device)
                 with torch.enable_grad():
-                    output = encoder(**_inputs(batch), output_hidden_states=True)
+                    output = encoder(**inputs_of(batch), output_hidden_states=True)
                     states = output.hidden_states[1:]
                     for state in states:
                         state.retain_grad()
@@ -294,25 +277,14 @@ class Extractor:
 
     def _cached(self, key: Mapping[str, Any], make: Callable[[], Arrays]) -> Arrays:
         base = self.backbone.base
-        mark = sha256_json(
-            {
-                **key,
-                "version": VERSION,
-                "limit": self.limit,
-                "base": base.fingerprint,
-                "tokenizer": base.tokenizer,
-            }
-        )
-        path = self.workspace.cache.parent / "features" / mark[:2] / f"{mark}.safetensors"
-        if path.is_file():
-            try:
-                stored, _ = read_safetensors(path)
-                return {name: value.numpy() for name, value in stored.items()}
-            except ZooError as error:  # a damaged cache costs only time
-                _LOG.warning("%s; it is made again", error)
-        found = make()
-        _keep(path, found)
-        return found
+        whole = {
+            **key,
+            "version": VERSION,
+            "limit": self.limit,
+            "base": base.fingerprint,
+            "tokenizer": base.tokenizer,
+        }
+        return kept(self.workspace.cache.parent / "features", whole, make)
 
 
 def judged(few: TaskData) -> tuple[str, np.ndarray]:
@@ -344,18 +316,3 @@ def _rows_of(few: TaskData) -> dict[str, Any]:
     """What decides a task's rows, for the name of a file."""
     found = {"rows": few.fingerprints["train"], "length": few.spec.max_length}
     return {**found, "each": "choice"} if few.spec.choices > 1 else found
-
-
-def _inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
-    from mtl.backbone.network import INPUTS
-
-    return {name: batch[name] for name in INPUTS if name in batch}
-
-
-def _keep(path: Path, arrays: Arrays) -> None:
-    try:
-        write_safetensors(
-            path, {name: torch.from_numpy(np.asarray(value)) for name, value in arrays.items()}
-        )
-    except RunError as error:
-        _LOG.warning("features are not cached: %s", error)

@@ -71,12 +71,15 @@ def cut(tokens: np.ndarray, overhead: float, most: int = 0) -> list[np.ndarray]:
     return pieces
 
 
-def eval_order(encoded: Encoded, passes: Passes) -> list[np.ndarray]:
-    """All rows in batches of like length, the longest first (memory problems show at once).
+def eval_order(
+    encoded: Encoded, passes: Passes, chosen: np.ndarray | None = None
+) -> list[np.ndarray]:
+    """All rows, or ``chosen`` ones, in batches of like length, the longest first.
 
-    A batch holds as many rows as ``passes`` allows, at least one.
+    Memory problems show at once. A batch holds as many rows as ``passes`` allows, at least one.
     """
-    rows = np.argsort(-encoded.lengths, kind="stable")
+    rows = np.arange(len(encoded.lengths)) if chosen is None else chosen
+    rows = rows[np.argsort(-encoded.lengths[rows], kind="stable")]
     tokens = encoded.tokens_per_row[rows]
     most = passes.rows or len(rows)
     batches, start = [], 0

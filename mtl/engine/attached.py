@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from mtl.tasks import TaskSpec
 
 Batch = Mapping[str, Any]
-"""``input_ids``, ``attention_mask`` (N,T), ``labels``, ``row`` (int64), and ``task``, its id."""
+"""``input_ids``, ``attention_mask`` (N,T), ``labels``, ``row`` (int64), ``task``, its id, and of a
+run that balances its classes ``class_weights`` (C,)."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,9 @@ class Attached:
         if self.own_loss is not None:
             parts = dict(self.own_loss(self.network, spec, batch))
         else:
-            parts = {"task": task_loss(spec, self.network(batch).float(), batch["labels"])}
+            logits = self.network(batch).float()
+            weights = batch.get("class_weights")
+            parts = {"task": task_loss(spec, logits, batch["labels"], weights)}
         for penalty in self.penalties:
             parts.update(penalty())
         return parts

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvalSet:
-    """A split to evaluate on."""
+    """A split to evaluate on; ``weights`` (C,) of the classes in its loss, where there are some."""
 
     spec: TaskSpec
     encoded: Encoded
+    weights: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ def evaluate(attached: Trainable, data: EvalSet, device: Device, passes: Passes)
     """Evaluate ``attached`` on ``data``: :func:`answer`, then loss and metrics over all logits."""
     row, values = answer(attached, data, device, passes)
     labels = data.encoded.labels[np.argsort(data.encoded.row, kind="stable")]
-    loss = float(task_loss(data.spec, torch.from_numpy(values), torch.from_numpy(labels)))
+    both = torch.from_numpy(values), torch.from_numpy(labels)
+    loss = float(task_loss(data.spec, *both, data.weights))
     kind, table = KINDS.get(data.spec.kind), data.encoded.table
     prediction = decode(data.spec, values, table)
     label = kind.targets(labels, table)

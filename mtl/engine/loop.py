@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -46,6 +46,7 @@ class Job:
         label: what progress shows.
         overhead: what one more pass for a part of a batch costs, in tokens.
         tracker: is told of every evaluation.
+        class_weights: task → (C,) weights of its classes in the loss; those of no task, none.
     """
 
     attached: Trainable
@@ -58,6 +59,7 @@ class Job:
     label: str
     overhead: float = math.inf
     tracker: Listener | None = None
+    class_weights: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -194,10 +196,11 @@ def _step(
     """
     own = rows[device.rank :: device.world]
     total = torch.zeros((), device=device.torch_device)
+    more = {"class_weights": job.class_weights[task]} if task in job.class_weights else {}
     with one_step():
         for places in _pieces(job, task, own):
             piece = own[places]
-            batch = to_device(job.feed.collate(task, piece), device.torch_device)
+            batch = to_device({**job.feed.collate(task, piece), **more}, device.torch_device)
             with device.autocast():
                 parts = job.attached.loss(batch)
             loss = torch.stack([part.float() for part in parts.values()]).sum()

@@ -8,6 +8,7 @@ from typing import Any
 
 from mtl.engine.lengths import read_length, write_length
 from mtl.errors import RequestError, did_you_mean
+from mtl.tasks.class_weights import BALANCED, NONE
 
 NOT_IN_IDENTITY = ("eval_batch_size", "eval_tokens")
 """Settings that say how, not what, is computed; they are recorded but not part of a run's hash."""
@@ -20,7 +21,7 @@ LAST = "last"
 """The value of ``select`` with which no evaluation picks a state."""
 LATER = (
     *("shots", "shot_draw", "max_dev_samples", "adam_form", "max_length"),
-    *("shots_per_class", "sample", "group_by"),
+    *("shots_per_class", "sample", "group_by", "class_weights"),
 )
 """Settings younger than the first entries of zoos; left out where they have their default, which
 is what those entries trained with, so that hashes stay equal."""
@@ -79,8 +80,11 @@ class RunSettings:
             the suite's, ``drawn`` for tasks of nobody's suite.
         group_by: a column; rows with one value of it stand on one side of a hold-out. Empty for the
             task's own.
+        class_weights: ``balanced``: in the loss (that of dev, too) rare classes count as much as
+            frequent ones, of multi-label tasks each label's rows as much as the others; ``none``.
         precision: ``fp32``, ``bf16`` (autocast), or ``auto``: bf16 where a GPU has it.
-        head: a name in ``mtl.backbone.HEADS``: ``two_layer``, ``linear``, ``pooler_linear``, …
+        head: a name in ``mtl.backbone.HEADS``: ``two_layer``, ``linear``, ``pooler_linear``,
+            ``mean``, …
     """
 
     lr: float = 3e-4
@@ -107,6 +111,7 @@ class RunSettings:
     shot_draw: int = 0
     sample: str = FIRST
     group_by: str = ""
+    class_weights: str = NONE
     precision: str = "auto"
     head: str = "two_layer"
 
@@ -173,6 +178,11 @@ class RunSettings:
                 problems.append(
                     f"select={self.select!r} must be {', '.join(SELECTS)} or a task's metric{guess}"
                 )
+        if self.class_weights not in {NONE, BALANCED}:
+            guess = did_you_mean(self.class_weights, [NONE, BALANCED])
+            problems.append(
+                f"class_weights={self.class_weights!r} must be {BALANCED!r} or {NONE!r}{guess}"
+            )
         if self.precision not in {"auto", "fp32", "bf16"}:
             problems.append(f"precision={self.precision!r} must be 'auto', 'fp32' or 'bf16'")
         if problems:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from mtl.backbone import Network
+from mtl.backbone.head_designs import STOCK_REFUSAL, is_stock
 from mtl.backbone.heads import CONFIG_FILE as HEAD_CONFIG
 from mtl.backbone.heads import WEIGHTS_FILE as HEAD_WEIGHTS
 from mtl.errors import RequestError, unknown
@@ -119,6 +120,11 @@ def export_entry(
             f"Cannot export {entry.ref}: it is a control ({entry.manifest.control}), a measurement "
             "beside a composition, whose sources are twins that know nothing. Export the "
             "composition itself."
+        )
+    if not is_stock(entry.manifest.head):
+        raise RequestError(
+            f"Cannot export {entry.ref}: {STOCK_REFUSAL}, and answers would be others. Nearest: "
+            "train it with --head two_layer or --head linear; mtl itself answers with this one."
         )
     loaded = load(entry, workspace.zoo, backbone)
     data = EntryData(entry, backbone, workspace)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mtl.backbone.head_designs import STOCK_REFUSAL, is_stock
 from mtl.errors import RequestError
 from mtl.hub.client import RepoName
 from mtl.hub.index import ROOT, Listed
@@ -78,9 +79,12 @@ def _use(entry: Entry, repo: RepoName, place: Listed, library: str) -> str:
             f"hashes:\n\n{pull}"
         )
     what = "composition" if entry.manifest.kind == "composition" else "method"
+    why = f"this {what} ({text(entry.manifest.method)}) is not one that stock `adapters` or `peft` "
+    why += "knows"
+    if not is_stock(entry.manifest.head):
+        why = STOCK_REFUSAL
     return (
-        f"{note}The package `mtl` reads it; this {what} ({text(entry.manifest.method)}) is not one "
-        f"that stock `adapters` or `peft` knows, and they stop with an error. "
+        f"{note}The package `mtl` reads it; {why}, and they stop with an error. "
         f"{_by_mtl(source, entry, pull)}"
     )
 

@@ -50,11 +50,13 @@ class FoundHead:
     @property
     def design(self) -> str | None:
         """Its name among our heads."""
-        return None if self.head is None else _design(self.layers, self.head.use_pooler)
+        if self.head is None:
+            return None
+        return _design(self.layers, self.head.use_pooler, mean=self.head.mean)
 
 
-def _design(layers: Any, use_pooler: Any) -> str | None:
-    wanted = heads.HeadDesign(layers, use_pooler)
+def _design(layers: Any, use_pooler: Any, *, mean: bool) -> str | None:
+    wanted = heads.HeadDesign(layers, use_pooler, mean=mean)
     return next((name for name in heads.HEADS.names() if heads.HEADS.get(name) == wanted), None)
 
 
@@ -142,7 +144,8 @@ def read_head(remote: Remote, folder: str, allow_bin: bool, backbone: Backbone) 
     fits = (
         kind is not None
         and config.get("bias", True) is True
-        and _design(config.get("layers"), config.get("use_pooler")) is not None
+        and _design(config.get("layers"), config.get("use_pooler"), mean="pooling" in config)
+        is not None
         and (config.get("layers") == 1 or config.get("activation_function") == "tanh")
     )
     if kind is None or not fits or isinstance(config.get("num_labels"), bool):

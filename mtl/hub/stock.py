@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+from mtl.backbone.head_designs import is_stock
 from mtl.files import read_safetensors, write_bytes
 from mtl.hub.boundary import json_file
 from mtl.zoo import Manifest
@@ -28,6 +29,8 @@ OURS = "mtl_"
 def reader(folder: Path, manifest: Manifest) -> str:
     """The library that reads the weights in ``folder``: ``adapters``, ``peft`` or ``mtl``."""
     if manifest.kind != "adapter" or manifest.weights == "delta":
+        return "mtl"
+    if not is_stock(manifest.head):
         return "mtl"
     if manifest.weights == "peft":
         return "peft"

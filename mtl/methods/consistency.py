@@ -39,8 +39,9 @@ def consistency_loss(
     row has its own mask, dropout of their own: the distribution of two passes in one. With a single
     logit, or labels that do not exclude each other, there is no softmax to compare: one pass.
     """
+    weights = batch.get("class_weights")
     if spec.kind != "classification" or spec.num_outputs < 2 or not network.training:
-        return {"task": task_loss(spec, network(batch).float(), batch["labels"])}
+        return {"task": task_loss(spec, network(batch).float(), batch["labels"], weights)}
     doubled = {
         key: torch.cat([value, value]) if key in INPUTS else value for key, value in batch.items()
     }
@@ -50,6 +51,6 @@ def consistency_loss(
     finally:
         routing.passes = 1
     return {
-        "task": task_loss(spec, first, batch["labels"]),
+        "task": task_loss(spec, first, batch["labels"], weights),
         "consistency": symmetric_kl(first, second),
     }

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError, ZooError, unknown
+from mtl.report.beside import baseline_lines, baselines_of, findings_of
 from mtl.report.controls import gains_over_controls, scores_by_seed
 from mtl.report.picking import BEST_DEV, best_by_dev, dev_of
 from mtl.report.stats import Interval, interval_text, mean_interval, paired_bootstrap, paired_gain
@@ -44,6 +45,9 @@ class Row:
         control: which twins a control has as sources; empty for other rows.
         controls: which twins → composed − control, paired by seed: what the composition has from
             what its sources know (:mod:`mtl.compose.control`).
+        baselines: name → value on test, and ``train``, the rows that it learned from
+            (:mod:`mtl.zoo.quality`); empty for entries of before.
+        findings: what is to be said of its runs, each with the seeds.
         picked: among how many variants dev picked it; 0 where nothing was picked.
         settings: what sets the row apart from others of the same task, base, method and number
             of sources; empty where there are none.
@@ -70,6 +74,8 @@ class Row:
     picked: int = 0
     control: str = ""
     controls: dict[str, Interval] = field(default_factory=dict)
+    baselines: dict[str, Any] = field(default_factory=dict)
+    findings: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -270,6 +276,8 @@ def row_of(
         settings=settings,
         caveats=doubts,
         gain_caveats=list(dict.fromkeys([*doubts, *_doubts(own)])) if gain else [],
+        baselines=baselines_of(entries),
+        findings=findings_of(entries),
     )
 
 
@@ -350,8 +358,13 @@ def render(rows: Sequence[Row]) -> str:
         for row in rows
         if row.picked
     )
+    simple = baseline_lines(rows)
+    said = "".join(
+        f"\nnote: {row.task}, {_label(row)}: {text}" for row in rows for text in row.findings
+    )
     return (
-        f"{text}{doubts}\n\ndev: mean over seeds; mean ± 95 %: Student-t over seeds; gain: paired "
+        f"{text}{doubts}{simple}{said}\n\ndev: mean over seeds; mean ± 95 %: "
+        "Student-t over seeds; gain: paired "
         "by seed; over test examples: paired bootstrap, 95 %; –: one seed, or seeds or examples "
         f"that are all alike.{CONTROLLED if controlled else ''}{picked}"
     )

@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mtl.engine import Device, EvalSet, Evaluation, Job, RunFolder, evaluate, train
 from mtl.engine.passes import eval_passes, piece_overhead
 from mtl.engine.tracking import Tracker, tracking
+from mtl.engine.weighting import loss_weights
 from mtl.methods.method import settings_dict
+from mtl.runs.standing import standing
 from mtl.runs.store import store_run
 from mtl.words import printable_lines
 
@@ -32,11 +35,14 @@ def carry_out(run: Run, workspace: Workspace, device: Device, folder: RunFolder)
     sets = encode_splits(run, workspace)
     built = run.build(run, None)
     width = run.backbone.base.hidden_size
+    weights = loss_weights(run.settings, {task: splits["train"] for task, splits in sets.items()})
     with tracked(run, workspace) as tracker:
         job = Job(
             attached=built.attached,
             feed=run.feed({task: splits["train"].encoded for task, splits in sets.items()}),
-            dev={task: sets[task]["dev"] for task in run.selected},
+            dev={
+                task: replace(sets[task]["dev"], weights=weights.get(task)) for task in run.selected
+            },
             settings=run.settings,
             seed=run.seed,
             identity=run.runhash,
@@ -44,12 +50,15 @@ def carry_out(run: Run, workspace: Workspace, device: Device, folder: RunFolder)
             label=run.label,
             overhead=piece_overhead(run.settings, device.torch_device, width),
             tracker=tracker,
+            class_weights=weights,
         )
         outcome = train(job, device)
     evaluations = evaluate_splits(run, built, sets, device)
     entry = None
     if device.main:
         _warn_of_selection(run, evaluations)
+        beside = standing(run, workspace, device, sets, evaluations, folder.read_events())
+        run = replace(run, told={**run.told, **beside})
         entry = store_run(run, workspace, device, built, outcome, evaluations, sets)
         folder.write_result(
             {"ref": entry.ref, "digest": entry.digest, "metrics": entry.manifest.metrics}

@@ -33,9 +33,9 @@ class _Vector(nn.Module):
 
     tokens = False
 
-    def __init__(self, use_pooler: bool) -> None:
+    def __init__(self, head: Any) -> None:
         super().__init__()
-        self.use_pooler = use_pooler
+        self.use_pooler, self.mean = head.use_pooler, head.mean
 
     def forward(self, vector: torch.Tensor) -> torch.Tensor:
         return vector
@@ -99,7 +99,7 @@ def vectors(run: Run, built: Built, encoded: Encoded, device: Device) -> Vectors
     network: Any = built.network
     head = network.head
     network.to(device.torch_device)
-    network.head = _Vector(head.use_pooler)
+    network.head = _Vector(head)
     try:
         passes = eval_passes(run.settings, device.torch_device)
         _, values = answer(built.attached, EvalSet(run.spec, encoded), device, passes)

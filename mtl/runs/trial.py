@@ -11,13 +11,14 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.engine import EvalSet, Job, RunFolder, evaluate, open_device, train
 from mtl.engine.folder import TRIAL
 from mtl.engine.passes import eval_passes, piece_overhead
+from mtl.engine.weighting import loss_weights
 from mtl.errors import HeldError
 from mtl.files import sha256_json, write_json
 
@@ -126,10 +127,11 @@ def _train_and_judge(
     spec, settings = run.spec, run.settings
     dev = EvalSet(spec, rows["dev"])
     width = run.backbone.base.hidden_size
+    weights = loss_weights(settings, {run.task_id: EvalSet(spec, rows["train"])})
     job = Job(
         attached=attached,
         feed=run.feed({run.task_id: rows["train"]}),
-        dev={run.task_id: dev},
+        dev={run.task_id: replace(dev, weights=weights.get(run.task_id))},
         settings=settings,
         seed=run.seed,
         identity=identity,
@@ -137,6 +139,7 @@ def _train_and_judge(
         label=run.label,
         overhead=piece_overhead(settings, device.torch_device, width),
         tracker=watch,
+        class_weights=weights,
     )
     outcome = train(job, device)
     passes = eval_passes(settings, device.torch_device)

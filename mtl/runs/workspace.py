@@ -14,6 +14,7 @@ from mtl.engine.folder import runs_folder
 from mtl.engine.settings import ROW_SETTINGS, SELECTS
 from mtl.errors import RequestError
 from mtl.files import DATA_ROOT, user_path
+from mtl.tasks.class_weights import BALANCED, check_class_weights
 from mtl.zoo.machine import portable_text
 
 if TYPE_CHECKING:
@@ -116,13 +117,16 @@ def load_task_data(
     """The data of a task as a run's settings cut them, read once per command and cut.
 
     Raises:
-        RequestError: they cannot be read, or have no metric that ``select`` names.
+        RequestError: they cannot be read, have no metric that ``select`` names, or no classes to
+            balance.
     """
     if settings.select not in {*SELECTS, *spec.metrics}:
         raise RequestError(
             f"select={settings.select} names a metric, and {spec.id} has "
             f"{', '.join(spec.metrics)}: choose with --select one of these, loss or metric."
         )
+    if settings.class_weights == BALANCED:
+        check_class_weights(spec)
     if settings.max_length:
         spec = replace(spec, max_length=settings.max_length)
     if settings.group_by:

@@ -46,7 +46,8 @@ class Kind:
         num_outputs: C for a spec.
         check_labels: the label column of a split as an array of ``label_dtype``; refuses labels
             that the spec does not know, and says in which row.
-        loss: logits of B rows and their labels → scalar, the mean over rows.
+        loss: logits of B rows, their labels, weights of the classes or None → scalar, the mean over
+            rows.
         decode: spec, logits (n,C) and the split's table → one prediction per example.
         choices: spec → encodings per row. With several, C of the head is 1, and the logits of a
             row's encodings stand side by side.
@@ -65,7 +66,7 @@ class Kind:
     unfit: Callable[[TaskSpec], str | None]
     num_outputs: Callable[[TaskSpec], int]
     check_labels: Callable[[TaskSpec, LabelColumn], np.ndarray]
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    loss: Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
     decode: Callable[[TaskSpec, np.ndarray, Mapping[str, Any]], np.ndarray]
     choices: Callable[[TaskSpec], int] = lambda spec: 1
     unfit_inputs: Callable[[TaskSpec], str | None] = _one_or_two
@@ -78,7 +79,12 @@ class Kind:
 KINDS: Registry[Kind] = Registry("kind of task", Kind)
 
 
-def task_loss(spec: TaskSpec, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def task_loss(
+    spec: TaskSpec,
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    weights: torch.Tensor | None = None,
+) -> torch.Tensor:
     """The loss of a task: mean over the B rows of a batch, computed in fp32.
 
     Classification and candidates: cross-entropy. Multiple choice: cross-entropy over the choices of
@@ -91,8 +97,10 @@ def task_loss(spec: TaskSpec, logits: torch.Tensor, labels: torch.Tensor) -> tor
         logits: (B,C); of a multiple choice also (B·choices, 1); of a span extraction (B,T,2) or
             (B,2·T).
         labels: (B,) class numbers or values, (B,C) zeros and ones, or (B,2) tokens.
+        weights: (C,) of the classes (:mod:`mtl.tasks.class_weights`): what a row of the class
+            counts, of a multi-label task a row that has the label.
     """
-    return KINDS.get(spec.kind).loss(logits.float().reshape(len(labels), -1), labels)
+    return KINDS.get(spec.kind).loss(logits.float().reshape(len(labels), -1), labels, weights)
 
 
 def decode(spec: TaskSpec, logits: np.ndarray, table: Mapping[str, Any]) -> np.ndarray:
@@ -112,25 +120,38 @@ def decode(spec: TaskSpec, logits: np.ndarray, table: Mapping[str, Any]) -> np.n
     return KINDS.get(spec.kind).decode(spec, logits, table)
 
 
-def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def _cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None
+) -> torch.Tensor:
     from torch.nn import functional
 
-    return functional.cross_entropy(logits, labels)
+    if weights is None:
+        return functional.cross_entropy(logits, labels)
+    # Over the rows, not over their weights: so the parts of a batch add up to the batch.
+    each = functional.cross_entropy(logits, labels, reduction="none")
+    return (each * weights[labels]).mean()
 
 
-def _squared_error(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def _squared_error(
+    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None
+) -> torch.Tensor:
     from torch.nn import functional
 
     return functional.mse_loss(logits.squeeze(-1), labels.to(logits.dtype))
 
 
-def _binary_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def _binary_cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None
+) -> torch.Tensor:
     from torch.nn import functional
 
-    return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+    wanted = labels.to(logits.dtype)
+    return functional.binary_cross_entropy_with_logits(logits, wanted, pos_weight=weights)
 
 
-def _two_cross_entropies(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def _two_cross_entropies(
+    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None
+) -> torch.Tensor:
     from torch.nn import functional
 
     pairs = logits.reshape(len(labels), -1, 2)

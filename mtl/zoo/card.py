@@ -17,6 +17,7 @@ from mtl.tasks.caveats import is_undefined, without_certainty
 from mtl.words import printable
 from mtl.zoo.machine import own_paths, portable_text
 from mtl.zoo.manifest import Manifest
+from mtl.zoo.quality import baselines, headlines, remarks
 
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.\-]{0,60}")
 """Identifiers of licences, as the Hub spells them."""
@@ -55,6 +56,7 @@ def card(
         _summary(manifest),
         *([f"## Use\n\n{use}"] if use else []),
         "## Results\n\n" + _results(manifest),
+        *([f"## Beside simple baselines\n\n{simple}"] if (simple := _simple(manifest)) else []),
         "## Training\n\n" + _training(manifest),
         "## Settings\n\n" + _settings(manifest),
     ]
@@ -221,6 +223,27 @@ def _results(manifest: Manifest) -> str:
     head = ["split", "metric", "value", "95 % interval", "standard error", "n"]
     whole = table(head, rows) + f"\n\n{note} Stored result: {state}."
     return whole + (f"\n\nValues that say less than they seem:\n{doubts}" if doubts else "")
+
+
+def _simple(manifest: Manifest) -> str:
+    """Baselines from the same rows, and what has to be said of the result; empty without any."""
+    joint, rows, notes = manifest.kind == "joint", [], []
+    for task, headline in headlines(manifest).items():
+        record = baselines(manifest, task)
+        for name, found in (record.get("scores") or {}).items():
+            for split, metrics in found["splits"].items():
+                item = metrics.get(headline)
+                if item is not None:
+                    own = f"{task} {headline}" if joint else headline
+                    cells = [name, found["train"], split, own]
+                    says = found["says"] or ""
+                    rows.append([*cells, number(item["value"]), interval(item), item["n"], says])
+        missing = record.get("missing") or {}
+        notes += [f"No baseline {name} of {task}: {why}" for name, why in missing.items()]
+    notes += [f"Of this run: {line}" for line in remarks(manifest)]
+    listed = "\n".join(f"- {text(note)}." for note in notes)
+    head = ["baseline", "training rows", "split", "metric", "value", "95 % interval", "n", ""]
+    return "\n\n".join(filter(None, [table(head, rows) if rows else "", listed]))
 
 
 def _training(manifest: Manifest) -> str:

@@ -26,6 +26,7 @@ SECTIONS = (
     "data", "head", "placement", "training", "versions", "parents",
 )  # fmt: skip
 """What is compared as settings; times, the command and the metrics have places of their own."""
+_BESIDE = {"baselines", "constant", "losses"}
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,9 @@ def settings(one: Entry, other: Entry) -> dict[str, list[Any]]:
     flat = []
     for entry in (one, other):
         whole = entry.manifest.to_dict()
-        values = dict(_flatten({key: whole[key] for key in SECTIONS}))
+        # what a run is compared with is none of its settings
+        kept = {k: v for k, v in whole["training"].items() if k not in _BESIDE}
+        values = dict(_flatten({**{key: whole[key] for key in SECTIONS}, "training": kept}))
         values.pop("training.seconds", None)
         flat.append(values)
     keys = dict.fromkeys((*flat[0], *flat[1]))

@@ -159,6 +159,31 @@ class Data(Model):
     few_shot: Object | None = None
 
 
+class Value(Model):
+    value: float | None
+    stderr: float | None
+    n: int | None
+    caveat: Text = None
+
+
+class Baseline(Model):
+    train: Count
+    says: Text
+    splits: Table[Table[Value]]
+
+
+class Baselines(Model):
+    train: Count
+    seconds: float
+    scores: Table[Baseline]
+    missing: Table[str]
+
+
+class Losses(Model):
+    constant: float
+    least: float
+
+
 class Training(Model):
     steps: Count
     epochs: float | None
@@ -169,13 +194,9 @@ class Training(Model):
     threads: int | None
     trainable_parameters: Count
     stopped: bool | Text
-
-
-class Value(Model):
-    value: float | None
-    stderr: float | None
-    n: int | None
-    caveat: Text = None
+    baselines: Table[Baselines] | None = None
+    constant: Table[Table[str]] | None = None
+    losses: Losses | None = None
 
 
 class Parent(Model):

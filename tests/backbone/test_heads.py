@@ -49,7 +49,42 @@ def test_what_the_head_reads(
     assert logits.shape == (4, 2)
 
 
-@pytest.mark.parametrize("name", ["two_layer", "pooler_linear"])
+def test_the_mean_is_over_the_real_tokens(
+    encoder: Any, tokens: dict[str, torch.Tensor], jiggle: Any
+) -> None:
+    head = build_head("mean", encoder.config, 2, pooler=False)
+    assert [tuple(p.shape) for p in head.parameters()] == [(2, 48), (2,)]
+    jiggle(head.parameters())
+    network = Network(encoder, head).eval()
+    lengths = tokens["attention_mask"].sum(1).tolist()
+    assert len(set(lengths)) > 1  # padding is in it
+    with torch.no_grad():
+        states = encoder(**tokens).last_hidden_state
+        means = torch.stack([row[:n].mean(0) for row, n in zip(states, lengths, strict=True)])
+        torch.testing.assert_close(network(tokens), head(means))
+
+
+def test_stock_adapters_stops_at_a_head_that_it_would_answer_wrongly(
+    tiny: Any, encoder: Any, tmp_path: Path
+) -> None:
+    from adapters import AutoAdapterModel
+
+    head = build_head("mean", encoder.config, 2, pooler=True)
+    save_head(
+        head, tmp_path, "n", encoder.config, kind="classification", labels=("a", "b"), model_id="m"
+    )
+    assert load_head(tmp_path, encoder.config, pooler=True).mean
+    stock = AutoAdapterModel.from_pretrained(tiny("roberta"))
+    with pytest.raises(TypeError, match="pooling"):
+        stock.load_head(str(tmp_path), use_safetensors=True)
+    stored = json.loads((tmp_path / "head_config.json").read_text())
+    stored["config"]["pooling"] = "max"
+    (tmp_path / "head_config.json").write_text(json.dumps(stored))
+    with pytest.raises(ZooError, match="max"):
+        load_head(tmp_path, encoder.config, pooler=True)
+
+
+@pytest.mark.parametrize("name", ["two_layer", "pooler_linear", "mean"])
 @pytest.mark.parametrize(
     ("kind", "labels", "outputs"),
     [
@@ -73,7 +108,7 @@ def test_saved_and_loaded_is_the_same(
     found = load_head(tmp_path, encoder.config, pooler=True).eval()
     x = torch.randn(5, 48)
     assert torch.equal(found(x), head(x))
-    assert found.use_pooler == head.use_pooler
+    assert (found.use_pooler, found.mean) == (head.use_pooler, head.mean)
     stored = json.loads((tmp_path / "head_config.json").read_text())
     assert stored["config"]["num_labels"] == outputs
     if labels:
@@ -133,7 +168,7 @@ def test_the_references_pooler_is_the_bases_or_random_and_never_trained(
     assert torch.equal(load_head(tmp_path, encoder.config, pooler=False).eval()(x), head(x))
 
 
-@pytest.mark.parametrize("name", ["pooler_linear", "frozen_pooler"])
+@pytest.mark.parametrize("name", ["pooler_linear", "frozen_pooler", "mean"])
 def test_spans_are_not_read_from_a_pooler(name: str, encoder: Any) -> None:
     with pytest.raises(RequestError, match=r"every token.*head=linear"):
         build_head(name, encoder.config, 2, pooler=True, kind="span_extraction")

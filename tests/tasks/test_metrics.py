@@ -12,6 +12,7 @@ from task_bench import spec_of
 
 from mtl.errors import RequestError, RunError
 from mtl.tasks import METRICS, decode, score, standard_error, task_loss
+from mtl.tasks.class_weights import class_weights
 
 LABELS = np.array([1, 1, 1, 0, 0, 0, 0, 1])
 PREDICTED = np.array([1, 1, 0, 0, 0, 1, 0, 0])
@@ -166,6 +167,30 @@ def test_losses_by_hand() -> None:
     assert task_loss(several, zeros, torch.eye(2)).item() == pytest.approx(math.log(2))
     half = task_loss(spec_of(), logits.bfloat16(), torch.tensor([1, 0]))
     assert half.dtype == torch.float32
+
+
+def test_balanced_losses_by_hand() -> None:
+    spec, labels = spec_of(), np.array([0, 0, 0, 1])
+    weights = class_weights(spec, labels)
+    np.testing.assert_allclose(weights, [4 / 6, 4 / 2])
+    assert weights[labels].mean() == pytest.approx(1)  # the loss keeps its size
+    logits = torch.tensor([[0.0, 0.0], [math.log(3.0), 0.0], [0.0, 0.0], [0.0, 0.0]])
+    found = task_loss(spec, logits, torch.from_numpy(labels), torch.from_numpy(weights))
+    each = [math.log(2), math.log(4 / 3), math.log(2), math.log(2)]
+    assert found.item() == pytest.approx(np.mean(weights[labels] * each))
+    # parts of a batch add up to the batch, whatever classes are in them
+    parts = [
+        task_loss(spec, logits[part], torch.from_numpy(labels[part]), torch.from_numpy(weights))
+        for part in (slice(0, 3), slice(3, 4))
+    ]
+    assert (0.75 * parts[0] + 0.25 * parts[1]).item() == pytest.approx(found.item())
+    assert class_weights(spec, np.array([1, 1])).tolist() == [1, 1]  # a class that no row has
+    several = spec_of(kind="multilabel", metrics=("macro_f1",))
+    sets = np.array([[1, 1], [0, 1], [0, 1], [0, 1]])
+    assert class_weights(several, sets).tolist() == [3, 1]
+    zeros = torch.zeros(4, 2)
+    found = task_loss(several, zeros, torch.from_numpy(sets), torch.tensor([3.0, 1.0]))
+    assert found.item() == pytest.approx(math.log(2) * (3 + 3 + 4) / 8)
 
 
 def test_decoding() -> None:

@@ -11,6 +11,9 @@ import numpy as np
 
 from mtl.graph.scores.score import Candidate, Score, Unscorable
 
+TOKENS = r"(?u)\w+|[^\w\s]"
+"""Every token counts: what scikit-learn's word pattern drops (one letter, "?") is text, too."""
+
 
 def tfidf_similarity(ours: list[str], theirs: list[str]) -> float:
     """Cosine of the mean TF-IDF vectors, from 0 to 1.
@@ -20,8 +23,7 @@ def tfidf_similarity(ours: list[str], theirs: list[str]) -> float:
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    # every token counts: what the word pattern of scikit-learn drops (one letter, "?") is text, too
-    vectoriser = TfidfVectorizer(token_pattern=r"(?u)\w+|[^\w\s]", sublinear_tf=True)
+    vectoriser = TfidfVectorizer(token_pattern=TOKENS, sublinear_tf=True)
     try:
         matrix = vectoriser.fit_transform([*ours, *theirs])
     except ValueError as error:
