@@ -306,9 +306,9 @@ def print_reports(reports: Sequence[Report]) -> None:
             "same command again, with --wait to wait for it."
         )
     for row in rows:
-        for text in row.get("remarks", ()):
+        if row.get("remarks"):
             name = f"{row['task']} {row['method']} seed {row['seed']}"
-            say(printable_lines(f"note: {name}: {text}"))
+            say(printable_lines(f"note: {name}: {'; '.join(row['remarks'])}"))
 
 
 def simple_columns(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:

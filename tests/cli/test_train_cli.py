@@ -344,6 +344,9 @@ def test_without_a_terminal_a_line_per_finished_run(
     assert said.code == 0, said
     block, lines = said.err.split("\n\n")[0], said.err.split("\n\n")[1].splitlines()
     assert "seeds 0 1: 2 new" in block
+    notes = [text for text in lines if text.startswith("note: ")]  # how good it is: test_quality
+    assert len(notes) == 2, said.err
+    lines = lines[:-2]
     assert len(lines) == 2, said.err
     for number, text in enumerate(lines):
         start = rf"\[{number + 1}/2\] mini/mood pfeiffer seed {number}: done, accuracy dev "
@@ -351,6 +354,6 @@ def test_without_a_terminal_a_line_per_finished_run(
     said = mtl("train", *line, "--seeds", "1", "2", "--verbose")
     assert [text for text in said.err.splitlines() if text.startswith("[")] == [
         "[1/2] mini/mood pfeiffer seed 1: skipped",
-        said.err.splitlines()[-1],
+        [text for text in said.err.splitlines() if not text.startswith("note: ")][-1],
     ]
     assert said.err.count("epoch ") == 3
