@@ -32,6 +32,7 @@ ROOT = {
     "threads",
     "untrusted",
     "words",
+    "fitting",
 }
 UPWARD = {("runs", "loading.py"): {"mtl.compose.stored", "mtl.joint.training"}}
 """The one switchboard: what loads an entry of a kind is named there, and imported when one is."""

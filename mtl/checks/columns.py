@@ -115,6 +115,24 @@ class Column:
         return len(self.distinct) == len(self.values) > 1 and self.words <= 1
 
 
+def refuse_names(gold: Column) -> None:
+    """Refuse names where a regression needs numbers; a few among numbers are faults of their rows.
+
+    Raises:
+        RequestError: says some of the names.
+    """
+    cells = {cell.name: cell for cell in map(read_cell, gold.present)}
+    names = sorted(cell.text for cell in cells.values() if cell.number is None)
+    if 2 * len(names) > len(cells):
+        more = ", …" if len(names) > 3 else ""
+        raise RequestError(
+            f"--kind regression needs numbers, and column {gold.name!r} holds names: "
+            f"{', '.join(map(repr, names[:3]))}{more} ({len(names)} of {len(cells)} different "
+            "values). Leave --kind out to have them as classes, or name another column with "
+            "--label."
+        )
+
+
 def read_columns(paths: Sequence[Path], dialect: Dialect | None = None) -> dict[str, Column]:
     """The columns that all files have, their rows one after the other.
 

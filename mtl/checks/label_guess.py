@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mtl.checks.columns import MOST_CLASSES, Column
+from mtl.checks.columns import MOST_CLASSES, Column, refuse_names
 from mtl.checks.findings import Finding
 from mtl.checks.label_remarks import (
     MOST_WHOLE_NUMBERS,
@@ -179,7 +179,7 @@ def _single(gold: Column, asked: str | None) -> LabelGuess:
     else:
         kind, why = asked, "as asked"
     if kind == "regression":
-        _refuse_names(gold, different)
+        refuse_names(gold)
         return LabelGuess(kind, where, why)
     labels = _names(gold)
     said = []
@@ -194,19 +194,6 @@ def _single(gold: Column, asked: str | None) -> LabelGuess:
             f"Column {gold.name!r} holds only {value!r}; a classifier needs at least two classes."
         )
     return LabelGuess(kind, {**where, "labels": labels}, why, tuple(said))
-
-
-def _refuse_names(gold: Column, cells: Sequence[Cell]) -> None:
-    """Refuse names for a regression, before one of them is met as a wrong number."""
-    names = [cell.text for cell in cells if cell.number is None]
-    if names and 2 * len(names) > len(cells):
-        more = ", …" if len(names) > 3 else ""
-        raise RequestError(
-            f"--kind regression needs numbers, and column {gold.name!r} holds names: "
-            f"{', '.join(map(repr, names[:3]))}{more} ({len(names)} of {len(cells)} different "
-            "values). Leave --kind out to have them as classes, or name another column with "
-            "--label."
-        )
 
 
 def _distinct_cells(gold: Column) -> list[Cell]:

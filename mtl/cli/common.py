@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from mtl.engine.launch import launch
 from mtl.engine.settings import RunSettings
 from mtl.errors import HeldError
+from mtl.fitting import fitted
 from mtl.words import printable_lines
 
 if TYPE_CHECKING:
@@ -262,8 +263,6 @@ def report_rows(reports: Sequence[Report]) -> list[dict[str, Any]]:
 
 def print_reports(reports: Sequence[Report]) -> None:
     """The table at the end of a training command."""
-    from tabulate import tabulate
-
     from mtl.cli.variants import best_on_dev
     from mtl.zoo.settings import settings_text
 
@@ -294,7 +293,7 @@ def print_reports(reports: Sequence[Report]) -> None:
     headers += ["seed", "status", "metric", "dev", "test ± se", *simple_names]
     headers += ["n", "steps", "s", "entry"]
     headers += ["best on dev"] if lines else []
-    print(tabulate(table, headers=headers, disable_numparse=True) + caveat_lines(rows))
+    print(fitted(table, headers, keys=2) + caveat_lines(rows))
     if lines:
         print("\n" + "\n".join(lines))
     held = [row for row in rows if "held_by" in row]

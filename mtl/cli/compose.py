@@ -136,6 +136,7 @@ def main(argv: Sequence[str]) -> int:
         trials=options.trials,
         minutes=options.time,
         control=options.control,
+        zoo=options.zoo,
     )
     if asked.best:
         refuse_several(grid, "--sources best searches once: give one.")

@@ -142,6 +142,7 @@ def measure(argv: Sequence[str]) -> int:
     from mtl.methods import find_method
     from mtl.runs import execute_all
     from mtl.runs.context import check_seeds, specs_of, suite_of
+    from mtl.zoo import open_zoo
 
     grid = one_point(options, parser, options.method, "a measurement is of one setting.")
     scores = names(options.scores)
@@ -159,6 +160,7 @@ def measure(argv: Sequence[str]) -> int:
         own=False,
         method=options.source_method,
         protocol=options.protocol,
+        zoo=open_zoo(options.zoo),
     )
     context = common.open_context(
         options,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,7 @@ def main(argv: Sequence[str]) -> int:
         rows = common.report_rows(reports)
         for row, report in zip(rows, reports, strict=True):
             row["tasks"] = task_rows(report)
+            row["average_of"] = dict(Counter(item["metric"] for item in row["tasks"]))
         print(json.dumps({"command": "joint", "runs": rows, "plan": plan}))
     else:
         print_tasks(reports)
@@ -127,9 +129,9 @@ def task_rows(report: Report) -> list[dict[str, Any]]:
 
 def print_tasks(reports: Sequence[Report]) -> None:
     """A table of tasks and seeds."""
-    from tabulate import tabulate
-
     from mtl.cli.common import caveat_lines, scores_text, simple_columns
+    from mtl.fitting import fitted
+    from mtl.report.suite_text import average_text
 
     rows = [(report, row) for report in reports for row in task_rows(report)]
     simple_names, simple_cells = simple_columns([row for _, row in rows])
@@ -147,4 +149,6 @@ def print_tasks(reports: Sequence[Report]) -> None:
     if table:
         headers = ["task", "seed", "metric", "dev", "test ± se", *simple_names, "n"]
         lines = caveat_lines([row for _, row in rows])
-        print(tabulate(table, headers=headers, disable_numparse=True) + lines, end="\n\n")
+        print(fitted(table, headers, keys=2) + lines)
+        first = [row["metric"] for row in task_rows(next(r for r in reports if r.entry))]
+        print(f"\n{average_text(Counter(first))}\n")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError, did_you_mean
+from mtl.fitting import fitted
 from mtl.words import counted
 from mtl.zoo.homes import Homes
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from mtl.zoo.summary import Summary
 
 SORTS = ("ref", "metric", "created", "parameters")
-ALIGNED = 500
-"""Longer tables are printed column by column by ourselves: tabulate takes a second for 10,000."""
 
 
 def add_ls(add: Callable[[str, str], Any]) -> None:
@@ -50,7 +49,7 @@ def ls(zoo: Zoo, options: Namespace) -> int:
         return 0
     rows = [_row(summary) for summary in chosen]
     if rows:
-        print(_table(rows) + _caveats(chosen))
+        print(fitted(rows, HEADERS) + _caveats(chosen))
     for twin in near[:10]:
         print(f"note: {twin}")
     if len(near) > 10:
@@ -149,16 +148,6 @@ def _row(summary: Summary) -> list[str]:
         summary.created[:16].replace("T", " "),
     ]
     return [printable(cell) for cell in cells]
-
-
-def _table(rows: list[list[str]]) -> str:
-    if len(rows) <= ALIGNED:
-        from tabulate import tabulate
-
-        return tabulate(rows, headers=HEADERS, disable_numparse=True)
-    widths = [max(map(len, column)) for column in zip(HEADERS, *rows, strict=True)]
-    lines = [HEADERS, ["-" * width for width in widths], *rows]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
 def _hint(listed: list[Summary], chosen: list[Summary], options: Namespace) -> str:

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mtl.compose.measure import is_limit
-from mtl.compose.missing import plan_missing
+from mtl.compose.missing import plan_missing, source_rounds
 from mtl.compose.naming import NamedRun
-from mtl.compose.planning import plan_composition, source_rounds
+from mtl.compose.planning import plan_composition
 from mtl.compose.sources import resolve_sources
 from mtl.compose.stage_two import resolve_target
 from mtl.engine.settings import ROW_SETTINGS

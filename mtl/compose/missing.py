@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from mtl.compose.measure import is_limit
 from mtl.compose.refusals import ambiguous
 from mtl.compose.sources import Wanted, fitting_entries
+from mtl.errors import RequestError
 from mtl.runs.recorded import find_task
 from mtl.runs.settings import Overrides
+from mtl.tasks.recipes import OF_THE_RUN
 from mtl.train.stage_one import plan_train
 
 if TYPE_CHECKING:
@@ -77,3 +79,22 @@ def limits_of(target: Target) -> Overrides:
     """Which rows the target's own adapter must see: those of the composition."""
     limits = {key: value for key, value in asdict(target.settings).items() if is_limit(key)}
     return Overrides(limits, dict.fromkeys(limits, "as the composition"))
+
+
+def source_rounds(
+    asked: str | None, recipe: Recipe, method: str, seeds: Sequence[int]
+) -> list[tuple[int, list[int]]]:
+    """Seed of the sources, and the seeds of the runs that use them.
+
+    Raises:
+        RequestError: neither a number nor ``run``.
+    """
+    chosen = asked or recipe.source_seeds.get(method, "0")
+    if chosen == OF_THE_RUN:
+        return [(seed, [seed]) for seed in seeds]
+    try:
+        return [(int(chosen), list(seeds))]
+    except ValueError as error:
+        raise RequestError(
+            f"--source-seed takes a number, or {OF_THE_RUN!r} for each run's own, not {chosen!r}."
+        ) from error

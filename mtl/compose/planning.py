@@ -20,7 +20,7 @@ from mtl.compose.choosing import (
 )
 from mtl.compose.composition import COMPOSITIONS
 from mtl.compose.control import check_control, control_for, read_control
-from mtl.compose.missing import limits_of, plan_missing
+from mtl.compose.missing import limits_of, plan_missing, source_rounds
 from mtl.compose.per_source import by_name
 from mtl.compose.picking import pick
 from mtl.compose.probe import grid
@@ -34,9 +34,11 @@ from mtl.methods import METHODS, find_method
 from mtl.runs.context import Context, check_seeds, suite_of
 from mtl.runs.settings import Overrides
 from mtl.tasks import load_member
-from mtl.tasks.recipes import OF_THE_RUN
+from mtl.zoo import open_zoo
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mtl.compose.sources import Wanted
     from mtl.graph.select import Selection
     from mtl.runs import Report, Run
@@ -63,6 +65,7 @@ class Asked:
         trials, minutes: full runs that a search for the ``best`` may cost, and its time.
         control: which twins stand for the other tasks' sources (:mod:`mtl.compose.control`); None
             composes the sources themselves.
+        zoo: where sources are, None for the usual place: it knows tasks whose files are gone.
     """
 
     target: str
@@ -83,6 +86,7 @@ class Asked:
     trials: float | None = None
     minutes: float | None = None
     control: str | None = None
+    zoo: str | Path | None = None
 
     @property
     def best(self) -> bool:
@@ -174,6 +178,7 @@ def read_request(asked: Asked) -> Request:
         method=asked.source_method,
         composition=asked.method,
         protocol=asked.protocol,
+        zoo=open_zoo(asked.zoo),
     )
     if asked.best:
         budget = BUDGET if asked.trials is None else asked.trials
@@ -379,22 +384,3 @@ def _say_what_was_taken(
     alone = alone_text(sources, spec.id)
     if alone and (everything or picked or sources[0].manifest.task["id"] == spec.id):
         found.warnings.append(alone)
-
-
-def source_rounds(
-    asked: str | None, recipe: Recipe, method: str, seeds: Sequence[int]
-) -> list[tuple[int, list[int]]]:
-    """Seed of the sources, and the seeds of the runs that use them.
-
-    Raises:
-        RequestError: neither a number nor ``run``.
-    """
-    chosen = asked or recipe.source_seeds.get(method, "0")
-    if chosen == OF_THE_RUN:
-        return [(seed, [seed]) for seed in seeds]
-    try:
-        return [(int(chosen), list(seeds))]
-    except ValueError as error:
-        raise RequestError(
-            f"--source-seed takes a number, or {OF_THE_RUN!r} for each run's own, not {chosen!r}."
-        ) from error

@@ -65,6 +65,7 @@ class Scene:
             own=False,
             method=method,
             protocol=self.asked_protocol,
+            zoo=self.workspace.zoo,
         )
         place = (self.data, self.workspace.zoo, self.backbone.base, seed)
         entries, left_out = find_candidates(wanted, *place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl.backbone.identity import base_differences, knows_function, same_base
@@ -14,6 +15,7 @@ from mtl.errors import RequestError, did_you_mean
 from mtl.methods import METHODS, find_method
 from mtl.runs.loading import check_base
 from mtl.tasks import load_member
+from mtl.tasks.yamls import is_file_name
 from mtl.words import counted
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from mtl.compose.composition import Composition
     from mtl.data import TaskData
     from mtl.runs import Workspace
-    from mtl.tasks import Suite, TaskSpec
+    from mtl.tasks import Suite
     from mtl.zoo import Entry, Zoo
 
 
@@ -58,6 +60,7 @@ def wanted_sources(
     method: str,
     composition: str = "scalearn",
     protocol: str | None = None,
+    zoo: Zoo | None = None,
 ) -> list[Wanted]:
     """The sources that ``names`` ask for, the target's own last.
 
@@ -68,6 +71,7 @@ def wanted_sources(
         protocol: the one asked for; None: every task has that of the suite, or its own.
         own: False leaves the target's own adapter out.
         composition: what is to use them.
+        zoo: what knows tasks of which no file is there any more.
 
     Raises:
         RequestError: an unknown task or method, methods that cannot be sources of ``composition``
@@ -82,9 +86,8 @@ def wanted_sources(
                     f"--sources: {name!r}: {task} stands for sources of one method, which "
                     f"--source-method says: --sources {task} --source-method {other}."
                 )
-            spec = _source_task(task, suite)
-            split = protocol or suite.protocol_of(spec)
-            named.append(Wanted(spec.id, other or method, split, run))
+            known, split = _source_task(task, suite, zoo, other or method)
+            named.append(Wanted(known, other or method, protocol or split, run))
     ids = [source.task for source in named]
     twice = {task for task in ids if ids.count(task) > 1}
     if twice or names.count(ALL) > 1:
@@ -116,8 +119,10 @@ def typed_order(names: Sequence[str], suite: Suite, wanted: Sequence[Wanted]) ->
     None where they were not named one by one (``all``, ``auto``, ``graph:…``).
     """
     used = {source.task for source in wanted}
+    known = {name: task for task in used for name in (task, task.split("/")[-1])}
     try:
-        tasks = [load_member(name.partition(":")[0], suite).id for name in names]
+        called = [name.partition(":")[0] for name in names]
+        tasks = [known[n] if n in known else load_member(n, suite).id for n in called]
     except RequestError:  # no task: it stands for several
         return None
     return [task for task in tasks if task in used]
@@ -148,15 +153,29 @@ def check_kinds(composition: Composition, methods: Sequence[str]) -> None:
         raise RequestError(f"Cannot compose sources of {one!r} with those of {other!r}: {MIXED}.")
 
 
-def _source_task(name: str, suite: Suite) -> TaskSpec:
-    """The task of a source. Raises RequestError, which also says what else --sources takes."""
+def _source_task(name: str, suite: Suite, zoo: Zoo | None, method: str) -> tuple[str, str]:
+    """Id and protocol of the task of a source: of its file, else as the zoo tells it.
+
+    Raises:
+        RequestError: nobody knows it; says what else --sources takes.
+    """
     try:
-        return load_member(name, suite)
+        spec = load_member(name, suite)
+        return spec.id, suite.protocol_of(spec)
     except RequestError as error:
+        gone = is_file_name(name)
+        called = Path(name).stem if gone else name
+        entries = zoo.entries(kind="adapter", task=called) if zoo is not None else []
+        tasks = {entry.manifest.task["id"] for entry in entries}
+        if len(tasks) == 1 and not gone:
+            fitting = [e for e in entries if e.manifest.method == method] or entries
+            newest = max(fitting, key=lambda entry: entry.manifest.created)
+            return tasks.pop(), str(newest.manifest.data["protocol"])
+        there = f" The zoo has adapters of {', '.join(sorted(tasks))}: name it so." if tasks else ""
         guess = did_you_mean(name, ("all", "best", "auto", "graph:k=3"))
         raise RequestError(
             f"--sources: {error} Beside names of tasks it takes all, best, auto or graph:k=3."
-            f"{guess}"
+            f"{there}{guess}"
         ) from error
 
 

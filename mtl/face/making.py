@@ -171,7 +171,7 @@ def compose_adapters(
 
     The other arguments, what is returned and raised: as of :func:`mtl.train_adapter`.
     """
-    name = task_name(target)
+    name, place = task_name(target), root_of(zoo, *(() if isinstance(sources, str) else sources))
     listed = [sources] if isinstance(sources, str) else [source_name(item) for item in sources]
     asked = Asked(
         target=name,
@@ -191,6 +191,7 @@ def compose_adapters(
         trials=trials,
         minutes=time,
         control=control,
+        zoo=place,
     )
     request = read_request(asked)
     check_settings(compose_adapters, COMPOSITIONS.get(method), settings)
@@ -221,7 +222,7 @@ def compose_adapters(
         model=model,
         recipe=recipe,
         protocol=protocol,
-        zoo=root_of(zoo, *(sources if not isinstance(sources, str) else ())),
+        zoo=place,
         runs=runs,
         data_root=data_root,
         deterministic=deterministic,

@@ -68,7 +68,7 @@ class Outcome:
         rows: of the input; answers: written ones (more where a row function makes several of one).
         kept: rows that an interrupted job had answered already.
         seconds: of this one.
-        blank: answers to rows without any text.
+        blank: answers to rows without any text; without: answers that are the empty set.
         counts: label → how often it was answered; empty for numbers and texts.
         explained: how much each source counts, where that was asked for.
     """
@@ -78,6 +78,7 @@ class Outcome:
     kept: int = 0
     seconds: float = 0.0
     blank: int = 0
+    without: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     explained: Explained | None = None
 
@@ -150,6 +151,7 @@ def _answer(
         found.rows += len(table)
         found.answers += told["answers"]
         found.blank += told.get("blank", 0)
+        found.without += told.get("without", 0)
         for label, count in told["counts"].items():
             found.counts[label] = found.counts.get(label, 0) + count
         if told.get("explained"):
@@ -238,6 +240,7 @@ def _piece(
         "names": [*shown.column_names, *columns],
         "answers": len(answers),
         "blank": data.splits[NEW].blank(),
+        "without": sum(label == [] for label in answers.labels),
         "counts": _counts(spec, answers),
     }
     if job.explain:
@@ -286,6 +289,8 @@ def outcome_text(found: Outcome, job: Job) -> str:
         lines.append(f"note: {counted(found.blank, 'row has', 'rows have')} no text at all")
     if found.counts:
         shown = sorted(found.counts.items(), key=lambda item: -item[1])
+        if found.without:
+            shown = [*shown[:19], ("(no label)", found.without), *shown[19:]]
         rows = [[name, count, f"{count / found.answers:.1%}"] for name, count in shown[:20]]
         lines += ["", tabulate(rows, headers=["answer", "rows", "share"])]
         if len(shown) > 20:

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from mtl.report.heatmap import draw_heatmap, source_weights
     from mtl.report.published import PublishedTable, list_published, load_published
     from mtl.report.stats import Interval, mean_interval, paired_bootstrap, paired_gain
-    from mtl.report.suite import SuiteTable, render_suite, suite_tables
+    from mtl.report.suite import SuiteTable, suite_tables
+    from mtl.report.suite_text import render_suite
     from mtl.report.tables import Row, render, results
 
 __all__, __getattr__, __dir__ = exports(
@@ -21,7 +22,8 @@ __all__, __getattr__, __dir__ = exports(
         "heatmap": ["draw_heatmap", "source_weights"],
         "published": ["PublishedTable", "list_published", "load_published"],
         "stats": ["Interval", "mean_interval", "paired_bootstrap", "paired_gain"],
-        "suite": ["SuiteTable", "render_suite", "suite_tables"],
+        "suite": ["SuiteTable", "suite_tables"],
+        "suite_text": ["render_suite"],
         "tables": ["Row", "render", "results"],
     },
 )

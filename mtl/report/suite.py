@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -10,22 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.errors import ZooError
 from mtl.report.picking import OnDev, best_by_dev, dev_of, on_dev
-from mtl.report.stats import Interval, interval_text, mean_interval
+from mtl.report.stats import Interval, mean_interval
+from mtl.report.suite_text import KINDS
 from mtl.report.tables import base_names
 from mtl.words import printable
-from mtl.zoo.caveats import MARK, footnotes, headline, stated
+from mtl.zoo.caveats import headline, stated
 from mtl.zoo.composition import is_weight
 from mtl.zoo.homes import Homes
 from mtl.zoo.names import is_derived
 from mtl.zoo.schema import joint_sections
-from mtl.zoo.settings import differing, settings_of, settings_text
+from mtl.zoo.settings import differing, settings_of
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry
     from mtl.zoo.manifest import Manifest
 
 _LOG = logging.getLogger("mtl.report")
-KINDS = {"adapter": "one adapter per task", "composition": "two-stage", "joint": "joint"}
 _BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F16": 16, "BF16": 16, "I16": 16, "I32": 32, "F32": 32}
 
 
@@ -80,13 +81,17 @@ class SuiteRow:
 
 @dataclass(frozen=True)
 class SuiteTable:
-    """The rows of one suite and base; ``notes`` say what is not comparable in them."""
+    """The rows of one suite and base; ``notes`` say what is not comparable in them.
+
+    ``average_of`` is what the averages are of: headline metric → how many tasks have it.
+    """
 
     suite: str
     base: str
     tasks: tuple[str, ...]
     rows: tuple[SuiteRow, ...]
     notes: tuple[str, ...]
+    average_of: Mapping[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return {**self.__dict__, "rows": [row.to_dict() for row in self.rows]}
@@ -98,6 +103,7 @@ class _Run:
 
     entry: Entry
     task: str
+    metric: str
     score: float | None
     data: str
     dev: OnDev
@@ -145,7 +151,9 @@ def _table(
         if len({row.scores[task].data for row in rows if task in row.scores}) > 1:
             notes.append(f"{task}: the rows trained or were tested on different data")
     notes += _selections(found)
-    return SuiteTable(suite, base, tuple(tasks), tuple(rows), tuple(notes))
+    metrics = {run.task: run.metric for runs in groups.values() for run in runs}
+    of = dict(Counter(metrics[task] for task in tasks))
+    return SuiteTable(suite, base, tuple(tasks), tuple(rows), tuple(notes), of)
 
 
 def _selections(found: Sequence[tuple[Sequence[_Run], SuiteRow]]) -> list[str]:
@@ -193,14 +201,17 @@ def _runs(entry: Entry) -> list[_Run]:
         test = headline(entry) or {"value": None}
         data = manifest.data["fingerprint"]
         dev = dev_of(entry)
-        return [_Run(entry, manifest.task["id"], test["value"], data, dev, test.get("caveat"))]
+        task = manifest.task
+        of = (entry, task["id"], task["headline"])
+        return [_Run(*of, test["value"], data, dev, test.get("caveat"))]
     runs = []
     for task, data in _joint(entry).values():
         name = f"{task['id']}/{task['headline']}"
         test = stated(entry, "test", name) or {"value": None}
         score, mark = test["value"], data["fingerprint"]
         dev = on_dev(entry, task, data, name)
-        runs.append(_Run(entry, task["id"], score, mark, dev, test.get("caveat")))
+        of = (entry, task["id"], task["headline"])
+        runs.append(_Run(*of, score, mark, dev, test.get("caveat")))
     return runs
 
 
@@ -351,50 +362,3 @@ def _created(run: _Run) -> str:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-def render_suite(table: SuiteTable) -> str:
-    """The table as plain text, one method a row."""
-    from tabulate import tabulate
-
-    names = [task.rpartition("/")[2] for task in table.tasks]
-    headers = names if len(set(names)) == len(names) else list(table.tasks)
-    lines = []
-    for row in table.rows:
-        seeds = {len(cell.seeds) for cell in row.scores.values()}
-        sources = "" if not row.source_steps else f" + {row.source_steps:,.0f} of sources"
-        lines.append(
-            [
-                " ".join([row.method, settings_text(row.settings)]).rstrip(),
-                KINDS[row.kind],
-                *(_cell(row.scores[t]) if t in row.scores else "–" for t in table.tasks),
-                "–" if row.average is None else interval_text(row.average, mark=_doubt(row)),
-                f"{row.trainable:,.0f}",
-                "–" if row.stored is None else f"{row.stored:,.0f}",
-                f"{row.steps:,.0f}" + ("" if row.source_steps is not None else " + ?") + sources,
-                " to ".join(str(n) for n in sorted({min(seeds), max(seeds)})) if seeds else "–",
-            ]
-        )
-    head = ["method", "", *headers, "average", "trained/task", "stored/task", "steps", "seeds"]
-    text = tabulate(lines, headers=head, disable_numparse=True)
-    notes = "".join(f"\nnote: {note}" for note in table.notes)
-    doubts = footnotes(
-        (f"{task}, {row.method}", why)
-        for row in table.rows
-        for task, cell in row.scores.items()
-        for why in cell.caveats
-    )
-    return (
-        f"Suite {table.suite}, base {table.base}: test score per task, mean over seeds\n\n"
-        f"{text}{doubts}\n\n"
-        "trained/task: parameters trained, a joint run's shared by its tasks; stored/task: 32-bit "
-        "numbers kept, sources\nonce for all tasks; steps: of all tasks together." + notes
-    )
-
-
-def _cell(cell: Cell) -> str:
-    return f"{cell.mean:.4f}{MARK if cell.caveats else ''}"
-
-
-def _doubt(row: SuiteRow) -> str:
-    return MARK if any(cell.caveats for cell in row.scores.values()) else ""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError, ZooError, unknown
+from mtl.fitting import fitted
 from mtl.report.beside import baseline_lines, baselines_of, findings_of
 from mtl.report.controls import gains_over_controls, scores_by_seed
 from mtl.report.picking import BEST_DEV, best_by_dev, dev_of
@@ -310,8 +311,6 @@ def _bootstrap(
 
 def render(rows: Sequence[Row]) -> str:
     """The rows as a plain text table; with a column for the base where there are several."""
-    from tabulate import tabulate
-
     several = len({row.base for row in rows}) > 1
     controlled = any(row.controls for row in rows)
     table = [
@@ -347,7 +346,7 @@ def render(rows: Sequence[Row]) -> str:
         "test n",
         "selected by",
     ]
-    text = tabulate(table, headers=headers, disable_numparse=True)
+    text = fitted(table, headers, keys=3 if several else 2)
     doubts = footnotes(
         (f"{row.metric} of {row.task}, {row.method}", why)
         for row in rows

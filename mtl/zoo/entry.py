@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from mtl.errors import ZooError
-from mtl.words import shown_command
+from mtl.words import printable, shown_command
 from mtl.zoo.machine import own_paths, portable_text, recall_command
 from mtl.zoo.manifest import SCHEMA_VERSION, Manifest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Entry:
     """One stored adapter, composition or joint model.
 
@@ -34,6 +34,13 @@ class Entry:
     digest: str
     files: dict[str, dict[str, Any]]
     schema_version: int = SCHEMA_VERSION
+
+    def __repr__(self) -> str:
+        """``<Entry demo-330ad112/demo/nli/pfeiffer/seed0-ab12cd34: accuracy test 0.8120>``."""
+        test = self.manifest.headline()
+        value = None if test is None else test["value"]
+        score = "no test score" if value is None else f"test {value:.4f}"
+        return printable(f"<Entry {self.ref}: {self.manifest.task['headline']} {score}>")
 
 
 def again_text(entry: Entry) -> str:

@@ -42,16 +42,36 @@ class ZooReader:
         self._index = Index(self.root)
         self._named: set[Problem] = set()
 
-    def entries(self, **wanted: Any) -> list[Entry]:
+    def entries(
+        self,
+        *,
+        kind: str | None = None,
+        task: str | None = None,
+        suite: str | None = None,
+        method: str | None = None,
+        base: str | None = None,
+        seed: int | None = None,
+        runhash: str | None = None,
+        below: str = "",
+    ) -> list[Entry]:
         """All readable entries with these manifest fields, sorted by reference.
 
         Temporaries are skipped; a damaged manifest is put into :attr:`problems` and logged once.
         The files of an entry are not looked at: see :meth:`load_check`.
 
-        Args:
-            wanted: as for :meth:`summaries`.
+        The arguments are those of :meth:`summaries`.
         """
-        return self.read(self.summaries(**wanted))
+        listed = self.summaries(
+            kind=kind,
+            task=task,
+            suite=suite,
+            method=method,
+            base=base,
+            seed=seed,
+            runhash=runhash,
+            below=below,
+        )
+        return self.read(listed)
 
     def read(self, listed: Iterable[Summary | Entry]) -> list[Entry]:
         """The entries of ``listed``, without those that are gone or damaged since."""

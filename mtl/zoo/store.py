@@ -13,6 +13,7 @@ import mtl.zoo.commit as commit
 import mtl.zoo.removal as removal
 from mtl.errors import RequestError, ZooError
 from mtl.files import slug, user_path
+from mtl.words import counted, printable
 from mtl.zoo.entry import Entry
 from mtl.zoo.manifest import Manifest
 from mtl.zoo.names import safe_name
@@ -43,6 +44,11 @@ def open_zoo(root: str | Path | None = None) -> Zoo:
 
 class Zoo(ZooReader):
     """The entries below one folder: read, written and removed."""
+
+    def __repr__(self) -> str:
+        """``<Zoo /home/ada/adapters_zoo: 12 entries>``."""
+        there = counted(len(self.summaries()), "entry", "entries")
+        return printable(f"<Zoo {self.root}: {there}>")
 
     def location(
         self, base_slug: str, suite: str, task: str, method: str, seed: int, runhash: str

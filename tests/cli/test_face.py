@@ -400,3 +400,15 @@ def test_a_task_of_ones_own_goes_all_the_way(
     spec = face.load_task(str(folder / "mood.yaml"))
     entry = face.train_adapter(spec, **SHORT)
     assert face.load(entry).predict(["every cat is happy today"])[0] in spec.labels
+
+
+def test_what_python_shows_of_an_entry_and_a_zoo(stocked: Path) -> None:
+    zoo = face.open_zoo()
+    assert repr(zoo) == f"<Zoo {zoo.root}: 3 entries>"
+    (entry,) = zoo.entries(task="mood", method="pfeiffer")
+    test = entry.manifest.headline()
+    assert test is not None
+    assert repr(entry) == str(entry) == f"<Entry {entry.ref}: accuracy test {test['value']:.4f}>"
+    assert zoo.entries(task="mood", method="lora") == []
+    with pytest.raises(TypeError):
+        zoo.entries(tsk="mood")  # type: ignore[call-arg]

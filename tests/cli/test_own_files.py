@@ -195,3 +195,25 @@ def test_the_mini_suite_is_what_it_was(stocked: Path) -> None:
     said = mtl("train", "--suite", "mini", "--task", "same", "--dry-run", "--json")
     assert [run["state"] for run in said.json["runs"]] == ["done"]
     assert said.json["runs"][0]["task"] == TARGET
+
+
+def test_answers_without_any_label_are_counted(
+    here: Path, tiny: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MTL_MODEL", tiny("roberta"))
+    rng = random.Random(0)
+    found = [
+        {"text": f"{' '.join(rng.choices(WORDS, k=4))} {n}", "labels": ["x"] if n % 9 == 0 else []}
+        for n in range(60)
+    ]
+    Path("a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
+    assert mtl("tasks", "new", "my/a", "--from", "a.jsonl", "--kind", "multilabel").code == 0
+    assert mtl("train", "--task", "my/a.yaml", "--max-steps", "30", "--lr", "0.01").code == 0
+    line = ["predict", "my/a/pfeiffer/seed0", "--input", "a.jsonl", "--output", "out.jsonl"]
+    said = mtl(*line, "--json")
+    assert said.code == 0, said
+    answers = [json.loads(row)["prediction"] for row in Path("out.jsonl").read_text().splitlines()]
+    assert said.json["without"] == answers.count([]) > 0
+    shown = mtl(*line, "--overwrite")
+    (row,) = [text for text in shown.out.splitlines() if text.startswith("(no label)")]
+    assert row.split()[2:4] == [str(answers.count([])), f"{answers.count([]) / 60:.1%}"]

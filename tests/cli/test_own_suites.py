@@ -242,3 +242,39 @@ def test_a_group_by_of_the_command_line(desk: Path, tmp_path: Path) -> None:
     assert said.code == 0, said
     assert "group_by" in (tmp_path / "again.yaml").read_text()
     refused(mtl(*draft, tmp_path / "b.yaml", "--group-by", "usr"), "--group-by usr")
+
+
+def test_sources_that_only_the_zoo_knows(desk: Path, stocked: Path) -> None:
+    """The task file of an adapter moved: by name the zoo has it, by file it says the name."""
+    mood = desk / "mood.yaml"
+    line = ["--recipe", "none", "--set", "reduction_factor=4", *SHORT]
+    assert mtl("train", "--task", mood, *line).code == 0
+    mood.unlink()
+    compose = ["compose", "--target", "same", "--suite", "mini", *SHORT]
+    for name in ("my/mood", "my/mood:pfeiffer", "my/mood:pfeiffer/seed0"):
+        said = mtl(*compose, "--sources", "mini/same", name, "--json")
+        assert said.code == 0, said
+        assert any("/my/mood/" in ref for ref in said.json["sources"])
+    soup = ["--method", "soup", "--set", "weights=1,0", "--json"]
+    said = mtl(*compose, "--sources", "my/mood", "mini/same", *soup)
+    assert said.json["by_source"] == "weights by source: my/mood 1, mini/same 0"
+    refused(
+        mtl(*compose, "--sources", "mini/same", mood),
+        f"There is no file {mood}",
+        "The zoo has adapters of mini/mood, my/mood: name it so.",
+    )
+    refused(mtl(*compose, "--sources", "my/nothing"), "my/nothing", "all, best, auto or graph")
+    suggested = mtl(
+        "graph",
+        "suggest",
+        "--target",
+        "same",
+        "--sources",
+        "my/mood",
+        "--json",
+        "--scores",
+        "textemb",
+    )
+    assert suggested.code in (0, 2)  # its texts may be needed: then it says what to pass
+    if suggested.code == 2:
+        assert "--sources FILE" in suggested.err

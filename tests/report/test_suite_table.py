@@ -272,3 +272,13 @@ def test_rows_of_one_method_say_what_sets_them_apart(
     ):
         assert dispatch("report", [*at, "--where", wrong]) == 2
         assert text in capsys.readouterr().err
+
+
+def test_averages_say_which_metrics_they_mix(zoo: Zoo) -> None:
+    for name, metric in (("a", "accuracy"), ("b", "accuracy"), ("c", "pearson")):
+        described = {**task(name), "headline": metric, "metrics": [metric]}
+        scores = {"test": {metric: {"value": 0.5, "stderr": 0.1, "n": 4}}}
+        put(zoo, numbers(3), task=described, metrics=scores, training=training(1, 1), seed=0)
+    (table,) = suite_tables(zoo.entries())
+    assert table.to_dict()["average_of"] == {"accuracy": 2, "pearson": 1}
+    assert "average of accuracy (2), pearson (1); trained/task" in render_suite(table)
