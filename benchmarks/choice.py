@@ -270,7 +270,9 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
         for item in found
     ]
     head = ["target", "rows", "metric", "own", *METHODS, *(f"regret {m}" for m in METHODS)]
-    parts = [tabulate(each, headers=[*head, "cost", "chosen", "in hindsight"])]
+    parts = [
+        tabulate(each, headers=[*head, "cost", "chosen", "in hindsight"], disable_numparse=True)
+    ]
     rows = []
     for name in ("own", *METHODS):
         regrets = [item["regret"][name] for item in found]
@@ -289,7 +291,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
             ]
         )
     head = ["", "mean regret", f"worst (test ≥ {COUNTED})", "not below own", "cost, full runs"]
-    parts.append(tabulate(rows, headers=head))
+    parts.append(tabulate(rows, headers=head, disable_numparse=True))
     for what, is_own in (("the own adapter", True), ("another source", False)):
         more = [
             values["dev"] - values["test"]
