@@ -227,7 +227,9 @@ def _results(manifest: Manifest) -> str:
 
 def _simple(manifest: Manifest) -> str:
     """Baselines from the same rows, and what has to be said of the result; empty without any."""
-    joint, rows, notes = manifest.kind == "joint", [], []
+    joint = manifest.kind == "joint"
+    rows: list[list[Any]] = []
+    notes: list[str] = []
     for task, headline in headlines(manifest).items():
         record = baselines(manifest, task)
         for name, found in (record.get("scores") or {}).items():
