@@ -8,8 +8,9 @@ move against each other, and a source with small outputs adds little at any omeg
 ``1 / (F + 1/s²)``, with F the diagonal of the Fisher information of all training rows and s the
 start value ``init_scale``/K as the width of a prior around it. F is a mean over labels drawn from
 the model's own answers, so that the squared gradient of a few rows together is unbiased for the
-sum over them. Head, sources and correlations between the sources are taken as known, which makes
-the error a lower bound of what another seed may give (``docs/results.md`` has its coverage).
+sum over them. Head, sources and correlations between the sources are taken as known. It says how
+well the rows determine omega, not how far seeds lie apart: those start at one place and stop early,
+and with few rows their spread is much smaller (``docs/results.md``).
 """
 
 from __future__ import annotations
