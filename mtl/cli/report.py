@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     from pathlib import Path
 
     from mtl.errors import RequestError
-    from mtl.report import draw_heatmap, render, render_suite, results, suite_tables
+    from mtl.report import render, render_suite, results, suite_tables
     from mtl.report.tables import having
     from mtl.tasks import load_task
     from mtl.tasks.yamls import is_file_name
@@ -114,7 +114,8 @@ def main(argv: Sequence[str]) -> int:
         # a table per suite where one is asked for, or where something covers several tasks at once
         joint = {entry.manifest.suite for entry in entries if entry.manifest.kind == "joint"}
         chosen = [e for e in entries if options.suite or e.manifest.suite in joint]
-        tables = [t for t in suite_tables(chosen, zoo.entries()) if len(t.tasks) > 1]
+        found = suite_tables(chosen, zoo.entries()) if chosen else []
+        tables = [table for table in found if len(table.tasks) > 1]
     if not rows and not tables:
         suites = sorted({entry.manifest.suite for entry in entries})
         raise RequestError(
@@ -123,14 +124,16 @@ def main(argv: Sequence[str]) -> int:
         )
     drawn = None
     if options.heatmap:
+        from mtl.report import draw_heatmap
+
         chosen = runs_to_draw(entries, named, options.method, options.pick)
         with zoo.reading(*chosen):
             draw_heatmap(chosen, Path(options.heatmap))
         drawn = options.heatmap
     if options.json:
-        found = [table.to_dict() for table in tables]
         lines = [row.to_dict() for row in rows]
-        print(json.dumps({"rows": lines, "suites": found, "heatmap": drawn}))
+        suites = [table.to_dict() for table in tables]
+        print(json.dumps({"rows": lines, "suites": suites, "heatmap": drawn}))
         return 0
     text = "\n\n".join([*([render(rows)] if rows else []), *map(render_suite, tables)])
     print(printable_lines(text))

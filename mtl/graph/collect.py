@@ -237,7 +237,7 @@ def _train_rows(entry: Entry) -> str:
 
 
 def _gain(entry: Entry, own: Entry) -> tuple[float, tuple[float, float] | None, int | None] | None:
-    from mtl.report.stats import paired_bootstrap
+    from mtl.report.resampling import paired_bootstrap
     from mtl.zoo import read_predictions
 
     ours, theirs = entry.manifest.headline(), own.manifest.headline()

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from mtl.report.errors_text import render_errors
     from mtl.report.heatmap import draw_heatmap, source_weights
     from mtl.report.published import PublishedTable, list_published, load_published
-    from mtl.report.stats import Interval, mean_interval, paired_bootstrap, paired_gain
+    from mtl.report.resampling import paired_bootstrap
+    from mtl.report.stats import Interval, mean_interval, paired_gain
     from mtl.report.suite import SuiteTable, suite_tables
     from mtl.report.suite_text import render_suite
     from mtl.report.tables import Row, render, results
@@ -21,7 +22,8 @@ __all__, __getattr__, __dir__ = exports(
         "errors_text": ["render_errors"],
         "heatmap": ["draw_heatmap", "source_weights"],
         "published": ["PublishedTable", "list_published", "load_published"],
-        "stats": ["Interval", "mean_interval", "paired_bootstrap", "paired_gain"],
+        "resampling": ["paired_bootstrap"],
+        "stats": ["Interval", "mean_interval", "paired_gain"],
         "suite": ["SuiteTable", "suite_tables"],
         "suite_text": ["render_suite"],
         "tables": ["Row", "render", "results"],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.report.cell_runs import chosen, is_row, once, runs_of
 from mtl.report.published import AVERAGE, Column, PublishedRow, PublishedTable, task_mean
-from mtl.report.stats import Interval, mean_interval
+from mtl.report.stats import Interval, mean_interval, zero_p
 from mtl.report.verdicts import (
     AVERAGE_MARGINS,
     LEVEL,
@@ -226,17 +226,13 @@ def _ranks(table: PublishedTable, cells: Sequence[Cell]) -> dict[str, tuple[floa
 
 def _conclusions(table: PublishedTable, cells: Sequence[Cell]) -> tuple[Tested, ...]:
     """What the source concludes, tested on our runs: paired t over seeds, Holm over all of them."""
-    from scipy.stats import ttest_1samp
-
     ours = {(cell.row, cell.on): cell.ours for cell in cells}
     gains: list[tuple[str, Interval | None, float | None]] = []
     for item in table.conclusions:
         better, than = (ours.get((name, item.on), {}) for name in (item.better, item.than))
         apart = [better[seed] - than[seed] for seed in sorted(better.keys() & than.keys())]
         gain = mean_interval(apart) if apart else None
-        alike = gain is None or gain.half is None or gain.caveat
-        p = None if alike else float(ttest_1samp(apart, 0.0).pvalue)
-        gains.append((str(item), gain, p))
+        gains.append((str(item), gain, zero_p(apart)))
     adjusted = iter(holm([p for _, _, p in gains if p is not None]))
     tested = []
     for text, gain, p in gains:

@@ -1,15 +1,13 @@
-"""Means with intervals, and gains paired by seed and by test example."""
+"""Means with intervals, and gains paired by seed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from mtl.zoo import Predictions
+from numpy.typing import ArrayLike
 
 LEVEL = 0.95
 
@@ -65,16 +63,40 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     Raises:
         ValueError: no values.
     """
-    from scipy.stats import t
-
     if not values:
         raise ValueError("an interval of no values")
     data = np.asarray(values, dtype=np.float64)
     mean, n = float(data.mean()), len(data)
     if n < 2:
         return Interval(mean, None, None, n)
-    half = float(t.ppf(0.5 + level / 2, n - 1) * data.std(ddof=1) / np.sqrt(n))
+    half = float(t_above(0.5 - level / 2, n - 1) * data.std(ddof=1) / np.sqrt(n))
     return Interval(mean, mean - half, mean + half, n)
+
+
+def t_above(tail: float, df: ArrayLike) -> Any:
+    """What Student's t with ``df`` degrees of freedom exceeds with probability ``tail``.
+
+    From ``scipy.special``: ``scipy.stats`` is longer in coming than a report of many rows.
+    """
+    from scipy.special import stdtrit
+
+    return -stdtrit(df, tail)
+
+
+def t_beyond(value: ArrayLike, df: ArrayLike) -> Any:
+    """The probability that Student's t with ``df`` degrees of freedom exceeds ``value``."""
+    from scipy.special import stdtr
+
+    return stdtr(df, -np.asarray(value, dtype=np.float64))
+
+
+def zero_p(values: Sequence[float]) -> float | None:
+    """Two-sided p of "their mean is 0", a t test; None of one value, or of several all alike."""
+    data = np.asarray(values, dtype=np.float64)
+    if len(data) < 2 or mean_interval(values).caveat:
+        return None
+    error = data.std(ddof=1) / np.sqrt(len(data))
+    return float(2 * t_beyond(abs(data.mean()) / error, len(data) - 1))
 
 
 def paired_gain(
@@ -85,53 +107,3 @@ def paired_gain(
     if not seeds:
         return None
     return mean_interval([composed[seed] - own[seed] for seed in seeds], level)
-
-
-def paired_bootstrap(
-    metric: str,
-    own: Sequence[Predictions],
-    composed: Sequence[Predictions],
-    *,
-    draws: int = 1000,
-    seed: int = 0,
-    level: float = LEVEL,
-) -> tuple[float, float] | None:
-    """Percentile interval of the gain over the choice of test examples.
-
-    Every draw resamples the examples, the same ones for both sides and for all seeds, and averages
-    the difference of ``metric`` over the seeds. It says what another test set could have shown;
-    :func:`paired_gain` says what other seeds could have.
-
-    Args:
-        own, composed: predictions of one split, seed by seed.
-
-    Returns:
-        (low, high), or None where the pairs do not cover the same rows, or where an example of
-        the metric is a group of rows, which predictions do not tell.
-    """
-    from mtl.tasks import METRICS
-
-    if not own or len(own) != len(composed):
-        return None
-    first = own[0].row
-    if any(not np.array_equal(item.row, first) for item in [*own, *composed]):
-        return None
-    compute = METRICS.get(metric).compute
-    if compute is None:
-        return None
-    rng = np.random.default_rng(seed)
-    gains = np.empty(draws)
-    for draw in range(draws):
-        counts = np.bincount(rng.integers(0, len(first), len(first)), minlength=len(first))
-        kept = np.flatnonzero(counts)
-        weight = counts[kept].astype(np.float64)
-        gains[draw] = np.mean(
-            [
-                compute(b.label[kept], b.prediction[kept], weight)
-                - compute(a.label[kept], a.prediction[kept], weight)
-                for a, b in zip(own, composed, strict=True)
-            ]
-        )
-    tail = 100 * (1 - level) / 2
-    low, high = np.percentile(gains, [tail, 100 - tail])
-    return float(low), float(high)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from mtl.errors import RequestError, ZooError, unknown
+from mtl.errors import RequestError, unknown
 from mtl.fitting import fitted
 from mtl.report.beside import baseline_lines, baselines_of, findings_of
 from mtl.report.controls import gains_over_controls, scores_by_seed
 from mtl.report.picking import BEST_DEV, best_by_dev, dev_of
-from mtl.report.stats import Interval, interval_text, mean_interval, paired_bootstrap, paired_gain
+from mtl.report.resampling import gain_over_examples
+from mtl.report.stats import Interval, interval_text, mean_interval, paired_gain
 from mtl.zoo.caveats import MARK, footnotes, headline
 from mtl.zoo.settings import differing, settings_of, settings_text
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from mtl.zoo import Entry
     from mtl.zoo.manifest import Manifest
 
-_LOG = logging.getLogger("mtl.report")
 CONTROLLED = (
     "\ncontrol: the same with twins in place of the other tasks' sources, which know nothing "
     "(mtl.compose --control); gain over control: paired by seed."
@@ -295,18 +294,12 @@ def _doubts(entries: Sequence[Entry]) -> list[str]:
 def _bootstrap(
     entries: Sequence[Entry], own: Sequence[Entry], seeds: Sequence[int]
 ) -> tuple[float, float] | None:
-    from mtl.zoo import read_predictions
-
-    def by_seed(group: Sequence[Entry]) -> list[Any]:
+    def by_seed(group: Sequence[Entry]) -> list[Entry]:
         found = {entry.manifest.seed: entry for entry in group}
-        return [read_predictions(found[seed].folder) for seed in seeds]
+        return [found[seed] for seed in seeds]
 
-    try:
-        metric = entries[0].manifest.task["headline"]
-        return paired_bootstrap(metric, by_seed(own), by_seed(entries))
-    except ZooError as error:
-        _LOG.warning("no interval over test examples: %s", error)
-        return None
+    metric = entries[0].manifest.task["headline"]
+    return gain_over_examples(metric, by_seed(own), by_seed(entries))
 
 
 def render(rows: Sequence[Row]) -> str:

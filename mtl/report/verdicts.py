@@ -21,6 +21,8 @@ from math import pi, sqrt
 
 import numpy as np
 
+from mtl.report.stats import t_above, t_beyond
+
 MARGINS = {
     "glue/mnli": 0.31,
     "glue/qnli": 0.36,
@@ -68,20 +70,18 @@ class Difference:
         """``d ± t((1 + level)/2, df) · SE``."""
         if self.se is None:
             return None
-        half = float(_t_above(0.5 - level / 2, self.df)) * self.se
+        half = float(t_above(0.5 - level / 2, self.df)) * self.se
         return self.d - half, self.d + half
 
     def p_zero(self) -> float | None:
         """Two-sided p of "the difference is 0"."""
-        from scipy.stats import t
-
-        return None if self.se is None else float(2 * t.sf(abs(self.d) / self.se, self.df))
+        return None if self.se is None else float(2 * t_beyond(abs(self.d) / self.se, self.df))
 
     def p_far(self, margin: float) -> float | None:
         """p of "the difference is ±margin or more": the larger of TOST's two."""
-        from scipy.stats import t
-
-        return None if self.se is None else float(t.sf((margin - abs(self.d)) / self.se, self.df))
+        if self.se is None:
+            return None
+        return float(t_beyond((margin - abs(self.d)) / self.se, self.df))
 
 
 def difference(
@@ -167,14 +167,8 @@ def runs_needed(found: Difference, margin: float, tests: int = 1) -> int | None:
     tail = LEVEL if near else LEVEL / (2 * tests)
     runs = np.arange(max(2, found.n + 1), MOST + 1)
     errors = found.s * np.sqrt(1 / runs + 1 / found.n0)
-    enough = np.flatnonzero(_t_above(tail, runs - 1) * errors <= room)
+    enough = np.flatnonzero(t_above(tail, runs - 1) * errors <= room)
     return int(runs[enough[0]]) if len(enough) else None
-
-
-def _t_above(tail: float, df: float | np.ndarray) -> float | np.ndarray:
-    from scipy.stats import t
-
-    return t.isf(tail, df)
 
 
 def variation(ours: float, published: float) -> float | None:
@@ -198,15 +192,13 @@ def power(
     Returns:
         verdict → share of the draws.
     """
-    from scipy.stats import t
-
     rng = np.random.default_rng(seed)
     ours = rng.normal(true, s, (draws, n))
     theirs = rng.normal(0.0, s / sqrt(n0), draws)
     d = ours.mean(axis=1) - theirs
     se = ours.std(axis=1, ddof=1) * sqrt(1 / n + 1 / n0)
-    reproduced = t.sf((margin - np.abs(d)) / se, n - 1) <= LEVEL
-    differs = (np.abs(d) > margin) & (2 * t.sf(np.abs(d) / se, n - 1) <= LEVEL) & ~reproduced
+    reproduced = t_beyond((margin - np.abs(d)) / se, n - 1) <= LEVEL
+    differs = (np.abs(d) > margin) & (2 * t_beyond(np.abs(d) / se, n - 1) <= LEVEL) & ~reproduced
     found = {REPRODUCED: reproduced, BETTER: differs & (d > 0), WORSE: differs & (d < 0)}
     shares = {name: float(which.mean()) for name, which in found.items()}
     return {**shares, UNRESOLVED: 1 - sum(shares.values())}

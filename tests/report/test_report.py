@@ -36,6 +36,22 @@ def test_student_interval_by_hand() -> None:
     assert (one.mean, one.low, one.high, one.half) == (0.5, None, None, None)
 
 
+def test_quantiles_are_those_of_scipy() -> None:
+    """Taken from scipy.special, which is there sooner."""
+    from scipy.stats import t, ttest_1samp
+
+    from mtl.report.stats import t_above, t_beyond, zero_p
+
+    for df in (1, 2, 4.5, 9, 1000):
+        assert t_above(0.025, df) == pytest.approx(t.isf(0.025, df), rel=1e-12)
+        assert t_beyond(1.7, df) == pytest.approx(t.sf(1.7, df), rel=1e-12)
+        assert t_beyond(-1.7, df) == pytest.approx(t.sf(-1.7, df), rel=1e-12)
+    values = [0.1, 0.4, -0.2, 0.7]
+    assert zero_p(values) == pytest.approx(ttest_1samp(values, 0.0).pvalue)
+    assert zero_p([0.3]) is None
+    assert zero_p([0.3, 0.3]) is None
+
+
 def test_gain_is_paired_by_seed() -> None:
     own = {0: 0.1, 1: 0.5, 2: 0.9, 9: 0.0}
     composed = {0: 0.2, 1: 0.6, 2: 1.0, 8: 5.0}
