@@ -34,6 +34,7 @@ class Composed:
         tensors: everything the entry stores, trained or fixed, by the names in
             ``composition.safetensors``.
         load: takes those tensors back (raises ZooError if they do not fit).
+        lr_factors: of parameters that train at another rate than the run's, by name.
         penalties: further named loss parts, computed per step.
         evaluating: context in which what is constant in evaluation is computed once.
         seen: site → (K,), what weights that depend on the input were in the last evaluation, a mean
@@ -46,6 +47,7 @@ class Composed:
     penalties: Sequence[Callable[[], Mapping[str, torch.Tensor]]] = ()
     evaluating: Callable[[], AbstractContextManager[None]] = field(default=nullcontext)
     seen: Callable[[], Mapping[str, torch.Tensor]] = dict
+    lr_factors: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ for _name in ("scalearn", "scalearn-uniform", "scalearn++", "scalearn-uniform++"
     COMPOSITIONS.add(
         _name, f"mtl.compose.scalearn:{_name.upper().replace('-', '_').replace('++', '_PP')}"
     )
+COMPOSITIONS.add("gated", "mtl.compose.gated:GATED")
 COMPOSITIONS.add("fusion", "mtl.compose.fusion:FUSION")
 COMPOSITIONS.add("probe", "mtl.compose.probe:PROBE")
 COMPOSITIONS.add("soup", "mtl.compose.soup:SOUP")

@@ -155,9 +155,15 @@ def build_composition(run: Run, folder: Path | None, sources: Sequence[Entry], z
         composed.load(tensors)
         head = load_head(folder, encoder.config, pooler=backbone.pooler)
     network = Network(encoder, head)
+    factors = composed.lr_factors
+    plain = {key: value for key, value in composed.parameters.items() if key not in factors}
     groups = [
         # A scale of 0 switches a source off: decay would do that by itself.
-        Group("composition", dict(composed.parameters), weight_decay=0.0),
+        Group("composition", plain, weight_decay=0.0),
+        *(
+            Group(key, {key: composed.parameters[key]}, lr_factor=factor, weight_decay=0.0)
+            for key, factor in factors.items()
+        ),
         Group("head", {f"head.{key}": value for key, value in head.trained().items()}),
     ]
     attached = Attached(

@@ -19,6 +19,7 @@ OMEGA = {  # numbers in omega for K = 3 sources, L = 2 layers, D = 48
     "scalearn++": 3 * 48,
     "scalearn-uniform++": 3,
     "average": 0,
+    "gated": 2 * 3 * 48 + 2 * 3,
 }
 
 

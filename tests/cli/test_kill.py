@@ -17,6 +17,7 @@ from cli_bench import digests, leftovers, mtl, process
 LINES = {
     "train": ["--suite", "mini", "--task", "mood", "--seeds", "11"],
     "compose": ["--target", "same", "--seeds", "11", "--method", "scalearn"],
+    "compose gated": ["--target", "same", "--seeds", "11", "--method", "gated"],
 }
 COMMON = ["--epochs", "60", "--set", "head=two_layer"]
 
@@ -33,11 +34,11 @@ def kill_when(reached: Callable[[], bool], command: str, line: list[str]) -> Non
     assert worker.returncode == -signal.SIGKILL, (out, err)
 
 
-@pytest.mark.parametrize("command", ["train", "compose"])
+@pytest.mark.parametrize("name", list(LINES))
 def test_killed_twice_and_run_again_is_an_unbroken_run(
-    command: str, stocked: Path, tmp_path: Path
+    name: str, stocked: Path, tmp_path: Path
 ) -> None:
-    line = [*LINES[command], *COMMON]
+    command, line = name.partition(" ")[0], [*LINES[name], *COMMON]
     before = digests(stocked)
     runs = tmp_path / "runs"
 

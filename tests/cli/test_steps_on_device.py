@@ -134,7 +134,7 @@ def kinds(
 COMPOSITIONS = [
     *(("scalearn", method) for method in METHODS.names() if METHODS.get(method).composes),
     *((name, "pfeiffer") for name in ("scalearn-uniform", "scalearn++", "scalearn-uniform++")),
-    *((name, "pfeiffer") for name in ("average", "probe", "soup", "fusion")),
+    *((name, "pfeiffer") for name in ("average", "gated", "probe", "soup", "fusion")),
     *((name, "lora") for name in ("scalearn++", "average", "probe")),
     *(("fusion", method) for method in ("adakron", "compacter", "propetl")),
 ]

@@ -40,6 +40,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "++": ("scalearn++", {}),
     "uniform++": ("scalearn-uniform++", {}),
     "average": ("average", {}),
+    "gated": ("gated", {}),
     "mean": ("scalearn", {"normalise": "mean"}),
     "softmax": ("scalearn", {"normalise": "softmax"}),
     "layer groups": ("scalearn", {"layer_groups": 2}),

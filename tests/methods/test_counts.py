@@ -52,6 +52,7 @@ def test_pfeiffer_settings(placement: str, sites: int, bottleneck: int) -> None:
         ("scalearn++", "roberta-base", 8, 6144),
         ("scalearn-uniform++", "roberta-base", 8, 8),
         ("average", "roberta-base", 8, 0),
+        ("gated", "roberta-base", 8, 73728 + 16),
         ("scalearn", "roberta-large", 8, 196608),
         ("scalearn-uniform", "roberta-large", 8, 192),
         ("scalearn++", "roberta-large", 8, 8192),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as functional
@@ -22,6 +23,12 @@ from mtl.compose.sites import add_sites, load_stored, register
 from mtl.errors import RequestError
 from mtl.methods.source import PlainSource
 from mtl.zoo.composition import OMEGA, SourceWeights, normalised, weigh
+
+
+class Gate(Protocol):
+    """What a site's parameters are turned into before they are omega (:mod:`mtl.compose.gated`)."""
+
+    def __call__(self, omega: Tensor, /, *, training: bool) -> Tensor: ...
 
 
 @dataclass(eq=False)
@@ -53,11 +60,18 @@ class ScaLearnSite(FusionSite):
         self._settings = ScaLearnSettings()
         self._folded: tuple[Tensor, Tensor] | None = None
         self._mask: PerStep[Tensor] = PerStep()
+        self._gate: Gate | None = None
         self.combine: Callable[[Sequence[PlainSource]], PlainSource] | None = None
 
-    def bind(self, omega: Tensor, settings: ScaLearnSettings) -> None:
-        """Use ``omega`` (K,D) or (K,1) from now on."""
+    def bind(
+        self,
+        omega: Tensor,
+        settings: ScaLearnSettings,
+        gate: Gate | None = None,
+    ) -> None:
+        """Use ``omega`` (K,D) or (K,1) from now on; where there is a gate, what it makes of it."""
         self._omega = [omega]
+        self._gate = gate
         self._settings = settings
         self._folded = None
 
@@ -72,6 +86,8 @@ class ScaLearnSite(FusionSite):
         What is stored is omega itself; :func:`mtl.zoo.composition.normalised` reads it likewise.
         """
         omega = self._omega[0]
+        if self._gate is not None:
+            omega = self._gate(omega, training=self.training)
         if self._settings.normalise == "mean":
             omega = omega / omega.sum(0, keepdim=True)
         elif self._settings.normalise == "softmax":
@@ -108,11 +124,7 @@ def attach(encoder: Any, sources: Sequence[str], settings: ScaLearnSettings) -> 
             kinds, or more layer groups than layers.
     """
     owner = _owners(settings, encoder.config.num_hidden_layers)
-    sites: dict[str, ScaLearnSite]
-    if are_low_rank(encoder, sources):
-        sites = add_linear_sites(encoder, sources, ScaLearnSite)
-    else:
-        sites = add_sites(encoder, sources, ScaLearnFusion())
+    sites = scalearn_sites(encoder, sources)
     omegas: dict[str, nn.Parameter] = {}
     for key, site in sites.items():
         name = owner(key)
@@ -127,16 +139,6 @@ def attach(encoder: Any, sources: Sequence[str], settings: ScaLearnSettings) -> 
         "omega", nn.ParameterDict({k.replace(".", "_"): p for k, p in omegas.items()})
     )
 
-    @contextmanager
-    def evaluating() -> Iterator[None]:
-        for site in sites.values():
-            site.hold()
-        try:
-            yield
-        finally:
-            for site in sites.values():
-                site.release()
-
     def penalty() -> Mapping[str, Tensor]:
         away = torch.stack([(1 - omega.mean(1)).square().sum() for omega in omegas.values()])
         return {"omega_reg": settings.regularise / len(sources) * away.sum()}
@@ -147,8 +149,31 @@ def attach(encoder: Any, sources: Sequence[str], settings: ScaLearnSettings) -> 
         tensors=lambda: {name: omega.detach().clone() for name, omega in named.items()},
         load=lambda tensors: load_stored(OMEGA, named, tensors),
         penalties=(penalty,) if settings.regularise and settings.learn else (),
-        evaluating=evaluating,
+        evaluating=partial(held, sites.values()),
     )
+
+
+def scalearn_sites(encoder: Any, sources: Sequence[str]) -> dict[str, ScaLearnSite]:
+    """Put a site over the adapters named ``sources`` wherever they sit: site key → site.
+
+    Raises:
+        RequestError: see :func:`attach`.
+    """
+    if are_low_rank(encoder, sources):
+        return add_linear_sites(encoder, sources, ScaLearnSite)
+    return add_sites(encoder, sources, ScaLearnFusion())
+
+
+@contextmanager
+def held(sites: Iterable[ScaLearnSite]) -> Iterator[None]:
+    """Fold every site once for what is evaluated inside."""
+    for site in sites:
+        site.hold()
+    try:
+        yield
+    finally:
+        for site in sites:
+            site.release()
 
 
 def shares(composed: Composed, settings: ScaLearnSettings) -> SourceWeights:
