@@ -72,7 +72,8 @@ def measure_sources(
     if start and settings.get("learn", True):
         change = [(_omega(site) - start).abs().mean(1) for site in sites.values()]
     learned: Mapping[str, torch.nn.Parameter] = getattr(loaded.composed, "parameters", {})
-    if learned and settings.get("normalise", "none") == "none" and _can_sample(data.spec):
+    plain = bool(start) and settings.get("normalise", "none") == "none"
+    if learned and plain and _can_sample(data.spec):
         train = backbone.encode(data, "train", workspace.cache)
         fisher, train_rows = _fisher(loaded, learned, train, data.spec, device)
         variance = {
