@@ -263,7 +263,7 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError as error:
-        raise RequestError("Searching needs Optuna: pip install 'mtl[search]'.") from error
+        raise RequestError("Searching needs Optuna: pip install optuna.") from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
 

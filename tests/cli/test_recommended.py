@@ -1,7 +1,7 @@
 """Every command that a message recommends, run in the situation in which it is recommended.
 
 The registry is in ``recommended.py``. A new message that recommends a command line needs a test
-here, or in a ``test_recommended_….py``, with ``@recommends(module, part of the text)`` that
+here, or in another file of this folder, with ``@recommends(module, part of the text)`` that
 provokes it and follows it.
 """
 
@@ -37,8 +37,9 @@ VERSIONS = ROOT / "tests" / "zoo" / "versions"
 
 def test_every_recommendation_is_followed_by_a_test() -> None:
     """What to do when this fails is in CONTRIBUTING.md, "Messages"."""
-    for path in Path(__file__).parent.glob("test_recommended_*.py"):
-        importlib.import_module(path.stem)  # registers its tests
+    for path in Path(__file__).parent.glob("test_*.py"):
+        if "\n@recommends(" in path.read_text(encoding="utf-8"):
+            importlib.import_module(path.stem)  # registers its tests
     found = recommending()
     lost = [
         f"mtl/{item.module}:{item.line}: {item.text}" for item in found if covered(item) is None
@@ -280,6 +281,7 @@ def test_what_the_settings_page_says_prints_it() -> None:
 @recommends("report/heatmap.py", "pip install matplotlib")
 @recommends("tasks/as_metric.py", "pip install evaluate")
 @recommends("engine/tracking.py", "which is not installed: pip install")
+@recommends("search/searching.py", "pip install optuna")
 def test_packages_to_install_are_those_of_the_project() -> None:
     """By their own names: what ``mtl`` is in an index of packages is not ours to say."""
     from mtl.engine.tracking import TRACKERS
@@ -288,10 +290,10 @@ def test_packages_to_install_are_those_of_the_project() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
-    named = ("plot", "peft", "metrics", "track")
+    named = ("plot", "peft", "metrics", "track", "search")
     known = {line.split(">")[0] for extra in named for line in extras[extra]}
     needed = {METHODS.get(name).package for name in METHODS.names()} - {None, ""}
-    assert {"matplotlib", "evaluate", TRACKERS["tensorboard"], *needed} == known
+    assert {"matplotlib", "evaluate", "optuna", TRACKERS["tensorboard"], *needed} == known
     rows = {row["method"]: row for row in json.loads(mtl("methods", "ls", "--json").out)["methods"]}
     shown = mtl("methods", "ls").out
     for row in rows.values():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cli_bench import ROOT, TASKS, digests, mtl, refused
+from recommended import recommends
 
 from mtl.zoo import open_zoo
 
@@ -27,6 +28,10 @@ def starter(model: str, out: Path, *options: str) -> subprocess.CompletedProcess
     )
 
 
+@recommends("zoo/pack_card.py", "python -m mtl.zoo unpack {}")
+@recommends("zoo/pack_card.py", "a task of yours (`python -m mtl.tasks new`)")
+@recommends("zoo/pack_card.py", "python -m mtl.train --task my/task.yaml {}")
+@recommends("zoo/pack_card.py", "python -m mtl.compose --target my/task.yaml")
 def test_from_a_starter_zoo_to_a_task_of_ones_own(
     mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
