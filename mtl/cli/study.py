@@ -13,6 +13,7 @@ from mtl.cli.options import Parser
 
 if TYPE_CHECKING:
     from mtl.study import Places, Study, StudyPlan
+    from mtl.study.bill import Bill
     from mtl.study.engines import Engine
 
 ENGINES = ("local",)
@@ -34,6 +35,16 @@ def main(argv: Sequence[str]) -> int:
     run.add_argument(
         "--threads", type=int, metavar="N", help="CPU threads of a run [the file's, else 1]"
     )
+    run.add_argument(
+        "--smoke",
+        action="store_true",
+        help="every cell for four steps on a tiny random base and 32 rows, and keep nothing",
+    )
+    suggest = _add(commands, "suggest", "which runs decide most comparisons in a given time")
+    suggest.add_argument("--hours", type=float, required=True, metavar="H", help="of one worker")
+    suggest.add_argument(
+        "--probe", action="store_true", help="time two steps where no finished run tells the cost"
+    )
     _add(commands, "status", "what became of it so far, and who is at it")
     commands.add_parser("ls", help="the studies that have a name", description="the studies")
     options = parser.parse_args(list(argv))
@@ -54,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
         deterministic=getattr(options, "deterministic", False),
         track=getattr(options, "track", None),
     )
-    return {"plan": _plan, "run": _run, "status": _status}[options.command](study, places, options)
+    return _DOORS[options.command](study, places, options)
 
 
 def _add(commands: Any, name: str, text: str) -> Any:
@@ -85,26 +96,30 @@ def _ls() -> int:
     return 0
 
 
-def _planned(study: Study, places: Places) -> StudyPlan:
+def _planned(study: Study, places: Places, *, merge: bool = False) -> StudyPlan:
     from mtl.engine.folder import runs_folder
     from mtl.study import plan_study
     from mtl.study.journal import Journal
 
     journal = Journal(runs_folder(places.runs), study.name)
-    return plan_study(study, places, journal.resolved())
+    return plan_study(study, places, journal.resolved(), merge=merge)
+
+
+def _bill(plan: StudyPlan, *, probing: bool) -> Bill:
+    from mtl.study.bill import make_bill
+
+    if not probing:
+        return make_bill(plan)
+    from mtl.study.probing import probe
+
+    return make_bill(plan, probe)
 
 
 def _plan(study: Study, places: Places, options: Namespace) -> int:
     from mtl.cli import study_text
-    from mtl.study.bill import make_bill
 
     plan = _planned(study, places)
-    if options.probe:
-        from mtl.study.probing import probe
-
-        bill = make_bill(plan, probe)
-    else:
-        bill = make_bill(plan)
+    bill = _bill(plan, probing=options.probe)
     if options.json:
         print(json.dumps(study_text.plan_json(plan, bill)))
     else:
@@ -112,30 +127,67 @@ def _plan(study: Study, places: Places, options: Namespace) -> int:
     return 0
 
 
-def _run(study: Study, places: Places, options: Namespace) -> int:
+def _suggest(study: Study, places: Places, options: Namespace) -> int:
     from mtl.cli import study_text
-    from mtl.cli.study_progress import showing
-    from mtl.engine.folder import runs_folder
+    from mtl.cli.common import say
     from mtl.errors import RequestError
-    from mtl.study import drive
-    from mtl.study.bill import make_bill
-    from mtl.study.journal import Journal
+    from mtl.study.suggest import suggest
+
+    if not options.hours > 0:
+        raise RequestError(f"--hours must be above 0, not {options.hours:g}.")
+    plan = _planned(study, places)
+    state, picks = suggest(plan, _bill(plan, probing=options.probe), options.hours, say)
+    if options.json:
+        print(json.dumps(study_text.suggest_json(plan, state, picks)))
+    else:
+        print(study_text.suggest_text(plan, state, picks))
+    return 0
+
+
+def _run(study: Study, places: Places, options: Namespace) -> int:
+    from mtl.errors import RequestError
 
     for name in ("workers", "threads"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise RequestError(f"--{name} must be at least 1, not {value}.")
-    plan = _planned(study, places)
+    if options.smoke:
+        return _smoke(study, places, options)
+    return _carried_out(_planned(study, places), options)
+
+
+def _smoke(study: Study, places: Places, options: Namespace) -> int:
+    import tempfile
+    from dataclasses import replace
+    from pathlib import Path
+
+    from mtl.study.smoke import make_smoke
+
+    data_root = places.data_root or os.environ.get("MTL_DATA_ROOT") or None
+    with tempfile.TemporaryDirectory(prefix="mtl-smoke-") as folder:
+        small = make_smoke(study, Path(folder), data_root)
+        own = replace(places, zoo=f"{folder}/zoo", runs=f"{folder}/runs")
+        return _carried_out(_planned(small, own, merge=True), options)
+
+
+def _carried_out(plan: StudyPlan, options: Namespace) -> int:
+    from mtl.cli import study_text
+    from mtl.cli.study_progress import showing
+    from mtl.errors import RequestError
+    from mtl.study import drive
+    from mtl.study.bill import make_bill
+    from mtl.study.journal import Journal
+
     problems = plan.problems()
     if problems:
         raise RequestError(
             f"Nothing was run: {plan.count('blocked')} of {len(plan.nodes)} runs cannot be. "
             + " ".join(problems[:3])
         )
-    engine, workers = _engine(study, options)
+    engine, workers = _engine(plan.study, options)
     bill = make_bill(plan)
     costs = {key: cost.seconds for key, cost in bill.costs.items() if cost.seconds is not None}
-    journal = Journal(runs_folder(places.runs), study.name)
+    journal = Journal(plan.desk.workspace.runs, plan.study.name)
     with showing(plan, engine.describe(), workers, silent=options.json) as tell:
         going = drive(plan, engine, journal, tell, costs)
     if options.json:
@@ -176,3 +228,6 @@ def _status(study: Study, places: Places, options: Namespace) -> int:
     else:
         print(study_text.status_text(plan, journal))
     return 0
+
+
+_DOORS = {"plan": _plan, "run": _run, "status": _status, "suggest": _suggest}

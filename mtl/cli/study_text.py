@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mtl.study.driving import Going
     from mtl.study.journal import Journal
     from mtl.study.planning import Node, StudyPlan
+    from mtl.study.suggest import Pick, State
 
 SECTIONS = {"adapter": "train", "composition": "compose", "joint": "joint"}
 
@@ -229,6 +230,38 @@ def _driver(driver: dict[str, Any]) -> Iterable[str]:
     return lines
 
 
+def suggest_json(plan: StudyPlan, state: State, picks: Sequence[Pick]) -> dict[str, Any]:
+    """What to run next for ``--json``."""
+    decided, comparisons = state.count()
+    rows = [
+        {
+            "key": pick.key,
+            "label": plan.label(pick.key),
+            "needs": list(pick.needs),
+            "seconds": pick.seconds,
+            "worth": pick.worth,
+        }
+        for pick in picks
+    ]
+    return {"decided": decided, "comparisons": comparisons, "runs": rows}
+
+
+def suggest_text(plan: StudyPlan, state: State, picks: Sequence[Pick]) -> str:
+    """What to run next, the best first."""
+    decided, comparisons = state.count()
+    text = f"{counted(comparisons, 'comparison')}, {decided} decided on dev.\n"
+    if not picks:
+        return text + "No run of it fits into that time, or nothing is left to be run."
+    rows = []
+    spent = 0.0
+    for number, pick in enumerate(picks, start=1):
+        spent += pick.seconds
+        first = "; ".join(plan.label(need) for need in pick.needs)
+        rows.append([number, plan.label(pick.key), first, duration(spent), f"{pick.worth:.3f}"])
+    heads = ["", "run", "after", "time so far", "worth"]
+    return printable_lines(text + tabulate(rows, headers=heads, disable_numparse=True))
+
+
 def outcome_text(going: Going, key: str) -> str:
     """One line on a run that is over."""
     outcome = going.outcomes[key]
@@ -254,10 +287,8 @@ def duration(seconds: float | None) -> str:
 
 
 def _settings(node: Node, plan: StudyPlan) -> str:
-    """What is set; the model where the study has several."""
-    said = [f"{key}={value}" for key, value in node.cell.settings.items()]
-    several = len({other.cell.model for other in plan.nodes.values()}) > 1
-    return " ".join([*([f"model={node.cell.model}"] if several else []), *said])
+    """What is set, where it is not the same for all."""
+    return " ".join(f"{name}={value}" for name, value in plan.differing(node.cell).items())
 
 
 def _seeds(seeds: Sequence[int]) -> str:

@@ -84,7 +84,9 @@ class Bill:
         }
 
 
-def make_bill(plan: StudyPlan, probe: Callable[[Node], float | None] = lambda node: None) -> Bill:
+def make_bill(
+    plan: StudyPlan, probe: Callable[[Node, StudyPlan], float | None] = lambda node, plan: None
+) -> Bill:
     """The bill of what is to be run.
 
     Finished runs of this base on the same sort of device tell it: those that differ by their seed
@@ -103,7 +105,7 @@ def make_bill(plan: StudyPlan, probe: Callable[[Node], float | None] = lambda no
         if cost.seconds is None and cost.steps is not None and node.run is not None:
             kind = (str(node.cell.model), node.cell.method, node.cell.task)
             if kind not in probed:
-                probed[kind] = probe(node)
+                probed[kind] = probe(node, plan)
             if (step := probed[kind]) is not None:
                 cost = Cost(cost.steps, step * cost.steps, "probe", cost.size)
         costs[key] = cost

@@ -60,7 +60,7 @@ class Going:
 
     def label(self, key: str) -> str:
         """How messages call a run."""
-        return self.plan.nodes[key].cell.label
+        return self.plan.label(key)
 
     def ready(self) -> list[str]:
         """Runs that a worker may take now."""

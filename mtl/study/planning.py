@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mtl.backbone.reference import resolve_model
@@ -17,7 +18,7 @@ from mtl.errors import RequestError, unknown
 from mtl.report.published import load_published
 from mtl.runs.context import chosen_model
 from mtl.study.cells import Cell, cells_of, task_files
-from mtl.study.work import Desk, Places, check_settings, method_of, plan_cell, request_of
+from mtl.study.work import Desk, Places, check_settings, method_of, plan_cell
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -78,6 +79,30 @@ class StudyPlan:
         """How many nodes are in a state."""
         return sum(node.state == state for node in self.nodes.values())
 
+    def label(self, key: str) -> str:
+        """How messages call a run: with what is set, where it is not the same for all."""
+        cell = self.nodes[key].cell
+        shown = " ".join(f"{name}={value}" for name, value in self.differing(cell).items())
+        return f"{cell.task} {cell.method} seed {cell.seed}" + (f" {shown}" if shown else "")
+
+    def differing(self, cell: Cell) -> dict[str, Any]:
+        """Model and settings of a cell, where they are not the same for all of its kind."""
+        said = {"model": cell.model, **cell.settings}
+        return {name: value for name, value in said.items() if (cell.kind, name) in self._differing}
+
+    @cached_property
+    def _differing(self) -> set[tuple[str, str]]:
+        """(kind, setting) that the cells of a kind do not have in common."""
+        said: dict[tuple[str, str], dict[str, int]] = {}
+        counts: dict[str, int] = {}
+        for node in self.nodes.values():
+            cell = node.cell
+            counts[cell.kind] = counts.get(cell.kind, 0) + 1
+            for name, value in {"model": cell.model, **cell.settings}.items():
+                values = said.setdefault((cell.kind, name), {})
+                values[repr(value)] = values.get(repr(value), 0) + 1
+        return {key for key, values in said.items() if counts[key[0]] not in values.values()}
+
     def problems(self) -> list[str]:
         """Why runs are blocked, each reason once."""
         return list(dict.fromkeys(node.why for node in self.nodes.values() if node.why))
@@ -107,12 +132,17 @@ class StudyPlan:
 
 
 def plan_study(
-    study: Study, places: Places, resolved: Mapping[str, str] | None = None
+    study: Study,
+    places: Places,
+    resolved: Mapping[str, str] | None = None,
+    *,
+    merge: bool = False,
 ) -> StudyPlan:
     """Check everything that can be checked, and say of every run what there is.
 
     Args:
         resolved: key → runhash of runs whose sources were chosen when they ran.
+        merge: take runs that come to the same for one, instead of refusing them.
 
     Raises:
         RequestError: something in the file is wrong: one message, before anything is loaded.
@@ -135,16 +165,18 @@ def plan_study(
         if node.cell.kind == "composition":
             node.needs = tuple(cell.key for cell in _sources(node.cell, by_task, desk))
     stored = {found.runhash: found for found in desk.workspace.zoo.summaries()}
-    _plan_runs(plan, stored)
+    _plan_runs(plan, stored, merge=merge)
     _plan_compositions(plan, stored, resolved or {})
     return plan
 
 
 def _check(cells: Sequence[Cell], desk: Desk) -> None:
-    seen = set()
+    seen: set[tuple[Any, ...]] = set()
     for cell in cells:
-        what = (cell.kind, cell.suite, cell.ids, cell.method, cell.recipe, *_said(cell.settings))
-        what = (*what, cell.sources, cell.source_method, cell.own, cell.model)
+        what = (
+            *(cell.kind, cell.suite, cell.ids, cell.method, cell.recipe, cell.model),
+            *(tuple(_said(cell.settings)), cell.sources, cell.source_method, cell.own),
+        )
         if what in seen:
             continue
         seen.add(what)
@@ -180,7 +212,7 @@ def _said(values: Mapping[str, Any]) -> list[str]:
     return [f"{key}={value!r}" for key, value in sorted(values.items())]
 
 
-def _plan_runs(plan: StudyPlan, stored: Mapping[str, Summary]) -> None:
+def _plan_runs(plan: StudyPlan, stored: Mapping[str, Summary], *, merge: bool) -> None:
     """Runs of stage one and joint ones, and their states."""
     for node in plan.nodes.values():
         if node.cell.kind == "composition":
@@ -197,7 +229,7 @@ def _plan_runs(plan: StudyPlan, stored: Mapping[str, Summary]) -> None:
         if node.runhash is None or (other := made.setdefault(node.runhash, key)) == key:
             continue
         first = plan.nodes[other].cell
-        if first.suite == node.cell.suite:
+        if first.suite == node.cell.suite and not merge:
             raise RequestError(
                 f"{node.cell.where} and {first.where} both name the run {node.cell.label}: the "
                 "settings come to the same. Name it once."
@@ -243,7 +275,7 @@ def _sources(cell: Cell, by_task: Mapping[tuple[str, str], list[Cell]], desk: De
     """
     found: list[Cell] = []
     lost: list[Wanted] = []
-    for wanted in request_of(cell, desk).wanted:
+    for wanted in desk.wanted(cell):
         there = [
             other
             for other in by_task.get((wanted.task, wanted.method), ())

@@ -23,6 +23,8 @@ from mtl.tasks import load_member
 
 if TYPE_CHECKING:
     from mtl.compose.planning import Request
+    from mtl.compose.sources import Wanted
+    from mtl.registry import Registry
     from mtl.runs import Run
     from mtl.tasks import Suite, TaskSpec
     from mtl.zoo import Entry
@@ -83,6 +85,7 @@ class Desk:
         self.places = places
         self._contexts: dict[tuple[Any, ...], Context | RequestError] = {}
         self._suites: dict[tuple[Any, ...], Suite] = {}
+        self._wanted: dict[tuple[Any, ...], list[Wanted]] = {}
 
     @cached_property
     def workspace(self) -> Workspace:
@@ -107,6 +110,15 @@ class Desk:
     def specs(self, cell: Cell) -> list[TaskSpec]:
         """The tasks of a cell."""
         return specs_of(self.suite(cell), cell.tasks)
+
+    def wanted(self, cell: Cell) -> list[Wanted]:
+        """The sources of a composition, whatever its seed. Raises RequestError."""
+        asked = (cell.source_method, cell.own, cell.budget, cell.min_gain, cell.trials)
+        name = (cell.suite, cell.members, cell.tasks, cell.method, cell.protocol, cell.sources)
+        key = (*name, *asked)
+        if key not in self._wanted:
+            self._wanted[key] = list(request_of(cell, self).wanted)
+        return self._wanted[key]
 
     def context(self, cell: Cell) -> Context:
         """Recipe, base and settings of a cell.
@@ -162,7 +174,7 @@ def check_settings(cell: Cell, desk: Desk) -> None:
     elif cell.kind == "joint":
         resolve_joint(JOINT.get(cell.method), recipe, overrides, list(cell.ids))
     else:
-        request_of(cell, desk)
+        desk.wanted(cell)
         resolve_compose(desk.specs(cell)[0], cell.method, recipe, overrides)
 
 
@@ -176,7 +188,11 @@ def method_of(cell: Cell) -> Any:
     from mtl.joint import JOINT
     from mtl.methods import METHODS, find_method
 
-    homes = {"adapter": METHODS, "composition": COMPOSITIONS, "joint": JOINT}
+    homes: dict[str, Registry[Any]] = {
+        "adapter": METHODS,
+        "composition": COMPOSITIONS,
+        "joint": JOINT,
+    }
     sections = {"adapter": "train", "composition": "compose", "joint": "joint"}
     for kind, registry in homes.items():
         if kind != cell.kind and cell.method in registry and cell.method not in homes[cell.kind]:
@@ -185,7 +201,7 @@ def method_of(cell: Cell) -> Any:
             )
     if cell.kind == "adapter":
         return find_method(cell.method)
-    return homes[cell.kind].get(cell.method)  # type: ignore[attr-defined]
+    return homes[cell.kind].get(cell.method)
 
 
 def request_of(cell: Cell, desk: Desk) -> Request:
@@ -264,9 +280,7 @@ def plan_cell(cell: Cell, desk: Desk, *, dry_run: bool = True) -> Run:
     return run
 
 
-def execute_task(
-    task: Task, desk: Desk, say: Callable[[str], object] = lambda text: None
-) -> Outcome:
+def execute_task(task: Task, desk: Desk, say: Callable[[str], None] = lambda text: None) -> Outcome:
     """Run one task to its entry in the zoo; whatever goes wrong is in the outcome.
 
     Args:
