@@ -22,7 +22,6 @@ from mtl.engine.settings import RunSettings
 from mtl.errors import RequestError
 from mtl.runs.context import chosen_model
 from mtl.study.cells import suites_of
-from mtl.study.file import SAME
 from mtl.tasks import load_member
 from mtl.tasks.protocols import SORA_LARGE
 from mtl.tasks.yamls import is_file_name
@@ -87,7 +86,8 @@ def make_smoke(study: Study, folder: Path, data_root: str | None) -> Study:
         found = load_member(task, first) if not is_file_name(task) else None
         return files.get(found.id, task) if found and not suites else task
 
-    kept = {int(item.source_seeds) for item in study.items if (item.source_seeds or "").isdigit()}
+    fixed = [item.source_seeds or "" for item in study.items]
+    kept = {int(seed) for seed in fixed if seed.isdigit()}
     return replace(
         study,
         name=f"{study.name}-smoke",
@@ -122,7 +122,6 @@ def _shortened(item: Item, kept: set[int]) -> Item:
         settings={**settings, **run, **{k: (v,) for k, v in _own(item).items()}},
         seeds=_first(item.seeds, kept),
         seeds_of={task: _first(seeds, kept) for task, seeds in item.seeds_of.items()},
-        source_seeds=item.source_seeds if item.source_seeds != SAME else None,
     )
 
 
