@@ -6,7 +6,13 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mtl.cli import report_against, report_curve, report_errors, report_published
+from mtl.cli import (
+    report_against,
+    report_curve,
+    report_errors,
+    report_published,
+    report_tests,
+)
 from mtl.cli.options import Parser
 
 if TYPE_CHECKING:
@@ -47,6 +53,11 @@ def main(argv: Sequence[str]) -> int:
         "--pick",
         choices=("best-dev",),
         help="of variants that differ in settings, data or sources only the best on dev",
+    )
+    parser.add_argument(
+        "--tests",
+        action="store_true",
+        help="test every composition against the own adapter, over seeds and examples together",
     )
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     report_published.add_options(parser)
@@ -90,6 +101,8 @@ def main(argv: Sequence[str]) -> int:
         )
     if published:
         return report_against.show(options, published, entries)
+    if options.tests:
+        return report_tests.show(options, entries)
     named = zoo.get(options.entry) if options.entry else None
     if named and not (options.heatmap or options.curve):
         raise RequestError(

@@ -64,11 +64,29 @@ def paired_bootstrap(
         return None
     if any(not np.array_equal(item.row, own[0].row) for item in [*own, *composed]):
         return None
-    sides = [
-        [resampled(metric, item.label, item.prediction, draws, seed) for item in side]
+    first, second = (
+        np.stack([resampled(metric, item.label, item.prediction, draws, seed) for item in side])
         for side in (own, composed)
-    ]
-    return _between(sides[0], sides[1], level)
+    )
+    return _percentiles(second - first, level)
+
+
+def resampled_gains(
+    metric: str, own: Sequence[Entry], composed: Sequence[Entry]
+) -> np.ndarray | None:
+    """Differences of a metric on test, pair by pair, over all samples: (pairs, draws).
+
+    None where the pairs do not cover the same rows, or where an example is a group of rows.
+
+    Raises:
+        ZooError: an entry stores no answers on test, or damaged ones.
+    """
+    if METRICS.get(metric).grouped is not None:
+        return None
+    sides = [[_of_entry(metric, *_place(entry)) for entry in side] for side in (own, composed)]
+    if len({rows for side in sides for rows, _ in side}) != 1:
+        return None
+    return np.stack([b - a for (_, a), (_, b) in zip(*sides, strict=True)])
 
 
 def gain_over_examples(
@@ -86,12 +104,8 @@ def gain_over_examples(
         key = f"{FORM} {metric} {DRAWS} {SEED} {LEVEL} {marks}"
         found = computed("bootstrap", key)
         if found is None:
-            sides = [
-                [_of_entry(metric, *_place(entry)) for entry in side] for side in (own, composed)
-            ]
-            alike = len({rows for side in sides for rows, _ in side}) == 1
-            values = [[values for _, values in side] for side in sides]
-            found = _between(values[0], values[1], LEVEL) if alike else ()
+            gains = resampled_gains(metric, own, composed)
+            found = () if gains is None else _percentiles(gains, LEVEL)
             keep_computed("bootstrap", key, list(found))
         return (float(found[0]), float(found[1])) if len(found) == 2 else None
     except ZooError as error:
@@ -119,12 +133,10 @@ def _of_entry(metric: str, folder: Path, mark: str) -> tuple[str, np.ndarray]:
     return sha256_bytes(np.ascontiguousarray(stored.row).tobytes()), values
 
 
-def _between(
-    own: Sequence[np.ndarray], composed: Sequence[np.ndarray], level: float
-) -> tuple[float, float]:
-    gains = np.mean([b - a for a, b in zip(own, composed, strict=True)], axis=0)
+def _percentiles(gains: np.ndarray, level: float) -> tuple[float, float]:
+    """Of the mean over pairs of (pairs, draws)."""
     tail = 100 * (1 - level) / 2
-    low, high = np.percentile(gains, [tail, 100 - tail])
+    low, high = np.percentile(np.mean(gains, axis=0), [tail, 100 - tail])
     return float(low), float(high)
 
 
