@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mtl.cli import (
     report_against,
     report_curve,
+    report_curves,
     report_errors,
     report_published,
     report_tests,
@@ -38,6 +39,10 @@ def main(argv: Sequence[str]) -> int:
         metavar="PNG",
         help="draw own adapter, composition and gain over the number of training rows",
     )
+    parser.add_argument(
+        "--curves", metavar="PNG", help="draw dev over the steps of training, of every run"
+    )
+    parser.add_argument("--runs", help="folder of run folders, for --curves [MTL_RUNS, ./runs]")
     parser.add_argument("--method", help="the composition to draw [of a heat map: scalearn]")
     parser.add_argument(
         "--entry",
@@ -104,10 +109,12 @@ def main(argv: Sequence[str]) -> int:
     if options.tests:
         return report_tests.show(options, entries)
     named = zoo.get(options.entry) if options.entry else None
-    if named and not (options.heatmap or options.curve):
+    if named and not (options.heatmap or options.curve or options.curves):
         raise RequestError(
             "--entry says what --heatmap or --curve draws: give --heatmap PNG or --curve PNG, too."
         )
+    if options.curves:
+        return report_curves.show(options, entries)
     if options.curve:
         return report_curve.show(options, entries, named)
     if options.ensemble:
