@@ -11,6 +11,7 @@ from mtl.cli import (
     report_curve,
     report_curves,
     report_errors,
+    report_paper,
     report_published,
     report_tests,
 )
@@ -66,6 +67,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     report_published.add_options(parser)
+    report_paper.add_options(parser)
     report_errors.add_options(parser)
     options = parser.parse_args(list(argv))
     if options.published is not None:
@@ -74,6 +76,7 @@ def main(argv: Sequence[str]) -> int:
     published = None if options.errors else report_against.asked(options)
     if options.errors:
         return report_errors.show(options)
+    paper = report_paper.asked(options)
 
     from pathlib import Path
 
@@ -104,6 +107,8 @@ def main(argv: Sequence[str]) -> int:
             f"The zoo {zoo.root} holds no entry{f' for {wanted}' if wanted else ''}; "
             "python -m mtl.zoo ls lists what it has, python -m mtl.train makes entries."
         )
+    if paper:
+        return report_paper.show(options, entries, zoo.entries())
     if published:
         return report_against.show(options, published, entries)
     if options.tests:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
+from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import ZooError
@@ -33,7 +34,7 @@ _BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F16": 16, "BF16": 16, "I16": 16, "I32": 3
 @dataclass(frozen=True)
 class Cell:
     """What a method reached on one task: its mean over ``seeds``, trained on ``data``; ``dev`` is
-    the mean on dev of the runs that have one.
+    the mean on dev of the runs that have one, ``std`` the standard deviation over seeds.
 
     ``caveats`` say why it says less than it seems (:mod:`mtl.tasks.caveats`).
     """
@@ -43,6 +44,7 @@ class Cell:
     data: str
     caveats: tuple[str, ...] = ()
     dev: float | None = None
+    std: float | None = None
 
 
 @dataclass(frozen=True)
@@ -250,7 +252,8 @@ def _row(
             doubts = dict.fromkeys(run.caveat for run in found if run.caveat)
             ondev = [run.dev.value for run in found if run.dev.value is not None]
             dev = _mean(ondev) if ondev else None
-            scores[task] = Cell(mean, tuple(sorted(values)), found[0].data, tuple(doubts), dev)
+            std = stdev(values.values()) if len(values) > 1 else None
+            scores[task] = Cell(mean, tuple(sorted(values)), found[0].data, tuple(doubts), dev, std)
     chosen = {run.entry.digest: run.entry for found in shown.values() for run in found}
     joint = manifest.kind == "joint"
     share = len(shown) if joint else 1
