@@ -157,8 +157,8 @@ def main(argv: Sequence[str]) -> int:
         drawn = options.heatmap
     if options.json:
         lines = [row.to_dict() for row in rows]
-        suites = [table.to_dict() for table in tables]
-        print(json.dumps({"rows": lines, "suites": suites, "heatmap": drawn}))
+        shown = [table.to_dict() for table in tables]
+        print(json.dumps({"rows": lines, "suites": shown, "heatmap": drawn}))
         return 0
     text = "\n\n".join([*([render(rows)] if rows else []), *map(render_suite, tables)])
     print(printable_lines(text))
