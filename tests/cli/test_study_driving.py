@@ -21,7 +21,7 @@ from mtl.study import Places, StudyPlan, drive, plan_study, read_study
 from mtl.study import driving as module
 from mtl.study.engines import Happened
 from mtl.study.journal import Journal
-from mtl.study.work import Outcome, Task
+from mtl.study.work import Outcome, Task, execute_task
 
 TOLD = {
     "ref": "r",
@@ -190,3 +190,36 @@ def test_what_others_see_of_a_driver(plan: StudyPlan, tmp_path: Path) -> None:
     assert "gone, its last word is 60 min old" in mtl("study", "status", plan.study.path).out
     path.write_text("{")  # a damaged file is nobody's word
     assert mtl("study", "status", plan.study.path, "--json").json["drivers"] == []
+
+
+@pytest.mark.parametrize("sources", ["auto", pytest.param("best", marks=pytest.mark.slow)])
+def test_sources_that_the_worker_chooses(sources: str, stocked: Path, tmp_path: Path) -> None:
+    """The plan learns from the journal which run it came to; by hand it is the same."""
+    path = write_study(
+        tmp_path,
+        *("set", "joint"),
+        seeds=[0],
+        compose=[
+            {
+                "method": "scalearn",
+                "targets": ["same"],
+                "sources": sources,
+                "set": {"max_steps": 4, "eval_every": 2},
+            }
+        ],
+    )
+    plan = plan_study(read_study(str(path)), Places())
+    (key,) = [key for key, node in plan.nodes.items() if node.cell.kind == "composition"]
+    node = plan.nodes[key]
+    assert (node.state, node.runhash, node.run) == ("missing", None, None)
+    assert len(node.needs) == 3
+    outcome = execute_task(Task(key, node.cell, plan.desk.places), plan.desk)
+    assert outcome.status == "done", outcome
+    journal_of(plan).add(outcome, plan.label(key), "1")
+    again = mtl("study", "plan", path, "--json").json
+    assert again["states"]["done"] == 4
+    (run,) = [run for run in again["runs"] if run["key"] == key]
+    assert run["runhash"] == outcome.runhash
+    line = ["--target", "same", "--sources", sources, "--set", "max_steps=4", "eval_every=2"]
+    (hand,) = mtl("compose", *line, "--json").json["runs"]
+    assert (hand["status"], hand["digest"]) == ("skipped", outcome.told["digest"])
