@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A published table: its plan, then its runs. For a machine with a GPU and the network; the same line
-# again goes on where it was.
+# A published table: its plan, its runs, and what came out beside the paper's figures. For a machine
+# with a GPU and the network; the same line again goes on where it was.
 #   scripts/reproduce.sh STUDY [options of python -m mtl.study run]
 set -euo pipefail
 if [ $# -eq 0 ]; then
@@ -10,4 +10,9 @@ fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/env.sh plot,peft
 "$python" -m mtl.study plan "$1"
-exec "$python" -m mtl.study run "$@"
+"$python" -m mtl.study run "$@"
+table="$("$python" -m mtl.study plan "$1" --json |
+  "$python" -c 'import json, sys; print(json.load(sys.stdin)["against"] or "")')"
+if [ -n "$table" ]; then
+  "$python" -m mtl.report --against "$table"
+fi
