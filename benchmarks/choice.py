@@ -34,7 +34,7 @@ from tabulate import tabulate
 import mtl
 from mtl.errors import MtlError
 from mtl.files import sha256_json, write_json
-from mtl.report.stats import mean_interval, paired_bootstrap
+from mtl.report import mean_interval, paired_bootstrap
 from mtl.tasks.metrics import METRICS
 from mtl.zoo.predictions import Predictions, read_predictions
 

@@ -96,7 +96,7 @@ def check_task(
     except MtlError as error:
         if report.rows:
             report.findings += [*diagnose(report.rows), *lost_rows(report.rows)]
-        if not report.findings:
+        if all(finding.level != "problem" for finding in report.findings):
             report.findings.append(Finding("unusable", "problem", str(error).rstrip(".")))
         return report
     data = report.data

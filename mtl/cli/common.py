@@ -346,8 +346,11 @@ def caveat_lines(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def note_rates(planned: Sequence[tuple[Any, Sequence[Run]]], context: Context) -> None:
     """Say which rates of a recipe were made for larger encoders than this one."""
+    from mtl.engine.progress import quiet
     from mtl.runs.fitting import rate_note
 
+    if quiet():
+        return
     notes = [
         rate_note(run, context.recipe, point.overrides) for point, runs in planned for run in runs
     ]

@@ -418,16 +418,17 @@ def test_the_plan_of_what_is_missing_is_shown_first(
         raise RunError(f"{plan.label} began")
 
     monkeypatch.setattr(run, "execute", dies)
+    monkeypatch.delenv("MTL_QUIET")
     (mood,) = [path for path in entries(stocked) if "/mood/" in str(path)]
     shutil.rmtree(mood)
     line = ["--target", TARGET, "--sources", "all", "--train-missing", "--epochs", "1"]
     said = mtl("compose", *line)
     assert said.code == 1, said
-    plan, _, rest = said.err.partition("then scalearn on mini/same.")
-    assert "1 run of stage one in this order" in plan
+    plan, _, rest = said.err.partition("error: ")
+    assert "Sources that the zoo lacks, 1 run of stage one, at the settings of recipe mini." in plan
     assert "mini/mood" in plan
-    assert "missing" in plan
-    assert rest.strip() == "error: mini/mood pfeiffer seed 0 began"
+    assert "seed 0: new" in plan
+    assert rest.strip() == "mini/mood pfeiffer seed 0 began"
     assert "scalearn" not in said.out  # without its sources nothing is composed
 
 

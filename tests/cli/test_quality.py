@@ -247,8 +247,9 @@ def test_the_loss_of_an_answer_that_ignores_the_text() -> None:
 
 
 def test_a_rate_made_for_larger_encoders_is_told_before_and_while_it_runs(
-    mini: Path, tiny: Callable[[str], str]
+    mini: Path, tiny: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("MTL_QUIET")
     line = ["--suite", "mini", "--task", "same", "--max-steps", "1"]
     for more in (["--dry-run"], []):
         said = mtl("train", *line, "--recipe", "scalearn", *more)

@@ -259,7 +259,7 @@ REFUSED: dict[str, tuple[list[str], str | None, str]] = {
     "one odd cell": ([*map(str, range(29)), "NA"], None, r"29 different numbers, and 'NA' \(line"),
     "codes": ([f"{n:03}" for n in range(30)], None, "--kind regression; if they name classes"),
     "ids": ([str(10**19 + n) for n in range(30)], None, "identifiers are: '1000000000000000000"),
-    "words as numbers": (["a", "b"], "regression", "line 2 of .*'a' is no number"),
+    "words as numbers": (["a", "b"], "regression", "needs numbers, and .* names: 'a', 'b'"),
     "no sets": (["a", "b"], "multilabel", "no separator such as 'a;b'"),
     "lists as classes": (["['a', 'b']", "[]"], "classification", "Say --kind multilabel"),
     "one class": (["1", "1.0"], None, "holds only '1'"),

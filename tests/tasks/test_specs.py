@@ -13,6 +13,7 @@ from task_bench import spec_of
 
 from mtl.errors import RequestError
 from mtl.report import load_published
+from mtl.study import read_study
 from mtl.tasks import (
     TaskSpec,
     list_recipes,
@@ -46,7 +47,7 @@ def own(folder: Path, monkeypatch: pytest.MonkeyPatch, **files: str) -> Path:
 
 def test_every_file_is_found_and_placed() -> None:
     known = catalog()
-    groups = (known.tasks, known.suites, known.recipes, known.published)
+    groups = (known.tasks, known.suites, known.recipes, known.published, known.studies)
     placed = {path for group in groups for path in group.values()}
     assert placed == set(FILES)
     assert not known.problems
@@ -60,7 +61,7 @@ def test_every_file_loads_and_says_how_to_check_it(path: Path) -> None:
     assert first.startswith("# python -m mtl.")
     names = {
         file: name
-        for group in (known.tasks, known.suites, known.recipes, known.published)
+        for group in (known.tasks, known.suites, known.recipes, known.published, known.studies)
         for name, file in group.items()
     }
     name = names[path]
@@ -76,6 +77,9 @@ def test_every_file_loads_and_says_how_to_check_it(path: Path) -> None:
     elif path in known.published.values():
         assert first == f"# python -m mtl.report --published {name}"
         assert load_published(name).name == path.stem
+    elif path in known.studies.values():
+        assert first == f"# python -m mtl.study plan {name}"
+        assert read_study(name).name == path.stem
     else:
         assert load_recipe(name).name == path.stem
 

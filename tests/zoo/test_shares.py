@@ -100,9 +100,9 @@ def test_two_maps_where_scales_cancel(
     drawn: list[tuple[Any, str]] = []
     real = heatmap._draw
 
-    def spy(figure: Any, axes: Any, matrix: Any, what: str) -> None:
-        drawn.append((matrix, what))
-        real(figure, axes, matrix, what)
+    def spy(figure: Any, axes: Any, each: Any) -> None:
+        drawn.append((each.matrix, each.what))
+        real(figure, axes, each)
 
     monkeypatch.setattr(heatmap, "_draw", spy)
     draw_heatmap([with_shares(zoo, made)], tmp_path / "a.png")

@@ -10,7 +10,6 @@ import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -225,10 +224,7 @@ def test_manifests(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import mtl.graph.collect as collect
-    import mtl.report.tables as tables
 
-    # the same intervals, of fewer draws
-    monkeypatch.setattr(tables, "paired_bootstrap", partial(tables.paired_bootstrap, draws=2))
     monkeypatch.setattr(collect, "DRAWS", 2)
     first = open_zoo(tmp_path / "good")
     splits = {"train": "ab" * 32, "dev": "ab" * 32, "test": "ab" * 32}
