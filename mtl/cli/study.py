@@ -7,6 +7,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from mtl.cli.options import Parser
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from mtl.study.bill import Bill
     from mtl.study.engines import Engine
 
-ENGINES = ("local",)
+ENGINES = ("local", "ray")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,6 +32,12 @@ def main(argv: Sequence[str]) -> int:
     run.add_argument("--engine", choices=ENGINES, default="local", help="who runs it [local]")
     run.add_argument(
         "--workers", type=int, metavar="N", help="worker processes [one per GPU; cores / threads]"
+    )
+    run.add_argument(
+        "--address", metavar="HOST:PORT", help="of a Ray cluster, or auto [Ray on this machine]"
+    )
+    run.add_argument(
+        "--per-gpu", type=int, metavar="N", help="runs that share a GPU, with --engine ray [1]"
     )
     run.add_argument(
         "--threads", type=int, metavar="N", help="CPU threads of a run [the file's, else 1]"
@@ -147,10 +154,13 @@ def _suggest(study: Study, places: Places, options: Namespace) -> int:
 def _run(study: Study, places: Places, options: Namespace) -> int:
     from mtl.errors import RequestError
 
-    for name in ("workers", "threads"):
+    for name in ("workers", "threads", "per_gpu"):
         value = getattr(options, name)
         if value is not None and value < 1:
-            raise RequestError(f"--{name} must be at least 1, not {value}.")
+            raise RequestError(f"--{name.replace('_', '-')} must be at least 1, not {value}.")
+    for name in ("address", "per_gpu"):
+        if getattr(options, name) is not None and options.engine != "ray":
+            raise RequestError(f"--{name.replace('_', '-')} belongs to --engine ray.")
     if options.smoke:
         return _smoke(study, places, options)
     return _carried_out(_planned(study, places), options)
@@ -184,11 +194,11 @@ def _carried_out(plan: StudyPlan, options: Namespace) -> int:
             f"Nothing was run: {plan.count('blocked')} of {len(plan.nodes)} runs cannot be. "
             + " ".join(problems[:3])
         )
-    engine, workers = _engine(plan.study, options)
+    engine, workers = _engine(plan, options)
     bill = make_bill(plan)
     costs = {key: cost.seconds for key, cost in bill.costs.items() if cost.seconds is not None}
     journal = Journal(plan.desk.workspace.runs, plan.study.name)
-    with showing(plan, engine.describe(), workers, silent=options.json) as tell:
+    with closing(engine), showing(plan, engine.describe(), workers, silent=options.json) as tell:
         going = drive(plan, engine, journal, tell, costs)
     if options.json:
         print(json.dumps(study_text.run_json(going)))
@@ -197,13 +207,19 @@ def _carried_out(plan: StudyPlan, options: Namespace) -> int:
     return 0 if all(node.state == "done" for node in plan.nodes.values()) else 1
 
 
-def _engine(study: Study, options: Namespace) -> tuple[Engine, int]:
+def _engine(plan: StudyPlan, options: Namespace) -> tuple[Engine, int]:
     """The engine that the options name, and how many workers it has."""
     from mtl.study.local import LocalEngine, usable_gpus
     from mtl.threads import usable_cores
 
     said = os.environ.get("OMP_NUM_THREADS", "")
-    threads = options.threads or study.threads or (int(said) if said.isdigit() else 0) or 1
+    wanted = options.threads or plan.study.threads
+    threads = wanted or (int(said) if said.isdigit() else 0) or 1
+    if options.engine == "ray":
+        from mtl.study.ray_engine import open_ray
+
+        ray = open_ray(plan, threads, options.per_gpu or 1, options.workers, options.address)
+        return ray, ray.slots()
     gpus = usable_gpus()
     cores = usable_cores()
     workers = options.workers or len(gpus) or max(1, cores // threads)

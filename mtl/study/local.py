@@ -14,13 +14,17 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mtl.study.engines import Happened
-from mtl.study.work import Desk, Outcome, Task, execute_task
+from mtl.study.work import Desk, Outcome, Task, execute_task, unheld
+
+if TYPE_CHECKING:
+    from mtl.runs import Run
 
 EVERY = 0.2
 """Seconds between two steps that a worker tells of."""
@@ -84,7 +88,7 @@ class LocalEngine:
             try:
                 while worker.pipe.poll():
                     what, value = worker.pipe.recv()
-                    found.append(_happened(what, value, key, worker.name))
+                    found.append(happened(what, value, key, worker.name))
                     if what == "ended":
                         worker.task = None
             except (EOFError, OSError):
@@ -128,7 +132,8 @@ class LocalEngine:
         return worker
 
 
-def _happened(what: str, value: Any, key: str, worker: str) -> Happened:
+def happened(what: str, value: Any, key: str, worker: str) -> Happened:
+    """What a worker told, as the driver takes it."""
     if what == "ended":
         return Happened(what, key, worker, outcome=value)
     if what == "step":
@@ -165,8 +170,8 @@ def work(pipe: Connection) -> None:
     if parent is not None:
         threading.Thread(target=_leave_with, args=(parent.sentinel,), daemon=True).start()
     tell = _Teller(pipe)
-    sys.stderr = _Lines(tell)  # type: ignore[assignment]
-    sys.stdout = _Lines(tell)  # type: ignore[assignment]
+    sys.stderr = Lines(tell)  # type: ignore[assignment]
+    sys.stdout = Lines(tell)  # type: ignore[assignment]
     desk: Desk | None = None
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
@@ -174,10 +179,18 @@ def work(pipe: Connection) -> None:
             tell("begun", "")
             if desk is None or desk.places != task.places:
                 desk = Desk(task.places)
-            tell("ended", _run(task, desk, tell))
+            tell("ended", run_told(task, desk, tell))
 
 
-def _run(task: Task, desk: Desk, tell: _Teller) -> Outcome:
+def run_told(
+    task: Task,
+    desk: Desk,
+    tell: Callable[[str, Any], object],
+    *,
+    every: float = EVERY,
+    holding: Callable[[Run], AbstractContextManager[object]] = unheld,
+) -> Outcome:
+    """:func:`mtl.study.work.execute_task`, telling of a step in ``every`` seconds."""
     from mtl.engine.progress import listening
 
     last = 0.0
@@ -185,12 +198,12 @@ def _run(task: Task, desk: Desk, tell: _Teller) -> Outcome:
     def step(done: int, total: int) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last >= EVERY or done == total:
+        if now - last >= every or done == total:
             last = now
             tell("step", (done, total))
 
     with listening(step):
-        return execute_task(task, desk, lambda text: tell("said", text))
+        return execute_task(task, desk, lambda text: tell("said", text), holding)
 
 
 def _leave(number: int, _: Any) -> None:
@@ -215,12 +228,12 @@ class _Teller:
             self._pipe.send((what, value))
 
 
-class _Lines:
+class Lines:
     """Standard error of a worker: whole lines go to the driver, which shows them."""
 
     encoding = "utf-8"
 
-    def __init__(self, tell: _Teller) -> None:
+    def __init__(self, tell: Callable[[str, Any], object]) -> None:
         self._tell, self._begun = tell, ""
 
     def write(self, text: str) -> int:

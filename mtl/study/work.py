@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -280,11 +281,22 @@ def plan_cell(cell: Cell, desk: Desk, *, dry_run: bool = True) -> Run:
     return run
 
 
-def execute_task(task: Task, desk: Desk, say: Callable[[str], None] = lambda text: None) -> Outcome:
+def unheld(run: Run) -> AbstractContextManager[object]:
+    """Nothing beside the lock of its folder keeps others from a run."""
+    return nullcontext()
+
+
+def execute_task(
+    task: Task,
+    desk: Desk,
+    say: Callable[[str], object] = lambda text: None,
+    holding: Callable[[Run], AbstractContextManager[object]] = unheld,
+) -> Outcome:
     """Run one task to its entry in the zoo; whatever goes wrong is in the outcome.
 
     Args:
         say: takes remarks.
+        holding: is held while the run goes on, beside the lock of its folder.
     """
     from mtl.graph.opening import adding_evidence
     from mtl.runs.running import execute
@@ -299,7 +311,8 @@ def execute_task(task: Task, desk: Desk, say: Callable[[str], None] = lambda tex
                 "between machines. Start the study again."
             )
         runhash = run.runhash
-        report = execute(run, desk.context(cell).workspace)
+        with holding(run):
+            report = execute(run, desk.context(cell).workspace)
     except MtlError as error:
         status = "held" if isinstance(error, HeldError) else "failed"
         return Outcome(task.key, status, runhash, str(error))

@@ -1,0 +1,361 @@
+"""The Ray engine: runs of a study as tasks of a Ray cluster, or of Ray on this machine alone.
+
+The driver hands a run over when its sources are there, as to any engine; Ray finds a machine with
+the cores and the share of a GPU. What a worker says goes through an actor beside the driver. A
+worker or a machine that dies loses its run, which goes back into the line; a lease on the shared
+folder (:mod:`mtl.study.lease`) keeps another one from it until its holder is gone for certain.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mtl.errors import RequestError
+from mtl.study.cells import task_files
+from mtl.study.engines import Happened
+from mtl.study.local import PATIENCE, THREADS, happened
+from mtl.study.ray_worker import Ear, Job, probe, train
+from mtl.study.sharing import Seen, check_folder, judge, leave_token
+from mtl.study.work import Outcome, Places, Task
+from mtl.words import counted
+
+if TYPE_CHECKING:
+    from mtl.study.planning import StudyPlan
+
+ANSWERS = 5.0
+"""Seconds in which an address has to answer."""
+LOOK = 2.0
+"""Seconds between two looks at the machines of the cluster."""
+EMPTY = 60.0
+"""Seconds without a machine after which that is said."""
+STORE = 80 * 2**20
+"""Bytes of Ray's store of objects, where we start it: tasks and outcomes are small."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+PASSED = (
+    *("MTL_TASKS", "MTL_MODEL", "MTL_LIMITS", "MTL_GRAPH", "MTL_RESUME_SECONDS"),
+    *("MTL_LEASE_SECONDS", "MTL_DEBUG", "MTL_QUIET", "MTL_VERBOSE", "ACCELERATE_USE_CPU"),
+    *("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "OMP_WAIT_POLICY"),
+)
+"""What of the driver's environment workers get; nothing that could hold a secret."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a run gets of a machine.
+
+    Attributes:
+        threads: cores.
+        per_gpu: runs that share a GPU.
+        workers: runs side by side at most; None: as many as the machines hold.
+        address: of the cluster; None: Ray is started on this machine, for this study alone.
+    """
+
+    threads: int = 1
+    per_gpu: int = 1
+    workers: int | None = None
+    address: str | None = None
+
+
+class RayEngine:
+    """Tasks of a Ray cluster; see :class:`mtl.study.engines.Engine`.
+
+    Args:
+        places: of the study; they are made absolute, and checked on every machine.
+        files: other absolute paths that every machine must have: task files, a base's folder.
+
+    Raises:
+        RequestError: Ray is not installed or does not answer; a machine lacks the shared folder or
+            has other versions; no machine has what a run wants. Nothing was begun.
+    """
+
+    def __init__(self, wanted: Wanted, places: Places, files: Sequence[str] = ()) -> None:
+        self._wanted = wanted
+        self._places = places
+        self._running: dict[Any, tuple[Task, int]] = {}
+        self._nodes: tuple[float, list[dict[str, Any]]] = (0.0, [])
+        self._empty: float | None = None
+        self._closing = contextlib.ExitStack()
+        try:
+            self._open([*_folders(places), *files])
+        except BaseException:
+            self._closing.close()
+            raise
+
+    def _open(self, needed: Sequence[str]) -> None:
+        runs = Path(str(self._places.runs))
+        for folder, what in ((runs, "the runs folder"), (Path(str(self._places.zoo)), "the zoo")):
+            check_folder(folder, what)
+        Path(os.environ["MTL_CACHE"]).mkdir(parents=True, exist_ok=True)
+        self._ray = connect(self._wanted, self._closing)
+        self._gpus = self._ray.cluster_resources().get("GPU", 0) > 0 and not _cpu_only()
+        share = int(10_000 / self._wanted.per_gpu) / 10_000  # Ray counts in ten-thousandths
+        self._train = self._ray.remote(train).options(
+            num_cpus=self._wanted.threads,
+            num_gpus=share if self._gpus else 0,
+            max_retries=0,  # the driver puts a lost run back, and counts
+        )
+        if not self._wanted.workers and not self.slots():
+            raise RequestError(
+                f"No machine of the Ray cluster has {counted(self._wanted.threads, 'core')} "
+                f"{'and a GPU ' if self._gpus else ''}for a run: it has "
+                f"{self._ray.cluster_resources()}. Lower --threads, start workers, or say "
+                "--workers N where a cluster grows with what waits."
+            )
+        self._token = self._closing.enter_context(leave_token(runs))
+        self._job = Job(self._token, tuple(needed), os.getcwd())
+        for remark in judge(list(self._look_around()), self._token):
+            print(f"note: {remark}", file=sys.stderr)
+        here = self._ray.get_runtime_context().get_node_id()
+        self._ear = self._ray.remote(Ear).options(num_cpus=0, **self._on(here)).remote()
+        self._ray.get(self._ear.drain.remote())
+
+    def _on(self, node: str) -> dict[str, Any]:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
+
+    def _look_around(self) -> Iterator[Seen]:
+        """What every machine that could take a run has."""
+        ask = self._ray.remote(probe).options(num_cpus=0, max_retries=0)
+        asking = [
+            (node["NodeManagerHostname"], ask.options(**self._on(node["NodeID"])).remote(self._job))
+            for node in self._alive()
+            if self._slots_of(node)
+        ]
+        for host, asked in asking:
+            try:
+                yield self._ray.get(asked, timeout=PATIENCE * 6)
+            except self._ray.exceptions.RayError as error:
+                yield Seen(host, (f"cannot be asked: {_short(error).rstrip('.')}",))
+
+    def describe(self) -> str:
+        """Machines, and what a run gets of them."""
+        on = f"1/{self._wanted.per_gpu} GPU" if self._gpus else "CPU"
+        where = self._wanted.address or "this machine"
+        machines = counted(sum(1 for node in self._alive() if self._slots_of(node)), "machine")
+        return (
+            f"Ray at {where}: {machines}, {self.slots()} × {on}, {self._wanted.threads} thread(s) "
+            "each"
+        )
+
+    def slots(self) -> int:
+        """Runs that go on side by side, by what the machines have now."""
+        if self._wanted.workers:
+            return self._wanted.workers
+        return sum(map(self._slots_of, self._alive()))
+
+    def _alive(self) -> list[dict[str, Any]]:
+        when, nodes = self._nodes
+        if time.monotonic() - when > LOOK or not nodes:
+            nodes = [node for node in self._ray.nodes() if node["Alive"]]
+            self._nodes = (time.monotonic(), nodes)
+        return nodes
+
+    def _slots_of(self, node: dict[str, Any]) -> int:
+        has = node["Resources"]
+        cores = int(has.get("CPU", 0) // self._wanted.threads)
+        return min(cores, int(has.get("GPU", 0) * self._wanted.per_gpu)) if self._gpus else cores
+
+    def free(self) -> int:
+        """How many more tasks it takes now."""
+        return self.slots() - len(self._running)
+
+    def submit(self, task: Task) -> None:
+        """Hand a task to Ray, which finds it a machine."""
+        taken = {slot for _, slot in self._running.values()}
+        slot = next(n for n in range(1, len(taken) + 2) if n not in taken)
+        there = replace(task, places=replace(self._places, tasks=task.places.tasks))
+        name = f"{task.cell.label}"
+        begun = self._train.options(name=name).remote(there, self._job, self._ear, str(slot))
+        self._running[begun] = (task, slot)
+
+    def wait(self, seconds: float) -> list[Happened]:
+        """What workers say, what ended, and what was lost."""
+        if not self._running:
+            time.sleep(seconds)
+            return self._said_of_none()
+        pending = list(self._running)
+        self._ray.wait(pending, num_returns=1, timeout=seconds)
+        ready, _ = self._ray.wait(pending, num_returns=len(pending), timeout=0)
+        found = self._drained()
+        for one in ready:
+            task, slot = self._running.pop(one)
+            found.append(self._over(one, task.key, str(slot)))
+        return found
+
+    def _over(self, one: Any, key: str, slot: str) -> Happened:
+        errors = self._ray.exceptions
+        try:
+            return Happened("ended", key, slot, outcome=self._ray.get(one))
+        except errors.OutOfMemoryError:
+            return Happened("lost", key, slot, text="its worker took more memory than there is")
+        except errors.RayTaskError as error:  # before the run: the machine cannot be used
+            return Happened("ended", key, slot, outcome=Outcome(key, "failed", error=_short(error)))
+        except errors.RayError as error:
+            return Happened("lost", key, slot, text=f"its worker died ({type(error).__name__})")
+
+    def _drained(self) -> list[Happened]:
+        running = {task.key for task, _ in self._running.values()}
+        with contextlib.suppress(self._ray.exceptions.RayError):
+            told = self._ray.get(self._ear.drain.remote(), timeout=ANSWERS)
+            return [happened(*one) for one in told if one[2] in running]
+        return []
+
+    def _said_of_none(self) -> list[Happened]:
+        """A remark where there has been no machine for long."""
+        if self.slots():
+            self._empty = None
+            return []
+        if self._empty is None:
+            self._empty = time.monotonic() + EMPTY
+        if time.monotonic() < self._empty:
+            return []
+        self._empty = float("inf")
+        return [Happened("said", "", "", text="Ray has no machine left; waiting for one.")]
+
+    def close(self) -> None:
+        """Stop all tasks: their runs keep their resume points."""
+        if self._running:
+            for one in self._running:
+                with contextlib.suppress(Exception):
+                    self._ray.cancel(one, force=False)
+            left = list(self._running)
+            self._ray.wait(left, num_returns=len(left), timeout=PATIENCE)
+            self._running = {}
+        self._closing.close()
+
+
+def connect(wanted: Wanted, closing: contextlib.ExitStack) -> Any:
+    """Ray, connected; ``closing`` disconnects it.
+
+    Raises:
+        RequestError: it is not installed, does not answer, or does not let us in.
+    """
+    address = wanted.address
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    host, _, port = (address or "127.0.0.1").rpartition(":")
+    if address and address != "auto":
+        _answers(address, host, port)
+    if host in LOOPBACK or not address:
+        # else Ray takes loopback for the machine's address in the network, and listens there
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    if not address and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # for this study alone
+    try:
+        import ray
+    except ImportError as error:
+        raise RequestError(
+            f"--engine ray needs Ray, which cannot be loaded here ({error}). Install it with: "
+            "pip install 'mtl[ray]'"
+        ) from error
+    own: dict[str, Any] = {"address": address}
+    if not address:
+        own = {"num_cpus": _cores(wanted), "include_dashboard": False}
+        own |= {"object_store_memory": STORE, "address": "local"}
+    environment = {name: str(wanted.threads) for name in THREADS}
+    environment["TOKENIZERS_PARALLELISM"] = "false" if wanted.threads == 1 else "true"
+    environment |= {name: os.environ[name] for name in PASSED if name in os.environ}
+    environment["MTL_CACHE"] = os.environ["MTL_CACHE"]
+    closing.callback(ray.shutdown)
+    leave = signal.getsignal(signal.SIGTERM)  # Ray sets one of its own
+    try:
+        ray.init(
+            **own,
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env={"env_vars": environment},
+        )
+    except Exception as error:  # Ray has one class or another for each
+        raise RequestError(
+            f"Ray at {address or 'this machine'} cannot be used: {_short(error)} The driver runs "
+            "on a machine of the cluster, with the cluster's token (docs/clusters.md)."
+        ) from error
+    signal.signal(signal.SIGTERM, leave)
+    return ray
+
+
+def _answers(address: str, host: str, port: str) -> None:
+    """Raises RequestError where nobody listens."""
+    if "://" in address or not host or not port.isdigit():
+        raise RequestError(
+            f"--address must be HOST:PORT of the cluster's head, or auto, not {address!r}. The "
+            "driver runs on a machine of the cluster; there is no client connection."
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS).close()
+    except (OSError, OverflowError) as error:
+        raise RequestError(
+            f"No Ray answers at {address} ({getattr(error, 'strerror', None) or error}). Start "
+            "its head (docs/clusters.md), or leave --address away to use this machine alone."
+        ) from error
+
+
+def _cores(wanted: Wanted) -> int:
+    from mtl.threads import usable_cores
+
+    return max(usable_cores(), (wanted.workers or 0) * wanted.threads)
+
+
+def _cpu_only() -> bool:
+    return os.environ.get("ACCELERATE_USE_CPU", "").lower() in {"1", "true", "yes"}
+
+
+def _short(error: BaseException) -> str:
+    """The last line that says something: Ray puts a traceback before it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[-1] if lines else type(error).__name__
+    return text if text.endswith((".", "!")) else f"{text}."
+
+
+def _folders(places: Places) -> list[str]:
+    named = (places.zoo, places.runs, os.environ["MTL_CACHE"], places.data_root)
+    return [str(path) for path in named if path]
+
+
+def absolute(places: Places) -> Places:
+    """``places`` as they are found from any folder; the cache by ``MTL_CACHE``, likewise.
+
+    Raises:
+        RequestError: there is no home for the cache.
+    """
+    from mtl.engine.folder import runs_folder
+    from mtl.files import cache_folder
+    from mtl.zoo import open_zoo
+
+    cache = cache_folder()
+    if cache is None:
+        raise RequestError("There is no home folder for the cache: name one with MTL_CACHE.")
+    os.environ["MTL_CACHE"] = str(cache.absolute())
+    root = places.data_root or os.environ.get("MTL_DATA_ROOT")
+    return replace(
+        places,
+        zoo=str(open_zoo(places.zoo).root.absolute()),
+        runs=str(runs_folder(places.runs).absolute()),
+        data_root=str(Path(root).expanduser().absolute()) if root else None,
+    )
+
+
+def open_ray(
+    plan: StudyPlan, threads: int, per_gpu: int, workers: int | None, address: str | None
+) -> RayEngine:
+    """The engine for a study, its places and files checked. Raises as :class:`RayEngine`."""
+    cells = [node.cell for node in plan.nodes.values()]
+    named = [*task_files(cells), *(cell.model or "" for cell in cells)]
+    named += [os.environ.get("MTL_MODEL", ""), *os.environ.get("MTL_TASKS", "").split(os.pathsep)]
+    files = [str(Path(name).absolute()) for name in dict.fromkeys(named) if os.path.exists(name)]
+    wanted = Wanted(threads, per_gpu, workers, address)
+    return RayEngine(wanted, absolute(plan.desk.places), files)

@@ -1,0 +1,111 @@
+"""``mtl.study run --engine ray``: the entries of the local engine, whatever breaks."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import tempfile
+from pathlib import Path
+
+import pytest
+from cli_bench import digests, leftovers, mtl, process, refused
+from ray_bench import alone, order, two_machines
+from study_bench import SHORT, write_study
+from test_study_run import LONG, events, finished, until
+
+pytest.importorskip("ray")
+SMALL = {
+    "seeds": [0],
+    "set": SHORT,
+    "tasks": ["same", "mood"],
+    "compose": [{"method": "average", "targets": ["same"]}],
+}
+
+
+def by_the_local_engine(path: Path, folder: Path) -> dict[str, str]:
+    places = ["--zoo", folder / "zoo", "--runs", folder / "runs"]
+    finished(process("study", "run", path, *places, "--workers", 1, "--json"))
+    return digests(folder / "zoo")
+
+
+def test_three_runs_on_this_machine(
+    mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_study(tmp_path, "joint", **SMALL)
+    expected = by_the_local_engine(path, tmp_path / "local")
+    assert len(expected) == 3
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        for name, value in alone(folder).items():
+            if not name.startswith("RAY_AUTH"):  # Ray's own are set by us
+                monkeypatch.setenv(name, value)
+        said = finished(process("study", "run", path, "--engine", "ray", "--workers", 1, "--json"))
+        assert {run["status"] for run in said.json["runs"]} == {"done"}
+        assert {run["threads"] for run in said.json["runs"]} == {1}
+        assert digests(mini) == expected
+        assert not leftovers(mini)
+        assert not list((tmp_path / "runs").rglob("lease.*"))
+        assert not list((tmp_path / "runs").glob(".tmp-*"))
+        assert not mtl("zoo", "fsck", "--json").json["problems"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_machines_of_which_one_dies(
+    mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_study(
+        tmp_path,
+        "joint",
+        seeds=[0, 1, 2],
+        tasks=["same", "mood"],
+        set=LONG,
+        compose=[{"method": ["average", "scalearn"], "targets": ["same"], "source_seeds": "same"}],
+    )
+    expected = by_the_local_engine(path, tmp_path / "local")
+    assert len(expected) == 12
+    runs = tmp_path / "runs"
+    with two_machines(monkeypatch, MTL_RESUME_SECONDS="0") as (address, holder):
+        driver = process("study", "run", path, "--engine", "ray", "--address", address, "--json")
+        # both are at a run, each of which has a resume point
+        until(lambda: len(list(runs.glob("*/state/point.safetensors"))) >= 2, driver)
+        until(lambda: events(runs) >= 8, driver)
+        began = {p: p.read_text().splitlines()[0] for p in runs.glob("*/events.jsonl")}
+        order(holder)
+        said = finished(driver)
+    assert {run["status"] for run in said.json["runs"]} <= {"done", "skipped"}
+    assert digests(mini) == expected
+    assert not mtl("zoo", "fsck", "--json").json["problems"]
+    # with its time: runs went on, none started anew, and each step is there once
+    assert {p: p.read_text().splitlines()[0] for p in began} == began
+    for file in runs.glob("*/events.jsonl"):
+        steps = [json.loads(line)["step"] for line in file.read_text().splitlines()]
+        assert steps == sorted(set(steps)), file
+    assert not leftovers(mini)
+    assert not list(runs.rglob("lease.*"))
+
+
+def test_an_address_that_does_not_answer(mini: Path, tmp_path: Path) -> None:
+    path = write_study(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    line = ["study", "run", path, "--engine", "ray", "--address"]
+    refused(mtl(*line, f"127.0.0.1:{port}"), f"No Ray answers at 127.0.0.1:{port}")
+    refused(mtl(*line, "ray://head:10001"), "HOST:PORT of the cluster's head", "ray://head:10001")
+    assert not mini.exists() or not digests(mini)
+
+
+def test_options_of_ray_belong_to_ray(mini: Path, tmp_path: Path) -> None:
+    path = write_study(tmp_path)
+    refused(mtl("study", "run", path, "--per-gpu", 2), "--per-gpu belongs to --engine ray")
+    refused(mtl("study", "run", path, "--address", "a:1"), "--address belongs to --engine ray")
+    line = ["study", "run", path, "--engine", "ray"]
+    refused(mtl(*line, "--per-gpu", 0), "--per-gpu must be at least 1")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_zoo_that_cannot_be_written(mini: Path, tmp_path: Path) -> None:
+    path = write_study(tmp_path)
+    mini.mkdir()
+    mini.chmod(0o500)
+    refused(mtl("study", "run", path, "--engine", "ray"), "Cannot write into the zoo", code=1)
