@@ -185,7 +185,7 @@ def work(pipe: Connection) -> None:
 def run_told(
     task: Task,
     desk: Desk,
-    tell: Callable[[str, Any], object],
+    tell: Callable[[str, Any], None],
     *,
     every: float = EVERY,
     holding: Callable[[Run], AbstractContextManager[object]] = unheld,
@@ -233,7 +233,7 @@ class Lines:
 
     encoding = "utf-8"
 
-    def __init__(self, tell: Callable[[str, Any], object]) -> None:
+    def __init__(self, tell: Callable[[str, Any], None]) -> None:
         self._tell, self._begun = tell, ""
 
     def write(self, text: str) -> int:

@@ -100,11 +100,11 @@ class RayEngine:
         self._ray = connect(self._wanted, self._closing)
         self._gpus = self._ray.cluster_resources().get("GPU", 0) > 0 and not _cpu_only()
         share = int(10_000 / self._wanted.per_gpu) / 10_000  # Ray counts in ten-thousandths
-        self._train = self._ray.remote(train).options(
+        self._train = self._ray.remote(
             num_cpus=self._wanted.threads,
             num_gpus=share if self._gpus else 0,
             max_retries=0,  # the driver puts a lost run back, and counts
-        )
+        )(train)
         if not self._wanted.workers and not self.slots():
             raise RequestError(
                 f"No machine of the Ray cluster has {counted(self._wanted.threads, 'core')} "
@@ -127,7 +127,7 @@ class RayEngine:
 
     def _look_around(self) -> Iterator[Seen]:
         """What every machine that could take a run has."""
-        ask = self._ray.remote(probe).options(num_cpus=0, max_retries=0)
+        ask = self._ray.remote(num_cpus=0, max_retries=0)(probe)
         asking = [
             (node["NodeManagerHostname"], ask.options(**self._on(node["NodeID"])).remote(self._job))
             for node in self._alive()
@@ -176,8 +176,9 @@ class RayEngine:
         taken = {slot for _, slot in self._running.values()}
         slot = next(n for n in range(1, len(taken) + 2) if n not in taken)
         there = replace(task, places=replace(self._places, tasks=task.places.tasks))
-        name = f"{task.cell.label}"
-        begun = self._train.options(name=name).remote(there, self._job, self._ear, str(slot))
+        begun = self._train.options(name=task.cell.label).remote(
+            there, self._job, self._ear, str(slot)
+        )
         self._running[begun] = (task, slot)
 
     def wait(self, seconds: float) -> list[Happened]:
@@ -245,7 +246,6 @@ def connect(wanted: Wanted, closing: contextlib.ExitStack) -> Any:
     address = wanted.address
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     host, _, port = (address or "127.0.0.1").rpartition(":")
     if address and address != "auto":
@@ -307,7 +307,7 @@ def _answers(address: str, host: str, port: str) -> None:
 def _cores(wanted: Wanted) -> int:
     from mtl.threads import usable_cores
 
-    return max(usable_cores(), (wanted.workers or 0) * wanted.threads)
+    return wanted.workers * wanted.threads if wanted.workers else usable_cores()
 
 
 def _cpu_only() -> bool:

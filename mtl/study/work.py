@@ -289,7 +289,7 @@ def unheld(run: Run) -> AbstractContextManager[object]:
 def execute_task(
     task: Task,
     desk: Desk,
-    say: Callable[[str], object] = lambda text: None,
+    say: Callable[[str], None] = lambda text: None,
     holding: Callable[[Run], AbstractContextManager[object]] = unheld,
 ) -> Outcome:
     """Run one task to its entry in the zoo; whatever goes wrong is in the outcome.

@@ -27,7 +27,6 @@ def alone(folder: str) -> dict[str, str]:
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "RAY_BACKEND_LOG_LEVEL": "error",
     }
 
 

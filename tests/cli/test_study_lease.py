@@ -97,6 +97,14 @@ def test_a_folder_that_gives_what_it_must(tmp_path: Path) -> None:
     assert not list((tmp_path / "runs").iterdir())
 
 
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="Cannot write into the zoo"):
+        sharing.check_folder(tmp_path / "file" / "zoo", "the zoo")
+    with pytest.raises(RunError, match="Cannot write the lease of it"):
+        lease.take(tmp_path / "file" / "run", "it")
+
+
 def test_a_filesystem_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError("no links here")
