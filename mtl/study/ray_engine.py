@@ -259,8 +259,7 @@ def connect(wanted: Wanted, closing: contextlib.ExitStack) -> Any:
         import ray
     except ImportError as error:
         raise RequestError(
-            f"--engine ray needs Ray, which cannot be loaded here ({error}). Install it with: "
-            "pip install 'mtl[ray]'"
+            f"--engine ray needs Ray, which cannot be loaded here ({error}): pip install ray."
         ) from error
     own: dict[str, Any] = {"address": address}
     if not address:

@@ -282,6 +282,7 @@ def test_what_the_settings_page_says_prints_it() -> None:
 @recommends("tasks/as_metric.py", "pip install evaluate")
 @recommends("engine/tracking.py", "which is not installed: pip install")
 @recommends("search/searching.py", "pip install optuna")
+@recommends("study/ray_engine.py", "pip install ray")
 def test_packages_to_install_are_those_of_the_project() -> None:
     """By their own names: what ``mtl`` is in an index of packages is not ours to say."""
     from mtl.engine.tracking import TRACKERS
@@ -290,10 +291,10 @@ def test_packages_to_install_are_those_of_the_project() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
-    named = ("plot", "peft", "metrics", "track", "search")
+    named = ("plot", "peft", "metrics", "track", "search", "ray")
     known = {line.split(">")[0] for extra in named for line in extras[extra]}
     needed = {METHODS.get(name).package for name in METHODS.names()} - {None, ""}
-    assert {"matplotlib", "evaluate", "optuna", TRACKERS["tensorboard"], *needed} == known
+    assert {"matplotlib", "evaluate", "optuna", "ray", TRACKERS["tensorboard"], *needed} == known
     rows = {row["method"]: row for row in json.loads(mtl("methods", "ls", "--json").out)["methods"]}
     shown = mtl("methods", "ls").out
     for row in rows.values():
