@@ -212,15 +212,19 @@ def quieten() -> None:
         sys.modules["transformers"].logging.disable_progress_bar()
 
 
-def report_rows(reports: Sequence[Report]) -> list[dict[str, Any]]:
-    """One row per run for tables and ``--json``."""
+def report_rows(reports: Sequence[Report], *, choice: bool = True) -> list[dict[str, Any]]:
+    """One row per run for tables and ``--json``.
+
+    Args:
+        choice: whether the runs are there to choose among; those of a curve are all wanted.
+    """
     from mtl.cli.variants import best_on_dev
     from mtl.runs.running import apart
     from mtl.zoo.caveats import stated
     from mtl.zoo.quality import beside, constant_of, remarks
 
     rows = []
-    best, said = best_on_dev(reports)
+    best, said = best_on_dev(reports) if choice else (set(), [])
     settings = apart([report.run for report in reports])
     for place, (report, own) in enumerate(zip(reports, settings, strict=True)):
         plan = report.run
@@ -261,13 +265,13 @@ def report_rows(reports: Sequence[Report]) -> list[dict[str, Any]]:
     return rows
 
 
-def print_reports(reports: Sequence[Report]) -> None:
-    """The table at the end of a training command."""
+def print_reports(reports: Sequence[Report], *, choice: bool = True) -> None:
+    """The table at the end of a training command; see :func:`report_rows`."""
     from mtl.cli.variants import best_on_dev
     from mtl.zoo.settings import settings_text
 
-    rows = report_rows(reports)
-    lines = best_on_dev(reports)[1]
+    rows = report_rows(reports, choice=choice)
+    lines = best_on_dev(reports)[1] if choice else []
     methods = len({row["method"] for row in rows}) > 1
     several = any("settings" in row for row in rows)
     simple_names, simple_cells = simple_columns(rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mtl.cli import common
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from mtl.runs import Report
     from mtl.runs.context import Context
     from mtl.zoo import Entry
+
+
+ROWS = "run.max_train_samples"
+"""The setting that a curve goes along."""
 
 
 def add_options(parser: Any) -> None:
@@ -71,6 +75,8 @@ def run(
     Raises:
         RequestError: see :func:`mtl.compose.curve.plan_curve`.
     """
+    from mtl.cli.grid import Point
+    from mtl.cli.tell import tell
     from mtl.compose.curve import plan_curve
     from mtl.graph.opening import adding_evidence
     from mtl.report.curve import curve_of, draw_curve, render
@@ -83,6 +89,7 @@ def run(
         common.say(f"note: {plan.note}")
     if options.dry_run:
         return _dry_run(plan, context, options, tried)
+    _tell_own(plan, context, parse_set(options.own_set))
     evidence = adding_evidence(context.workspace.zoo, options.graph, common.say)
     trained = (
         execute_all(plan.missing, context.workspace, wait=options.wait) if plan.missing else []
@@ -94,6 +101,9 @@ def run(
         own = execute_all(step.own, context.workspace, wait=options.wait)
         planned, waiting = step.compositions(picked=picked, tried=tried)
         _say_once(planned, said)
+        if step is plan.steps[0]:  # those of other steps differ in their rows
+            point = Point(request.asked.method, step.context.overrides)
+            tell([(point, found.runs) for found in planned], step.context)
         composed = [
             report
             for found in planned
@@ -122,16 +132,40 @@ def run(
                     "curve": curve.to_dict() if curve else None,
                     "left_out": plan.note or None,
                     "picture": drawn,
-                    "trained": common.report_rows(trained),
-                    "runs": common.report_rows(reports),
+                    "trained": common.report_rows(trained, choice=False),
+                    "runs": common.report_rows(reports, choice=False),
                 }
             )
         )
     else:
-        common.print_reports([*trained, *reports])
+        common.print_reports([*trained, *reports], choice=False)
         print(f"\n{render(curve)}" if curve else "")
         print(f"picture: {drawn}" if drawn else "")
     return common.exit_code([*trained, *reports])
+
+
+def _tell_own(plan: CurvePlan, context: Context, own: Mapping[str, Any]) -> None:
+    """What the own adapters train at: not at what was asked of the compositions."""
+    from mtl.cli.grid import Point
+    from mtl.cli.tell import tell
+    from mtl.engine.settings import ROW_SETTINGS
+    from mtl.runs.settings import Overrides
+
+    asked = context.overrides
+    rows = {k: v for k, v in asked.values.items() if k.removeprefix("run.") in ROW_SETTINGS}
+    places = {**asked.places, **dict.fromkeys(own, "--own-set"), ROWS: "--rows"}
+    planned = []
+    for step in plan.steps:
+        values = {**own, **rows, ROWS: step.context.overrides.values[ROWS]}
+        planned += [(Point(run.method, Overrides(values, places)), [run]) for run in step.own]
+    theirs = [key.removeprefix("run.") for key in asked.values if key not in rows]
+    if theirs and not own:
+        common.say(
+            f"note: {', '.join(theirs)}: of the compositions only; the own adapters train by the "
+            "recipe, or as --own-set KEY=VALUE says"
+        )
+    common.note_rates(planned, context)
+    tell(planned, context)
 
 
 def _numbers(texts: list[str]) -> list[int]:

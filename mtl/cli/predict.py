@@ -57,8 +57,7 @@ def main(argv: Sequence[str]) -> int:
     from mtl.errors import RequestError
     from mtl.face.loading import load
     from mtl.files import user_path
-    from mtl.predict.job import Job, answer_file, outcome_text
-    from mtl.predict.writing import check_suffix
+    from mtl.predict.job import Job, answer_file, check_files, outcome_text
     from mtl.tasks.dialect import Dialect, separator_of
 
     if options.json:
@@ -88,9 +87,7 @@ def main(argv: Sequence[str]) -> int:
         dialect=dialect,
         overwrite=options.overwrite,
     )
-    check_suffix(job.target)
-    if not job.source.is_file():
-        raise RequestError(f"--input {options.input} is no file.")
+    check_files(job)
     model = load(options.entry, model=options.model, zoo=options.zoo)
     note_unknown([model.entry])
     with tqdm(

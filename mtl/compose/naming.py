@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mtl.engine.recorded import all_settings
 from mtl.errors import RequestError
 from mtl.words import printable
-from mtl.zoo.settings import differing, settings_of, settings_text
+from mtl.zoo.settings import differing, settings_text
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry
@@ -88,5 +89,5 @@ def run_names(entries: Sequence[Entry], task: str | None = None) -> list[str]:
 
 def differences(entries: Sequence[Entry]) -> list[str]:
     """Per entry the settings in which it differs from another one: ``bottleneck=8, epochs=3``."""
-    apart = differing([None] * len(entries), [settings_of(entry.manifest) for entry in entries])
+    apart = differing([None] * len(entries), [all_settings(entry.manifest) for entry in entries])
     return [printable(settings_text(dict(sorted(own.items())[:6]))) for own in apart]

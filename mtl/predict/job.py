@@ -83,6 +83,22 @@ class Outcome:
     explained: Explained | None = None
 
 
+def check_files(job: Job) -> None:
+    """Whether a job's files can be read and written; no model is needed to say so.
+
+    Raises:
+        RequestError: the input is no file, the output is there, is the input, or has another form.
+    """
+    check_suffix(job.target)
+    if not job.source.is_file():
+        what = "is a folder, not a file" if job.source.is_dir() else "is not there"
+        raise RequestError(f"--input {job.source} {what}.")
+    if job.source.resolve() == job.target.resolve():
+        raise RequestError(f"--output {job.target} is the input itself; name another file.")
+    if job.target.exists() and not job.overwrite:
+        raise RequestError(f"--output {job.target} is there already; --overwrite replaces it.")
+
+
 def answer_file(
     model: Model, job: Job, progress: Callable[[int], object] = lambda rows: None
 ) -> Outcome:
@@ -98,14 +114,7 @@ def answer_file(
             target is there.
         RunError: it cannot be written, or another process is at it.
     """
-    check_suffix(job.target)
-    if job.target.exists() and not job.overwrite:
-        raise RequestError(f"--output {job.target} is there already; --overwrite replaces it.")
-    if job.source.resolve() == job.target.resolve():
-        raise RequestError(f"--output {job.target} is the input itself; name another file.")
-    if not job.source.is_file():
-        what = "is a folder, not a file" if job.source.is_dir() else "is not there"
-        raise RequestError(f"--input {job.source} {what}.")
+    check_files(job)
     spec = model.spec(job.task)
     folder = job.target.with_name(f"{job.target.name}.parts")
     with (
@@ -289,10 +298,15 @@ def outcome_text(found: Outcome, job: Job) -> str:
         lines.append(f"note: {counted(found.blank, 'row has', 'rows have')} no text at all")
     if found.counts:
         shown = sorted(found.counts.items(), key=lambda item: -item[1])
+        never = [name for name, count in shown if not count]
+        if len(shown) > 20:  # of many labels only those that were answered, and how many were not
+            shown = shown[: len(shown) - len(never)]
         if found.without:
             shown = [*shown[:19], ("(no label)", found.without), *shown[19:]]
         rows = [[name, count, f"{count / found.answers:.1%}"] for name, count in shown[:20]]
         lines += ["", tabulate(rows, headers=["answer", "rows", "share"])]
         if len(shown) > 20:
             lines.append(f"… and {len(shown) - 20} more")
+        if len(found.counts) > 20 and never:
+            lines.append(f"{len(never)} of {len(found.counts)} labels were never the answer")
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from math import prod
 from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
+from mtl.engine.recorded import all_settings
 from mtl.errors import ZooError
 from mtl.report.picking import OnDev, best_by_dev, dev_of, on_dev
 from mtl.report.stats import Interval, mean_interval
@@ -21,7 +22,7 @@ from mtl.zoo.composition import is_weight
 from mtl.zoo.homes import Homes
 from mtl.zoo.names import is_derived
 from mtl.zoo.schema import joint_sections
-from mtl.zoo.settings import differing, settings_of
+from mtl.zoo.settings import differing
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry
@@ -192,7 +193,7 @@ def _settings_of(manifest: Manifest) -> dict[str, Any]:
     """What of a row's settings all its runs have in common, see :func:`_row_of`."""
     if manifest.kind == "joint":
         tasks = ", ".join(item["id"] for item in manifest.task["tasks"])
-        return {**settings_of(manifest), "tasks": tasks}
+        return {**all_settings(manifest), "tasks": tasks}
     sources = sorted({parent["method"] for parent in manifest.parents})
     return {**manifest.method_settings, "source methods": ", ".join(sources)}
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from mtl.engine.recorded import all_settings
 from mtl.errors import RequestError, unknown
 from mtl.fitting import fitted
 from mtl.report.beside import baseline_lines, baselines_of, findings_of
@@ -14,7 +15,7 @@ from mtl.report.picking import BEST_DEV, best_by_dev, dev_of
 from mtl.report.resampling import gain_over_examples
 from mtl.report.stats import Interval, interval_text, mean_interval, paired_gain
 from mtl.zoo.caveats import MARK, footnotes, headline
-from mtl.zoo.settings import differing, settings_of, settings_text
+from mtl.zoo.settings import differing, settings_text
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry
@@ -176,7 +177,7 @@ def _apart(manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
     labels = [_label_of(manifest) for manifest in manifests]
     settings = [
         {
-            **settings_of(m),
+            **all_settings(m),
             "train rows": m.data["sizes"].get("train"),
             "sources": ", ".join(parent["ref"].rpartition("-")[2] for parent in m.parents),
         }
@@ -184,7 +185,11 @@ def _apart(manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
     ]
     for own in settings:
         own.pop("max_train_samples", None)
-    return differing(labels, settings)
+    apart = differing(labels, settings)
+    for own in apart:  # of runs without a limit, which have none
+        if own.get("sample", "") is None:
+            del own["sample"]
+    return apart
 
 
 def having(entries: Sequence[Entry], wanted: Sequence[str]) -> list[Entry]:
@@ -197,14 +202,14 @@ def having(entries: Sequence[Entry], wanted: Sequence[str]) -> list[Entry]:
         RequestError: a text is not KEY=VALUE, or no entry has a setting of that name.
     """
     found = list(entries)
-    known = {key for entry in entries for key in settings_of(entry.manifest)}
+    known = {key for entry in entries for key in all_settings(entry.manifest)}
     for text in wanted:
         key, equals, value = text.partition("=")
         if not equals:
             raise RequestError(f"--where takes KEY=VALUE, not {text!r}.")
         if known and key not in known:
             raise unknown("setting", key, sorted(known))
-        found = [entry for entry in found if _is(settings_of(entry.manifest).get(key), value)]
+        found = [entry for entry in found if _is(all_settings(entry.manifest).get(key), value)]
     return found
 
 

@@ -103,7 +103,7 @@ def beside(
 
 PHRASES = {
     "constant": "every test row got the same answer",
-    "majority": "no better than the most frequent answer, by more than the standard error",
+    "majority": "no better than an answer that ignores the text, by more than the standard error",
     "probe": "below a linear model on the same frozen base",
     "losses": "training hardly moved the loss",
 }

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,14 @@ from mtl.zoo.manifest import Recorded, read_manifest
 from mtl.zoo.names import MANIFEST, safe_path
 from mtl.zoo.places import natural, places
 from mtl.zoo.problem import Problem
+from mtl.zoo.settings import differing, settings_of, settings_text
 from mtl.zoo.staging import is_temporary
 from mtl.zoo.summary import Index, Mark, Summary, mark_of, summarise
 
 _LOG = logging.getLogger("mtl.zoo")
 _HEX = re.compile(r"[0-9a-f]{6,64}")
+SHOWN = 20
+"""Entries that an ambiguous name lists."""
 
 
 class ZooReader:
@@ -298,8 +301,9 @@ def find(zoo: ZooReader, key: str) -> Path:
     if len(matches) == 1:
         return zoo.root / matches[0].ref
     if matches:
-        names = "\n  ".join(f"{found.ref}  {found.digest[:12]}" for found in matches)
-        raise RequestError(f"{printable(key)!r} is ambiguous; say which one:\n  {names}")
+        lines = "\n  ".join(_lines(zoo, matches[:SHOWN]))
+        more = f"\n  … and {len(matches) - SHOWN} more" if len(matches) > SHOWN else ""
+        raise RequestError(f"{printable(key)!r} is ambiguous; say which one:\n  {lines}{more}")
     if not listed:
         raise RequestError(f"There is no entry {printable(key)!r}: the zoo {zoo.root} is empty.")
     depth = key.strip("/").count("/") + 1  # of as many last parts, with and without the hash
@@ -322,6 +326,19 @@ def _direct(zoo: ZooReader, key: str) -> Path | None:
             if (folder / MANIFEST).is_file() and not is_temporary(folder.name):
                 return folder
     return None
+
+
+def _lines(zoo: ZooReader, found: Sequence[Summary]) -> Iterator[str]:
+    """Of each: reference, digest, score on dev, and the settings in which it differs."""
+    settings: list[dict[str, Any]] = []
+    for summary in found:
+        settings.append({})  # what of a damaged entry is left
+        with contextlib.suppress(RequestError, ZooError):
+            settings[-1] = settings_of(zoo.get(summary.ref).manifest)
+    for summary, own in zip(found, differing([None] * len(found), settings), strict=True):
+        dev = "" if summary.dev is None else f"  dev {summary.metric} {summary.dev:.4f}"
+        said = settings_text({key: value for key, value in own.items() if value is not None})
+        yield f"{summary.ref}  {summary.digest[:12]}{printable(dev)}  {printable(said)}".rstrip()
 
 
 def _damaged(ref: str, error: ZooError) -> Problem:

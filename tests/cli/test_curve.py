@@ -96,19 +96,32 @@ def test_a_curve_is_made_of_ordinary_runs(stocked: Path, here: Path) -> None:
     assert [line.split()[0] for line in text.splitlines()[2:4]] == ["16", "32"]
 
 
-def test_all_rows_are_the_run_without_a_limit(stocked: Path, here: Path) -> None:
+def test_all_rows_are_the_run_without_a_limit(
+    stocked: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (own,) = [ref for ref in digests(stocked) if "/same/" in ref]
     line = ["--target", TARGET, "--rows", "96", "500", *QUICK, "--curve", "a.png"]
     said = mtl("compose", *line, "--json")
     assert said.code == 0, said
     assert said.json["left_out"] == f"{TARGET} has 96 training rows; there is no point at 500"
     assert "no point at 500" in said.err
+    assert not any("best_on_dev" in row for row in said.json["runs"])  # nothing is chosen
     first, second = said.json["runs"]
     assert (first["ref"], first["status"]) == (own, "skipped")
     assert manifest(stocked, second["ref"])["run_settings"]["max_train_samples"] == 0
-    text = mtl("compose", *line).out
+    monkeypatch.delenv("MTL_QUIET")
+    again = mtl("compose", *line)
+    # told first: what the own adapters train at, which is not what was asked of the composition
+    assert "note: max_steps, eval_every: of the compositions only" in again.err
+    own_block, composed_block = again.err.split("base  ")[1:]
+    assert "method    pfeiffer" in own_block
+    assert "max_steps=4" not in own_block
+    assert "method    scalearn" in composed_block
+    assert "max_steps=4" in composed_block
+    text = again.out
     assert "one seed, so without intervals" in text
     assert "picture: a.png" in text
+    assert "best on dev" not in text
     refused(mtl("report", "--target", TARGET, "--curve", "b.png"), "there is no curve")
 
 

@@ -41,6 +41,8 @@ def test_every_combination_is_a_run_and_the_best_on_dev_is_said(mini: Path) -> N
     assert ", mean of 2 seeds" in said.out
     picked = mtl("report", "--suite", "mini", "--pick", "best-dev", "--json").json["rows"]
     assert {row["method"]: row["picked"] for row in picked} == {"pfeiffer": 2, "bitfit": 2}
+    listed = mtl("zoo", "show", "mood/pfeiffer/seed0")
+    refused(listed, "is ambiguous", *(f"lr={lr}" for lr in (0.001, 0.03)), "dev accuracy 0.")
     dev = {row["ref"]: row["dev"] for row in mtl("zoo", "ls", "--json").json["entries"]}
     assert dev == {row["ref"]: row["dev"] for row in rows}
 

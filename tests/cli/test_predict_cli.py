@@ -245,8 +245,8 @@ def taken(folder: Path) -> Path:
         (zipped, ["a zip archive"]),
         (no_parquet, ["Cannot read"]),
         (taken, ["a column 'prediction' already", "--column NAME"]),
-        (lambda folder: folder / "gone.csv", ["is no file"]),
-        (lambda folder: folder, ["is no file"]),
+        (lambda folder: folder / "gone.csv", ["gone.csv is not there"]),
+        (lambda folder: folder, ["is a folder, not a file"]),
     ],
 )
 def test_what_cannot_be_answered_is_one_message_and_no_file(
@@ -266,7 +266,10 @@ def test_wrong_options_are_said_before_a_model_is_loaded(stocked: Path, tmp_path
     entry = "same/pfeiffer/seed0"
     refused(predict(entry, source, tmp_path / "out.xlsx"), "its suffix must be one of")
     refused(predict(entry, source, tmp_path / "out.parqet"), "Did you mean '.parquet'")
-    refused(predict(entry, source, source), "there already")
+    refused(predict(entry, source, source), "is the input itself")
+    taken = tmp_path / "taken.csv"
+    taken.write_text("")
+    refused(predict("same/pfeifer/seed0", source, taken), "there already; --overwrite replaces it")
     refused(predict(entry, source, tmp_path / "o.csv", "--separator", "::"), "one character")
     refused(predict(entry, source, tmp_path / "o.csv", "--encoding", "utf-9"), "Python")
     refused(predict("same/pfeifer/seed0", source, tmp_path / "o.csv"), "same/pfeiffer/seed0")

@@ -23,6 +23,7 @@ from mtl.report import (
     source_weights,
     suite_tables,
 )
+from mtl.report.tables import having
 from mtl.zoo import Entry, Predictions, Zoo, open_zoo
 
 
@@ -158,6 +159,18 @@ def test_rows_of_one_label_say_what_differs(zoo: Zoo) -> None:
     assert [row.settings for row in rows if row.method == "houlsby"] == [{}]
     assert "pfeiffer lr=0.125" in render(rows)
     assert "houlsby lr" not in render(rows)
+
+
+def test_a_setting_left_out_at_its_default_has_a_name(zoo: Zoo) -> None:
+    described = manifest()
+    assert "class_weights" not in described.run_settings
+    store(zoo, described)
+    settings = {**described.run_settings, "class_weights": "balanced"}
+    store(zoo, manifest(seed=1, runhash="77" * 8, run_settings=settings))
+    found = [row.settings["class_weights"] for row in results(zoo.entries())]
+    assert sorted(found) == ["balanced", "none"]
+    (usual,) = having(zoo.entries(), ["class_weights=none"])
+    assert usual.manifest.run_settings == described.run_settings
 
 
 def test_bases_are_told_apart(zoo: Zoo) -> None:
