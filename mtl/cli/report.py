@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
 
     from pathlib import Path
 
-    from mtl.errors import RequestError
+    from mtl.errors import RequestError, did_you_mean
     from mtl.report import render, render_suite, results, suite_tables
     from mtl.report.tables import having
     from mtl.tasks import load_task
@@ -103,9 +103,11 @@ def main(argv: Sequence[str]) -> int:
             "where": " ".join(options.where),
         }
         wanted = " ".join(f"--{name} {value}" for name, value in asked.items() if value)
+        tasks = {summary.task for summary in zoo.summaries()}
+        guess = "" if options.target in tasks else did_you_mean(options.target or "", tasks)
         raise RequestError(
             f"The zoo {zoo.root} holds no entry{f' for {wanted}' if wanted else ''}; "
-            "python -m mtl.zoo ls lists what it has, python -m mtl.train makes entries."
+            f"python -m mtl.zoo ls lists what it has, python -m mtl.train makes entries.{guess}"
         )
     if paper:
         return report_paper.show(options, entries, zoo.entries())

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtl.errors import MtlError, RequestError
+from mtl.errors import MtlError, RequestError, did_you_mean, unknown
 from mtl.face.places import root_of
 from mtl.report.errors import TOP, Answered, ErrorReport, answered, own_adapter
 from mtl.report.errors import error_report as report_on
+from mtl.report.picking import BEST_DEV
 from mtl.report.tables import Row, having
 from mtl.report.tables import results as rows_of
 from mtl.runs.workspace import open_workspace
@@ -49,11 +50,23 @@ def results(
         ``gain`` have ``mean, low, high, n``, and are None where there is nothing.
 
     Raises:
-        RequestError: no entry has a setting of ``where``.
+        RequestError: no entry has a setting of ``where``, a ``target`` that is neither in the zoo
+            nor a known task, or another ``pick``.
     """
+    if pick not in (None, BEST_DEV):
+        raise unknown("pick", str(pick), [BEST_DEV])
     if target is not None and is_file_name(target):
         target = load_task(target).id
-    entries = open_zoo(root_of(zoo)).entries(suite=suite, task=target)
+    opened = open_zoo(root_of(zoo))
+    entries = opened.entries(suite=suite, task=target)
+    if target is not None and not entries:
+        guess = did_you_mean(target, {summary.task for summary in opened.summaries()})
+        try:
+            load_task(target)  # a task that has no results yet
+        except RequestError as error:
+            raise RequestError(
+                f"The zoo {opened.root} has no entry of a task {target!r}.{guess or f' {error}'}"
+            ) from error
     return rows_of(having(entries, where), pick=pick)
 
 

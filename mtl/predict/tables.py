@@ -125,8 +125,9 @@ def _names(spec: TaskSpec, given: int) -> tuple[str, ...]:
 
 def _refused(spec: TaskSpec, why: str) -> RequestError:
     reads = ", ".join(spec.columns)
+    ended = why if why.endswith((".", "?")) else f"{why}."
     return RequestError(
-        f"Cannot answer these rows with task {spec.id!r}: {why.rstrip('.')}. It reads "
+        f"Cannot answer these rows with task {spec.id!r}: {ended} It reads "
         f"{counted(len(spec.columns), 'column')}: {reads}. Take a list of "
         f"{'texts' if len(spec.columns) == 1 else f'tuples ({reads})'} or of dicts, a dict of "
         "columns, a series or array of one of these, a pandas frame, a datasets.Dataset or a "

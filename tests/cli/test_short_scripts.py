@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_bench import ROOT, digests
+from cli_bench import ROOT, digests, refused
+from cli_bench import mtl as mtl_command
 
 import mtl
 from mtl.errors import RequestError
@@ -126,3 +127,14 @@ def test_a_model_is_sent(
         mtl.pack([], "other.mtlzoo")
     with pytest.raises(RequestError, match="scorse"):
         ours.predict_file("a.csv", "b.csv", scorse=True)
+
+
+def test_what_is_misspelt_is_said(here: Path) -> None:
+    with pytest.raises(RequestError, match="Did you mean 'mini/mood'"):
+        mtl.results("mini/moood")
+    with pytest.raises(RequestError, match="Did you mean 'best-dev'"):
+        mtl.results("mini/mood", pick="bestdev")
+    with pytest.raises(RequestError, match=r"Did you mean 'aa'\? It reads 2 columns"):
+        mtl.load("same/pfeiffer/seed0").predict([{"aa": "cat", "b": "dog"}])
+    said = mtl_command("report", "--target", "mini/moood")
+    refused(said, "holds no entry for --target mini/moood", "Did you mean 'mini/mood'?")
