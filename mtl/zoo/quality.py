@@ -222,7 +222,7 @@ def _number(item: Mapping[str, Any], key: str, least: float | None = 0.0) -> boo
     """Whether ``key`` holds a number, above ``least`` where one is given."""
     value = item.get(key)
     known = isinstance(value, int | float) and not isinstance(value, bool)
-    return known and (least is None or value > least)
+    return known and (least is None or (value is not None and value > least))
 
 
 def _mapping(value: Any, key: str) -> Mapping[str, Any]:
