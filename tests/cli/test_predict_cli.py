@@ -18,6 +18,7 @@ import pytest
 from cli_bench import TASKS, Said, mtl, process, refused
 
 from mtl.predict.explain import Explained
+from mtl.predict.job import Job, Outcome, outcome_text
 from mtl.zoo import Entry, open_zoo, read_predictions
 
 SHORT = ["--epochs", "1", "--max-steps", "4"]
@@ -287,3 +288,14 @@ def test_an_entry_is_named_by_its_folder_or_that_of_its_zoo(
         open_zoo(stocked).remove(stored(stocked, task)[0].ref)
     assert predict(str(stocked), source, tmp_path / "two.csv").code == 0
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
+
+
+def test_of_many_labels_those_that_were_never_the_answer_are_counted(tmp_path: Path) -> None:
+    job = Job(tmp_path / "in.csv", tmp_path / "out.csv")
+    few = outcome_text(Outcome(rows=3, answers=3, counts={"a": 3, "b": 0}), job)
+    assert [line.split()[:2] for line in few.splitlines()[-2:]] == [["a", "3"], ["b", "0"]]
+    counts = {"hit": 2, "rare": 1, **{f"no{place}": 0 for place in range(30)}}
+    many = outcome_text(Outcome(rows=3, answers=3, counts=counts), job)
+    assert "no0" not in many
+    assert "rare" in many
+    assert many.splitlines()[-1] == "30 of 32 labels were never the answer"
