@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,16 +24,27 @@ class Network(nn.Module):
     head is of that kind. A head over
     tokens reads all of them (N,T,D) and gives (N,T,C), with :data:`mtl.tasks.spans.MASKED` at
     padding.
+
+    Attributes:
+        around: batch → a context for its way through the encoder, where that depends on more of
+            the batch than :data:`INPUTS`.
     """
 
-    def __init__(self, encoder: nn.Module, head: Head) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        head: Head,
+        around: Callable[[Mapping[str, Any]], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         super().__init__()
+        self.around = around
         self.encoder = encoder
         self.head = head
 
-    def forward(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def forward(self, batch: Mapping[str, Any]) -> torch.Tensor:
         inputs = {name: batch[name] for name in INPUTS if name in batch}
-        output = self.encoder(**inputs)
+        with self.around(batch):
+            output = self.encoder(**inputs)
         if self.head.tokens:
             logits = self.head(output.last_hidden_state)
             # Padding is no place for an answer, and must not matter to the softmax over positions.

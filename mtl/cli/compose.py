@@ -84,6 +84,13 @@ def main(argv: Sequence[str]) -> int:
         help="a control: 'permuted', 'gaussian' or 'rotated' twins that know nothing in place of "
         "the other tasks' sources, all else the same; mtl.report shows the gain over it",
     )
+    parser.add_argument(
+        "--gate",
+        type=str,
+        metavar="COLUMN",
+        help="a gate per source for every group of rows: those with one value of this column of "
+        "the data, such as user; as --set gate=COLUMN",
+    )
     group = parser.add_argument_group("how many sources auto and graph:k=3 pick")
     group.add_argument("--budget", type=int, help="sources at most, beside the target's own [5]")
     group.add_argument("--min-gain", type=float, help="least measured or expected transfer")
@@ -93,6 +100,8 @@ def main(argv: Sequence[str]) -> int:
     compose_rows.refuse(options)
     if options.probe is not None:
         options.method = "probe"
+    if options.gate is not None:  # a setting like the others: in a grid, a file, a manifest
+        options.set, options.gate = [*options.set, f"gate={options.gate}"], None
 
     from mtl.cli import common, tell
     from mtl.cli.compose_runs import (

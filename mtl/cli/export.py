@@ -29,6 +29,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--data-root", help="local mirror of Hub datasets [MTL_DATA_ROOT]")
     add_task_files(parser)
     parser.add_argument(
+        "--group",
+        metavar="VALUE",
+        help="of a composition with a gate: the group of rows it is exported for [the pooled gate]",
+    )
+    parser.add_argument(
         "--prune",
         nargs="?",
         type=float,
@@ -123,7 +128,9 @@ def _chosen(options: Namespace) -> ExportOptions:
             narrowing = Narrowing(
                 **some(width="width", tolerance="tolerance", how="shrink", rows="text_rows")
             )
-    return ExportOptions(options.to, options.prune, narrowing, distilling, options.evaluate)
+    return ExportOptions(
+        options.to, options.prune, narrowing, distilling, options.evaluate, options.group
+    )
 
 
 def _show(folder: str, record: dict[str, Any]) -> None:
@@ -172,6 +179,11 @@ def _show(folder: str, record: dict[str, Any]) -> None:
     for split, metrics in record["scores"].items():
         shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         print(f"exported, {split}: {shown}")
+    if record["gates"] and record["gates"]["group"] is None:
+        print(
+            f"folded with the pooled gates: the entry answers each group by "
+            f"{record['gates']['column']!r} with its own. --group VALUE exports that of one"
+        )
     small = [s["task"] for s in record["sources"] if s["near_zero"] and not s["dropped"]]
     if small:
         print(f"omega of {', '.join(small)} cannot be told from 0; --prune drops such sources")

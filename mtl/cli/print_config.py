@@ -110,6 +110,7 @@ def _method_words(
 ) -> Iterator[tuple[str, list[str], str]]:
     """Setting of the method, the texts of its values, and where they come from."""
     from mtl.compose.composition import COMPOSITIONS
+    from mtl.methods.method import settings_dict
 
     shared = [{item.name for item in fields(run.method_settings)} for run in runs]
     for item in fields(runs[0].method_settings):
@@ -121,6 +122,8 @@ def _method_words(
             of_probe = runs[0].method == "probe"
             if name in per_source and (of_probe or not (pinned or _asked(name, "method", grid))):
                 continue
+        if not any(name in settings_dict(run.method_settings) for run in runs):
+            continue  # one that came later and is not set, as manifests leave it out
         values = list(dict.fromkeys(getattr(run.method_settings, name) for run in runs))
         if len(values) > 1 and not _asked(name, "method", grid):
             continue

@@ -74,13 +74,23 @@ class Bank(nn.Module):
 
     def fold(self, omega: Tensor) -> tuple[Tensor, Tensor]:
         """Fold omega (K,D) or (K,1) into the up-projections: W (S,D) and b (D,)."""
+        weight, bias = self.scaled(omega)
+        return weight, bias.sum(0)
+
+    def scaled(self, omega: Tensor) -> tuple[Tensor, Tensor]:
+        """omega times the up-projections, W (S,D), and times the biases, (K,D)."""
         if self._regular:
             rows = self.up.view(self.count, self.sizes[0], self.up.shape[1])
             weight = (rows * omega.unsqueeze(1)).view_as(self.up)
         else:
             weight = self.up * omega[self.owner]
-        return weight, (self.bias * omega).sum(0)
+        return weight, self.bias * omega
 
     def mix(self, z: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """``features(z) · weight + bias``: (B,T,D), the mixture for folded omega."""
         return functional.linear(self.features(z), weight.t(), bias)
+
+    def mix_rows(self, z: Tensor, gates: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """(B,T,D): the mixture with gates (B,K) for every row, over what :meth:`scaled` gave."""
+        features = self.features(z) * gates[:, self.owner].unsqueeze(1)
+        return functional.linear(features, weight.t()) + (gates @ bias).unsqueeze(1)

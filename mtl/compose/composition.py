@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from mtl.compose.modules.groups import RowGates
     from mtl.zoo.composition import SourceWeights
 
 
@@ -39,6 +40,7 @@ class Composed:
         evaluating: context in which what is constant in evaluation is computed once.
         seen: site → (K,), what weights that depend on the input were in the last evaluation, a mean
             over its real tokens; nothing where they do not, or before one.
+        groups: gates that differ by row; None where all rows are answered alike.
     """
 
     parameters: Mapping[str, nn.Parameter]
@@ -48,6 +50,7 @@ class Composed:
     evaluating: Callable[[], AbstractContextManager[None]] = field(default=nullcontext)
     seen: Callable[[], Mapping[str, torch.Tensor]] = dict
     lr_factors: Mapping[str, float] = field(default_factory=dict)
+    groups: RowGates | None = None
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,13 @@ class Request:
 
     def check(self, recipe: Recipe, overrides: Overrides) -> None:
         """Refuse wrong settings. Raises RequestError."""
-        resolve_compose(self.spec, self.asked.method, recipe, overrides)
+        settings, _ = resolve_compose(self.spec, self.asked.method, recipe, overrides)
+        gate = getattr(settings, "gate", "")
+        if gate and self.asked.best:
+            raise RequestError(
+                f"--sources {BEST} judges sources and compositions over all rows alike, without "
+                f"gate={gate}. Search first, then name the sources it chose beside the gate."
+            )
 
 
 @dataclass

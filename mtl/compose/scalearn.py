@@ -26,9 +26,10 @@ on omega itself: one mask per site and optimiser step, the same for all rows and
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from mtl.compose.composition import Composition
+from mtl.compose.groups import check_gate, prepare
 from mtl.engine.settings import Training
 from mtl.errors import RequestError
 from mtl.lazy import later
@@ -53,7 +54,15 @@ class ScaLearnSettings:
         regularise: weight λ of ``λ/K · Σ_sites Σ_k (1 − mean_d omega_kd)²``, which pulls every
             source's mean scale to 1 (an option of CPJKU/ScaLearn). An omega that sites share
             counts once, by its mean like the others (a reference takes its sum over d).
+        gate: a column of the data, such as ``user``: K gates for every group of rows with one
+            value of it (:mod:`mtl.compose.groups`); empty for none.
+        gate_std: how far a group's gates stray from the pooled 1 a priori.
+        gate_rate: learning rate of the gates, as a multiple of the run's.
+        groups, grouping: recorded by a run with a gate: the groups with their training rows, and a
+            hash of which row is in which.
     """
+
+    LATER: ClassVar = ("gate", "gate_std", "gate_rate", "groups", "grouping")
 
     per: str = "dim"
     share_layers: bool = False
@@ -64,6 +73,11 @@ class ScaLearnSettings:
     dropout: float = 0.3
     normalise: str = "none"
     regularise: float = 0.0
+    gate: str = ""
+    gate_std: float = 1.0
+    gate_rate: float = 1.0
+    groups: str = ""
+    grouping: str = ""
 
     def __post_init__(self) -> None:
         if self.per not in {"dim", "source"}:
@@ -83,6 +97,7 @@ class ScaLearnSettings:
                 f"layer_groups={self.layer_groups} must be at least 0, and with share_layers=true "
                 "(the ++ forms) there is one group only."
             )
+        check_gate(self.gate, self.gate_std, self.gate_rate, self.groups, self.grouping)
 
 
 _CITE = "Frohmann et al. 2024, ScaLearn, arXiv:2310.01217"
@@ -101,6 +116,7 @@ def _composition(name: str, summary: str, **defaults: Any) -> Composition:
             "CPJKU/ScaLearn, src/scripts/scalearn",
             {"lr": 6e-3, "epochs": 30, "patience": "30 epochs"},
         ),
+        prepare=prepare,
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mtl.compose.composition import COMPOSITIONS
 from mtl.compose.control import load_sources
 from mtl.compose.per_source import by_name
+from mtl.compose.scalearn import ScaLearnSettings
 from mtl.files import read_safetensors, write_safetensors
 from mtl.methods import source_names
 from mtl.runs.run import Built, Run
@@ -62,7 +63,8 @@ def resolve_target(
         RequestError: unknown composition or setting, unusable data.
     """
     method_settings, settings = resolve_compose(spec, method, recipe, overrides)
-    data = load_task_data(spec, workspace, protocol, settings)
+    gate = method_settings.gate if isinstance(method_settings, ScaLearnSettings) else ""
+    data = load_task_data(spec, workspace, protocol, settings, gate)
     return Target(method, method_settings, settings, data, control)
 
 
@@ -154,7 +156,7 @@ def build_composition(run: Run, folder: Path | None, sources: Sequence[Entry], z
         tensors, _ = read_safetensors(folder / WEIGHTS_FILE)
         composed.load(tensors)
         head = load_head(folder, encoder.config, pooler=backbone.pooler)
-    network = Network(encoder, head)
+    network = Network(encoder, head, *([composed.groups.around] if composed.groups else []))
     factors = composed.lr_factors
     plain = {key: value for key, value in composed.parameters.items() if key not in factors}
     groups = [

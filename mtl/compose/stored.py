@@ -79,7 +79,8 @@ def load_composition(entry: Entry, zoo: Zoo, backbone: Backbone) -> Loaded:
         freeze(encoder)
         head = load_head(entry.folder, encoder.config, pooler=backbone.pooler)
     freeze(head)
-    network = Network(encoder, head).eval()
+    groups = composed.groups
+    network = Network(encoder, head, *([groups.around] if groups else [])).eval()
     attached = Attached(network, {}, [], caches=(composed.evaluating,))
     return Loaded(
         entry,

@@ -22,8 +22,6 @@ from mtl.files import sha256_bytes, sha256_json
 from mtl.tasks.kinds import KINDS
 
 if TYPE_CHECKING:
-    import torch
-
     from mtl.data.task_data import TaskData
 
 ENCODING_VERSION = 2
@@ -67,6 +65,7 @@ class Encoded:
         pad_id: the tokenizer's padding id.
         fingerprint: of data, tokenizer and settings.
         shared: first parts that are held once, or None.
+        groups: the group of each row, where gates go by one (:class:`mtl.data.reading.Split`).
     """
 
     name: str
@@ -82,6 +81,7 @@ class Encoded:
     pad_id: int
     fingerprint: str
     shared: SharedFirsts | None = None
+    groups: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.row)
@@ -103,12 +103,13 @@ class Encoded:
             found.append(own)
         return found
 
-    def collate(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
+    def collate(self, rows: np.ndarray) -> dict[str, Any]:
         """The rows as tensors, padded to the longest of them.
 
         Returns:
             ``input_ids``, ``attention_mask`` and, where the encoder has them, ``token_type_ids``,
-            each (N,T) int64 with N = B·choices; ``labels`` (B,) or (B,C); ``row`` (B,) int64.
+            each (N,T) int64 with N = B·choices; ``labels`` (B,) or (B,C); ``row`` (B,) int64;
+            where there are groups, ``group``, a list of B names.
         """
         import torch
 
@@ -140,7 +141,10 @@ class Encoded:
             batch["token_type_ids"] = fill(self.types, shared.types if shared else None, 0)
         batch["labels"] = self.labels[rows]
         batch["row"] = self.row[rows]
-        return {name: torch.from_numpy(values) for name, values in batch.items()}
+        tensors: dict[str, Any] = {name: torch.from_numpy(v) for name, v in batch.items()}
+        if self.groups is not None:
+            tensors["group"] = [self.groups[row] for row in rows]
+        return tensors
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
@@ -239,11 +243,12 @@ def encode(
         names = ("shared.ids", "shared.types", "shared.start", "lead", "cut")
         shared = SharedFirsts(*(arrays.get(name) for name in names))  # type: ignore[arg-type]
         lengths = lengths + arrays["cut"]
-    labels, table = rows.labels, dict(rows.table)
+    labels, table, groups = rows.labels, dict(rows.table), rows.groups
     if windows:
         labels = arrays["labels"]
         table |= {"span": rows.labels, "context": rows.texts[1]}
         table |= {name: arrays[name] for name in ("example", "begin", "end", "start")}
+        groups = groups and [groups[example] for example in arrays["example"]]
     return Encoded(
         name=split,
         labels=labels,
@@ -258,4 +263,5 @@ def encode(
         pad_id=int(tokenizer.pad_token_id),
         fingerprint=fingerprint,
         shared=shared,
+        groups=groups,
     )

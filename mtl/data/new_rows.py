@@ -29,6 +29,7 @@ def new_rows(
     table: pa.Table,
     where: str = "the rows given",
     line: Callable[[int], str] = "row {}".format,
+    gate: str = "",
 ) -> TaskData:
     """The rows of ``table`` as data of ``spec`` with the one split :data:`NEW`; labels are zeros.
 
@@ -37,21 +38,24 @@ def new_rows(
 
     Args:
         where, line: where the rows are from, and where one of them stands, for messages.
+        gate: the column of the rows' groups, where the answers depend on it; empty for none.
 
     Raises:
         RequestError: a column of the templates is missing or holds no text; names it and the row.
     """
     kind = KINDS.get(spec.kind)
-    wanted = [*spec.columns, *kind.needs]
+    wanted = [*spec.columns, *kind.needs, *([gate] if gate else ())]
     raw = RawData((NEW,), lambda split: with_fields(table, wanted), where, lambda _, row: line(row))
     source = RawRows(spec, raw=raw, labelled=False)
     rows = np.arange(source.table(NEW).num_rows)
     if not len(rows):
         raise RequestError(f"Task {spec.id!r}: {where} hold no row; there is nothing to answer.")
-    texts, extra = SplitReader(spec, source).render(NEW, rows, kind.needs)
+    reader = SplitReader(spec, source)
+    texts, extra = reader.render(NEW, rows, kind.needs)
+    groups = reader.groups(NEW, rows, gate) if gate else None
     shape = {"multilabel": (len(rows), len(spec.labels)), "span_extraction": (len(rows), 2)}
     labels = np.zeros(shape.get(spec.kind, (len(rows),)), dtype=kind.label_dtype)
-    split = Split(texts, labels, extra, source=NEW, rows=rows)
+    split = Split(texts, labels, extra, source=NEW, rows=rows, groups=groups)
     fingerprint = fingerprint_of(split)
     return TaskData(
         spec=spec,

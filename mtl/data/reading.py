@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mtl.data.nested import column_names, no_text
+from mtl.data.nested import column_names, no_text, with_fields
 from mtl.data.separated import LONGEST_TEXT, too_long
 from mtl.errors import RequestError, did_you_mean
 from mtl.tasks.kinds import KINDS
@@ -32,6 +32,9 @@ class Split:
         labels: (n,) or (n,C), of the kind's dtype.
         table: further columns that decoding and metrics need: numbers as arrays, lists as lists.
         source, rows: the official split that the rows are of, and their numbers there.
+        groups: the value of each row in the column that gates go by (:meth:`SplitReader.groups`),
+            None where nothing goes by one. No part of the fingerprint: texts and labels are the
+            same with any of them.
     """
 
     texts: tuple[list[str], ...]
@@ -39,6 +42,7 @@ class Split:
     table: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
     rows: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    groups: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -172,6 +176,39 @@ class SplitReader:
         texts = tuple(self._render(table, template, source, rows) for template in self.spec.inputs)
         return texts, {column: self._values(table, column, source, rows) for column in beside}
 
+    def groups(self, source: str, rows: np.ndarray, column: str) -> list[str]:
+        """The group of some rows: their values in ``column`` as text, empty where there is none.
+
+        A whole number is the same group as an integer or a float, as one reader or the other gives
+        it.
+
+        Raises:
+            RequestError: there is no such column, it holds lists, or it is what is to be answered.
+        """
+        import pyarrow as pa
+
+        table = with_fields(self._table(source), [column])
+        if column not in table.column_names:
+            known = column_names(table)
+            raise RequestError(
+                f"Task {self.spec.id!r}: the gate goes by the column {column!r}, and {source!r} of "
+                f"{self._raw.where} has {', '.join(known)}.{did_you_mean(column, known)} A row "
+                "without a value there, or with one that training did not see, is answered by the "
+                "pooled gate, but the column has to be there."
+            )
+        if column in self.spec.gold_columns:
+            raise RequestError(
+                f"Task {self.spec.id!r}: the gate cannot go by the column {column!r}, which is the "
+                "answer: new rows have none. Name a column that is known beforehand."
+            )
+        found = table.column(column)
+        if pa.types.is_nested(found.type):
+            raise RequestError(
+                f"Task {self.spec.id!r}: the gate cannot go by the column {column!r}, which holds "
+                "lists or fields; name a column of text or numbers."
+            )
+        return [_group(value) for value in _cells(found.take(rows))]
+
     def _table(self, source: str) -> pa.Table:
         if source not in self._raw.splits:
             raise RequestError(
@@ -239,6 +276,13 @@ class SplitReader:
             "".join(literal + (columns[name][row] if name else "") for literal, name in parts)
             for row in range(len(table))
         ]
+
+
+def _group(value: Any) -> str:
+    if value is None or value != value:  # a number that is none, as pandas leaves it
+        return ""
+    whole = isinstance(value, float) and value.is_integer()
+    return str(int(value) if whole else value).strip()
 
 
 def _cells(column: pa.ChunkedArray) -> list[Any]:

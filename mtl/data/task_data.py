@@ -71,6 +71,7 @@ def load_data(
     sample: str = "first",
     check_classes: bool = True,
     rows: RawRows | None = None,
+    gate: str = "",
 ) -> TaskData:
     """Read the data of ``spec`` and split them by ``protocol``.
 
@@ -84,6 +85,7 @@ def load_data(
         shot_draw: see :func:`mtl.data.shots.draw_shots`.
         check_classes: refuse training rows that are all of one class.
         rows: the source, where somebody has opened it already; ``data_root`` says nothing then.
+        gate: a column whose values are the rows' groups (:attr:`Split.groups`); empty for none.
 
     Raises:
         RequestError: data missing or damaged, a column missing, labels outside the list, a split
@@ -128,7 +130,10 @@ def load_data(
             limited = True
             part, note = _cut(reader, part, limit, drawn)
             notes.append(f"{name}: {note}")
-        splits[name] = reader.split(name, part)
+        split = reader.split(name, part)
+        if gate:
+            split = replace(split, groups=reader.groups(split.source, split.rows, gate))
+        splits[name] = split
     if few:
         notes += one_class_note(spec, splits["train"])
     elif check_classes:
@@ -214,6 +219,7 @@ def rows_of(data: TaskData, split: str, rows: np.ndarray) -> TaskData:
         },
         source=whole.source,
         rows=whole.rows[rows],
+        groups=whole.groups and [whole.groups[row] for row in rows],
     )
     fingerprint = fingerprint_of(part)
     return replace(
@@ -244,3 +250,8 @@ def fingerprint_of(split: Split) -> str:
         else:
             digest.update(canonical_json(values).encode())
     return digest.hexdigest()
+
+
+def grouping_of(data: TaskData) -> str:
+    """Hex sha256 of which row of which split is in which group."""
+    return sha256_json({name: split.groups for name, split in data.splits.items()})

@@ -47,8 +47,25 @@ def card(entry: Entry, record: Mapping[str, Any]) -> str:
         "## Limits\n\n" + _limits(entry, record),
     ]
     metrics = record.get("scores") or {}
-    shown = manifest.metrics if record["exact"] and not metrics else _as_metrics(entry, metrics)
+    same = record["exact"] and not record.get("gates")
+    shown = manifest.metrics if same and not metrics else _as_metrics(entry, metrics)
     return f"---\n{header(manifest, shown)}\n---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _gates(gates: Mapping[str, Any]) -> str:
+    """Which of the entry's functions this is."""
+    column = text(gates["column"])
+    if gates["group"] is None:
+        return (
+            f"The entry gates its sources by the column {column}: this is the pooled adapter, with "
+            "which it answers rows of groups that training did not see. For each of the others it "
+            "folds into an adapter of its own."
+        )
+    return (
+        f"The entry gates its sources by the column {column}: this is its adapter for the group "
+        f"{text(gates['group'])} ({gates['rows']} training rows), and means nothing for rows of "
+        "others."
+    )
 
 
 def _as_metrics(entry: Entry, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,11 +82,12 @@ def _summary(entry: Entry, record: Mapping[str, Any]) -> str:
         True: "It computes the same function, folded exactly",
         False: "It is an approximation; what it costs is measured below",
     }[bool(record["exact"])]
+    gates = f" {_gates(record['gates'])}" if record.get("gates") else ""
     return (
         f"One stock adapter of width {record['width']} in place of "
         f"{len(record['sources'])} source(s), on the frozen encoder {text(base['id'])} "
         f"({text(base['type'])}, {base['layers']} layers, width {base['hidden_size']}, fingerprint "
-        f"`{base['fingerprint'][:16]}`), with its prediction head. {how}. Entry: "
+        f"`{base['fingerprint'][:16]}`), with its prediction head. {how}.{gates} Entry: "
         f"{text(entry.ref)}, digest `{entry.digest}`."
     )
 
@@ -135,6 +153,10 @@ def _scores(entry: Entry, record: Mapping[str, Any]) -> str:
             shown = "–" if stored is None else f"{stored:.4f}"
             rows.append([split, name, f"{value:.4f}", shown])
     note = "Scores of these files in stock adapters, and those recorded with the entry."
+    gates = record.get("gates")
+    if gates:
+        over = "all rows" if gates["group"] is None else f"the rows of {text(gates['group'])} alone"
+        note += f" The former are over {over}, the latter over all rows, each with its own gates."
     return table(["split", "metric", "exported", "entry"], rows) + f"\n\n{note}"
 
 

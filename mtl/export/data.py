@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mtl.data.task_data import rows_of
 from mtl.engine import Attached, EvalSet, Evaluation, evaluate, open_device
 from mtl.engine.passes import usual_passes
 from mtl.runs.loading import data_of_entry
@@ -29,20 +30,35 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class EntryData:
-    """Splits of the task of ``entry``, encoded on first use."""
+    """Splits of the task of ``entry``, encoded on first use.
+
+    Attributes:
+        group: the group of rows that the splits to score on are limited to; None for all rows.
+    """
 
     entry: Entry
     backbone: Backbone
     workspace: Workspace
+    group: str | None = None
 
     @cached_property
     def task_data(self) -> TaskData:
-        """The rows that the entry's run saw.
+        """The rows that the entry's run saw; where there is a group, of dev and tests its own.
 
         Raises:
             RequestError: data that cannot be had, or that are not the ones of the run.
         """
-        return data_of_entry(self.entry, self.workspace)
+        data = data_of_entry(self.entry, self.workspace)
+        if self.group is None:
+            return data
+        splits, fingerprints = dict(data.splits), dict(data.fingerprints)
+        for name in set(splits) - {"train"}:
+            whole = splits.pop(name)
+            rows = np.flatnonzero(np.array(whole.groups, dtype=object) == self.group)
+            if len(rows):
+                part = rows_of(data, name, rows)
+                splits[name], fingerprints[name] = part.splits[name], part.fingerprint
+        return replace(data, splits=splits, fingerprints=fingerprints)
 
     @cached_property
     def device(self) -> Device:

@@ -59,6 +59,8 @@ class ExportOptions:
         narrow: fewer units, None keeps all.
         distil: train an adapter that comes close, in place of folding.
         evaluate: score the exported files on every split that is no training data.
+        group: of a composition with gates by group, whose gates are folded in; None for the pooled
+            ones.
     """
 
     form: str = "adapters"
@@ -66,6 +68,7 @@ class ExportOptions:
     narrow: Narrowing | None = None
     distil: Distilling | None = None
     evaluate: bool = False
+    group: str | None = None
 
     def __post_init__(self) -> None:
         if self.form not in FORMS:
@@ -127,8 +130,8 @@ def export_entry(
             "train it with --head two_layer or --head linear; mtl itself answers with this one."
         )
     loaded = load(entry, workspace.zoo, backbone)
-    data = EntryData(entry, backbone, workspace)
-    sizes = omega_sizes(entry)
+    data = EntryData(entry, backbone, workspace, options.group)
+    sizes = chosen_sizes(loaded, options.group)
     shaped = shape(loaded, data, sizes, options)
     name = str(entry.manifest.head["name"])
     with filling(folder) as temporary:
@@ -144,6 +147,7 @@ def export_entry(
         proven = proof.compare(reference, stock, batch, plain)
         proof.check(proven, "What stock adapters makes of the exported files")
         proven["reference"] = "the entry" if options.exact else "the approximation of the entry"
+        proven["reference"] += gates_text(loaded, options.group)
         proven["other"] = f"{options.form} {version(options.form)}"
         measured = {}
         if options.evaluate:
@@ -154,6 +158,7 @@ def export_entry(
             "entry": entry.ref,
             "digest": entry.digest,
             "exact": options.exact,
+            "gates": gates_record(loaded, options.group),
             "width": shaped.folded.width if shaped.folded else None,
             "sources": source_rows(loaded, sizes, options),
             "proof": proven,
@@ -167,6 +172,47 @@ def export_entry(
         }
         write_card(temporary, entry, record)
     return record
+
+
+def chosen_sizes(loaded: Loaded, group: str | None) -> list[float] | None:
+    """Size of omega per source, with the gates of ``group``, which the network has from now on.
+
+    Raises:
+        RequestError: there are no gates by group, or no such group.
+    """
+    sizes = omega_sizes(loaded.entry)
+    groups = _gates(loaded)
+    if groups is None:
+        if group is not None:
+            raise RequestError(
+                f"--group {group}: {loaded.entry.ref} answers all rows alike; groups are of "
+                "compositions with a gate."
+            )
+        return sizes
+    groups.choose(group)
+    each = groups.chosen.abs().flatten().tolist()
+    return sizes and [size * gate for size, gate in zip(sizes, each, strict=True)]
+
+
+def gates_record(loaded: Loaded, group: str | None) -> dict[str, Any] | None:
+    """Whose gates were folded in, for the record; None where there are none."""
+    groups = _gates(loaded)
+    if groups is None:
+        return None
+    return {"column": groups.column, "group": group, "rows": groups.counts.get(group)}
+
+
+def gates_text(loaded: Loaded, group: str | None) -> str:
+    """The same, in words behind the name of the entry."""
+    groups = _gates(loaded)
+    if groups is None:
+        return ""
+    whose = "the pooled gates" if group is None else f"the gates of {groups.column} {group!r}"
+    return f" with {whose}"
+
+
+def _gates(loaded: Loaded) -> Any:
+    return getattr(loaded.composed, "groups", None)
 
 
 def write_form(

@@ -18,6 +18,7 @@ from mtl.data.textfiles import pieces_of
 from mtl.errors import RequestError
 from mtl.files import locked, sha256_json, write_json, writing
 from mtl.predict.explain import Explained, explain_piece
+from mtl.predict.model import unseen_text
 from mtl.predict.tables import to_table
 from mtl.predict.writing import SEPARATOR, beside, check_suffix, join_parts, write_part
 from mtl.tasks.dialect import Dialect
@@ -69,6 +70,8 @@ class Outcome:
         kept: rows that an interrupted job had answered already.
         seconds: of this one.
         blank: answers to rows without any text; without: answers that are the empty set.
+        unseen: answers by the pooled gates, to rows of groups that training did not know; column:
+            that of the groups, empty where answers do not depend on one.
         counts: label → how often it was answered; empty for numbers and texts.
         explained: how much each source counts, where that was asked for.
     """
@@ -79,6 +82,8 @@ class Outcome:
     seconds: float = 0.0
     blank: int = 0
     without: int = 0
+    unseen: int = 0
+    column: str = ""
     counts: dict[str, int] = field(default_factory=dict)
     explained: Explained | None = None
 
@@ -137,7 +142,7 @@ def _answer(
     model: Model, spec: TaskSpec, job: Job, folder: Path, progress: Callable[[int], object]
 ) -> Outcome:
     suffix = job.target.suffix.lower()
-    found, begun = Outcome(), time.monotonic()
+    found, begun = Outcome(column=model.gate), time.monotonic()
     parts: list[Path] = []
     names: list[str] = []
     for number, (table, lines) in enumerate(_pieces(job)):
@@ -161,6 +166,7 @@ def _answer(
         found.answers += told["answers"]
         found.blank += told.get("blank", 0)
         found.without += told.get("without", 0)
+        found.unseen += told.get("unseen", 0)
         for label, count in told["counts"].items():
             found.counts[label] = found.counts.get(label, 0) + count
         if told.get("explained"):
@@ -229,7 +235,7 @@ def _piece(
     model: Model, spec: TaskSpec, job: Job, table: pa.Table, place: Callable[[int], str]
 ) -> tuple[pa.Table, dict[str, Any]]:
     """A piece with its answers beside it, and what is to be known of it later."""
-    data = new_rows(spec, to_table(spec, table), str(job.source), place)
+    data = new_rows(spec, to_table(spec, table), str(job.source), place, model.gate)
     answers = model.answer(data)
     shown = table
     if len(answers) != len(table):  # a row function made several rows of one
@@ -250,6 +256,7 @@ def _piece(
         "answers": len(answers),
         "blank": data.splits[NEW].blank(),
         "without": sum(label == [] for label in answers.labels),
+        "unseen": model.unseen(data),
         "counts": _counts(spec, answers),
     }
     if job.explain:
@@ -296,6 +303,8 @@ def outcome_text(found: Outcome, job: Job) -> str:
     ]
     if found.blank:
         lines.append(f"note: {counted(found.blank, 'row has', 'rows have')} no text at all")
+    if found.unseen:
+        lines.append(f"note: {unseen_text(found.column, found.unseen, found.answers)}")
     if found.counts:
         shown = sorted(found.counts.items(), key=lambda item: -item[1])
         never = [name for name, count in shown if not count]

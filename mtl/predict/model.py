@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +20,8 @@ from mtl.runs.loading import answer_passes, base_of, data_of_entry, load
 from mtl.runs.recorded import recorded_spec, task_of
 from mtl.runs.verify import parts_of, same_data
 from mtl.tasks import KINDS, decode
+from mtl.words import counted
+from mtl.zoo.composition import gate_column
 from mtl.zoo.schema import joint_sections
 
 if TYPE_CHECKING:
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     from mtl.runs import Loaded, Workspace
     from mtl.tasks import TaskSpec
     from mtl.zoo import Entry
+
+_log = logging.getLogger("mtl")
 
 
 @dataclass
@@ -66,6 +71,17 @@ class Model:
             which = name if self.entry.manifest.kind == "joint" else None
             self._specs[name] = self._recorded(which)
         return self._specs[name]
+
+    @property
+    def gate(self) -> str:
+        """The column by whose values the answers differ; empty where they do not."""
+        return gate_column(self.entry.manifest.method_settings)
+
+    def unseen(self, data: TaskData) -> int:
+        """How many new rows are of no group that training knew: the pooled gates answer them."""
+        composed: Any = self.loaded.composed
+        groups = data.splits[NEW].groups
+        return 0 if groups is None else composed.groups.unseen(groups)
 
     @cached_property
     def loaded(self) -> Loaded:
@@ -113,7 +129,11 @@ class Model:
         """
         spec = self.spec(task)
         with showing(progress):
-            answers = self.answer(new_rows(spec, to_table(spec, inputs)))
+            data = new_rows(spec, to_table(spec, inputs), gate=self.gate)
+            answers = self.answer(data)
+        unseen = self.unseen(data)
+        if unseen:
+            _log.warning("%s", unseen_text(self.gate, unseen, len(answers)))
         return answers if scores else list(answers.labels)
 
     def predict_file(self, source: str | Path, target: str | Path, **options: Any) -> Path:
@@ -227,6 +247,14 @@ class Model:
             return recorded_spec(self.entry, task)
         except RequestError:  # an entry of before manifests told it: the catalogue may know
             return task_of(self.entry, self.workspace, task)
+
+
+def unseen_text(column: str, unseen: int, rows: int) -> str:
+    """What to say of rows that the pooled gates answer."""
+    return (
+        f"{unseen:,} of {counted(rows, 'row')} have no value in {column!r} that training knew: "
+        "answered by the pooled gates"
+    )
 
 
 def open_model(

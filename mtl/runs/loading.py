@@ -12,6 +12,7 @@ from mtl.backbone.head_designs import HEADS, reads_pooler
 from mtl.backbone.identity import base_differences, knows_function
 from mtl.backbone.reference import DEMO
 from mtl.data import Passes
+from mtl.data.task_data import grouping_of
 from mtl.engine.settings import RunSettings
 from mtl.errors import RequestError
 from mtl.methods import find_method
@@ -21,6 +22,7 @@ from mtl.registry import Registry
 from mtl.runs.recorded import OPTION, change_text, task_of
 from mtl.runs.versions import made_with
 from mtl.runs.workspace import load_task_data
+from mtl.zoo.composition import gate_column
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone, Base
@@ -149,17 +151,34 @@ def data_of_entry(entry: Entry, workspace: Workspace, *, option: str = OPTION) -
     spec = task_of(entry, workspace, option=option)
     settings = stored_settings(entry)
     protocol = str(manifest.data["protocol"])
-    data = load_task_data(spec, workspace, protocol, settings)
+    gate = gate_column(manifest.method_settings)
+    data = load_task_data(spec, workspace, protocol, settings, gate)
     if data.fingerprint != manifest.data["fingerprint"] and protocol == "holdout":
         # an entry of before the protocol saw to rare classes
-        data = load_task_data(spec, workspace, "holdout-1", settings)
+        data = load_task_data(spec, workspace, "holdout-1", settings, gate)
     if data.fingerprint != manifest.data["fingerprint"]:
         raise RequestError(
             f"The data of {spec.id} are not those that {entry.ref} was made with (fingerprint "
             f"{data.fingerprint[:12]}…, then {manifest.data['fingerprint'][:12]}…)."
             f"{change_text(spec, entry)} {where_text(spec, option)}"
         )
+    check_groups(entry, data, option)
     return data
+
+
+def check_groups(entry: Entry, data: TaskData, option: str = OPTION) -> None:
+    """Refuse rows in other groups than the entry's were, where its answers depend on them.
+
+    Raises:
+        RequestError: says by which column.
+    """
+    settings = entry.manifest.method_settings
+    column = gate_column(settings)
+    if column and grouping_of(data) != settings["grouping"]:
+        raise RequestError(
+            f"The rows of {data.spec.id} have other values in the column {column!r} than when "
+            f"{entry.ref} was made, whose answers depend on them. {where_text(data.spec, option)}"
+        )
 
 
 def where_text(spec: TaskSpec, option: str = OPTION) -> str:

@@ -15,13 +15,21 @@ from typing import TYPE_CHECKING, Any
 from mtl.engine import EvalSet, evaluate, open_device
 from mtl.errors import RequestError
 from mtl.runs.comparing import compare_answers, far_metrics, own_metrics, pair_metrics
-from mtl.runs.loading import answer_passes, check_base, load, stored_settings, where_text
+from mtl.runs.loading import (
+    answer_passes,
+    check_base,
+    check_groups,
+    load,
+    stored_settings,
+    where_text,
+)
 from mtl.runs.recorded import change_text, remember_task, task_of
 from mtl.runs.sections import AVERAGE
 from mtl.runs.store import tolerance_of
 from mtl.runs.workspace import load_task_data
 from mtl.tasks.suites import SAMPLES
 from mtl.zoo import read_predictions
+from mtl.zoo.composition import gate_column
 from mtl.zoo.names import predictions_file, predictions_of
 from mtl.zoo.schema import joint_sections
 
@@ -314,11 +322,13 @@ def same_data(entry: Entry, spec: TaskSpec, workspace: Workspace, part: CheckedP
     if part.data.get("sample") in SAMPLES:  # of one task of a joint run
         settings = replace(settings, sample=str(part.data["sample"]))
     protocol = part.data.get("protocol") or "official"
-    data = load_task_data(spec, workspace, protocol, settings)
+    gate = gate_column(entry.manifest.method_settings)
+    data = load_task_data(spec, workspace, protocol, settings, gate)
     different = _different(entry, part, data)
     if different and protocol == "holdout":  # an entry of before it saw to rare classes
-        before = load_task_data(spec, workspace, "holdout-1", settings)
+        before = load_task_data(spec, workspace, "holdout-1", settings, gate)
         if not _different(entry, part, before):
+            check_groups(entry, before)
             return before
     sizes = part.data.get("sizes") or {}
     told = {split: size for split in ("dev", "test") if type(size := sizes.get(split)) is int}
@@ -334,6 +344,7 @@ def same_data(entry: Entry, spec: TaskSpec, workspace: Workspace, part: CheckedP
             f"{str(now)[:12]}, those of the entry had {str(then)[:12]}."
             f"{change_text(spec, entry, part.task)} {where_text(spec)}"
         )
+    check_groups(entry, data)
     return data
 
 

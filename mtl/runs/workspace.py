@@ -112,9 +112,12 @@ def open_workspace(
 
 
 def load_task_data(
-    spec: TaskSpec, workspace: Workspace, protocol: str, settings: RunSettings
+    spec: TaskSpec, workspace: Workspace, protocol: str, settings: RunSettings, gate: str = ""
 ) -> TaskData:
     """The data of a task as a run's settings cut them, read once per command and cut.
+
+    Args:
+        gate: a column whose values are the rows' groups, empty for none.
 
     Raises:
         RequestError: they cannot be read, have no metric that ``select`` names, or no classes to
@@ -132,7 +135,7 @@ def load_task_data(
     if settings.group_by:
         spec = replace(spec, group_by=settings.group_by)
     rows = tuple((key, getattr(settings, key)) for key in ROW_SETTINGS if key != "group_by")
-    return _load(spec.id, _Key(spec), workspace.data_root, protocol, rows)
+    return _load(spec.id, _Key(spec), workspace.data_root, protocol, (*rows, ("gate", gate)))
 
 
 class _Key:

@@ -8,6 +8,8 @@ of the manifest's parents, ``composition.safetensors`` holds what was trained or
 ``omega.<site>``      (K,D|1)     ScaLearn family: the scales as trained, before normalisation
 ``fusion.<site>.…``   (D,D), (D)  AdapterFusion: query, key, value, as stock BertFusion names them
 ``soup.weights``      (K,)        AdapterSoup: the weights of the average, which add up to 1
+``gates.groups``      (G,K)       gates by group (:mod:`mtl.compose.groups`): what omega is
+                                  multiplied by for rows of each group, in the order of the names
 ``attention.<site>``  (K,)        only in fusions of before ``shares.safetensors``: the mean
                                   attention over the real tokens of the test split
 ====================  ==========  ==================================================================
@@ -53,6 +55,7 @@ NORMALISE = ("none", "mean", "softmax")
 """How omega enters the sum: as it is, divided by its sum over the sources, or softmaxed over
 them (the paper's ablations)."""
 OMEGA, ATTENTION, SOUP, FUSION = "omega", "attention", "soup", "fusion"
+GATES = "gates.groups"
 SOUP_WEIGHTS = f"{SOUP}.weights"
 CONSTANT = (OMEGA, SOUP)
 """Kinds of weights that are the same for every input."""
@@ -211,6 +214,10 @@ def share_problems(shapes: Mapping[str, Shape], manifest: Manifest) -> list[str]
 def weight_problem(name: str, shape: tuple[int, ...], manifest: Manifest) -> str | None:
     """What is wrong with the tensor ``name`` of :data:`FILE` if it holds weights per source."""
     sources = len(manifest.parents)
+    if name == GATES and shape[1:] != (sources,):
+        return (
+            f"{show(name)} has the shape {shape}; a group has a gate for each of {sources} parents."
+        )
     if name.partition(".")[0] in {OMEGA, ATTENTION, SOUP} and shape[:1] != (sources,):
         return f"{show(name)} has the shape {shape}; there are {sources} parents."
     return None
@@ -263,6 +270,12 @@ def normalisation(manifest: Manifest) -> str:
     if how not in NORMALISE:
         raise ZooError(f"normalise={show(how)} is none of {', '.join(NORMALISE)}.")
     return str(how)
+
+
+def gate_column(settings: Mapping[str, Any]) -> str:
+    """The column that an entry with these settings gates its sources by, empty for none."""
+    column = settings.get("gate", "")
+    return column if isinstance(column, str) and "grouping" in settings else ""
 
 
 def is_of(kind: str, name: str) -> bool:

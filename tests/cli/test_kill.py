@@ -18,6 +18,7 @@ LINES = {
     "train": ["--suite", "mini", "--task", "mood", "--seeds", "11"],
     "compose": ["--target", "same", "--seeds", "11", "--method", "scalearn"],
     "compose gated": ["--target", "same", "--seeds", "11", "--method", "gated"],
+    "compose by group": ["--target", "same", "--seeds", "11", "--gate", "b"],
 }
 COMMON = ["--epochs", "60", "--set", "head=two_layer"]
 

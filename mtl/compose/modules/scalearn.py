@@ -17,12 +17,14 @@ from mtl.backbone.draws import PerStep
 from mtl.backbone.injection import FusionSite
 from mtl.compose.bank import Bank
 from mtl.compose.composition import Composed
+from mtl.compose.groups import names_of
 from mtl.compose.low_rank import add_linear_sites, are_low_rank
+from mtl.compose.modules.groups import RowGates
 from mtl.compose.scalearn import ScaLearnSettings
 from mtl.compose.sites import add_sites, load_stored, register
 from mtl.errors import RequestError
 from mtl.methods.source import PlainSource
-from mtl.zoo.composition import OMEGA, SourceWeights, normalised, weigh
+from mtl.zoo.composition import GATES, OMEGA, SourceWeights, is_of, normalised, weigh
 
 
 class Gate(Protocol):
@@ -61,6 +63,7 @@ class ScaLearnSite(FusionSite):
         self._folded: tuple[Tensor, Tensor] | None = None
         self._mask: PerStep[Tensor] = PerStep()
         self._gate: Gate | None = None
+        self._groups: RowGates | None = None
         self.combine: Callable[[Sequence[PlainSource]], PlainSource] | None = None
 
     def bind(
@@ -68,10 +71,16 @@ class ScaLearnSite(FusionSite):
         omega: Tensor,
         settings: ScaLearnSettings,
         gate: Gate | None = None,
+        groups: RowGates | None = None,
     ) -> None:
-        """Use ``omega`` (K,D) or (K,1) from now on; where there is a gate, what it makes of it."""
+        """Use ``omega`` (K,D) or (K,1) from now on; where there is a gate, what it makes of it.
+
+        Args:
+            groups: what the sources of each row are multiplied by besides.
+        """
         self._omega = [omega]
         self._gate = gate
+        self._groups = groups
         self._settings = settings
         self._folded = None
 
@@ -83,6 +92,7 @@ class ScaLearnSite(FusionSite):
     def effective(self) -> Tensor:
         """omega as it enters the sum: normalised, then, while training, dropped out.
 
+        Of gates by group those that were chosen for all rows are in it, no row's own.
         What is stored is omega itself; :func:`mtl.zoo.composition.normalised` reads it likewise.
         """
         omega = self._omega[0]
@@ -92,19 +102,33 @@ class ScaLearnSite(FusionSite):
             omega = omega / omega.sum(0, keepdim=True)
         elif self._settings.normalise == "softmax":
             omega = omega.softmax(0)
+        if self._groups is not None and self._groups.chosen is not None:
+            omega = omega * self._groups.chosen
         dropout = self._settings.dropout
         if not self.training or not dropout:
             return omega
         return omega * self._mask(lambda: functional.dropout(torch.ones_like(omega), dropout, True))
 
     def forward(self, z: Tensor) -> Tensor:
-        weight, bias = self._folded or self.bank.fold(self.effective())
-        return self.bank.mix(z, weight, bias)
+        weight, bias = self._folded or self._fold()
+        if not self._by_row:
+            return self.bank.mix(z, weight, bias)
+        gates = self._groups.rows if self._groups is not None else None
+        assert gates is not None, "gates by row are those of a batch in its network"
+        return self.bank.mix_rows(z, gates, weight, bias)
+
+    @property
+    def _by_row(self) -> bool:
+        return self._groups is not None and self._groups.chosen is None
+
+    def _fold(self) -> tuple[Tensor, Tensor]:
+        fold = self.bank.scaled if self._by_row else self.bank.fold
+        return fold(self.effective())
 
     def hold(self) -> None:
         """Fold once and use the result until :meth:`release`."""
         with torch.no_grad():
-            self._folded = self.bank.fold(self.effective())
+            self._folded = self._fold()
 
     def release(self) -> None:
         """Fold in every forward again."""
@@ -126,6 +150,12 @@ def attach(encoder: Any, sources: Sequence[str], settings: ScaLearnSettings) -> 
     owner = _owners(settings, encoder.config.num_hidden_layers)
     sites = scalearn_sites(encoder, sources)
     omegas: dict[str, nn.Parameter] = {}
+    groups = None
+    if settings.gate:
+        counts = names_of(settings.groups)
+        device = next(iter(sites.values())).bank.up.device
+        ones = torch.ones(len(counts), len(sources), device=device)
+        groups = RowGates(settings.gate, counts, nn.Parameter(ones))
     for key, site in sites.items():
         name = owner(key)
         if name not in omegas:
@@ -133,23 +163,31 @@ def attach(encoder: Any, sources: Sequence[str], settings: ScaLearnSettings) -> 
             start = torch.empty(len(sources), width, device=site.bank.up.device)
             start.normal_(settings.init_scale / len(sources), settings.init_std)
             omegas[name] = nn.Parameter(start, requires_grad=settings.learn)
-        site.bind(omegas[name], settings)
+        site.bind(omegas[name], settings, groups=groups)
+    named = {f"{OMEGA}.{key}": parameter for key, parameter in omegas.items()}
+    gates = {} if groups is None else {GATES: groups.gates}
     # One registration per omega, on the encoder, so that `.to(device)` moves it with the rest.
     encoder.register_module(
-        "omega", nn.ParameterDict({k.replace(".", "_"): p for k, p in omegas.items()})
+        "omega",
+        nn.ParameterDict({k.replace(".", "_"): p for k, p in {**omegas, **gates}.items()}),
     )
 
     def penalty() -> Mapping[str, Tensor]:
         away = torch.stack([(1 - omega.mean(1)).square().sum() for omega in omegas.values()])
         return {"omega_reg": settings.regularise / len(sources) * away.sum()}
 
-    named = {f"{OMEGA}.{key}": parameter for key, parameter in omegas.items()}
+    penalties = [penalty] if settings.regularise and settings.learn else []
+    if groups is not None:
+        penalties.append(lambda: {"gate_prior": groups.away(settings.gate_std)})
+    stored = {**named, **gates}
     return Composed(
-        parameters=named if settings.learn else {},
-        tensors=lambda: {name: omega.detach().clone() for name, omega in named.items()},
-        load=lambda tensors: load_stored(OMEGA, named, tensors),
-        penalties=(penalty,) if settings.regularise and settings.learn else (),
+        parameters={**(named if settings.learn else {}), **gates},
+        tensors=lambda: {name: value.detach().clone() for name, value in stored.items()},
+        load=lambda tensors: load_stored(OMEGA, stored, tensors),
+        penalties=penalties,
         evaluating=partial(held, sites.values()),
+        lr_factors=dict.fromkeys(gates, settings.gate_rate),
+        groups=groups,
     )
 
 
@@ -185,6 +223,7 @@ def shares(composed: Composed, settings: ScaLearnSettings) -> SourceWeights:
     used = {
         name.partition(".")[2]: normalised(omega.double().cpu().numpy(), settings.normalise)
         for name, omega in composed.tensors().items()
+        if is_of(OMEGA, name)
     }
     return weigh(OMEGA, used)
 

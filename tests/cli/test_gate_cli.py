@@ -1,0 +1,229 @@
+"""``--gate COLUMN``: from the rows of a file to an entry, its answers, and an adapter per group."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cli_bench import ANIMALS, THINGS, digests, entries, mtl, refused
+
+import mtl as face
+from mtl.zoo import open_zoo
+from mtl.zoo.composition import GATES
+
+LINE = ["--target", "asked", "--sources", "same", "mood", "--without-own", "--epochs", "4"]
+GATED = [*LINE, "--gate", "user"]
+
+
+def write_task(folder: Path) -> None:
+    """``mini/asked``: what counts as a yes depends on the user, and the text does not say it."""
+    rng = random.Random(5)
+    for split, n in {"train": 64, "dev": 24, "test": 32}.items():
+        rows = []
+        for number in range(n):
+            good, one, user = rng.random() < 0.5, rng.choice(ANIMALS), number % 4
+            text = f"every {one} is {'happy' if good else 'sad'} today {rng.choice(THINGS)}"
+            name = ["ann", "ann", "bob", 7][user]
+            answer = "yes" if good == (name != "bob") else "no"
+            rows.append({"text": text, "user": str(name), "label": answer})
+        if split == "test":
+            rows[0]["user"], rows[1]["user"] = "zoe", ""
+        lines = "".join(f"{row['text']},{row['user']},{row['label']}\n" for row in rows)
+        (folder / f"asked_{split}.csv").write_text(f"text,user,label\n{lines}")
+    (folder / "asked.yaml").write_text(
+        "# python -m mtl.tasks check mini/asked\nid: mini/asked\n"
+        "data: {files: {train: asked_train.csv, dev: asked_dev.csv, test: asked_test.csv}}\n"
+        'kind: classification\ninputs: ["{text}"]\nlabels: [no, yes]\nmetrics: [accuracy]\n'
+        "max_length: 32\n"
+    )
+
+
+@pytest.fixture(scope="module")
+def composed(
+    trained: Path, suite_folder: Path, tiny: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder with the suite and, in ``zoo``, a gated composition; do not change it."""
+    root = tmp_path_factory.mktemp("gated")
+    shutil.copytree(suite_folder, root / "mini")
+    shutil.copytree(trained, root / "zoo")
+    write_task(root / "mini")
+    suite = root / "mini" / "suite.yaml"
+    suite.write_text(suite.read_text().replace("mini/shared]", "mini/shared, mini/asked]"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("TASKS", root / "mini"), ("CACHE", root / "c"), ("RUNS", root / "r")):
+            patch.setenv(f"MTL_{name}", str(value))
+        patch.setenv("MTL_MODEL", tiny("roberta"))
+        patch.setenv("MTL_ZOO", str(root / "zoo"))
+        said = mtl("compose", *GATED, "--set", "gate_rate=20", "--json")
+        assert said.code == 0, said
+    return root
+
+
+@pytest.fixture
+def gated(composed: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The zoo of the test, with the gated composition in it."""
+    shutil.copytree(composed / "zoo", tmp_path / "zoo")
+    monkeypatch.setenv("MTL_TASKS", str(composed / "mini"))
+    monkeypatch.setenv("MTL_MODEL", tiny("roberta"))
+    monkeypatch.setenv("MTL_ZOO", str(tmp_path / "zoo"))
+    return tmp_path / "zoo"
+
+
+def entry_of(zoo: Path) -> Any:
+    (entry,) = open_zoo(zoo).entries(kind="composition")
+    return entry
+
+
+def test_it_is_stored_with_its_groups_and_verifies(gated: Path) -> None:
+    from safetensors.numpy import load_file
+
+    entry = entry_of(gated)
+    settings = entry.manifest.method_settings
+    assert settings["gate"] == "user"
+    assert json.loads(settings["groups"]) == {"7": 16, "ann": 32, "bob": 16}
+    tensors = load_file(entry.folder / "composition.safetensors")
+    assert tensors[GATES].shape == (3, 2)
+    assert np.abs(tensors[GATES] - 1).max() > 1e-3
+    assert entry.manifest.verified["max_logit_difference"] == 0.0
+    said = mtl("zoo", "verify", entry.ref, "--json")
+    assert said.code == 0, said
+    assert mtl("zoo", "fsck").code == 0
+    for command in (["zoo", "show", entry.ref], ["report", "--suite", "mini"]):
+        assert mtl(*command).code == 0
+
+
+def test_the_same_line_is_done_and_another_column_another_run(gated: Path) -> None:
+    before = digests(gated)
+    again = mtl("compose", *GATED, "--set", "gate_rate=20")
+    assert again.code == 0
+    assert "skipped" in again.out
+    plain = mtl("compose", *LINE, "--json")
+    assert plain.code == 0
+    settings = [e.manifest.method_settings for e in open_zoo(gated).entries(kind="composition")]
+    assert len(settings) == 2
+    without = next(s for s in settings if "gate" not in s)
+    assert not {"gate_std", "gate_rate", "groups", "grouping"} & without.keys()
+    assert before.items() <= digests(gated).items()
+
+
+def test_other_users_of_the_same_rows_are_other_data(
+    gated: Path, composed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(composed / "mini", tmp_path / "other")
+    file = tmp_path / "other" / "asked_test.csv"
+    file.write_text(file.read_text().replace(",bob,", ",ann,"))
+    monkeypatch.setenv("MTL_TASKS", str(tmp_path / "other"))
+    refused(mtl("zoo", "verify", entry_of(gated).ref), "other values in the column 'user'")
+    plan = mtl("compose", *GATED, "--set", "gate_rate=20", "--dry-run", "--json")
+    assert [row["state"] for row in plan.json["runs"]] == ["missing"]
+
+
+def test_new_rows_are_answered_by_group(gated: Path, tmp_path: Path, caplog: Any) -> None:
+    model = face.load(entry_of(gated))
+    texts = ["every cat is happy today tree", "every dog is sad today door"]
+
+    def logits(users: list[Any]) -> Any:
+        rows = [{"text": t, "user": u} for t, u in zip(texts, users, strict=True)]
+        return model.predict(rows, scores=True).scores
+
+    assert np.abs(logits(["ann"] * 2) - logits(["bob"] * 2)).max() > 1e-6
+    assert not caplog.text
+    pooled = logits(["never seen"] * 2)
+    np.testing.assert_array_equal(pooled, logits([None, None]))
+    assert "2 of 2 rows have no value in 'user' that training knew" in caplog.text
+    # a number is its group, however the rows hold it
+    np.testing.assert_array_equal(logits([7, 7]), logits(["7", "7"]))
+    np.testing.assert_array_equal(logits([7.0, 7.0]), logits(["7", "7"]))
+    mixed = logits(["ann", "never seen"])
+    np.testing.assert_allclose(mixed[0], logits(["ann"] * 2)[0], atol=1e-5)
+    np.testing.assert_allclose(mixed[1], pooled[1], atol=1e-5)
+    with pytest.raises(face.RequestError, match="the gate goes by the column 'user'"):
+        model.predict(texts)
+
+
+def test_a_file_says_how_many_rows_were_pooled(gated: Path, composed: Path, tmp_path: Path) -> None:
+    ref, source = entry_of(gated).ref, composed / "mini" / "asked_test.csv"
+    said = mtl("predict", ref, "--input", source, "--output", tmp_path / "answers.csv")
+    assert said.code == 0, said
+    assert "note: 2 of 32 rows have no value in 'user' that training knew" in said.out
+    rows = (tmp_path / "answers.csv").read_text().splitlines()
+    stored = face.load(ref).evaluate()["accuracy"]["value"]
+    right = [line.split(",")[2] == line.split(",")[3] for line in rows[1:]]
+    assert sum(right) / len(right) == pytest.approx(stored)
+    (tmp_path / "bad.csv").write_text("text,usr\nevery cat is sad,ann\n")
+    refused(
+        mtl("predict", ref, "--input", tmp_path / "bad.csv", "--output", tmp_path / "b.csv"),
+        "column 'user'",
+        "Did you mean 'usr'",
+    )
+
+
+def test_each_group_folds_into_an_adapter_of_its_own(gated: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    ref, up = entry_of(gated).ref, {}
+    for group in ("ann", "bob", None):
+        folder = tmp_path / str(group)
+        which = ["--group", group] if group else []
+        said = mtl("export", ref, folder, "--to", "adapters", "--evaluate", *which, "--json")
+        assert said.code == 0, said
+        record = said.json
+        assert record["proof"]["max_logit_difference"] <= record["proof"]["limit"]
+        assert record["gates"]["group"] == group
+        up[group] = load_file(folder / "adapter.safetensors")
+        card = (folder / "README.md").read_text()
+        assert (f"its adapter for the group {group}" if group else "the pooled adapter") in card
+        if group:  # the rows of the group in stock adapters are answered as the entry does
+            model, data = face.load(ref), entry_rows(gated, group)
+            answers = model.predict([{"text": t, "user": group} for t, _ in data])
+            right = [answer == label for answer, (_, label) in zip(answers, data, strict=True)]
+            assert record["scores"]["test"]["accuracy"] == pytest.approx(sum(right) / len(right))
+    differ = [name for name in up["ann"] if (up["ann"][name] != up["bob"][name]).any()]
+    assert differ
+    assert all("adapter_up" in name for name in differ)
+    refused(
+        mtl("export", ref, tmp_path / "x", "--to", "adapters", "--group", "an"),
+        "Did you mean 'ann'",
+    )
+    refused(
+        mtl("export", "mood/pfeiffer/seed0", tmp_path / "x", "--to", "adapters", "--group", "ann"),
+        "answers all rows alike",
+    )
+
+
+def entry_rows(zoo: Path, group: str) -> list[tuple[str, str]]:
+    """Texts and labels of the group's test rows."""
+    import os
+
+    lines = (Path(os.environ["MTL_TASKS"]) / "asked_test.csv").read_text().splitlines()[1:]
+    rows = [line.split(",") for line in lines]
+    return [(text, label) for text, user, label in rows if user == group]
+
+
+def test_what_cannot_be_gated_is_refused(gated: Path) -> None:
+    before = len(entries(gated))
+    line = [*LINE, "--gate"]
+    refused(mtl("compose", *line, "usr"), "column 'usr'", "Did you mean 'user'")
+    refused(mtl("compose", *line, "label", "--method", "fusion"), "Unknown setting 'gate'")
+    refused(mtl("compose", *line, "label"), "which is the answer")
+    refused(mtl("compose", *line, "task"), "take --method gated")
+    refused(mtl("compose", "--target", "asked", "--sources", "best", "--gate", "user"), "best")
+    refused(mtl("compose", *line, "user", "--set", "groups=x"), "Leave groups out")
+    refused(mtl("compose", *line, "user", "--set", "gate=text"), "names gate twice")
+    assert len(entries(gated)) == before
+
+
+def test_print_config_gives_the_same_run(gated: Path, tmp_path: Path) -> None:
+    printed = mtl("compose", *GATED, "--set", "gate_rate=20", "--print-config")
+    assert printed.code == 0, printed
+    file = tmp_path / "run.yaml"
+    file.write_text(printed.out)
+    again = mtl("compose", "--config", file)
+    assert again.code == 0, again
+    assert "skipped" in again.out
+    assert "gate" not in mtl("compose", *LINE, "--print-config").out
