@@ -34,7 +34,7 @@ class Network(nn.Module):
         self,
         encoder: nn.Module,
         head: Head,
-        around: Callable[[Mapping[str, Any]], AbstractContextManager[None]] = nullcontext,
+        around: Callable[[Mapping[str, Any]], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         super().__init__()
         self.around = around

@@ -95,7 +95,7 @@ def prepare(
                 f"{name} is what a run records of its groups, and the rows of {spec.id!r} are in "
                 f"other groups by {column!r}. Leave {name} out."
             )
-    return replace(settings, **found)
+    return replace(settings, groups=found["groups"], grouping=found["grouping"])
 
 
 def names_of(groups: str) -> dict[str, int]:

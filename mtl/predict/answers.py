@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mtl.words import counted
+
 if TYPE_CHECKING:
     from mtl.tasks import TaskSpec
 
@@ -82,3 +84,11 @@ def in_words(
     scores = (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
     named = [spec.labels[int(place)] for place in prediction]
     return Answers(named, spec.labels, scores, raw, prediction)
+
+
+def unseen_text(column: str, unseen: int, rows: int) -> str:
+    """What to say of rows that the pooled gates answer."""
+    return (
+        f"{unseen:,} of {counted(rows, 'row')} have no value in {column!r} that training knew: "
+        "answered by the pooled gates"
+    )

@@ -17,8 +17,8 @@ from mtl.data.origins import read_parquet_pieces
 from mtl.data.textfiles import pieces_of
 from mtl.errors import RequestError
 from mtl.files import locked, sha256_json, write_json, writing
+from mtl.predict.answers import unseen_text
 from mtl.predict.explain import Explained, explain_piece
-from mtl.predict.model import unseen_text
 from mtl.predict.tables import to_table
 from mtl.predict.writing import SEPARATOR, beside, check_suffix, join_parts, write_part
 from mtl.tasks.dialect import Dialect

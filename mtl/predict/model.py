@@ -14,13 +14,12 @@ from mtl.engine import EvalSet, evaluate, open_device
 from mtl.engine.evaluation import answer
 from mtl.engine.progress import progress as showing
 from mtl.errors import RequestError, unknown
-from mtl.predict.answers import Answers, in_words
+from mtl.predict.answers import Answers, in_words, unseen_text
 from mtl.predict.tables import to_table
 from mtl.runs.loading import answer_passes, base_of, data_of_entry, load
 from mtl.runs.recorded import recorded_spec, task_of
 from mtl.runs.verify import parts_of, same_data
 from mtl.tasks import KINDS, decode
-from mtl.words import counted
 from mtl.zoo.composition import gate_column
 from mtl.zoo.schema import joint_sections
 
@@ -247,14 +246,6 @@ class Model:
             return recorded_spec(self.entry, task)
         except RequestError:  # an entry of before manifests told it: the catalogue may know
             return task_of(self.entry, self.workspace, task)
-
-
-def unseen_text(column: str, unseen: int, rows: int) -> str:
-    """What to say of rows that the pooled gates answer."""
-    return (
-        f"{unseen:,} of {counted(rows, 'row')} have no value in {column!r} that training knew: "
-        "answered by the pooled gates"
-    )
 
 
 def open_model(

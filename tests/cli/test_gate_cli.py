@@ -13,6 +13,7 @@ import pytest
 from cli_bench import ANIMALS, THINGS, digests, entries, mtl, refused
 
 import mtl as face
+from mtl.errors import RequestError
 from mtl.zoo import open_zoo
 from mtl.zoo.composition import GATES
 
@@ -93,7 +94,11 @@ def test_it_is_stored_with_its_groups_and_verifies(gated: Path) -> None:
     said = mtl("zoo", "verify", entry.ref, "--json")
     assert said.code == 0, said
     assert mtl("zoo", "fsck").code == 0
-    for command in (["zoo", "show", entry.ref], ["report", "--suite", "mini"]):
+    for command in (
+        ["zoo", "show", entry.ref, "--measure"],
+        ["graph", "attribute", entry.ref],
+        ["report", "--suite", "mini"],
+    ):
         assert mtl(*command).code == 0
 
 
@@ -142,7 +147,7 @@ def test_new_rows_are_answered_by_group(gated: Path, tmp_path: Path, caplog: Any
     mixed = logits(["ann", "never seen"])
     np.testing.assert_allclose(mixed[0], logits(["ann"] * 2)[0], atol=1e-5)
     np.testing.assert_allclose(mixed[1], pooled[1], atol=1e-5)
-    with pytest.raises(face.RequestError, match="the gate goes by the column 'user'"):
+    with pytest.raises(RequestError, match="the gate goes by the column 'user'"):
         model.predict(texts)
 
 
