@@ -10,7 +10,7 @@ from mtl.compose.composition import COMPOSITIONS, Composition
 from mtl.compose.sources import check_kinds
 from mtl.methods import METHODS, Count, find_method
 from mtl.methods.count import count_head, known_count, numel
-from mtl.methods.method import Method, attach, make_settings, source_names
+from mtl.methods.method import Method, attach, make_settings, settings_dict, source_names
 
 
 def count_composition(
@@ -41,7 +41,7 @@ def count_composition(
     check_kinds(composition, [source_method])
     chosen = source_settings or make_settings(source_method, method.settings, dict(method.defaults))
     of_sources = [sources, source_method, asdict(chosen)]
-    what = ["composition", name, asdict(settings), *of_sources, head, labels]
+    what = ["composition", name, settings_dict(settings), *of_sources, head, labels]
 
     def count() -> Count:
         names = source_names(sources)
