@@ -63,6 +63,11 @@ def main(argv: Sequence[str]) -> int:
         "paper's seven]; only a head learns",
     )
     parser.add_argument(
+        "--pick",
+        choices=("best-dev",),
+        help="of several entries that could be a source, the best on dev",
+    )
+    parser.add_argument(
         "--train-missing", action="store_true", help="first train the sources that the zoo lacks"
     )
     parser.add_argument(
@@ -145,6 +150,7 @@ def main(argv: Sequence[str]) -> int:
         trials=options.trials,
         minutes=options.time,
         control=options.control,
+        pick=options.pick,
         zoo=options.zoo,
     )
     if asked.best:

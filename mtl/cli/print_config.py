@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TOGETHER = (("epochs", "max_steps", "eval_every"), ("select", "patience"))
 """Settings that say something about each other: with one of them in a recipe alone, so are all."""
 PINNED = ("sources", "source_method", "source_seed", "without_own", "allow_missing")
-PICKED = ("train_missing", "budget", "min_gain")
+PICKED = ("train_missing", "budget", "min_gain", "pick")
 """Options that choose sources, which the names of the chosen ones stand for."""
 SKIPPED = ("config", "print_config", "dry_run", "json", "verbose", "wait", "set", "model", "recipe")
 

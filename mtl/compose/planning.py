@@ -27,10 +27,11 @@ from mtl.compose.probe import grid
 from mtl.compose.sources import ALL, resolve_sources, typed_order, wanted_sources
 from mtl.compose.stage_two import Target, plan_compose, resolve_compose, resolve_target
 from mtl.compose.taken import alone_text, passed_over, taken_text
-from mtl.errors import MtlError, RequestError
+from mtl.errors import MtlError, RequestError, unknown
 from mtl.graph import graph_folder
 from mtl.graph.request import SourceRequest, parse_sources
 from mtl.methods import METHODS, find_method
+from mtl.report.picking import BEST_DEV
 from mtl.runs.context import Context, check_seeds, suite_of
 from mtl.runs.settings import Overrides
 from mtl.tasks import load_member
@@ -65,6 +66,8 @@ class Asked:
         trials, minutes: full runs that a search for the ``best`` may cost, and its time.
         control: which twins stand for the other tasks' sources (:mod:`mtl.compose.control`); None
             composes the sources themselves.
+        pick: ``best-dev`` takes, of several entries that could be a source, the best on dev (of the
+            same dev rows); None leaves the choice to the user.
         zoo: where sources are, None for the usual place: it knows tasks whose files are gone.
     """
 
@@ -86,6 +89,7 @@ class Asked:
     trials: float | None = None
     minutes: float | None = None
     control: str | None = None
+    pick: str | None = None
     zoo: str | Path | None = None
 
     @property
@@ -186,6 +190,9 @@ def read_request(asked: Asked) -> Request:
         protocol=asked.protocol,
         zoo=open_zoo(asked.zoo),
     )
+    if asked.pick not in {None, BEST_DEV}:
+        raise unknown("pick", str(asked.pick), [BEST_DEV])
+    wanted = [replace(source, by_dev=asked.pick is not None) for source in wanted]
     if asked.best:
         budget = BUDGET if asked.trials is None else asked.trials
         check_early(budget, len(wanted), asked.minutes)

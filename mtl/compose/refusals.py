@@ -37,7 +37,8 @@ def ambiguous(unclear: Sequence[tuple[Wanted, Sequence[Entry]]], target: TaskDat
         )
     return RequestError(
         "\n".join(blocks) + "\nName the one you mean with --sources, as it stands here (beside "
-        "'all', or the other tasks), or remove those you do not want (python -m mtl.zoo rm REF)."
+        "'all', or the other tasks), take those that are best on dev (--pick best-dev), or remove "
+        "those you do not want (python -m mtl.zoo rm REF)."
     )
 
 

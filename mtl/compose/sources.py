@@ -13,6 +13,7 @@ from mtl.compose.naming import NamedRun, parse_source, run_names
 from mtl.compose.refusals import ambiguous, leak, not_that_one, train_lines
 from mtl.errors import RequestError, did_you_mean
 from mtl.methods import METHODS, find_method
+from mtl.report.picking import best_by_dev, dev_of
 from mtl.runs.loading import check_base
 from mtl.tasks import load_member
 from mtl.tasks.yamls import is_file_name
@@ -40,12 +41,14 @@ class Wanted:
         method: by its name.
         protocol: how its task's data were split; the target's own are split as the target's are.
         run: the very entry, where it was named.
+        by_dev: take the best on dev where several fit.
     """
 
     task: str
     method: str
     protocol: str = ""
     run: NamedRun | None = None
+    by_dev: bool = False
 
     def __str__(self) -> str:
         return f"{self.task}:{self.method}" + (f"/{self.run}" if self.run else "")
@@ -311,6 +314,9 @@ def fitting_entries(
         fitting = [entry for entry in fitting if not _cut(entry)] or fitting
     if several(fitting):  # what is known to be of this function goes before what may be
         fitting = [e for e in fitting if knows_function(e.manifest.base)] or fitting
+    if source.by_dev and several(fitting):
+        best = best_by_dev([[dev_of(entry)] for entry in fitting])
+        fitting = fitting if best is None else [fitting[best]]
     if source.run and not fitting:
         raise not_that_one(source, entries, others, target, zoo, base, split)
     return fitting, entries, others

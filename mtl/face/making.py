@@ -128,6 +128,7 @@ def compose_adapters(
     trials: float | None = None,
     time: float | None = None,
     control: str | None = None,
+    pick: str | None = None,
     suite: str | None = None,
     model: str | None = None,
     recipe: str | None = None,
@@ -168,6 +169,7 @@ def compose_adapters(
         time: minutes that it may take; None: any.
         control: ``"permuted"``, ``"gaussian"`` or ``"rotated"`` for twins that know nothing in
             place of the other tasks' sources (:mod:`mtl.compose.control`).
+        pick: ``"best-dev"`` takes, of several entries that could be a source, the best on dev.
 
     The other arguments, what is returned and raised: as of :func:`mtl.train_adapter`.
     """
@@ -191,6 +193,7 @@ def compose_adapters(
         trials=trials,
         minutes=time,
         control=control,
+        pick=pick,
         zoo=place,
     )
     request = read_request(asked)
@@ -211,6 +214,7 @@ def compose_adapters(
         trials=trials,
         time=time,
         control=control,
+        pick=pick,
     )
     named = [name, *(item.partition(":")[0] for item in listed)]
     context = context_of(

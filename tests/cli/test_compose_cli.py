@@ -13,6 +13,8 @@ import pytest
 from cli_bench import TARGET, TASKS, digests, entries, leftovers, mtl, refused
 from safetensors.numpy import load_file
 
+from mtl.zoo import open_zoo
+
 OMEGA = {  # numbers in omega for K = 3 sources, L = 2 layers, D = 48
     "scalearn": 2 * 3 * 48,
     "scalearn-uniform": 2 * 3,
@@ -140,6 +142,7 @@ def test_ambiguous_sources(stocked: Path) -> None:
     assert mtl("train", *again).code == 0
     said = mtl("compose", "--target", TARGET)
     refused(said, "Source 'mini/mood' is ambiguous: 2 entries", "mtl.zoo rm", "epochs=1")
+    assert "--pick best-dev" in said.err
     refs = [ref for ref in digests(stocked) if "/mood/" in ref]
     # What the error offers is what --sources takes, alone or beside 'all'.
     names = re.findall(r"^  (mini/mood:pfeiffer/seed0-[0-9a-f]{8})\b", said.err, re.M)
@@ -147,6 +150,12 @@ def test_ambiguous_sources(stocked: Path) -> None:
         ref.rpartition("/")[2] for ref in refs
     )
     line = ["--target", TARGET, "--max-steps", "1", "--json"]
+    picked = mtl("compose", *line, "--pick", "best-dev")
+    assert picked.code == 0, picked
+    zoo = open_zoo()
+    dev = {ref: zoo.get(ref).manifest.metrics["dev"]["accuracy"]["value"] for ref in refs}
+    (taken,) = [ref for ref in picked.json["sources"] if "/mood/" in ref]
+    assert dev[taken] == max(dev.values())
     for name in names:
         run = name.rpartition("/")[2]
         for short in (name, name[:-3], f"mood:pfeiffer/{run}"):
