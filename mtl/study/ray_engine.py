@@ -14,6 +14,7 @@ import secrets
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -48,6 +49,28 @@ PASSED = (
     *("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "OMP_WAIT_POLICY"),
 )
 """What of the driver's environment workers get; nothing that could hold a secret."""
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def signals_after() -> Iterator[None]:
+    """Signals that come in the block are handled after it: Ray makes its own errors of them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    told: list[int] = []
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:
+        signal.signal(number, lambda number, _: told.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for number in told[:1]:
+        signal.raise_signal(number)
 
 
 @dataclass(frozen=True)
@@ -167,10 +190,12 @@ class RayEngine:
         cores = int(has.get("CPU", 0) // self._wanted.threads)
         return min(cores, int(has.get("GPU", 0) * self._wanted.per_gpu)) if self._gpus else cores
 
+    @signals_after()
     def free(self) -> int:
         """How many more tasks it takes now."""
         return self.slots() - len(self._running)
 
+    @signals_after()
     def submit(self, task: Task) -> None:
         """Hand a task to Ray, which finds it a machine."""
         taken = {slot for _, slot in self._running.values()}
@@ -181,6 +206,7 @@ class RayEngine:
         )
         self._running[begun] = (task, slot)
 
+    @signals_after()
     def wait(self, seconds: float) -> list[Happened]:
         """What workers say, what ended, and what was lost."""
         if not self._running:
@@ -225,6 +251,7 @@ class RayEngine:
         self._empty = float("inf")
         return [Happened("said", "", "", text="Ray has no machine left; waiting for one.")]
 
+    @signals_after()
     def close(self) -> None:
         """Stop all tasks: their runs keep their resume points."""
         if self._running:
@@ -269,6 +296,8 @@ def connect(wanted: Wanted, closing: contextlib.ExitStack) -> Any:
     environment["TOKENIZERS_PARALLELISM"] = "false" if wanted.threads == 1 else "true"
     environment |= {name: os.environ[name] for name in PASSED if name in os.environ}
     environment["MTL_CACHE"] = os.environ["MTL_CACHE"]
+    # Ray prints what befalls its machines; standard output is for what the study tells at its end
+    closing.enter_context(contextlib.redirect_stdout(sys.stderr))
     closing.callback(ray.shutdown)
     leave = signal.getsignal(signal.SIGTERM)  # Ray sets one of its own
     try:

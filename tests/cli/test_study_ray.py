@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -14,7 +15,6 @@ import pytest
 from cli_bench import Said, digests, leftovers, mtl, process, refused
 from ray_bench import alone, order, two_machines
 from study_bench import SHORT, write_study
-from test_study_run import LONG, events
 
 pytest.importorskip("ray")
 PATIENCE = 600
@@ -78,6 +78,19 @@ def test_three_runs_on_this_machine(
         assert not mtl("zoo", "fsck", "--json").json["problems"]
 
 
+MIDDLE = {"max_steps": 100, "eval_every": 2}
+
+
+def halfway(runs: Path) -> list[Path]:
+    """Runs that have a resume point and more to do."""
+    found = []
+    for point in runs.glob("*/state/point.safetensors"):
+        with contextlib.suppress(FileNotFoundError):
+            if len((point.parents[1] / "events.jsonl").read_text().splitlines()) <= 20:
+                found.append(point)
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_two_machines_of_which_one_dies(
@@ -86,23 +99,22 @@ def test_two_machines_of_which_one_dies(
     path = write_study(
         tmp_path,
         "joint",
-        seeds=[0, 1, 2],
+        seeds=[0, 1],
         tasks=["same", "mood"],
-        set=LONG,
+        set=MIDDLE,
         compose=[{"method": ["average", "scalearn"], "targets": ["same"], "source_seeds": "same"}],
     )
-    expected = by_hand(tmp_path / "hand", [0, 1, 2], LONG, "average", "scalearn")
-    assert len(expected) == 12
+    expected = by_hand(tmp_path / "hand", [0, 1], MIDDLE, "average", "scalearn")
+    assert len(expected) == 8
     runs = tmp_path / "runs"
     with two_machines(monkeypatch, MTL_RESUME_SECONDS="0") as (address, holder):
-        driver = process("study", "run", path, "--engine", "ray", "--address", address, "--json")
-        # both are at a run, each of which has a resume point
-        reached(lambda: len(list(runs.glob("*/state/point.safetensors"))) >= 2, driver)
-        reached(lambda: events(runs) >= 8, driver)
+        line = ["study", "run", path, "--engine", "ray", "--address", address]
+        driver = process(*line, MTL_QUIET="0")
+        reached(lambda: len(halfway(runs)) == 2, driver)  # a run on each
         began = {p: p.read_text().splitlines()[0] for p in runs.glob("*/events.jsonl")}
         order(holder)
         said = over(driver)
-    assert {run["status"] for run in said.json["runs"]} <= {"done", "skipped"}
+    assert "it goes on in another one" in said.err
     assert digests(mini) == expected
     assert not mtl("zoo", "fsck", "--json").json["problems"]
     # with its time: runs went on, none started anew, and each step is there once
@@ -112,6 +124,35 @@ def test_two_machines_of_which_one_dies(
         assert steps == sorted(set(steps)), file
     assert not leftovers(mini)
     assert not list(runs.rglob("lease.*"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_told_to_leave_and_run_again(
+    mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_study(tmp_path, "joint", **{**SMALL, "set": MIDDLE})
+    expected = by_hand(tmp_path / "hand", [0], MIDDLE, "average")
+    runs = tmp_path / "runs"
+    monkeypatch.setenv("MTL_RESUME_SECONDS", "0")
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        for name, value in alone(folder).items():
+            monkeypatch.setenv(name, value)
+        line = ["study", "run", path, "--engine", "ray", "--workers", 1, "--json"]
+        driver = process(*line)
+        reached(lambda: bool(halfway(runs)), driver)
+        began = {p: p.read_text().splitlines()[0] for p in runs.glob("*/events.jsonl")}
+        driver.terminate()
+        out, err = driver.communicate(timeout=PATIENCE)
+        assert driver.returncode == 143, err
+        assert out == ""
+        assert "terminated; run the same command again to go on" in err
+        assert "Traceback" not in err
+        assert not list(runs.rglob("lease.*"))  # the worker left by itself
+        said = over(process(*line))
+    assert {run["status"] for run in said.json["runs"]} == {"done"}
+    assert digests(mini) == expected
+    assert {p: p.read_text().splitlines()[0] for p in began} == began
 
 
 def test_an_address_that_does_not_answer(mini: Path, tmp_path: Path) -> None:
