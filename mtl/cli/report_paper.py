@@ -9,21 +9,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mtl.zoo import Entry
 
-FORMS = ("latex", "markdown", "csv")
-
-
 def add_options(parser: Any) -> None:
     """Add the options to the parser of ``mtl.report``."""
     paper = parser.add_argument_group("for a paper")
     forms = paper.add_mutually_exclusive_group()
-    for form in FORMS:
-        forms.add_argument(
-            f"--{form}",
-            dest="form",
-            action="store_const",
-            const=form,
-            help=f"a suite's table as {form}: tasks as columns, methods in groups",
-        )
+    said = "a suite's table as {}: tasks as columns, methods in groups"
+    how: dict[str, Any] = {"dest": "form", "action": "store_const"}
+    forms.add_argument("--latex", const="latex", help=said.format("LaTeX"), **how)
+    forms.add_argument("--markdown", const="markdown", help=said.format("Markdown"), **how)
+    forms.add_argument("--csv", const="csv", help=said.format("CSV"), **how)
     paper.add_argument("--std", action="store_true", help="with standard deviations over seeds")
     forms.add_argument("--cite", action="store_true", help="BibTeX of the methods that were used")
 
