@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mtl.zoo import Entry
 
+
 def add_options(parser: Any) -> None:
     """Add the options to the parser of ``mtl.report``."""
     paper = parser.add_argument_group("for a paper")

@@ -69,8 +69,8 @@ def signals_after() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    for number in told[:1]:
-        signal.raise_signal(number)
+    for one in told[:1]:
+        signal.raise_signal(one)
 
 
 @dataclass(frozen=True)
