@@ -70,7 +70,7 @@ def test_the_regulariser_is_the_formula(
 
 
 def test_no_regulariser_unless_asked_for(encoder: Any, jiggle: Any) -> None:
-    assert compose(encoder, add(encoder, THREE, jiggle), "scalearn").penalties == ()
+    assert not compose(encoder, add(encoder, THREE, jiggle), "scalearn").penalties
 
 
 @pytest.mark.parametrize(
