@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From a fresh clone to a result: stage one over the demo suite, ScaLearn on its low-resource
-# target, the comparison with the target's own adapter, the omega heat map, the zoo's contents.
+# From a fresh clone to a result: stage one over the demo suite, the best use of its adapters for
+# a low-resource target (a search on dev), the comparison with the target's own adapter, the omega heat map, the zoo's contents.
 # Does its own set-up; safe to repeat (finished runs are skipped, interrupted ones go on).
 # MTL_ZOO names another zoo (default: adapters_zoo in the checkout).
 set -euo pipefail
@@ -16,8 +16,8 @@ echo
 echo "== The target's own adapter, five seeds: what there is to beat"
 "$python" -m mtl.train --suite demo --task entail --seeds $seeds
 echo
-echo "== Stage two: ScaLearn over all six frozen adapters, five seeds"
-"$python" -m mtl.compose --suite demo --target entail --sources all --method scalearn --seeds $seeds
+echo "== Stage two: which of the six frozen adapters help, used how? Trials on dev, then five seeds"
+"$python" -m mtl.compose --suite demo --target entail --sources best --method scalearn --seeds $seeds
 echo
 echo "== Result"
 "$python" -m mtl.report --suite demo --target entail --heatmap results/demo_entail_omega.png
