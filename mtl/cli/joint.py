@@ -30,14 +30,13 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one run per seed")
     options = parser.parse_args(list(argv))
 
-    from mtl.cli import common, tell
-    from mtl.cli.grid import read_grid, refuse_twins
+    from mtl.cli import common
+    from mtl.cli.grid import read_grid
     from mtl.cli.options import names
-    from mtl.cli.print_config import config_text
+    from mtl.cli.planned import run_planned
     from mtl.compose.composition import COMPOSITIONS
     from mtl.joint import JOINT, plan_joint, resolve_joint
     from mtl.methods import METHODS
-    from mtl.runs import execute_all
     from mtl.runs.context import check_seeds, specs_of, suite_of
 
     grid = read_grid(options, parser)
@@ -82,18 +81,10 @@ def main(argv: Sequence[str]) -> int:
         )
         for point in grid.points
     ]
-    refuse_twins(planned, grid)
-    if options.print_config:
-        print(config_text(planned, grid, context, options))
+    ran = run_planned(planned, grid, context, options)
+    if ran is None:
         return 0
-    common.note_rates(planned, context)
-    if options.dry_run:
-        tell.print_dry_run(planned, context, as_json=options.json)
-        return 0
-    plan = tell.tell(planned, context)
-    reports = execute_all(
-        [run for _, runs in planned for run in runs], context.workspace, wait=options.wait
-    )
+    plan, reports = ran
     if options.json:
         rows = common.report_rows(reports)
         for row, report in zip(rows, reports, strict=True):

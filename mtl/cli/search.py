@@ -53,6 +53,7 @@ def main(argv: Sequence[str]) -> int:
     from mtl.cli.grid import Point
     from mtl.files import user_path
     from mtl.search import write_recipe
+    from mtl.search.recipe import check_place
     from mtl.words import counted
 
     searches, context = _open(options, parser, argv)
@@ -70,13 +71,17 @@ def main(argv: Sequence[str]) -> int:
             as_json=options.json,
         )
         return 0
+    out = user_path(options.out, "--out") if options.out else None
+    if out is not None:
+        check_place(out)
     found = [_search(options, context, *search) for search in searches]
     first = searches[0][1]({})[0]
-    path = user_path(options.out, "--out") if options.out else found[0].folder / "recipe.yaml"
+    path = out or found[0].folder / "recipe.yaml"
     write_recipe(
         path,
         found,
         task=first.task_id,
+        base=first.backbone.base.id,
         known=_is_known(first.task_id),
         recipe=options.recipe or context.recipe.name,
         asked=context.overrides.values,
@@ -137,6 +142,7 @@ def _open(
                     seeds=seeds,
                     source_method=options.source_method,
                     source_seed=options.source_seed,
+                    zoo=options.zoo,
                 )
             )
         suite = requests[methods[0]].suite

@@ -17,7 +17,7 @@ from mtl.compose.missing import plan_missing, source_rounds
 from mtl.compose.naming import NamedRun
 from mtl.compose.planning import plan_composition
 from mtl.compose.sources import resolve_sources
-from mtl.compose.stage_two import resolve_target
+from mtl.compose.stage_two import target_in
 from mtl.engine.settings import ROW_SETTINGS
 from mtl.errors import RequestError
 from mtl.runs.context import check_seeds
@@ -144,7 +144,9 @@ def plan_curve(
             f"Own adapter and composition train on the same rows: {limits[0]} is said once, beside "
             "--rows."
         )
-    whole = _resolve(request, _at(context, 0))
+    whole = target_in(
+        context.setting({"run.max_train_samples": 0}), request.spec, request.asked.method
+    )
     total = whole.data.sizes["train"]
     there = sorted(count for count in rows if count <= total)
     beyond = sorted(count for count in rows if count > total)
@@ -157,26 +159,9 @@ def plan_curve(
     missing = [run for seed, _ in rounds for run in _others(request, whole, context, seed)]
     steps = []
     for count in there:
-        at = _at(context, 0 if count == total else count)
+        at = context.setting({"run.max_train_samples": 0 if count == total else count})
         steps.append(_step(request, at, count, rounds, seeds, own_settings))
     return CurvePlan(missing, steps, note)
-
-
-def _at(context: Context, limit: int) -> Context:
-    """The context of runs on so many training rows, 0 for all."""
-    values = {**context.overrides.values, "run.max_train_samples": limit}
-    return replace(context, overrides=Overrides(values))
-
-
-def _resolve(request: Request, context: Context) -> Target:
-    return resolve_target(
-        request.spec,
-        method=request.asked.method,
-        recipe=context.recipe,
-        protocol=context.protocol_of(request.spec),
-        overrides=context.overrides,
-        workspace=context.workspace,
-    )
 
 
 def _is_own(source: Wanted, request: Request) -> bool:
@@ -224,7 +209,7 @@ def _step(
     own_settings: Mapping[str, Any],
 ) -> Step:
     """The own adapters at ``rows``, and requests whose own source is one of them."""
-    target = _resolve(request, context)
+    target = target_in(context, request.spec, request.asked.method)
     used = [source for source in request.wanted if _is_own(source, request)]
     method = used[0].method if used else request.asked.source_method
     limits = {key: value for key, value in asdict(target.settings).items() if key in ROW_SETTINGS}

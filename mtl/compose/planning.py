@@ -25,7 +25,7 @@ from mtl.compose.per_source import by_name
 from mtl.compose.picking import pick
 from mtl.compose.probe import grid
 from mtl.compose.sources import ALL, resolve_sources, typed_order, wanted_sources
-from mtl.compose.stage_two import Target, plan_compose, resolve_compose, resolve_target
+from mtl.compose.stage_two import Target, plan_compose, resolve_compose, target_in
 from mtl.compose.taken import alone_text, passed_over, taken_text
 from mtl.errors import MtlError, RequestError, unknown
 from mtl.graph import graph_folder
@@ -223,15 +223,8 @@ def plan_composition(
         RequestError: missing or ambiguous sources, unusable data, settings that do not fit.
     """
     asked, spec, picking, wanted = request.asked, request.spec, request.picking, request.wanted
-    target = resolve_target(
-        spec,
-        method=asked.method,
-        recipe=context.recipe,
-        protocol=context.protocol_of(spec),
-        overrides=context.overrides,
-        workspace=context.workspace,
-        control=control_for(asked.control, search=asked.best),
-    )
+    control = control_for(asked.control, search=asked.best)
+    target = target_in(context, spec, asked.method, control=control)
     seeds = check_seeds(asked.seeds)
     rounds = source_rounds(asked.source_seed, context.recipe, asked.method, seeds)
     if len(rounds) > 1 and (picking is not None or asked.best):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mtl.backbone import Backbone
     from mtl.data import TaskData
     from mtl.engine import RunSettings
+    from mtl.runs.context import Context
     from mtl.tasks import Recipe, Suite, TaskSpec
     from mtl.zoo import Entry, Zoo
 
@@ -66,6 +67,19 @@ def resolve_target(
     gate = method_settings.gate if isinstance(method_settings, ScaLearnSettings) else ""
     data = load_task_data(spec, workspace, protocol, settings, gate)
     return Target(method, method_settings, settings, data, control)
+
+
+def target_in(context: Context, spec: TaskSpec, method: str, *, control: str = "") -> Target:
+    """:func:`resolve_target` as a request resolves recipe, protocol and settings."""
+    return resolve_target(
+        spec,
+        method=method,
+        recipe=context.recipe,
+        protocol=context.protocol_of(spec),
+        overrides=context.overrides,
+        workspace=context.workspace,
+        control=control,
+    )
 
 
 def plan_compose(

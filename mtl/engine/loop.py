@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -92,6 +92,8 @@ def train(job: Job, device: Device) -> Outcome:
         RunError: a loss that is not finite; a damaged resume point; a disk that is full.
     """
     clock = _Clock()
+    weights = {task: each.to(device.torch_device) for task, each in job.class_weights.items()}
+    job = replace(job, class_weights=weights)  # there once, and not with every batch
     attached, settings = job.attached, job.settings
     attached.network.to(device.torch_device)
     trainable = trainable_parameters(attached)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,11 @@ class Context:
     def protocol_of(self, spec: TaskSpec) -> str:
         """How the data of ``spec`` are split."""
         return self.asked_protocol or self.suite.protocol_of(spec)
+
+    def setting(self, values: Mapping[str, Any]) -> Context:
+        """The same request with these settings over what the user set."""
+        merged = {**self.overrides.values, **values}
+        return replace(self, overrides=replace(self.overrides, values=merged))
 
 
 def open_context(

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mtl.compose.planning import plan_composition
-from mtl.compose.stage_two import plan_compose, resolve_target
+from mtl.compose.stage_two import plan_compose, target_in
 from mtl.errors import RequestError
-from mtl.runs.settings import Overrides
 from mtl.train.stage_one import plan_adapters
 
 if TYPE_CHECKING:
@@ -25,7 +23,7 @@ def train_trials(
     """Settings → runs of stage one, one per seed."""
 
     def make(values: Mapping[str, Any]) -> list[Run]:
-        return plan_adapters(_with(context, values), [spec], method=method, seeds=seeds)
+        return plan_adapters(context.setting(values), [spec], method=method, seeds=seeds)
 
     return make
 
@@ -44,15 +42,8 @@ def compose_trials(request: Request, context: Context) -> Callable[[Mapping[str,
     found = plan_composition(request, context, train=None, dry_run=True)
 
     def make(values: Mapping[str, Any]) -> list[Run]:
-        here = _with(context, values)
-        target = resolve_target(
-            request.spec,
-            method=request.asked.method,
-            recipe=here.recipe,
-            protocol=here.protocol_of(request.spec),
-            overrides=here.overrides,
-            workspace=here.workspace,
-        )
+        here = context.setting(values)
+        target = target_in(here, request.spec, request.asked.method)
         return [
             run
             for sources, seeds in found.composed
@@ -67,7 +58,3 @@ def compose_trials(request: Request, context: Context) -> Callable[[Mapping[str,
         ]
 
     return make
-
-
-def _with(context: Context, values: Mapping[str, Any]) -> Context:
-    return replace(context, overrides=Overrides({**context.overrides.values, **values}))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.compose.composition import COMPOSITIONS
+from mtl.errors import RequestError
 from mtl.files import write_text
 from mtl.methods import METHODS
 from mtl.search.space import setting_types
@@ -24,6 +25,7 @@ def write_recipe(
     found: Sequence[Found],
     *,
     task: str,
+    base: str,
     known: bool,
     recipe: str,
     asked: Mapping[str, Any],
@@ -37,6 +39,7 @@ def write_recipe(
     found under it.
 
     Args:
+        base: id of the encoder, which the notes name.
         known: whether the task has a name that recipes may use.
         recipe: what the trials extended, as the user named it.
         asked: what the user set, the same for all trials.
@@ -47,7 +50,7 @@ def write_recipe(
     sections: dict[str, Any] = {"methods": best}
     if known:
         sections["tasks"] = {method: {task: values} for method, values in best.items()}
-    content: dict[str, Any] = {"name": path.stem, "notes": _notes(found, task)}
+    content: dict[str, Any] = {"name": path.stem, "notes": _notes(found, task, base)}
     if recipe != NO_RECIPE:
         content["extends"] = (
             os.path.relpath(recipe, path.parent) if is_file_name(recipe) else recipe
@@ -59,6 +62,21 @@ def write_recipe(
     content = json.loads(json.dumps(content))
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
     write_text(path, f"# {command}\n{text}")
+
+
+MADE = "# python -m mtl.search "
+
+
+def check_place(path: Path) -> None:
+    """Refuse to write over a file that no search wrote. Raises RequestError."""
+    if not path.exists():
+        return
+    try:
+        if path.read_text(encoding="utf-8").startswith(MADE):
+            return
+    except (OSError, ValueError):
+        pass
+    raise RequestError(f"--out {path}: there is a file that no search wrote. Name another one.")
 
 
 def _plain(found: Found, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,11 +99,11 @@ def _chosen(found: Found) -> Mapping[str, Any]:
     return found.best.values if found.best.number else {}
 
 
-def _notes(found: Sequence[Found], task: str) -> str:
+def _notes(found: Sequence[Found], task: str, base: str) -> str:
     lines = [
-        f"{item.method}: dev {item.metric} {item.best.dev:.4f} on {item.rows} rows of {task}, the "
-        f"best of {len(item.tried)} trials (seeds {', '.join(map(str, item.seeds))}; "
-        f"{' '.join(map(str, item.space))})."
+        f"{item.method}: dev {item.metric} {item.best.dev:.4f} on {item.rows} rows of {task}, "
+        f"encoder {base}, the best of {len(item.tried)} trials "
+        f"(seeds {', '.join(map(str, item.seeds))}; {' '.join(map(str, item.space))})."
         for item in found
     ]
     return " ".join(lines)

@@ -11,8 +11,6 @@ proposals that an unbroken one would have made: every proposal is drawn from a s
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import MtlError, RequestError, RunError, unknown
-from mtl.files import locked
+from mtl.files import locked, sha256_json
 from mtl.search.space import Dimension, size
 
 if TYPE_CHECKING:
@@ -174,6 +172,10 @@ def search_settings(
     return Found(method, spec.headline, tuple(space), seeds, rows, tuple(tried), best, folder)
 
 
+class _GivenUpError(Exception):
+    """The pruner ends a trial."""
+
+
 class _Watch:
     """Tells Optuna of every evaluation of a trial, and ends the trial where it says so."""
 
@@ -187,7 +189,7 @@ class _Watch:
         self.steps = step
 
     def log(self, event: Mapping[str, Any]) -> None:
-        """Raises ``optuna.TrialPruned``."""
+        """Report an evaluation. Raises _GivenUpError."""
         self._looks += 1
         self.steps = int(event["step"])
         value = event["metrics"].get(self._metric)
@@ -196,9 +198,7 @@ class _Watch:
         # Epochs, so that trials of other batch sizes are compared after as many rows.
         self._trial.report(value, round(1000 * event["epoch"]))
         if self._looks > 2 and self._trial.should_prune():
-            import optuna
-
-            raise optuna.TrialPruned
+            raise _GivenUpError
 
 
 def _attempt(
@@ -216,9 +216,7 @@ def _attempt(
             found.append(try_run(run, workspace, watch))
         except MtlError as error:
             return Tried(number, values, None, None, "failed", watch.steps, 0.0, str(error))
-        except Exception as error:
-            if type(error).__name__ != "TrialPruned":
-                raise
+        except _GivenUpError:
             RunFolder(workspace.runs / run.runhash).clear_state()  # nobody will go on from it
             return Tried(number, values, None, None, "pruned", watch.steps, 0.0)
         steps += found[-1].steps
@@ -331,7 +329,7 @@ def _all_of(space: Sequence[Dimension]) -> Any:
 
 def _hash(method: str, runs: Sequence[Run], space: Sequence[Dimension], prune: str) -> str:
     told = [method, [run.runhash for run in runs], [str(item) for item in space], prune]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+    return sha256_json(told)[:16]
 
 
 def _write_about(

@@ -152,17 +152,10 @@ def planned_steps(node: Node, plan: StudyPlan) -> int:
     """Steps of a run's (first) stage; of a composition without needing its sources."""
     if node.run is not None:
         return node.run.planned_steps
-    from mtl.compose.stage_two import resolve_target
+    from mtl.compose.stage_two import target_in
 
     context, (spec,) = plan.desk.context(node.cell), plan.desk.specs(node.cell)
-    target = resolve_target(
-        spec,
-        method=node.cell.method,
-        recipe=context.recipe,
-        protocol=context.protocol_of(spec),
-        overrides=context.overrides,
-        workspace=context.workspace,
-    )
+    target = target_in(context, spec, node.cell.method)
     settings, rows = target.settings, target.data.sizes["train"]
     return settings.max_steps or settings.epochs * -(-rows // settings.batch_size)
 

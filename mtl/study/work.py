@@ -233,6 +233,7 @@ def request_of(cell: Cell, desk: Desk) -> Request:
             min_gain=cell.min_gain,
             trials=cell.trials,
             control=cell.control,
+            zoo=desk.places.zoo,
         )
     )
     if not cell.members:

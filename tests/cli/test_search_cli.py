@@ -196,6 +196,10 @@ def test_everything_is_checked_before_anything_is_tried(mini: Path, tmp_path: Pa
         mtl("search", "--target", TARGET, "--over", "lr=1,2", "--sources", "best", *common),
         "search of its own",
     )
+    own = tmp_path / "own.yaml"
+    own.write_text("methods: {}\n")
+    refused(mtl("search", *one, "--over", "lr=1e-3,1e-2", "--out", own), "no search wrote")
+    assert own.read_text() == "methods: {}\n"
     assert not (tmp_path / "runs").exists()
     dry = mtl("search", *one, "--over", "lr=1e-3..1e-2:log", "--dry-run")
     assert dry.code == 0
