@@ -66,8 +66,7 @@ class Parser(argparse.ArgumentParser):
             return f" A task is named by {option}." if option else ""
         if ELSEWHERE.get(flag) in known:
             return f" Here it is {ELSEWHERE[flag]}."
-        guess = did_you_mean(flag, known).strip().rstrip(".")
-        return f" {guess}." if guess else ""
+        return did_you_mean(flag, known)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """As argparse does. Raises RequestError where that would print its usage and exit."""

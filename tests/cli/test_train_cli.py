@@ -113,7 +113,7 @@ def test_set_flags_and_config_file_mean_the_same_run(mini: Path, tmp_path: Path)
         (["--task", "mood", "--task", "same"], ["--task is given twice"]),
         (
             ["--suite", "mini", "--sedes", "1"],
-            ["unrecognized arguments: --sedes", "Did you mean '--seeds'?"],
+            ["unrecognized arguments: --sedes", "Did you mean '--seeds'? See mtl train --help."],
         ),
         (["mood.yaml"], ["unrecognized arguments: mood.yaml", "A task is named by --task."]),
         (["--suite", "mini", "--learning-rate", "1e-3"], ["Here it is --lr."]),
