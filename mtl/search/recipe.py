@@ -61,10 +61,11 @@ def write_recipe(
     # without aliases, which people who edit the file would trip over
     content = json.loads(json.dumps(content))
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
-    write_text(path, f"# {command}\n{text}")
+    write_text(path, f"# {command}\n{MADE}{text}")
 
 
-MADE = "# python -m mtl.search "
+MADE = "# written by a search; the same search writes it again\n"
+"""By which a search knows a file of its kind."""
 
 
 def check_place(path: Path) -> None:
@@ -72,7 +73,7 @@ def check_place(path: Path) -> None:
     if not path.exists():
         return
     try:
-        if path.read_text(encoding="utf-8").startswith(MADE):
+        if MADE in path.read_text(encoding="utf-8"):
             return
     except (OSError, ValueError):
         pass

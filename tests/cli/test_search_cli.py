@@ -67,6 +67,7 @@ def test_every_method_gets_the_same_number_of_trials(mini: Path, tmp_path: Path)
 def test_a_small_space_is_tried_whole_and_more_trials_add_to_it(mini: Path, tmp_path: Path) -> None:
     line = ("search", "--task", "mini/mood", "--over", "lr=1e-3,1e-2,3e-2", *SHORT)
     line = (*line, "--runs", tmp_path / "runs", "--json")
+    line = (*line, "--out", tmp_path / "again.yaml")  # its own file it writes again
     few = found_in(mtl(*line, "--trials", 2))
     whole = found_in(mtl(*line, "--trials", 50))
     assert {item["values"]["lr"] for item in whole["tried"][1:]} == {1e-3, 1e-2, 3e-2}
