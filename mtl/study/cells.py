@@ -77,6 +77,25 @@ class Cell:
         shown = " ".join(f"{key}={value}" for key, value in self.settings.items())
         return f"{self.task} {self.method} seed {self.seed}" + (f" {shown}" if shown else "")
 
+    @property
+    def said(self) -> dict[str, Any]:
+        """What sets its variant apart from others of its kind and method: for tables and labels.
+
+        Sources are told as the file tells them, before and after each has the hash of its run.
+        """
+        told = {"model": self.model, **self.settings}
+        if self.kind == "composition":
+            wanted = ["all"] if "all" in self.sources else map(self._source, self.sources)
+            told |= {"sources": ",".join(wanted), "source_method": self.source_method}
+            told |= {"own": self.own, "control": self.control}
+            told |= {name: getattr(self, name) for name in ("trials", "budget", "min_gain")}
+        return told
+
+    def _source(self, name: str) -> str:
+        task, _, rest = name.partition(":")
+        method = rest.partition("/")[0]
+        return task if method in ("", self.source_method) else f"{task}:{method}"
+
     def words(self) -> list[str]:
         """The command line of this run alone, as manifests record it."""
         suite = ["--suite", self.suite] if self.suite else []

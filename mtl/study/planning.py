@@ -86,9 +86,12 @@ class StudyPlan:
         return f"{cell.task} {cell.method} seed {cell.seed}" + (f" {shown}" if shown else "")
 
     def differing(self, cell: Cell) -> dict[str, Any]:
-        """Model and settings of a cell, where they are not the same for all of its kind."""
-        said = {"model": cell.model, **cell.settings}
-        return {name: value for name, value in said.items() if (cell.kind, name) in self._differing}
+        """What is said of a cell, where it is not the same for all of its kind."""
+        return {
+            name: value
+            for name, value in cell.said.items()
+            if (cell.kind, name) in self._differing and value is not None
+        }
 
     @cached_property
     def _differing(self) -> set[tuple[str, str]]:
@@ -98,7 +101,7 @@ class StudyPlan:
         for node in self.nodes.values():
             cell = node.cell
             counts[cell.kind] = counts.get(cell.kind, 0) + 1
-            for name, value in {"model": cell.model, **cell.settings}.items():
+            for name, value in cell.said.items():
                 values = said.setdefault((cell.kind, name), {})
                 values[repr(value)] = values.get(repr(value), 0) + 1
         return {key for key, values in said.items() if counts[key[0]] not in values.values()}

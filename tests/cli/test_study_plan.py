@@ -334,3 +334,21 @@ def test_rows_that_a_table_does_not_have(mini: Path, tmp_path: Path) -> None:
     path = write_study(tmp_path, **wrong, against="alora-roberta-large")
     refused(mtl("study", "plan", path), "train[0]", "Did you mean 'LoRA'?")
     refused(mtl("study", "plan", write_study(tmp_path, against="scalearn-gleu")), "scalearn-glue")
+
+
+def test_compositions_that_differ_in_their_sources_alone_are_told_apart(
+    mini: Path, tmp_path: Path
+) -> None:
+    two = {"method": "scalearn", "targets": ["same"], "source_seeds": 0}
+    items = [
+        {**two, "sources": ["mood", "same"]},
+        {**two, "sources": ["mood", "same"], "control": "permuted"},
+        {**two, "sources": "best"},
+    ]
+    path = write_study(tmp_path, "joint", seeds=[0], compose=items)
+    said = mtl("study", "plan", path)
+    lines = [line for line in said.out.splitlines() if line.startswith("compose")]
+    assert len(lines) == 3
+    assert "sources=mood,same" in lines[0] and "control" not in lines[0]
+    assert "sources=mood,same control=permuted" in lines[1]
+    assert "sources=best" in lines[2]
