@@ -110,6 +110,7 @@ def main(argv: Sequence[str]) -> int:
 
     from mtl.cli import common, tell
     from mtl.cli.compose_runs import (
+        beside_real,
         lacking_runs,
         missing_text,
         plan_point,
@@ -279,6 +280,8 @@ def main(argv: Sequence[str]) -> int:
         if options.probe is not None:
             tasks = [entry.manifest.task["id"] for entry in first.sources]
             print("\n" + _probe_table(reports, tasks))
+        if asked.control:
+            print("\n" + beside_real(reports, context.workspace.zoo))
     return common.exit_code(reports)
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mtl.graph.select import Selection
     from mtl.runs import Report, Run
     from mtl.runs.context import Context
+    from mtl.zoo import Zoo
 
 
 def plan_point(
@@ -131,3 +132,28 @@ def _budget(request: Request) -> float:
 
 def _methods(request: Request) -> int:
     return 1 if request.asked.method == PLAIN else 2
+
+
+def beside_real(reports: Sequence[Report], zoo: Zoo) -> str:
+    """What the compositions have over the controls that were just made, or that they lack."""
+    from mtl.report.controls import gain_over
+    from mtl.report.stats import interval_text
+    from mtl.report.tables import by_group
+
+    twins = by_group(report.entry for report in reports if report.entry is not None)
+    lines = []
+    for runs in twins.values():
+        first = runs[0].manifest
+        task = first.task["id"]
+        gain = gain_over(runs, by_group(zoo.entries(kind="composition", task=task)))
+        if gain is None:
+            lines.append(
+                f"{task}: a control tells nothing alone, and the zoo holds no run of its "
+                "composition with these seeds: run the same command without --control, too."
+            )
+            continue
+        lines.append(
+            f"{task}: composed − control ({first.control}): {interval_text(gain, sign=True)}, "
+            f"{counted(gain.n, 'seed')}"
+        )
+    return "\n".join(dict.fromkeys(lines))

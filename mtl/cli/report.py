@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mtl.cli import (
     report_against,
@@ -184,12 +184,13 @@ def runs_to_draw(
     """
     from mtl.errors import RequestError
     from mtl.report.picking import BEST_DEV, best_by_dev, dev_of
-    from mtl.report.tables import group_of
+    from mtl.report.tables import by_group, group_of
 
-    groups: dict[Any, list[Entry]] = {}
-    for entry in entries:
-        if entry.manifest.composes or (wanted is not None and entry.manifest.control):
-            groups.setdefault(group_of(entry), []).append(entry)
+    groups = by_group(
+        entry
+        for entry in entries
+        if entry.manifest.composes or (wanted is not None and entry.manifest.control)
+    )
     if wanted is not None:
         if wanted.manifest.kind != "composition":
             raise RequestError(

@@ -102,7 +102,7 @@ def main(argv: Sequence[str]) -> int:
     suite = suite.add_subparsers(dest="what", required=True).add_parser("new", help="write one")
     suite.add_argument("name", metavar="NAME", help="of the suite, e.g. my")
     suite.add_argument("--tasks", nargs="+", required=True, metavar="TASK", help="ids, or files")
-    suite.add_argument("--model", default="roberta-base", help="default encoder [roberta-base]")
+    suite.add_argument("--model", help="default encoder [MTL_MODEL, roberta-base]")
     suite.add_argument("--recipe", default="scalearn", help="default recipe [scalearn]")
     suite.add_argument("--protocol", help="how all data are split [each task's own]")
     suite.add_argument("--target", metavar="TASK", help="the task that examples transfer to")

@@ -49,7 +49,7 @@ def run(options: Namespace) -> int:
     content = {
         "name": name,
         "tasks": [_listed(spec, path.parent) for spec in specs],
-        "model": options.model,
+        "model": options.model or os.environ.get("MTL_MODEL") or "roberta-base",
         "recipe": options.recipe,
         **({"protocol": options.protocol} if options.protocol else {}),
         "sample": "drawn",

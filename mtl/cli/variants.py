@@ -12,6 +12,7 @@ from mtl.zoo.settings import settings_text
 
 if TYPE_CHECKING:
     from mtl.runs import Report
+    from mtl.zoo import Entry
 
 
 def best_on_dev(reports: Sequence[Report]) -> tuple[set[int], list[str]]:
@@ -46,5 +47,12 @@ def best_on_dev(reports: Sequence[Report]) -> tuple[set[int], list[str]]:
         lines.append(
             f"{task}: best on dev of {counted(len(variants), 'variant')}: {method}"
             f"{f' {text}' if text else ''}, {sum(values) / len(values):.4f}{of}"
+            f" ({_surest(entries[chosen])})"
         )
     return best, lines
+
+
+def _surest(entries: Sequence[Entry | None]) -> str:
+    """The name of the run that is the best on dev, to paste into the next command."""
+    scored = [(dev_of(entry).value, entry.ref) for entry in entries if entry is not None]
+    return max((value, ref) for value, ref in scored if value is not None)[1]

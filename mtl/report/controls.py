@@ -39,6 +39,22 @@ def gains_over_controls(
     return dict(sorted(found.items()))
 
 
+def gain_over(twins: Sequence[Entry], groups: Mapping[Any, Sequence[Entry]]) -> Interval | None:
+    """What the composition of a control has over it, paired by seed; None where it is not there.
+
+    Args:
+        twins: runs of a control that differ in their seed only.
+        groups: all runs, such as these together.
+    """
+    for runs in groups.values():
+        first = runs[0].manifest
+        if first.composes and _fitting(first, [twins]):
+            gain = paired_gain(scores_by_seed(twins), scores_by_seed(runs))
+            if gain is not None:
+                return gain
+    return None
+
+
 def scores_by_seed(entries: Iterable[Entry]) -> dict[int, float]:
     """Seed → headline metric on the test split, of the runs that have one."""
     found = {}

@@ -25,7 +25,7 @@ import numpy as np
 from mtl.errors import ZooError
 from mtl.report.resampling import DRAWS, LEVEL, resampled_gains
 from mtl.report.stats import t_above, t_beyond
-from mtl.report.tables import group_of, own_adapters
+from mtl.report.tables import by_group, own_adapters
 from mtl.report.verdicts import holm
 from mtl.zoo.settings import differing, settings_of, settings_text
 
@@ -107,10 +107,9 @@ def paired_tests(entries: Sequence[Entry]) -> list[Tested]:
 
     Left out are those without a seed in common, and metrics over groups of rows.
     """
-    groups: dict[tuple[Any, ...], list[Entry]] = {}
-    for entry in entries:
-        if entry.manifest.kind != "joint" and not entry.manifest.control:
-            groups.setdefault(group_of(entry), []).append(entry)
+    groups = by_group(
+        entry for entry in entries if entry.manifest.kind != "joint" and not entry.manifest.control
+    )
     composed = [found for found in groups.values() if found[0].manifest.kind == "composition"]
     tested = []
     for found, label in zip(composed, _labels(composed), strict=True):

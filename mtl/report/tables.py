@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -95,11 +95,7 @@ def results(entries: Sequence[Entry], *, pick: str | None = None) -> list[Row]:
     adapters of the method of its sources that trained on the same rows of its task. Joint models
     have no one task and are left out: see :func:`mtl.report.suite_tables`.
     """
-    groups: dict[tuple[Any, ...], list[Entry]] = {}
-    for entry in entries:
-        if entry.manifest.kind == "joint":
-            continue
-        groups.setdefault(group_of(entry), []).append(entry)
+    groups = by_group(entry for entry in entries if entry.manifest.kind != "joint")
     shown = _picked(groups) if pick == BEST_DEV else dict.fromkeys(groups, 0)
     apart = _apart([groups[key][0].manifest for key in shown])
     bases = base_names(entries)
@@ -167,6 +163,14 @@ def group_of(entry: Entry) -> tuple[Any, ...]:
         canonical_json(manifest.run_settings),
         tuple(parent["digest"] for parent in manifest.parents),
     )
+
+
+def by_group(entries: Iterable[Entry]) -> dict[tuple[Any, ...], list[Entry]]:
+    """Runs that differ only in their seed, together, by :func:`group_of`."""
+    groups: dict[tuple[Any, ...], list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(group_of(entry), []).append(entry)
+    return groups
 
 
 def _apart(manifests: Sequence[Manifest]) -> list[dict[str, Any]]:

@@ -69,10 +69,24 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise RequestError(f"There is no file {path}.") from error
+        raise RequestError(f"There is no file {path}.{_beside(path)}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path} cannot be read as UTF-8 text: {error}.") from error
     return parse_yaml(text, path)
+
+
+def _beside(path: Path) -> str:
+    """What stands where a file was looked for: the likest, else all of a few, else that none is."""
+    folder = path.parent
+    if not folder.is_dir():
+        return f" Nor is there a folder {folder}."
+    there = sorted(str(found) for found in folder.iterdir() if found.suffix in SUFFIXES)
+    if not there:
+        return f" No YAML file is in {folder.resolve()}."
+    return did_you_mean(str(path), there) or (
+        f" {folder}/ has {', '.join(Path(name).name for name in there[:8])}"
+        f"{', …' if len(there) > 8 else '.'}"
+    )
 
 
 def parse_yaml(text: str, path: Path) -> dict[str, Any]:

@@ -36,6 +36,20 @@ def measured(
     return root / "zoo"
 
 
+def test_a_control_ends_with_what_it_was_made_for(
+    mini: Path, trained: Path, controlled: Path
+) -> None:
+    again = ["compose", *LINE, "--seeds", "0", "1", "--control"]
+    said = mtl(*again, "permuted")
+    assert "same: composed − control (permuted): " in said.out
+    assert "2 seeds" in said.out.splitlines()[-1]
+    shutil.rmtree(mini)
+    shutil.copytree(trained, mini)
+    said = mtl(*again, "gaussian")
+    assert "a control tells nothing alone" in said.out
+    assert "run the same command without --control" in said.out
+
+
 @pytest.fixture
 def controlled(mini: Path, measured: Path) -> Path:
     shutil.copytree(measured, mini)

@@ -39,6 +39,9 @@ def test_every_combination_is_a_run_and_the_best_on_dev_is_said(mini: Path) -> N
     assert "lr=0.001" in first
     assert "mini/mood: best on dev of 4 variants: " in said.out
     assert ", mean of 2 seeds" in said.out
+    named = said.out.partition("best on dev of 4 variants")[2].split("(")[1].split(")")[0]
+    assert named in {row["ref"] for row in rows if row["best_on_dev"]}
+    assert mtl("zoo", "show", named).code == 0
     picked = mtl("report", "--suite", "mini", "--pick", "best-dev", "--json").json["rows"]
     assert {row["method"]: row["picked"] for row in picked} == {"pfeiffer": 2, "bitfit": 2}
     listed = mtl("zoo", "show", "mood/pfeiffer/seed0")

@@ -349,6 +349,7 @@ def test_compositions_that_differ_in_their_sources_alone_are_told_apart(
     said = mtl("study", "plan", path)
     lines = [line for line in said.out.splitlines() if line.startswith("compose")]
     assert len(lines) == 3
-    assert "sources=mood,same" in lines[0] and "control" not in lines[0]
+    assert "sources=mood,same" in lines[0]
+    assert "control" not in lines[0]
     assert "sources=mood,same control=permuted" in lines[1]
     assert "sources=best" in lines[2]
