@@ -15,11 +15,14 @@ from mtl.files import sha256_json
 from mtl.graph.evidence import Evidence, evidence_file, read_file, write_evidence
 from mtl.zoo.caveats import headline
 from mtl.zoo.composition import SOUP, source_weights
+from mtl.zoo.measured import recall_measured
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry, Zoo
 
 _LOG = logging.getLogger("mtl.graph")
+MIXTURE = "mixture"
+"""How reliance was found where it was measured."""
 DRAWS = 500
 """Bootstrap draws behind the interval of one run's measured transfer."""
 
@@ -175,20 +178,25 @@ def settings_mark(entry: Entry) -> str:
 
 
 def reliance(entry: Entry) -> tuple[str, list[str], np.ndarray] | None:
-    """How much a trained composition weighs each source, per site: its stored share.
+    """How much a trained composition weighs each source, per site.
 
-    ScaLearn: of the mean magnitude of omega. AdapterFusion: of the attention, a mean over tokens.
-    :mod:`mtl.zoo.composition` defines them.
+    Where it was measured on this machine (``mtl.zoo show --measure``), the source's share of the
+    mixture (:mod:`mtl.zoo.measured`), which says what arrives. Else its stored share: of the mean
+    magnitude of omega, which does not know how large a source's outputs are, or of AdapterFusion's
+    attention, a mean over tokens. :mod:`mtl.zoo.composition` defines them.
 
     Returns:
-        (``omega``, ``attention``, …, names of sites, (K,S) shares), or None where nothing was
-        learned (``average``, ``soup``) or stored.
+        (``mixture``, ``omega``, ``attention``, …, names of sites, (K,S) shares), or None where
+        nothing was learned (``average``, ``soup``) or stored.
 
     Raises:
         ZooError: the weights are damaged or not finite.
     """
     if entry.manifest.method_settings.get("learn") is False:
         return None
+    measured = recall_measured(entry)
+    if measured is not None:
+        return MIXTURE, list(measured.sites), np.asarray(measured.mixture, np.float64)
     found = source_weights(entry)
     if found is None or found.kind == SOUP:
         return None
@@ -286,7 +294,10 @@ def _recorded(path: Path, entry: Entry, own: Entry | None) -> bool:
     measured = [item for item in found if item.kind == "measured"]
     if (own is not None) != bool(measured):
         return False
+    mixture = recall_measured(entry) is not None
     for item in found:
+        if item.kind == "reliance" and (item.method == MIXTURE) != mixture:
+            return False  # measured since then
         if item.provenance.get("entry", {}).get("digest") != entry.digest:
             return False
         if item.provenance.get("settings") != settings_mark(entry):

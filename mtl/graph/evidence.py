@@ -25,7 +25,8 @@ SCHEMA_VERSION = 1
 Kind = Literal["measured", "reliance", "predicted", "attribution"]
 KINDS = get_args(Kind)
 """``measured``: metric of a composition of the source alone minus the target's own adapter.
-``reliance``: the source's share of what a trained composition weighs (omega mass, attention).
+``reliance``: the source's share of what a trained composition weighs (of the mixture, of omega's
+mass, of the attention).
 ``predicted``: a transferability score, computed without training.
 ``attribution``: what a trained composition loses or gains by the source."""
 

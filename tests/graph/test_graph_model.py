@@ -24,6 +24,7 @@ from mtl.graph.formats import dot, node_link, read_graph, write_graph
 from mtl.graph.model import negative_edges
 from mtl.graph.table import render
 from mtl.zoo import Entry, Zoo, open_zoo
+from mtl.zoo.measured import Measured, keep
 
 
 def finding(**changes: Any) -> Evidence:
@@ -161,6 +162,25 @@ def test_reliance_is_the_share_of_the_omega_mass(tmp_path: Path) -> None:
     assert found[0].value == pytest.approx(0.625)
     assert found[0].layers == pytest.approx({"0": 0.25, "1": 1.0})
     assert found[0].provenance["entry"]["digest"] == entry.digest
+    again = record(zoo, tmp_path / "graph")
+    assert (again.written, again.kept) == (0, 1)
+
+
+def test_reliance_is_the_share_of_the_mixture_once_that_was_measured(tmp_path: Path) -> None:
+    zoo = open_zoo(tmp_path / "zoo")
+    sources = [helper(zoo), store(zoo, manifest())]
+    entry = composition(zoo, sources, np.ones((2, 2, 4), np.float32), runhash="22" * 8)
+    record(zoo, tmp_path / "graph")
+    keep(entry, Measured(["0", "1"], [[0.9, 0.7], [0.1, 0.3]], rows=300))
+    done = record(zoo, tmp_path / "graph")
+    assert (done.written, done.kept) == (1, 0)
+    found, _ = read_evidence(tmp_path / "graph")
+    assert [(e.source, e.method) for e in found] == [
+        ("toy/helper", "mixture"),
+        ("toy/own", "mixture"),
+    ]
+    assert found[0].value == pytest.approx(0.8)
+    assert found[0].layers == pytest.approx({"0": 0.9, "1": 0.7})
     again = record(zoo, tmp_path / "graph")
     assert (again.written, again.kept) == (0, 1)
 
