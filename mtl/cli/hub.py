@@ -89,6 +89,7 @@ def _client() -> Iterator[None]:
 
 
 def _push(zoo: Zoo, options: Namespace) -> int:
+    from mtl.cli.zoo_share import note_groups
     from mtl.hub import RepoName, parse_repo, push
 
     if bool(options.entry) == options.all:
@@ -107,6 +108,7 @@ def _push(zoo: Zoo, options: Namespace) -> int:
             with_paths=options.with_paths,
             dry_run=options.dry_run,
         )
+    note_groups(zoo, [entry["digest"] for entry in done.entries])
     if options.json:
         print(json.dumps({**asdict(done), "dry_run": options.dry_run}))
         return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +87,7 @@ def pack(zoo: Zoo, options: Namespace) -> int:
         packed = [zoo.get(row["digest"]) for row in done.entries]
         said = pack_card(packed, user_path(file, "FILE").name, options.license)
         write_text(user_path(options.card, "--card"), said)
+    note_groups(zoo, [row["digest"] for row in done.entries])
     return _say(done, options, "packed")
 
 
@@ -100,6 +101,23 @@ def unpack(zoo: Zoo, options: Namespace) -> int:
             zoo, user_path(options.file, "FILE"), dry_run=options.dry_run, progress=progress
         )
     return _say(done, options, "unpacked")
+
+
+def note_groups(zoo: Zoo, digests: Iterable[str]) -> None:
+    """Say which entries name groups of rows (users, domains): who gets an entry reads these."""
+    from mtl.cli.common import say
+    from mtl.words import printable
+
+    for digest in digests:
+        entry = zoo.get(digest)
+        settings = entry.manifest.method_settings
+        if settings.get("groups"):
+            column = printable(str(settings.get("gate")))
+            say(
+                f"note: {entry.ref} was made with --gate {column}: its manifest holds the values "
+                f"of that column in the training rows and how many rows each has, for whoever "
+                "gets it to read."
+            )
 
 
 def _named(zoo: Zoo, options: Namespace, command: str, last: str) -> tuple[list[str], str]:

@@ -232,3 +232,16 @@ def test_print_config_gives_the_same_run(gated: Path, tmp_path: Path) -> None:
     assert again.code == 0, again
     assert "skipped" in again.out
     assert "gate" not in mtl("compose", *LINE, "--print-config").out
+
+
+def test_whoever_shares_a_gated_entry_is_told_that_it_names_groups(
+    gated: Path, tmp_path: Path
+) -> None:
+    ref = entry_of(gated).ref
+    said = mtl("zoo", "pack", ref, tmp_path / "all.mtlzoo")
+    assert said.code == 0, said
+    notes = [line for line in said.err.splitlines() if line.startswith("note:")]
+    assert len(notes) == 1  # none of its sources has groups
+    assert ref in notes[0]
+    assert "--gate user" in notes[0]
+    assert "read" in notes[0]
