@@ -162,6 +162,8 @@ ORDERS = {
     "auto_map", "custom_pipelines", "custom_pipeline", "trust_remote_code", "custom_code",
     "custom_generate", "code_revision", "_target_", "class_path", "__reduce__", "__class__",
     "_partial_", "py_file",
+    # by which a config of transformers reads one of its keys as another one
+    "attribute_map", "sub_configs",
     # another config than the one that was read; weights of another name, perhaps pickled
     "configuration_files", "transformers_weights",
     # packages that a quantised model, or a layer of peft, imports and runs
@@ -179,7 +181,8 @@ def asks_for_code(value: Any) -> str | None:
     That is: `auto_map` and the like; an attention or other `…_implementation` beside torch's own
     (with the package `kernels`, `transformers` fetches the repository of that name from the Hub and
     runs it: CVE-2026-4372), and every `…_implementation_internal`, which nothing writes; configs of
-    quantisation; and what names other files to be read in place of those that were looked at.
+    quantisation; what names other files to be read in place of those that were looked at; and what
+    gives keys other names.
     """
     todo = [value]
     while todo:
@@ -196,7 +199,7 @@ def asks_for_code(value: Any) -> str | None:
             if key == "parent_library" and not str(inner).startswith("transformers."):
                 return str(key)
             found = _IMPLEMENTATION.fullmatch(key)
-            if found and (inner if found[1] == "_internal" else not _own(inner)):
+            if found and not _OWN[found[1]](inner):
                 return str(key)
         todo += item.values()
     return None
@@ -207,6 +210,14 @@ def _own(implementation: Any) -> bool:
     if isinstance(implementation, dict):
         return all(map(_own, implementation.values()))
     return any(implementation is one or implementation == one for one in _IMPLEMENTATIONS)
+
+
+_OWN = {
+    None: _own,
+    "_internal": lambda value: not value,
+    "_autoset": lambda value: value in (None, False, True),  # whether it was chosen: some wrote it
+}
+"""End of the key `…_implementation` → whether a value orders nothing."""
 
 
 @dataclass(frozen=True)

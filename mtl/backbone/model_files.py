@@ -3,14 +3,17 @@
 A model folder or repository is a stranger's. ``transformers`` takes from its JSON files which code
 to import (``auto_map``), which to fetch (names of implementations, with the package ``kernels``),
 which other model to load instead (``adapter_config.json``), which other files to read
-(``configuration_files``, ``transformers_weights``, ``tokenizer_file``). So we read them first,
-strictly (:mod:`mtl.untrusted`), refused where they ask for any of it, and the config that is then
-built is the one that was read.
+(``configuration_files``, ``transformers_weights``, ``tokenizer_file``), which other name a key has
+(``attribute_map``), and any attribute of its config and tokenizer. So we read them first, strictly
+(:mod:`mtl.untrusted`), refused where they ask for any of it, and the config that is then built is
+the one that was read. Templates of chats and configs of generation are never used.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,12 +24,26 @@ from mtl.errors import RequestError, ZooError
 from mtl.untrusted import ORDERS, asks_for_code, load_json
 
 CONFIG, TOKENIZER, ADAPTER = "config.json", "tokenizer_config.json", "adapter_config.json"
+SPECIAL_TOKENS = "special_tokens_map.json"
+TEMPLATES = "additional_chat_templates"
 INDEX = "model.safetensors.index.json"
 _FILES_OF_ITS_OWN = (
     "tokenizer_file", "vocab_file", "merges_file", "gguf_file", "spm_file", "tokenizer_object",
-    "__slow_tokenizer", "from_slow", "init_inputs",
+    "__slow_tokenizer", "from_slow", "init_inputs", "fast_tokenizer_files",
 )  # fmt: skip
-"""What a tokenizer takes from its config in place of the files beside it."""
+"""What a tokenizer takes from its config, or from its map of special tokens, in place of the files
+beside it."""
+_PARTS = (
+    "text_config", "text_encoder", "decoder", "encoder", "generator", "vision_config",
+    "audio_config",
+)  # fmt: skip
+"""Keys at which ``transformers`` looks for another config inside one, whatever the type."""
+_COUNTS = {
+    **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layers", "n_layer"), 10_000),
+    **dict.fromkeys(("num_labels", "_num_labels"), 1_000_000),
+}
+"""Counts of which a config makes a list, one by one, before it looks at anything else."""
+_DTYPE = re.compile(r"(torch\.)?(b?float\d*|half|double)")
 
 
 @dataclass(frozen=True)
@@ -62,8 +79,7 @@ def read_model_files(reference: ModelReference, *, fetch: bool = True) -> ModelF
         raise RequestError(f"Cannot load model {reference.id!r}: it has no {CONFIG}.")
     revision = None if reference.local else _commit(path) or reference.revision
     config = _build(reference, _read(reference, path))
-    if revision:
-        config._commit_hash = revision
+    config._commit_hash = revision
     if fetch:
         _check_others(reference, revision)
     return ModelFiles(reference, config, revision)
@@ -72,9 +88,12 @@ def read_model_files(reference: ModelReference, *, fetch: bool = True) -> ModelF
 def _check_others(reference: ModelReference, revision: str | None) -> None:
     """The files beside the config: the tokenizer's, the list of weights, none of an adapter."""
     _check_no_adapter(reference, revision)
-    path = _beside(reference, TOKENIZER, revision)
-    if path is not None:
-        _check_tokenizer(reference, _read(reference, path))
+    if reference.local:
+        _check_regular(reference)
+    for name in (TOKENIZER, SPECIAL_TOKENS):
+        path = _beside(reference, name, revision)
+        if path is not None:
+            _check_tokenizer(reference, _read(reference, path), name)
     path = _beside(reference, INDEX, revision)
     if path is not None:
         listed = _read(reference, path).get("weight_map")
@@ -84,6 +103,16 @@ def _check_others(reference: ModelReference, revision: str | None) -> None:
                 raise RequestError(
                     f"Cannot load model {reference.id!r}: its {INDEX} names {name!r:.80} as a file "
                     "of weights; they are safetensors files beside it."
+                )
+
+
+def _check_regular(reference: ModelReference) -> None:
+    """A pipe among the files of a folder would be waited for, whoever opens it."""
+    for folder in (Path(reference.source), Path(reference.source) / TEMPLATES):
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.exists() and not path.is_file() and not path.is_dir():
+                raise RequestError(
+                    f"Cannot load model {reference.id!r}: its {path.name} is not a regular file."
                 )
 
 
@@ -103,15 +132,15 @@ def _odd_weights(name: str) -> bool:
     return "\\" in name or not name.endswith(".safetensors")
 
 
-def _check_tokenizer(reference: ModelReference, value: dict[str, Any]) -> None:
+def _check_tokenizer(reference: ModelReference, value: dict[str, Any], file: str) -> None:
     for key in _FILES_OF_ITS_OWN:
         if value.get(key) not in (None, False, [], ()):
             raise RequestError(
-                f"Cannot load the tokenizer of {reference.id!r}: its {TOKENIZER} has the key "
+                f"Cannot load the tokenizer of {reference.id!r}: its {file} has the key "
                 f"{key!r}, which takes the place of the files beside it. Remove the key; "
                 "tokenizer.json belongs beside it."
             )
-    _check_class(reference, value.get("tokenizer_class"), TOKENIZER)
+    _check_class(reference, value.get("tokenizer_class"), file)
 
 
 def _check_class(reference: ModelReference, name: Any, file: str) -> None:
@@ -146,6 +175,7 @@ def _build(reference: ModelReference, value: dict[str, Any]) -> Any:
             "transformers does not know."
         )
     _check_class(reference, value.get("tokenizer_class"), CONFIG)
+    _check_keys(reference, value, CONFIG_MAPPING[kind])
     adapters = value.get("adapters")
     if isinstance(adapters, dict) and adapters.get("adapters"):
         raise RequestError(
@@ -163,6 +193,27 @@ def _build(reference: ModelReference, value: dict[str, Any]) -> Any:
     config.return_dict, config.torchscript = True, False
     config.output_attentions = config.output_hidden_states = False
     return config
+
+
+def _check_keys(reference: ModelReference, value: dict[str, Any], config: Any) -> None:
+    """What ``transformers`` makes of a key before it asks whether the type has such a one."""
+    for key, inner in value.items():
+        own = inspect.getattr_static(config, key, None)
+        why = ""
+        if key.startswith("__") or inspect.isroutine(own) or isinstance(own, dict):
+            why = "it takes the place of a part of transformers' own class"
+        elif key in _PARTS and inner is not None and key not in config.sub_configs:
+            why = f"a model of type {value['model_type']!r} has no such part"
+        elif key in _COUNTS and not (type(inner) is int and 0 <= inner <= _COUNTS[key]):
+            why = f"it is no number from 0 to {_COUNTS[key]}" if inner is not None else ""
+        elif key in ("dtype", "torch_dtype") and inner is not None:
+            known = isinstance(inner, str) and _DTYPE.fullmatch(inner)
+            why = "" if known else "it is no type of numbers with a fraction"
+        if why:
+            raise RequestError(
+                f"Cannot load model {reference.id!r}: its {CONFIG} has the key {key[:80]!r} with "
+                f"the value {inner!r:.80}: {why}."
+            )
 
 
 def _read(reference: ModelReference, path: Path) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from mtl.backbone import load_backbone, load_tokenizer, skeleton
-from mtl.backbone.backbones import load_text_encoder
+from mtl.backbone import load_backbone, load_tokenizer, resolve_model, skeleton
+from mtl.backbone.backbones import _load_weights, load_text_encoder
+from mtl.backbone.model_files import read_model_files
 from mtl.errors import RequestError
 from mtl.untrusted import asks_for_code
 
@@ -36,6 +37,12 @@ ORDERS: dict[str, Change] = {
     "another config": {"configuration_files": ["config.4.0.0.json"]},
     "other weights": {"transformers_weights": "weights.bin"},
     "generation": {"custom_generate": "evil/generate"},
+    "another name": {
+        "attribute_map": {"harmless": "_attn_implementation_internal"},
+        "harmless": "evil/kernel",
+    },
+    "read as another": {"attribute_map": {"_attn_implementation": "sdpa"}, "sdpa": "evil/kernel"},
+    "other parts": {"sub_configs": {"text_config": "evil"}},
 }
 
 
@@ -72,6 +79,7 @@ def test_a_config_that_asks_for_code_is_refused_by_every_loader(
     "values",
     [
         {"attn_implementation": "eager"},
+        {"_attn_implementation_autoset": True},  # as some releases of transformers wrote it
         {"_attn_implementation": "sdpa", "_attn_implementation_internal": None},
         {"auto_map": None, "quantization_config": {}},
         {"return_dict": False, "torchscript": True, "output_attentions": True},
@@ -94,6 +102,7 @@ def test_what_orders_nothing_is_loaded(
         {"tokenizer_file": "/elsewhere/tokenizer.json"},
         {"vocab_file": "https://evil.example/vocab"},
         {"from_slow": True},
+        {"fast_tokenizer_files": ["../tokenizer.4.0.0.json"]},
         {"init_inputs": ["/elsewhere"]},
         {"tokenizer_class": "RagRetriever"},
         {"tokenizer_class": "AutoModel"},
@@ -106,6 +115,81 @@ def test_a_tokenizer_takes_nothing_from_elsewhere(
     folder = put(tiny("roberta"), tmp_path / "evil", "tokenizer_config.json", **values)
     for load in (load_backbone, load_tokenizer, load_text_encoder):
         refused(load, folder, "'evil'", "tokenizer_config.json")
+
+
+@pytest.mark.parametrize(
+    "values", [{"tokenizer_file": "/elsewhere"}, {"from_slow": True}, {"vocab_file": "evil"}]
+)
+def test_a_map_of_special_tokens_takes_nothing_from_elsewhere(
+    values: Change, tiny: Callable[[str], str], tmp_path: Path
+) -> None:
+    """transformers gives whatever is in it to the tokenizer, as if it stood in its config."""
+    folder = tmp_path / "evil"
+    shutil.copytree(tiny("roberta"), folder)
+    file = folder / "special_tokens_map.json"
+    plain = {"cls_token": "<s>", "mask_token": {"content": "<mask>", "lstrip": True}}
+    file.write_text(json.dumps(plain))
+    assert load_tokenizer(str(folder)).is_fast
+    file.write_text(json.dumps({**plain, **values}))
+    for load in (load_backbone, load_tokenizer, load_text_encoder):
+        refused(load, folder, "'evil'", "special_tokens_map.json", repr(next(iter(values))))
+
+
+@pytest.mark.parametrize(
+    ("values", "part"),
+    [
+        ({"to_dict": "x"}, "own class"),
+        ({"get_text_config": {}}, "own class"),
+        ({"from_dict": None}, "own class"),
+        ({"__dict__": {"a": 1}}, "own class"),
+        ({"base_model_tp_plan": {"*": "rowwise"}}, ""),
+        ({"text_config": {"vocab_size": 5}}, "no such part"),
+        ({"decoder": "evil/decoder"}, "no such part"),
+        ({"num_labels": 10**12}, "from 0 to 1000000"),
+        ({"num_hidden_layers": 10**9}, "from 0 to 10000"),
+        ({"num_hidden_layers": "2"}, "from 0 to 10000"),
+        ({"torch_dtype": "load"}, "no type of numbers"),
+        ({"dtype": "int8"}, "no type of numbers"),
+        ({"dtype": {"text_config": "load"}}, "no type of numbers"),
+    ],
+)
+def test_keys_that_transformers_obeys_before_it_knows_them(
+    values: Change, part: str, tiny: Callable[[str], str], tmp_path: Path
+) -> None:
+    folder = put(tiny("roberta"), tmp_path / "evil", **values)
+    if not part:  # orders nothing as mtl loads it: nothing is spread over devices
+        assert load_backbone(str(folder)).pristine is not None
+        return
+    for load in LOADERS:
+        refused(load, folder, "'evil'", "config.json has the key", repr(next(iter(values))), part)
+
+
+def test_templates_of_chats_are_never_rendered(
+    tiny: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.utils import chat_template_utils
+
+    def rendered(*_: Any, **__: Any) -> None:
+        raise AssertionError("a template of a stranger was compiled")
+
+    for name in ("_compile_jinja_template", "render_jinja_template"):
+        monkeypatch.setattr(chat_template_utils, name, rendered)
+    monkeypatch.setattr("transformers.tokenization_utils_base.render_jinja_template", rendered)
+    template = (
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}{% for _ in range(10**9) %}{% endfor %}"
+    )
+    folder = put(
+        tiny("roberta"), tmp_path / "evil", "tokenizer_config.json", chat_template=template
+    )
+    (folder / "chat_template.jinja").write_text(template)
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "other.jinja").write_text(template)
+    plain, found = load_backbone(tiny("roberta")), load_backbone(str(folder))
+    assert found.tokenizer("the cat sees") == plain.tokenizer("the cat sees")
+    assert found.base.tokenizer == plain.base.tokenizer
+    (folder / "additional_chat_templates" / "other.jinja").unlink()
+    os.mkfifo(folder / "additional_chat_templates" / "other.jinja")
+    refused(load_tokenizer, folder, "other.jinja is not a regular file")
 
 
 def test_the_class_of_a_tokenizer_in_the_config(tiny: Callable[[str], str], tmp_path: Path) -> None:
@@ -169,6 +253,110 @@ def test_a_config_that_is_no_file(tiny: Callable[[str], str], tmp_path: Path) ->
     refused(load_tokenizer, folder, "not a regular file")
 
 
+SMALL: dict[str, Change] = {
+    "modernbert": {"num_attention_heads": 2, "intermediate_size": 24, "num_hidden_layers": 2},
+    "electra": {"num_attention_heads": 2, "num_hidden_layers": 2, "embedding_size": 8},
+    "distilbert": {"n_heads": 2, "n_layers": 2, "dim": 16, "hidden_dim": 24},
+    "albert": {"num_attention_heads": 2, "num_hidden_layers": 2, "embedding_size": 8},
+    "gpt2": {"n_head": 2, "n_layer": 2, "n_embd": 16},
+    **{
+        kind: {
+            "num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 2,
+            "intermediate_size": 24, "head_dim": 8,
+        }
+        for kind in ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text")
+    },
+}  # fmt: skip
+"""Further types of models, each as ``transformers`` writes it, tiny."""
+
+
+@pytest.fixture(scope="module")
+def further(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """``further(type)``: the folder of a tiny model of that type."""
+    import torch
+    from transformers import CONFIG_MAPPING, AutoModel
+
+    root = tmp_path_factory.mktemp("further")
+
+    def folder(kind: str) -> Path:
+        if not (root / kind).is_dir():
+            sizes = {"vocab_size": 40, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+            if "n_embd" not in SMALL[kind] and kind != "distilbert":
+                sizes["hidden_size"] = 16
+            torch.manual_seed(0)
+            config = CONFIG_MAPPING[kind](**sizes, **SMALL[kind])
+            AutoModel.from_config(config).save_pretrained(root / kind)
+        return root / kind
+
+    return folder
+
+
+def read(folder: Path) -> Any:
+    return read_model_files(resolve_model(str(folder))).config
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_further_types_are_read_as_transformers_writes_them(
+    kind: str, further: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoConfig, GenerationConfig
+
+    plain = AutoConfig.from_pretrained(further(kind)).to_dict()
+    found = read(further(kind)).to_dict()
+    assert {k: v for k, v in found.items() if k != "_name_or_path"} == {
+        k: v for k, v in plain.items() if k != "_name_or_path"
+    }
+    older = put(str(further(kind)), tmp_path / "older", _attn_implementation_autoset=True)
+    assert read(older).model_type == kind
+
+    # A model that generates nothing reads no config of how; nor code for it, whatever that asks.
+    def generate(*_: Any, **__: Any) -> None:
+        raise AssertionError("a config of generation was read")
+
+    monkeypatch.setattr(GenerationConfig, "from_pretrained", generate)
+    (older / "generation_config.json").write_text('{"custom_generate": "evil/generate"}')
+    (older / "custom_generate").mkdir()
+    (older / "custom_generate" / "generate.py").write_text("raise SystemExit('ran')")
+    model = _load_weights(read_model_files(resolve_model(str(older))))
+    assert model.config.model_type == kind
+
+
+NESTED = "_attn_implementation_internal"
+
+
+@pytest.mark.parametrize("order", [*ORDERS, "a method", "a part"])
+@pytest.mark.parametrize("kind", SMALL)
+def test_further_types_are_refused_as_the_others(
+    kind: str, order: str, further: Callable[[str], Path], tmp_path: Path
+) -> None:
+    more: dict[str, Change] = {
+        "a method": {"to_dict": 1},
+        "a part": {"text_config": {"model_type": kind, "vocab_size": 5}},
+    }
+    folder = put(str(further(kind)), tmp_path / "evil", **{**ORDERS, **more}[order])
+    refused(lambda _: read(folder), folder, "'evil'", "config.json")
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "llava"])
+def test_an_order_inside_a_part_of_a_composite_model(kind: str, tmp_path: Path) -> None:
+    from transformers import CONFIG_MAPPING
+
+    folder = tmp_path / "evil"
+    CONFIG_MAPPING[kind]().save_pretrained(folder)
+    assert read(folder).get_text_config().model_type  # as it is written, it asks for nothing
+    content = json.loads((folder / "config.json").read_text())
+    for key, value in (
+        (NESTED, "evil/kernel"),
+        ("attn_implementation", "evil/kernel"),
+        ("attribute_map", {"sdpa": NESTED}),
+        ("quantization_config", {"quant_method": "quark"}),
+        ("auto_map", {"AutoModel": "evil.Evil"}),
+    ):
+        inner = {**content["text_config"], key: value}
+        (folder / "config.json").write_text(json.dumps({**content, "text_config": inner}))
+        refused(lambda _: read(folder), folder, "asks for code", repr(key))
+
+
 def cached(home: Path, name: str, source: Path) -> None:
     """What the client's cache of the Hub looks like after ``name`` was fetched."""
     repository = home / f"models--{name.replace('/', '--')}"
@@ -223,11 +411,14 @@ has_kernel = kernelize = get_local_kernel = get_kernel
 
 LOAD = """
 import os, sys
-from mtl.backbone import load_backbone, load_tokenizer
-from mtl.backbone.backbones import load_text_encoder
+from mtl.backbone import load_backbone, load_tokenizer, resolve_model
+from mtl.backbone.backbones import _load_weights, checked_files, load_text_encoder
 from mtl.errors import RequestError
 from transformers import AutoModel
-for folder in sys.argv[1:]:
+evil, further = sys.argv[1:].index("--"), {}
+for folder in sys.argv[2 + evil:]:  # nor without an order: ModernBERT looks for it by itself
+    further[folder] = _load_weights(checked_files(resolve_model(folder)))
+for folder in sys.argv[1:1 + evil]:
     for load in (load_backbone, load_tokenizer, load_text_encoder):
         try:
             load(folder)
@@ -236,16 +427,22 @@ for folder in sys.argv[1:]:
         else:
             raise AssertionError(f"{folder} was loaded")
 assert not os.path.exists(os.environ["CALLED"])
-try:
-    AutoModel.from_pretrained(sys.argv[1])
-except SystemExit:  # the stand-in was called: what was refused is an order, and this test can fail
-    assert os.path.exists(os.environ["CALLED"])
-else:
-    raise AssertionError("the stand-in is not what transformers calls")
+called = []
+for folder in sys.argv[1:1 + evil]:
+    try:
+        AutoModel.from_pretrained(folder)
+    except SystemExit:  # the stand-in was called: what was refused is an order, this can fail
+        os.remove(os.environ["CALLED"])
+        called.append(os.path.basename(folder))
+    except Exception:
+        pass
+print(*called)
 """
 
 
-def test_the_package_kernels_is_never_called(tiny: Callable[[str], str], tmp_path: Path) -> None:
+def test_the_package_kernels_is_never_called(
+    tiny: Callable[[str], str], further: Callable[[str], Path], tmp_path: Path
+) -> None:
     """With it, transformers alone fetches and runs what config.json names (CVE-2026-4372)."""
     (tmp_path / "site" / "kernels").mkdir(parents=True)
     (tmp_path / "site" / "kernels" / "__init__.py").write_text(KERNELS)
@@ -259,12 +456,15 @@ def test_the_package_kernels_is_never_called(tiny: Callable[[str], str], tmp_pat
                 {"_attn_implementation_internal": "evil/kernel"},
                 {"attn_implementation": "evil/kernel"},
                 {"attn_implementation": "flash_attention_2"},
+                ORDERS["another name"],
+                ORDERS["read as another"],
             ]
         )
     ]
+    legitimate = [str(further(kind)) for kind in SMALL]
     root = str(Path(__file__).parents[2])
     found = subprocess.run(
-        [sys.executable, "-c", LOAD, *map(str, folders)],
+        [sys.executable, "-c", LOAD, *map(str, folders), "--", *legitimate],
         env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), root]),
@@ -277,6 +477,7 @@ def test_the_package_kernels_is_never_called(tiny: Callable[[str], str], tmp_pat
         check=False,
     )
     assert found.returncode == 0, found.stderr[-2000:]
+    assert {"evil0", "evil3", "evil4"} <= set(found.stdout.split())
 
 
 @pytest.mark.parametrize(
