@@ -17,7 +17,7 @@ from mtl.cli.main import COMMANDS
 
 PACKAGE = Path(__file__).parents[1] / "mtl"
 ROOMS = (
-    *("tasks", "data", "checks", "backbone", "zoo", "engine", "methods", "hub", "report", "graph"),
+    *("tasks", "data", "backbone", "checks", "zoo", "engine", "methods", "hub", "report", "graph"),
     *("runs", "train", "compose", "joint", "export", "predict", "face", "search", "study"),
     *("bench", "cli"),
 )

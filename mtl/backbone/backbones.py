@@ -14,6 +14,7 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mtl.backbone.arch import Arch, find_arch, supported
 from mtl.backbone.identity import Base, base_differences
 from mtl.backbone.known import (
     KnownBase,
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from mtl.data import Encoded, TaskData
-
-SUPPORTED_TYPES = ("bert", "roberta", "xlm-roberta", "deberta-v2")
 
 
 @dataclass(frozen=True)
@@ -90,8 +89,8 @@ class Backbone:
         Raises:
             RequestError: as there, or the encoder cannot read it: too long, or of more token types.
         """
+        from mtl.backbone.encoder_fit import check_fit
         from mtl.data import encode
-        from mtl.data.encoder_fit import check_fit
 
         encoded = encode(data, split, self.tokenizer, cache=cache)
         texts = len(data.splits[split].texts)
@@ -109,20 +108,31 @@ class Backbone:
         return encoder.eval()
 
 
-def check_supported(config: Any, model: str) -> None:
-    """Refuse everything but the encoders whose adapter sites we know.
+def check_supported(config: Any, model: str) -> Arch:
+    """The :class:`~mtl.backbone.arch_row.Arch` of a model; refuse all others.
 
     Raises:
-        RequestError: a decoder, an encoder-decoder, or an unknown type.
+        RequestError: an encoder made a decoder, an encoder-decoder, or an unknown type.
     """
-    kind = config.model_type
-    if kind in SUPPORTED_TYPES and not getattr(config, "is_decoder", False):
-        return
-    what = "a decoder" if getattr(config, "is_decoder", False) else f"of type {kind!r}"
-    raise RequestError(
-        f"Model {model!r} is {what}; mtl composes adapters on encoders of type "
-        f"{', '.join(SUPPORTED_TYPES)}. Try roberta-base, or 'demo'."
-    )
+    arch = supported(config.model_type, repr(model))
+    if getattr(config, "is_decoder", False) and not arch.decoder:
+        raise RequestError(
+            f"Model {model!r} is a decoder of type {arch.type!r}; mtl composes adapters on it as "
+            "an encoder alone (is_decoder false in its config.json)."
+        )
+    return arch
+
+
+def config_to_load(config: Any, arch: Arch) -> Any:
+    """The config under which a model is loaded: of the type that its class is a copy of."""
+    from transformers import AutoConfig
+
+    if arch.like:
+        values = {key: value for key, value in config.to_dict().items() if key != "model_type"}
+        config = AutoConfig.for_model(arch.like, **values)
+    for key, value in arch.settings.items():
+        setattr(config, key, value)
+    return config
 
 
 def _unreachable(reference: ModelReference, error: Exception) -> RequestError:
@@ -189,6 +199,11 @@ def _load_tokenizer(model: str, files: ModelFiles) -> Any:
             f"Model {model!r} has no fast tokenizer (tokenizer.json); mtl needs one. Convert it "
             "once with AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)."
         )
+    arch = find_arch(files.config.model_type)
+    if arch is not None and not arch.types:  # what it hands over is what is tokenised and cached
+        tokenizer.model_input_names = [
+            name for name in tokenizer.model_input_names if name != "token_type_ids"
+        ]
     known = getattr(files.config, "vocab_size", None)
     if known is not None and not isinstance(known, int):
         raise RequestError(f"Model {model!r}: config.json says vocab_size {known!r}, no number.")
@@ -219,19 +234,19 @@ def load_text_encoder(model: str) -> tuple[Any, Any]:
     ):
         raise RequestError(f"A model of type {kind!r} is no encoder of texts.")
     tokenizer = _load_tokenizer(model, files)
-    return _load_weights(files).eval(), tokenizer
+    return _load_weights(files, files.config).eval(), tokenizer
 
 
-def _load_weights(files: ModelFiles, **more: Any) -> Any:
-    from transformers import AutoModel
+def _load_weights(files: ModelFiles, config: Any, auto: str = "AutoModel", **more: Any) -> Any:
+    import transformers
 
     said = logging.getLogger("transformers")
     level = said.level
     said.setLevel(logging.ERROR)  # which weights are lacking is said below
     try:
-        return AutoModel.from_pretrained(
+        return getattr(transformers, auto).from_pretrained(
             files.reference.source,
-            config=files.config,
+            config=config,
             revision=files.revision or "main",
             use_safetensors=True,  # nothing is ever unpickled
             trust_remote_code=False,
@@ -296,11 +311,13 @@ def _load(model: str, reference: ModelReference, stamp: Marks) -> Loaded:
     from mtl.data import token_limit, tokenizer_fingerprint
 
     files = checked_files(reference)
-    config = files.config
-    check_supported(config, model)
+    arch = check_supported(files.config, model)
     tokenizer = _load_tokenizer(model, files)
+    config = config_to_load(files.config, arch)
     try:
-        encoder, info = _load_weights(files, dtype=torch.float32, output_loading_info=True)
+        encoder, info = _load_weights(
+            files, config, arch.auto, dtype=torch.float32, output_loading_info=True, **arch.load
+        )
     except Exception as error:
         if reference.local:
             raise RequestError(

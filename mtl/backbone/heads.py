@@ -1,7 +1,7 @@
 """Prediction heads: our modules, stored in the format of ``adapters``' flexible heads.
 
 =================  ==============================================================  ===============
-name               computes, from the first token x of the last layer (N,D)        stock files
+name               computes, from one token x of the last layer (N,D)              stock files
 =================  ==============================================================  ===============
 ``two_layer``      W2 dropout(tanh(W1 dropout(x) + b1)) + b2                       layers 2
 ``linear``         W dropout(x) + b                                                layers 1
@@ -15,8 +15,9 @@ name               computes, from the first token x of the last layer (N,D)     
 Multiple choice: the head gives one logit per encoding, and a row's logits stand side by side. Span
 extraction: x is every token in turn, (N,T,D) → (N,T,2), start and end.
 
-Dropout is the encoder's ``hidden_dropout_prob``; weights start as N(0, 0.02), biases at zero
-(docs/methods.md#heads).
+x is the first token, or, where the type's row of :mod:`mtl.backbone.arch` says so, the last real
+one. Dropout is the setting of the encoder that it names (BERT: ``hidden_dropout_prob``); weights
+start as N(0, 0.02), biases at zero (docs/methods.md#heads).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mtl.backbone.arch import arch_of
 from mtl.backbone.head_designs import HEADS, HeadDesign
 from mtl.errors import RequestError, ZooError
 from mtl.files import read_json, read_safetensors, write_json, write_safetensors
@@ -36,12 +38,6 @@ WEIGHTS_FILE = "model_head.safetensors"
 MEAN = "mean"
 """The value of ``pooling`` in the config of a head ``mean``; others have no such key."""
 
-_MODEL_CLASSES = {
-    "bert": "BertAdapterModel",
-    "roberta": "RobertaAdapterModel",
-    "xlm-roberta": "XLMRobertaAdapterModel",
-    "deberta-v2": "DebertaV2AdapterModel",
-}
 _HEAD_TYPES = {
     "classification": "classification",
     "regression": "classification",
@@ -60,7 +56,8 @@ class Head(nn.Sequential):
     Attributes:
         use_pooler: whether it reads the base's pooled output.
         tokens: whether it reads every token, (N,T,D) → (N,T,C).
-        mean: whether it reads the mean over the real tokens.
+        mean: whether its design is to read the mean over the real tokens.
+        pooling: else what it reads, one of :data:`mtl.backbone.arch_row.POOLINGS`.
     """
 
     def __init__(
@@ -71,6 +68,7 @@ class Head(nn.Sequential):
         dropout: float,
         *,
         tokens: bool = False,
+        pooling: str = "first",
     ) -> None:
         parts: list[nn.Module] = []
         for _ in range(design.layers - 1):
@@ -82,6 +80,7 @@ class Head(nn.Sequential):
         self.use_pooler = design.use_pooler
         self.tokens = tokens
         self.mean = design.mean
+        self.pooling = MEAN if design.mean else pooling
         for module in self:
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
@@ -123,8 +122,13 @@ def build_head(
         )
     if design.fixed_first and pooler:
         design = HEADS.get("pooler_linear")
-    dropout = float(config.hidden_dropout_prob)
-    return Head(design, config.hidden_size, outputs, dropout, tokens=tokens)
+    return _head(design, config, outputs, tokens=tokens)
+
+
+def _head(design: HeadDesign, config: Any, outputs: int, *, tokens: bool) -> Head:
+    arch = arch_of(config)
+    dropout = arch.head_dropout(config)
+    return Head(design, config.hidden_size, outputs, dropout, tokens=tokens, pooling=arch.pooling)
 
 
 def save_head(
@@ -149,7 +153,7 @@ def save_head(
         {
             "config": _stock_config(head, kind, labels),
             "hidden_size": config.hidden_size,
-            "model_class": _MODEL_CLASSES[config.model_type],
+            "model_class": arch_of(config).heads or None,
             "model_name": model_id,
             "model_type": config.model_type,
             "name": name,
@@ -219,8 +223,7 @@ def load_head(folder: Path, config: Any, *, pooler: bool) -> Head:
             f"The weights in {folder / WEIGHTS_FILE} do not fit the head they describe: "
             f"{len(tensors)} tensors for {design.layers} layers and {outputs} outputs."
         )
-    dropout = float(config.hidden_dropout_prob)
-    head = Head(design, config.hidden_size, outputs, dropout, tokens=tokens)
+    head = _head(design, config, outputs, tokens=tokens)
     own = {key.removeprefix(prefix): value for key, value in tensors.items()}
     expected = {key: tuple(value.shape) for key, value in head.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in own.items()}

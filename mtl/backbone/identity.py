@@ -31,6 +31,7 @@ NOT_DECIDING = frozenset(
         # what is returned, how, and how much memory that takes
         "return_dict", "output_attentions", "output_hidden_states", "torchscript", "use_cache",
         "gradient_checkpointing", "chunk_size_feed_forward", "attn_implementation",
+        "reference_compile",
         # of decoders and of other libraries
         "is_decoder", "is_encoder_decoder", "add_cross_attention", "cross_attention_hidden_size",
         "tie_encoder_decoder", "tie_word_embeddings", "bos_token_id", "eos_token_id",

@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import adapters
 import torch
-from adapters import BnConfig
+from adapters import AdapterModelInterface, BnConfig
 from adapters.composition import Fuse
-from adapters.methods.bottleneck import BottleneckLayer, BottleneckState
+from adapters.methods.bottleneck import BottleneckLayer, BottleneckState, hook_fn
 from adapters.methods.modeling import ParallelAdapter
 from torch import nn
 
+from mtl.backbone.arch import arch_of
 from mtl.backbone.cores import CORES, FUSION_MODULES
 
 
@@ -121,16 +123,59 @@ def _upgraded(cls: type) -> type:
 
 
 def init(encoder: Any) -> Any:
-    """Prepare ``encoder`` for adapters, ours included; returns it. Twice is once."""
+    """Prepare ``encoder`` for adapters, ours included; returns it. Twice is once.
+
+    What it computes without an adapter stays what it was, bit for bit.
+    """
     if not hasattr(encoder, "adapters_config"):
         # It warns whenever a forward runs without an active adapter, which is what a base does.
         logging.getLogger("adapters").setLevel(logging.ERROR)
-        adapters.init(encoder)
+        prepare(encoder)
+        _own_norms(encoder)
     for module in encoder.modules():
         if isinstance(module, BottleneckLayer) and not isinstance(module, _BottleneckSeam):
             module.__class__ = _upgraded(type(module))
             module.late_dropout = None
     return encoder
+
+
+def prepare(encoder: Any) -> None:
+    """``adapters.init`` by the type's entry of the table, without its random biases.
+
+    ``adapters`` 1.3.0 makes anew the fused linears of bias-free models, with a bias as torch draws
+    it (docs/methods.md#the-library-underneath).
+    """
+    arch = arch_of(encoder.config)
+    interface = AdapterModelInterface(**arch.interface) if arch.interface else None
+    bare = [
+        name
+        for name, module in encoder.named_modules()
+        if isinstance(module, nn.Linear) and module.bias is None
+    ]
+    adapters.init(encoder, interface=interface)
+    for name in bare:
+        encoder.get_submodule(name).bias = None
+    known = getattr(encoder, "adapter_interface", None)
+    if known is not None:  # it adds only what is named there, by the architecture of its config
+        methods = [*known.adapter_methods, CoreConfig.architecture]
+        encoder.adapter_interface = replace(known, adapter_methods=methods)
+
+
+def _own_norms(encoder: Any) -> None:
+    """Give every hooked site the LayerNorm of its own layer; ``adapters`` gives all the last's."""
+    interface = getattr(encoder, "adapter_interface", None)
+    if interface is None:
+        return
+    norms = {"mh_adapter": interface.layer_ln_1, "output_adapter": interface.layer_ln_2}
+    for _, layer in encoder.iter_layers():
+        for module in layer.modules():
+            hooks: dict[int, Any] = module._forward_hooks
+            for key, hook in list(hooks.items()):
+                if getattr(hook, "func", None) is hook_fn:
+                    site = hook.args[0]
+                    norm = norms.get(site.location_key)
+                    own = partial(layer.get_submodule, norm) if norm else None
+                    hooks[key] = partial(hook_fn, site, own)
 
 
 def bottleneck_layers(encoder: Any) -> Iterator[tuple[int, str, BottleneckLayer]]:

@@ -20,8 +20,8 @@ class Network(nn.Module):
     """Logits (N,C) of a batch of N sequences, from an encoder prepared for adapters and a head.
 
     Shapes: ``input_ids`` and ``attention_mask`` (N,T); the head reads the first token's vector of
-    the last layer (N,D), or the base's pooled output or the mean over the real tokens where the
-    head is of that kind. A head over
+    the last layer (N,D), of a decoder the last real token's, or the base's pooled output or the
+    mean over the real tokens where the head is of that kind. A head over
     tokens reads all of them (N,T,D) and gives (N,T,C), with :data:`mtl.tasks.spans.MASKED` at
     padding.
 
@@ -50,10 +50,23 @@ class Network(nn.Module):
             # Padding is no place for an answer, and must not matter to the softmax over positions.
             padding = inputs["attention_mask"] == 0
             return logits.masked_fill(padding.unsqueeze(-1), MASKED)
-        if self.head.mean:
-            return self.head(mean_of(output.last_hidden_state, inputs["attention_mask"]))
-        vector = output.pooler_output if self.head.use_pooler else output.last_hidden_state[:, 0]
-        return self.head(vector)
+        if self.head.use_pooler:
+            return self.head(output.pooler_output)
+        return self.head(
+            pooled(output.last_hidden_state, inputs["attention_mask"], self.head.pooling)
+        )
+
+
+def pooled(states: torch.Tensor, attention_mask: torch.Tensor, pooling: str) -> torch.Tensor:
+    """One vector per sequence of (N,T,D), (N,D): see :data:`mtl.backbone.arch_row.POOLINGS`."""
+    if pooling == "first":
+        return states[:, 0]
+    if pooling == "mean":
+        return mean_of(states, attention_mask)
+    # The last 1 of the mask, wherever the padding is.
+    places = torch.arange(states.shape[1], device=states.device)
+    last = (places * (attention_mask != 0)).argmax(1)
+    return states[torch.arange(states.shape[0], device=states.device), last]
 
 
 def mean_of(states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mtl.backbone.arch import archs
 from mtl.backbone.model_files import CONFIG, read_model_files
 from mtl.backbone.reference import resolve_model
 from mtl.errors import unknown
@@ -53,7 +54,10 @@ def known_width(model: str) -> int | None:
     """The hidden size of a model whose shape is built in; None of others. Loads nothing."""
     name = next((model.removeprefix(o) for o in _OWNERS if model.startswith(o)), model)
     found = _KNOWN.get(name)
-    return int(found[1]["hidden_size"]) if found else None
+    if found is None:
+        return None
+    kind, values = found
+    return int(values[archs()[kind].names.get("hidden_size", "hidden_size")])
 
 
 def known_models() -> list[str]:
@@ -113,14 +117,15 @@ def _built_in(model: str) -> str:
 def skeleton(model: str) -> Any:
     """The encoder of ``model`` on the meta device (no memory, no weights), ready for adapters."""
     import torch
-    from transformers import AutoModel
+    import transformers
 
-    from mtl.backbone.backbones import check_supported
+    from mtl.backbone.backbones import check_supported, config_to_load
     from mtl.backbone.injection import freeze, init
 
     config = shape_config(model)
-    check_supported(config, model)
+    arch = check_supported(config, model)
     with torch.device("meta"):
-        encoder = init(AutoModel.from_config(config))
+        model_class = getattr(transformers, arch.auto)
+        encoder = init(model_class.from_config(config_to_load(config, arch), **arch.load))
     freeze(encoder)
     return encoder

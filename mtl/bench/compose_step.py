@@ -29,7 +29,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtl.backbone.injection import bottleneck_layers, init
+from mtl.backbone.arch import arch_of
+from mtl.backbone.backbones import config_to_load
+from mtl.backbone.encoder_fit import position_limit
+from mtl.backbone.injection import bottleneck_layers, init, prepare
 from mtl.bench.measuring import (
     Step,
     compile_problem,
@@ -73,10 +76,12 @@ class Shape:
 
 def random_encoder(config: Any) -> Any:
     """A frozen encoder of ``config`` with random weights, in training mode."""
-    from transformers import AutoModel
+    import transformers
 
+    arch = arch_of(config)
     torch.manual_seed(0)
-    encoder = AutoModel.from_config(config)
+    model_class = getattr(transformers, arch.auto)
+    encoder = model_class.from_config(config_to_load(config, arch), **arch.load)
     encoder.requires_grad_(False)
     return encoder.train()
 
@@ -111,8 +116,8 @@ def measure_compose(
             f"{needed}; without --compile everything else is measured."
         )
     logging.getLogger("adapters").setLevel(logging.ERROR)
-    most = config.max_position_embeddings - 2
-    if shape.tokens > most:
+    most = position_limit(config)
+    if most is not None and shape.tokens > most:
         raise RequestError(f"--tokens {shape.tokens}: this encoder takes at most {most}.")
     pristine = random_encoder(config)
     batch = _batch(config, shape, device)
@@ -214,8 +219,11 @@ def _ratios(rows: Mapping[str, Any]) -> dict[str, float]:
 
 def _bare(pristine: Any, shape: Shape) -> Any:
     encoder = copy.deepcopy(pristine)
-    first = next(module for name, module in encoder.named_modules() if name.endswith("0.output"))
-    first.dense.bias.requires_grad_(True)
+    end = f".0.{arch_of(encoder.config).linears['output']}"
+    first: Any = next(module for name, module in encoder.named_modules() if name.endswith(end))
+    if first.bias is None:
+        first.bias = nn.Parameter(first.weight.new_zeros(first.out_features))
+    first.bias.requires_grad_(True)
     return encoder
 
 
@@ -271,7 +279,7 @@ def _stock_fuse(pristine: Any, shape: Shape) -> Any:
     from adapters.composition import Fuse
 
     encoder = copy.deepcopy(pristine)
-    adapters.init(encoder)
+    prepare(encoder)
     names = source_names(shape.sources)
     factor = exact_reduction_factor(shape.bottleneck, encoder.config.hidden_size)
     for name in names:
@@ -295,7 +303,7 @@ def _wide(pristine: Any, shape: Shape) -> tuple[Any, Any]:
     import adapters
 
     encoder = copy.deepcopy(pristine)
-    adapters.init(encoder)
+    prepare(encoder)
     factor = exact_reduction_factor(shape.sources * shape.bottleneck, encoder.config.hidden_size)
     encoder.add_adapter("wide", config=adapters.SeqBnConfig(reduction_factor=factor))
     encoder.set_active_adapters("wide")

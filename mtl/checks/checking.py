@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mtl.backbone.encoder_fit import misfits
 from mtl.checks.diagnose import diagnose
 from mtl.checks.findings import SHOWN, Example, Finding, share, short
 from mtl.checks.label_remarks import Seen, label_remarks, number_remarks
@@ -16,7 +17,6 @@ from mtl.checks.leaks import leaks
 from mtl.checks.oddities import lost_rows, oddities
 from mtl.checks.order import order_remarks
 from mtl.data.encoded import encode
-from mtl.data.encoder_fit import misfits
 from mtl.data.raw_rows import RawRows
 from mtl.data.task_data import load_data
 from mtl.errors import MtlError

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtl.data.encoder_fit import position_limit
+from mtl.backbone.encoder_fit import position_limit
 from mtl.engine import open_device
 from mtl.errors import RequestError
 from mtl.runs.loading import data_of_entry

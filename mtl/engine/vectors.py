@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from mtl.backbone.network import INPUTS, mean_of
+from mtl.backbone.arch import arch_of
+from mtl.backbone.network import INPUTS, mean_of, pooled
 from mtl.data import eval_order
 from mtl.engine.feed import to_device
 from mtl.engine.passes import usual_passes
@@ -34,7 +35,7 @@ def inputs_of(batch: Mapping[str, Any]) -> dict[str, Any]:
 def token_vectors(
     encoder: Any, encoded: Encoded, device: Device, rows: np.ndarray | None = None
 ) -> Arrays:
-    """``first`` and ``mean``: the first token's vector and the mean over the real tokens, in fp32.
+    """``first`` and ``mean``: the vector that heads read and the mean over the real tokens (fp32).
 
     Args:
         rows: which rows, in the order of the result; None for all.
@@ -44,14 +45,15 @@ def token_vectors(
     """
     chosen = np.arange(len(encoded)) if rows is None else rows
     encoder = encoder.to(device.torch_device).eval()
-    width = int(encoder.config.hidden_size)
+    width, pooling = int(encoder.config.hidden_size), arch_of(encoder.config).pooling
     first = np.zeros((len(encoded), encoded.choices, width), np.float32)
     mean = np.zeros_like(first)
     for batch_rows in eval_order(encoded, usual_passes(device.torch_device), chosen):
         batch = to_device(encoded.collate(batch_rows), device.torch_device)
         states = encoder(**inputs_of(batch)).last_hidden_state.float()
         shape = first[batch_rows].shape
-        first[batch_rows] = states[:, 0].cpu().numpy().reshape(shape)
+        own = pooled(states, batch["attention_mask"], pooling)
+        first[batch_rows] = own.cpu().numpy().reshape(shape)
         mean[batch_rows] = mean_of(states, batch["attention_mask"]).cpu().numpy().reshape(shape)
     return {
         "first": first[chosen].reshape(-1, width),

@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 
 from mtl.backbone.adapter_files import save_adapter
-from mtl.backbone.linear import linear_paths, linear_sites
+from mtl.backbone.linear import Part, linear_paths, linear_sites, lora_views, whole_of
 from mtl.compose.modules.scalearn import ScaLearnSite
 from mtl.errors import RequestError, RunError
 from mtl.files import read_safetensors
+from mtl.methods.lora import stock_lora
 from mtl.methods.low_rank import Factors
 from mtl.methods.peft_files import PREFIX, config_dict, require_peft, save_peft
 
@@ -101,8 +102,6 @@ def write_stock_lora(
     Raises:
         RequestError: it changes a module where that has no LoRA.
     """
-    from adapters import LoRAConfig
-
     # A module whose rank is 0 in every layer needs no site.
     changed = {site: found for site, found in folded.sites.items() if found.down.shape[0]}
     modules = FoldedLowRank(changed or folded.sites).modules
@@ -114,26 +113,21 @@ def write_stock_lora(
             f"--set modules={','.join(m for m in modules if m in STOCK) or 'q,v'}."
         )
     encoder = backbone.encoder().to(dtype)
-    heads = [module for module in ("q", "k", "v") if module in modules]
     rank = max(1, folded.width)
-    config = LoRAConfig(
-        selfattn_lora=bool(heads),
-        intermediate_lora="intermediate" in modules,
-        output_lora="output" in modules,
-        attn_matrices=heads,
-        r=rank,
-        alpha=rank,
-    )
+    config = stock_lora(encoder, modules, r=rank, alpha=rank)
     encoder.add_adapter(name, config=config)
-    for site, linear in linear_sites(encoder, modules).items():
-        lora: Any = linear.loras[name]  # type: ignore[index]
+    sites = linear_sites(encoder, modules)
+    for linear in sites.values():
+        lora: Any = whole_of(linear).loras[name]  # type: ignore[index,union-attr]
         lora.to(dtype)
-        found = folded.sites[site]
-        used = found.down.shape[0]
         for parameter in (lora.lora_A, lora.lora_B):
             parameter.zero_()
-        lora.lora_A[:used] = found.down.to(dtype)
-        lora.lora_B[:, :used] = found.up.to(dtype)
+    for site, linear in sites.items():
+        found = folded.sites[site]
+        used = found.down.shape[0]
+        down, up, _ = lora_views(linear, name)
+        down[:used] = found.down.to(dtype)
+        up[:, :used] = found.up.to(dtype)
     save_adapter(encoder, name, folder, backbone.base.id)
 
 
@@ -153,9 +147,8 @@ def write_peft_lora(
     require_peft("--to peft")
     from peft import LoraConfig
 
-    paths = linear_paths(backbone.encoder(), folded.modules)
-    ranks = {paths[site]: found.down.shape[0] for site, found in folded.sites.items()}
-    ranks = {path: rank for path, rank in ranks.items() if rank}
+    wholes = _wholes(folded, backbone)
+    ranks = {path: found.down.shape[0] for path, found in wholes.items() if found.down.shape[0]}
     if not ranks:
         raise RequestError("Every module has rank 0: there is nothing to export.")
     most = max(ranks.values())
@@ -170,11 +163,42 @@ def write_peft_lora(
         alpha_pattern=odd,
     )
     tensors: dict[str, Tensor] = {}
-    for site, found in folded.sites.items():
-        if paths[site] in ranks:
-            tensors[f"{PREFIX}{paths[site]}.lora_A.weight"] = found.down.to(dtype)
-            tensors[f"{PREFIX}{paths[site]}.lora_B.weight"] = found.up.to(dtype)
+    for path in ranks:
+        tensors[f"{PREFIX}{path}.lora_A.weight"] = wholes[path].down.to(dtype)
+        tensors[f"{PREFIX}{path}.lora_B.weight"] = wholes[path].up.to(dtype)
     save_peft(folder, config_dict(config), tensors, backbone.base.id)
+
+
+def _wholes(folded: FoldedLowRank, backbone: Backbone) -> dict[str, Factors]:
+    """Factors by the paths of linears; those of a fused one's parts stacked, each in its rows.
+
+    Parts q, v of three: ``down = [down_q; down_v]``, ``up = [[up_q, 0], [0, 0], [0, up_v]]``.
+    """
+    encoder = backbone.encoder()
+    linears, paths = (
+        linear_sites(encoder, folded.modules),
+        linear_paths(encoder, folded.modules),
+    )
+    parts: dict[str, list[str]] = {}
+    for site, path in paths.items():
+        parts.setdefault(path, []).append(site)
+    found = {}
+    for path, sites in parts.items():
+        first = linears[sites[0]]
+        if not isinstance(first, Part):
+            found[path] = folded.sites[sites[0]]
+            continue
+        down = torch.cat([folded.sites[site].down for site in sites])
+        up = down.new_zeros(first.parts * first.out_features, down.shape[0])
+        column = 0
+        for site in sites:
+            part: Any = linears[site]
+            own = folded.sites[site].up
+            rows = slice(part.start, part.start + part.out_features)
+            up[rows, column : column + own.shape[1]] = own
+            column += own.shape[1]
+        found[path] = Factors(down, up)
+    return found
 
 
 def load_peft(backbone: Backbone, folder: Path, dtype: torch.dtype = torch.float32) -> Any:

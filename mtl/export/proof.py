@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from mtl.backbone.encoder_fit import position_limit
 from mtl.backbone.network import INPUTS
-from mtl.data.encoder_fit import position_limit
 from mtl.errors import RunError
 
 if TYPE_CHECKING:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mtl.backbone.linear import linear_sites, module_names
+from mtl.backbone.arch import arch_of
+from mtl.backbone.linear import linear_sites, lora_views, module_names
 from mtl.engine.settings import Training
 from mtl.errors import RequestError
-from mtl.methods.library import library_method, load_library
+from mtl.methods.library import activate, attach_library, load_library
 from mtl.methods.low_rank import Factors, canonical, check_rank, placement, source_loader
-from mtl.methods.method import HeadSettings
+from mtl.methods.method import HeadSettings, Method, RunFacts
+
+if TYPE_CHECKING:
+    from mtl.methods.tuned import Tuned
 
 
 @dataclass(frozen=True)
@@ -49,20 +55,48 @@ class LoRASettings(HeadSettings):
 KNOWN = ("q", "k", "v", "intermediate", "output")
 
 
-def _config(settings: LoRASettings, hidden_size: int) -> Any:
+def stock_lora(encoder: Any, modules: Sequence[str], **values: Any) -> Any:
+    """The LoRA config of ``adapters`` that is at our ``modules`` of this encoder.
+
+    Args:
+        values: further fields, ``r`` and ``alpha`` among them.
+    """
     from adapters import LoRAConfig
 
-    modules = module_names(settings.modules)
-    heads = [name for name in ("q", "k", "v") if name in modules]
+    names = arch_of(encoder.config).lora_names
+    theirs = [names.get(module, module) for module in modules]
+    heads = [name for name in ("q", "k", "v") if name in theirs]
     return LoRAConfig(
         selfattn_lora=bool(heads),
-        intermediate_lora="intermediate" in modules,
-        output_lora="output" in modules,
+        intermediate_lora="intermediate" in theirs,
+        output_lora="output" in theirs,
         attn_matrices=heads,
+        **values,
+    )
+
+
+def _config(encoder: Any, settings: LoRASettings, hidden_size: int) -> Any:
+    return stock_lora(
+        encoder,
+        module_names(settings.modules),
         r=settings.rank,
         alpha=settings.alpha,
         dropout=settings.dropout,
     )
+
+
+def attach(encoder: Any, settings: LoRASettings, name: str, facts: RunFacts) -> Tuned:
+    """Add a new LoRA, trainable and active."""
+    return attach_library(partial(_config, encoder), encoder, settings, name, facts)
+
+
+def load(encoder: Any, settings: LoRASettings, name: str, folder: Path) -> Tuned:
+    """Add the stored LoRA, frozen, not active.
+
+    Raises:
+        ZooError: the files are damaged or do not fit.
+    """
+    return load_library(partial(_config, encoder), encoder, settings, name, folder)
 
 
 def read(encoder: Any, settings: LoRASettings, folder: Path) -> dict[str, Factors]:
@@ -72,20 +106,21 @@ def read(encoder: Any, settings: LoRASettings, folder: Path) -> dict[str, Factor
         ZooError: the files are damaged or do not fit.
     """
     name = "reading"
-    load_library(_config, encoder, settings, name, folder)
+    load(encoder, settings, name, folder)
     found = {}
     for site, linear in linear_sites(encoder, module_names(settings.modules)).items():
-        lora: Any = linear.loras[name]  # type: ignore[index]
-        down, up = lora.lora_A.detach().clone(), lora.lora_B.detach() * lora.scaling
-        found[site] = Factors(down, up)
+        down, up, scale = lora_views(linear, name)
+        found[site] = Factors(down.detach().clone(), up.detach() * scale)
     encoder.delete_adapter(name)
     return found
 
 
-METHOD = library_method(
-    "lora",
-    LoRASettings,
-    _config,
+METHOD = Method(
+    name="lora",
+    settings=LoRASettings,
+    attach=attach,
+    load=load,
+    activate=activate,
     summary="a low-rank product beside linear modules",
     citation="Hu et al. 2022, arXiv:2106.09685",
     training=Training(

@@ -35,7 +35,7 @@ class _Vector(nn.Module):
 
     def __init__(self, head: Any) -> None:
         super().__init__()
-        self.use_pooler, self.mean = head.use_pooler, head.mean
+        self.use_pooler, self.pooling = head.use_pooler, head.pooling
 
     def forward(self, vector: torch.Tensor) -> torch.Tensor:
         return vector

@@ -238,21 +238,29 @@ def write_model(model: str, folder: Path) -> Path:
         RequestError: the type of a base that is not at hand is not known here.
     """
     import torch
-    from transformers import AutoConfig, AutoModel
+    import transformers
 
+    from mtl.backbone.arch import tiny_config
+    from mtl.backbone.backbones import check_supported, config_to_load
     from mtl.backbone.shapes import shape_config
 
     whole = shape_config(model)
+    arch = check_supported(whole, model)
     words = _tokenizer()
     same = ("relative_attention", "position_buckets", "norm_rel_ebd", "share_att_key")
     more = ("pos_att_type", "position_biased_input", "type_vocab_size")
     kept = {key: getattr(whole, key) for key in (*same, *more) if hasattr(whole, key)}
-    config = AutoConfig.for_model(
-        whole.model_type,
-        **{**kept, **SHAPE, "vocab_size": len(words), "pad_token_id": words.pad_token_id},
+    config = config_to_load(
+        tiny_config(
+            whole.model_type,
+            vocab_size=len(words),
+            pad_token_id=words.pad_token_id,
+            **{**kept, **SHAPE},
+        ),
+        arch,
     )
     torch.manual_seed(7)
-    AutoModel.from_config(config).save_pretrained(folder)
+    getattr(transformers, arch.auto).from_config(config).save_pretrained(folder)
     words.save_pretrained(folder)
     return folder
 

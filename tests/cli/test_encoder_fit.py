@@ -14,7 +14,7 @@ from cli_bench import entries, mtl, refused
 from safetensors.torch import load_file, save_file
 
 from mtl.backbone import load_backbone
-from mtl.data.encoder_fit import position_limit
+from mtl.backbone.encoder_fit import position_limit
 
 LONG = 30
 """Words of the longest row; its encoding has two tokens more."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from mtl.backbone.linear import linear_paths, module_names, path_pattern
+from mtl.backbone.linear import module_names, path_pattern, split_wholes, whole_paths
 from mtl.engine import Group
 from mtl.errors import RequestError, ZooError
 from mtl.methods.low_rank import (
@@ -138,7 +138,7 @@ def attach(encoder: Any, settings: AdaLoRASettings, name: str, request: RunFacts
     Raises:
         RequestError: ``peft`` is not installed, or the run is too short for its warm-ups.
     """
-    paths = linear_paths(encoder, module_names(settings.modules))
+    paths = whole_paths(encoder, module_names(settings.modules), "adalora")
     tuner = make_tuner(encoder, settings, path_pattern(list(paths.values())), request.steps)
     layers = {path: encoder.get_submodule(path) for path in paths.values()}
     own = {
@@ -196,13 +196,15 @@ def read(
 ) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Factors]]:
     expected = {"init_r": settings.rank, "lora_alpha": settings.alpha}
     config, stored = read_peft(folder, "ADALORA", expected)
+    modules = module_names(settings.modules)
     found = {}
-    for site, path in linear_paths(encoder, module_names(settings.modules)).items():
+    for site, path in whole_paths(encoder, modules, "adalora").items():
         down, values, up = (take(folder, stored, f"{PREFIX}{path}.lora_{key}") for key in "AEB")
         if values.shape != (down.shape[0], 1):
             raise ZooError(
                 f"Cannot load the adapter in {folder}: lora_E of {path} has shape "
                 f"{tuple(values.shape)}; expected ({down.shape[0]}, 1)."
             )
-        found[site] = Factors(down * values, up * settings.scale)
-    return config, stored, found
+        found[site] = (down * values, up * settings.scale)
+    factors = split_wholes(encoder, modules, found)
+    return config, stored, {site: Factors(*both) for site, both in factors.items()}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from mtl.backbone.arch import arch_of
 from mtl.engine import Group, Stage
 from mtl.methods.base_tensors import unfreeze
 from mtl.methods.files import fill, load_delta, read_own, save_delta, save_own
@@ -36,14 +37,15 @@ def _install(encoder: Any, settings: HadamardSettings, name: str) -> dict[str, n
     """Put a :class:`ScaleShift` into every layer; returns their parameters by layer."""
     found: dict[str, nn.Parameter] = {}
     scales = nn.ModuleDict()
+    dense = arch_of(encoder.config).linears["attention"]
     for index, layer in encoder.iter_layers():
         scale = ScaleShift(encoder.config.hidden_size)
         scales[str(index)] = scale
-        dense = layer.attention.output.dense
+        linear = layer.get_submodule(dense)
         if settings.position == "projected":
-            dense.register_forward_hook(lambda _, args, out, scale=scale: scale(out))
+            linear.register_forward_hook(lambda _, args, out, scale=scale: scale(out))
         else:
-            dense.register_forward_pre_hook(lambda _, args, scale=scale: (scale(args[0]),))
+            linear.register_forward_pre_hook(lambda _, args, scale=scale: (scale(args[0]),))
         found |= {f"{index}.{key}": value for key, value in scale.named_parameters()}
     # One registration on the encoder, so that `.to(device)` moves them with the rest.
     encoder.register_module(f"hadamard_{name}", scales)
@@ -53,11 +55,11 @@ def _install(encoder: Any, settings: HadamardSettings, name: str) -> dict[str, n
 def _norms(encoder: Any, settings: HadamardSettings) -> list[str]:
     if settings.layer_norm == "none":
         return []
-    where = "attention.output" if settings.layer_norm == "attention" else "output"
+    where = arch_of(encoder.config).norms[settings.layer_norm]
     wanted = {
         id(parameter)
         for _, layer in encoder.iter_layers()
-        for parameter in layer.get_submodule(where).LayerNorm.parameters()
+        for parameter in layer.get_submodule(where).parameters()
     }
     return [name for name, value in encoder.named_parameters() if id(value) in wanted]
 

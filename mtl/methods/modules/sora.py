@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from mtl.backbone.linear import add_delta, linear_sites, module_names
+from mtl.backbone.linear import Part, add_delta, linear_sites, module_names
 from mtl.engine import Group, Stage
 from mtl.methods.files import read_own, save_own
 from mtl.methods.low_rank import Factors
@@ -47,7 +47,7 @@ class SoRA(nn.Module):
         xi: the threshold of the current stage.
     """
 
-    def __init__(self, linears: Mapping[str, nn.Linear], settings: SoRASettings) -> None:
+    def __init__(self, linears: Mapping[str, nn.Linear | Part], settings: SoRASettings) -> None:
         super().__init__()
         self.settings = settings
         self.sites = list(linears)

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mtl.backbone.linear import linear_paths, linear_sites, module_names, path_pattern
+from mtl.backbone.linear import (
+    linear_sites,
+    module_names,
+    path_pattern,
+    split_wholes,
+    whole_of,
+    whole_paths,
+)
 from mtl.engine import Group
 from mtl.errors import ZooError
 from mtl.methods.low_rank import (
@@ -34,7 +41,10 @@ if TYPE_CHECKING:
 
 def projections(encoder: Any, settings: VeRASettings) -> tuple[Tensor, Tensor]:
     """A (R, largest in) and B (largest out, R) as ``peft`` draws them: kaiming-uniform, seeded."""
-    linears = linear_sites(encoder, module_names(settings.modules)).values()
+    linears: list[Any] = [
+        whole_of(linear)
+        for linear in linear_sites(encoder, module_names(settings.modules)).values()
+    ]
     generator = torch.Generator().manual_seed(settings.projection_seed)
     found = []
     for shape in (
@@ -57,7 +67,7 @@ def attach(encoder: Any, settings: VeRASettings, name: str, _: RunFacts) -> Tune
     from peft import VeraConfig
     from peft.tuners.vera.model import VeraModel
 
-    paths = linear_paths(encoder, module_names(settings.modules))
+    paths = whole_paths(encoder, module_names(settings.modules), "vera")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that projections are not stored
         config = VeraConfig(
@@ -102,10 +112,10 @@ def read(
     else:
         down, up = projections(encoder, settings)
     modules = module_names(settings.modules)
-    paths = linear_paths(encoder, modules)
     found = {}
-    for site, linear in linear_sites(encoder, modules).items():
-        d, b = (take(folder, stored, f"{PREFIX}{paths[site]}.vera_lambda_{key}") for key in "db")
+    for site, path in whole_paths(encoder, modules, "vera").items():
+        linear: Any = encoder.get_submodule(path)
+        d, b = (take(folder, stored, f"{PREFIX}{path}.vera_lambda_{key}") for key in "db")
         own_down, own_up = down[:, : linear.in_features], up[: linear.out_features]
         if d.shape != own_down.shape[:1] or b.shape != own_up.shape[:1]:
             raise ZooError(
@@ -113,5 +123,6 @@ def read(
                 f"{tuple(d.shape)} and {tuple(b.shape)}; expected {tuple(own_down.shape[:1])} and "
                 f"{tuple(own_up.shape[:1])}."
             )
-        found[site] = Factors(d.unsqueeze(1) * own_down, b.unsqueeze(1) * own_up)
-    return config, stored, found
+        found[site] = (d.unsqueeze(1) * own_down, b.unsqueeze(1) * own_up)
+    factors = split_wholes(encoder, modules, found)
+    return config, stored, {site: Factors(*both) for site, both in factors.items()}

@@ -14,12 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from mtl.backbone.arch import find_arch
 from mtl.data.encoded import Encoded
 from mtl.data.tokenise import has_types
 from mtl.errors import RequestError
-
-_COUNT_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "longformer", "mpnet")
-"""Types whose first position is the padding id plus one."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,8 @@ def position_limit(config: Any) -> int | None:
     most = getattr(config, "max_position_embeddings", None)
     if not isinstance(most, int) or not getattr(config, "position_biased_input", True):
         return None
-    if config.model_type in _COUNT_FROM_PADDING:
+    arch = find_arch(config.model_type)
+    if arch is not None and arch.from_padding:
         return most - int(config.pad_token_id or 0) - 1
     return most
 

@@ -1,0 +1,109 @@
+"""What a model type is to us: one table, a :class:`~mtl.backbone.arch_row.Arch` per type.
+
+Everything that depends on how the layers of a type are built asks this table: which types there
+are (:mod:`~mtl.backbone.backbones`), linear modules (:mod:`~mtl.backbone.linear`), heads and what
+they read (:mod:`~mtl.backbone.heads`), positions and token types
+(:mod:`~mtl.backbone.encoder_fit`), tiny models for trying (:func:`tiny_config`), and which methods
+work on it. Nothing here imports torch, so lists answer at once.
+
+To add a type:
+
+1. write one entry in :mod:`mtl.backbone.encoders` (or ``decoders``) with the names that its file in
+   ``transformers`` gives to its parts;
+2. name in ``refuses`` what cannot be right on it, with the reason;
+3. ``python scripts/bases.py --types TYPE`` tries every method on a tiny random model of it: the
+   same logits after saving and loading and in stock ``adapters``, or refused by the table;
+4. ``pytest tests/backbone/test_bases.py -k TYPE`` holds it (*prepared without an adapter =
+   pristine, bit for bit*), and ``python scripts/bases.py`` writes ``docs/bases.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+from mtl.backbone.arch_row import Arch, Place
+from mtl.backbone.encoders import ENCODERS, LEFT_OUT
+from mtl.errors import RequestError
+
+__all__ = ["Arch", "Place", "arch_of", "archs", "check_method", "find_arch", "supported"]
+
+
+@cache
+def archs() -> Mapping[str, Arch]:
+    """The table: ``model_type`` → :class:`Arch`."""
+    return {arch.type: arch for arch in ENCODERS}
+
+
+def find_arch(kind: str) -> Arch | None:
+    """The entry of a model type; None where we do not know how its layers are built."""
+    return archs().get(kind)
+
+
+def arch_of(config: Any) -> Arch:
+    """The entry of a model with ``config``, which was found to be supported.
+
+    Raises:
+        RequestError: it is not.
+    """
+    return supported(config.model_type, f"of type {config.model_type!r}")
+
+
+def supported(kind: str, model: str) -> Arch:
+    """The entry of type ``kind``.
+
+    Args:
+        model: what to call the model in the message.
+
+    Raises:
+        RequestError: there is none: names the types that there are, or why this one is left out.
+    """
+    arch = find_arch(kind)
+    if arch is not None:
+        return arch
+    why = f": {LEFT_OUT[kind]}" if kind in LEFT_OUT else ""
+    raise RequestError(
+        f"Model {model} is of type {kind!r}, on which mtl composes no adapters{why}. It does on "
+        f"{', '.join(archs())}. Try roberta-base, or 'demo'."
+    )
+
+
+def check_method(arch: Arch, method: str) -> None:
+    """Refuse a method or composition that cannot be right on a type.
+
+    Raises:
+        RequestError: says why, and which command lists what can.
+    """
+    why = arch.refusal(method)
+    if why:
+        raise RequestError(
+            f"{method} cannot be used on a base of type {arch.type!r}: {why}. What can: "
+            f"python -m mtl.methods ls --model {arch.type}"
+        )
+
+
+TINY: Mapping[str, int] = MappingProxyType(
+    {
+        "hidden_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 66,
+    }
+)
+
+
+def tiny_config(kind: str, *, vocab_size: int, pad_token_id: int, **shape: Any) -> Any:
+    """A ``transformers`` config of a small model of type ``kind``.
+
+    Args:
+        shape: sizes by BERT's names, in place of those of :data:`TINY`, and anything else by the
+            type's own names.
+    """
+    from transformers import AutoConfig
+
+    arch = supported(kind, f"of type {kind!r}")
+    values = {**arch.named(TINY), **arch.tiny, **arch.named(shape)}
+    return AutoConfig.for_model(kind, **values, vocab_size=vocab_size, pad_token_id=pad_token_id)

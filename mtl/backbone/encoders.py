@@ -1,0 +1,188 @@
+"""The encoders of the :class:`~mtl.backbone.arch_row.Arch` table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mtl.backbone.arch_row import Arch
+
+_BERT = Arch(
+    "bert",
+    heads="BertAdapterModel",
+    linears={
+        "q": "attention.self.query",
+        "k": "attention.self.key",
+        "v": "attention.self.value",
+        "attention": "attention.output.dense",
+        "intermediate": "intermediate.dense",
+        "output": "output.dense",
+    },
+    norms={"attention": "attention.output.LayerNorm", "output": "output.LayerNorm"},
+)
+_ROBERTA = replace(_BERT, type="roberta", heads="RobertaAdapterModel", from_padding=True)
+_NO_PREFIX = "adapters gets into it through an interface, which has no place for prefixes"
+_PRE_NORM = "its layers normalise before attention and FFN, so that no LayerNorm stands behind one"
+_ONE_LAYER = (
+    "its layers are one set of weights, applied again and again, so that one omega per layer would "
+    "be one omega for all of them; the ++ forms are that by definition"
+)
+_INTERFACE = {"prefix": _NO_PREFIX, "unipelt-ap": _NO_PREFIX, "unipelt-apl": _NO_PREFIX}
+
+ENCODERS = (
+    _BERT,
+    _ROBERTA,
+    replace(_ROBERTA, type="xlm-roberta", heads="XLMRobertaAdapterModel"),
+    replace(
+        _BERT,
+        type="deberta-v2",
+        heads="DebertaV2AdapterModel",
+        linears={
+            **_BERT.linears,
+            "q": "attention.self.query_proj",
+            "k": "attention.self.key_proj",
+            "v": "attention.self.value_proj",
+        },
+        tiny={
+            "type_vocab_size": 0,
+            "relative_attention": True,
+            "position_buckets": 16,
+            "norm_rel_ebd": "layer_norm",
+            "share_att_key": True,
+            "pos_att_type": ["p2c", "c2p"],
+            "position_biased_input": False,
+        },
+    ),
+    replace(_BERT, type="electra", heads="ElectraAdapterModel", tiny={"embedding_size": 32}),
+    Arch(
+        "distilbert",
+        heads="DistilBertAdapterModel",
+        linears={
+            "q": "attention.q_lin",
+            "k": "attention.k_lin",
+            "v": "attention.v_lin",
+            "attention": "attention.out_lin",
+            "intermediate": "ffn.lin1",
+            "output": "ffn.lin2",
+        },
+        norms={"attention": "sa_layer_norm", "output": "output_layer_norm"},
+        dropout="dropout",
+        types=False,
+        names={
+            "hidden_size": "dim",
+            "num_hidden_layers": "n_layers",
+            "num_attention_heads": "n_heads",
+            "intermediate_size": "hidden_dim",
+        },
+    ),
+    Arch(
+        "albert",
+        heads="AlbertAdapterModel",
+        linears={
+            "q": "attention.query",
+            "k": "attention.key",
+            "v": "attention.value",
+            "attention": "attention.dense",
+            "intermediate": "ffn",
+            "output": "ffn_output",
+        },
+        norms={"attention": "attention.LayerNorm", "output": "full_layer_layer_norm"},
+        shared="one layer applied again and again: an adapter has one site for all of them",
+        refuses=dict.fromkeys(
+            ("scalearn", "scalearn-uniform", "average", "gated", "soup"), _ONE_LAYER
+        ),
+        tiny={"embedding_size": 32, "hidden_dropout_prob": 0.1},
+    ),
+    # The class of camembert in transformers is a copy of RoBERTa's.
+    replace(_ROBERTA, type="camembert", like="roberta"),
+    Arch(
+        "modernbert",
+        entry="interface",
+        linears={
+            "q": "attn.Wqkv[0/3]",
+            "k": "attn.Wqkv[1/3]",
+            "v": "attn.Wqkv[2/3]",
+            "attention": "attn.Wo",
+            "intermediate": "mlp.Wi",
+            "output": "mlp.Wo",
+        },
+        dropout="mlp_dropout",
+        types=False,
+        shared="q, k and v are one linear module; its FFN's first one holds value and gate",
+        refuses={
+            **_INTERFACE,
+            "hadamard": _PRE_NORM,
+            "bitfit": "its linears and LayerNorms have no biases",
+        },
+        # Neither changes the function: unpadded flash attention and a compiled FFN pass by hooks.
+        load={"attn_implementation": "sdpa"},
+        settings={"reference_compile": False},
+        tiny={"global_attn_every_n_layers": 2, "local_attention": 16},
+    ),
+    Arch(
+        "mpnet",
+        entry="interface",
+        interface={
+            "adapter_methods": ["bottleneck", "lora", "reft"],
+            "model_embeddings": "embeddings",
+            "model_layers": "encoder.layer",
+            "layer_self_attn": "attention.attn",
+            "layer_cross_attn": None,
+            "attn_q_proj": "q",
+            "attn_k_proj": "k",
+            "attn_v_proj": "v",
+            "attn_o_proj": "o",
+            "layer_intermediate_proj": "intermediate.dense",
+            "layer_output_proj": "output.dense",
+            "layer_pre_self_attn": "attention",
+            "layer_pre_ffn": "intermediate",
+            "layer_ln_1": "attention.LayerNorm",
+            "layer_ln_2": "output.LayerNorm",
+        },
+        linears={
+            "q": "attention.attn.q",
+            "k": "attention.attn.k",
+            "v": "attention.attn.v",
+            "attention": "attention.attn.o",
+            "intermediate": "intermediate.dense",
+            "output": "output.dense",
+        },
+        norms={"attention": "attention.LayerNorm", "output": "output.LayerNorm"},
+        types=False,
+        from_padding=True,
+        refuses=_INTERFACE,
+    ),
+    Arch(
+        "xlm-roberta-xl",
+        entry="interface",
+        interface={
+            "adapter_methods": ["bottleneck", "lora", "reft"],
+            "model_embeddings": "embeddings",
+            "model_layers": "encoder.layer",
+            "layer_self_attn": "attention",
+            "layer_cross_attn": None,
+            "attn_q_proj": "self.query",
+            "attn_k_proj": "self.key",
+            "attn_v_proj": "self.value",
+            "attn_o_proj": "output.dense",
+            "layer_intermediate_proj": "intermediate.dense",
+            "layer_output_proj": "output.dense",
+            "layer_pre_self_attn": "attention",
+            "layer_pre_ffn": "LayerNorm",
+        },
+        linears=_BERT.linears,
+        from_padding=True,
+        refuses={**_INTERFACE, "hadamard": _PRE_NORM},
+    ),
+)
+
+LEFT_OUT = {
+    "xmod": (
+        "its layers hold an adapter per language already, and adapters loses those weights when it "
+        "prepares the model"
+    ),
+    "deberta": (
+        "adapters adds a random bias to its fused projection of queries, keys and values; "
+        "deberta-v2 (microsoft/deberta-v3-base) is the same idea without"
+    ),
+}
+"""Types that one could ask for, and why they are no entry."""
