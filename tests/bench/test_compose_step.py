@@ -154,5 +154,5 @@ def test_inference_of_a_composition_launches_no_more_than_a_stock_adapter(config
 def test_shapes_are_checked(config: Any) -> None:
     with pytest.raises(RequestError, match="--sources 0"):
         Shape(sources=0)
-    with pytest.raises(RequestError, match="at most 38"):
+    with pytest.raises(RequestError, match="at most 40"):
         measure_compose(config, Shape(tokens=100), torch.device("cpu"))
