@@ -234,10 +234,12 @@ def load_text_encoder(model: str) -> tuple[Any, Any]:
     ):
         raise RequestError(f"A model of type {kind!r} is no encoder of texts.")
     tokenizer = _load_tokenizer(model, files)
-    return _load_weights(files, files.config).eval(), tokenizer
+    return _load_weights(files).eval(), tokenizer
 
 
-def _load_weights(files: ModelFiles, config: Any, auto: str = "AutoModel", **more: Any) -> Any:
+def _load_weights(
+    files: ModelFiles, config: Any = None, auto: str = "AutoModel", **more: Any
+) -> Any:
     import transformers
 
     said = logging.getLogger("transformers")
@@ -246,7 +248,7 @@ def _load_weights(files: ModelFiles, config: Any, auto: str = "AutoModel", **mor
     try:
         return getattr(transformers, auto).from_pretrained(
             files.reference.source,
-            config=config,
+            config=files.config if config is None else config,
             revision=files.revision or "main",
             use_safetensors=True,  # nothing is ever unpickled
             trust_remote_code=False,
