@@ -73,7 +73,8 @@ def test_only_a_terminal_limits_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_report_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mtl.report.stats import mean_interval
-    from mtl.report.tables import Row, render
+    from mtl.report.tables import Row
+    from mtl.report.tables_text import render
 
     row: dict[str, Any] = {
         "task": "demo/entail", "base": "demo 330ad112", "kind": "adapter", "metric": "accuracy",

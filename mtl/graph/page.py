@@ -11,7 +11,6 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +32,7 @@ from mtl.graph.layout import (
 )
 from mtl.graph.model import ORDER, method_text, negative_edges
 from mtl.graph.table import describe_negative
+from mtl.report.html import text as _text
 from mtl.words import counted, printable
 
 if TYPE_CHECKING:
@@ -93,10 +93,6 @@ def _least(drawn: Sequence[Stroke]) -> int:
     if len(drawn) <= SHOWN:
         return 0
     return min(100, math.floor(100 * drawn[-SHOWN - 1].strength) + 1)  # the weakest come first
-
-
-def _text(value: object) -> str:
-    return escape(printable(value), quote=True)
 
 
 def _script_json(value: Any) -> str:

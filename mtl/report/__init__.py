@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from mtl.report.stats import Interval, mean_interval, paired_gain
     from mtl.report.suite import SuiteTable, suite_tables
     from mtl.report.suite_text import render_suite
-    from mtl.report.tables import Row, render, results
+    from mtl.report.tables import Row, results
+    from mtl.report.tables_text import render
 
 __all__, __getattr__, __dir__ = exports(
     __name__,
@@ -26,6 +27,7 @@ __all__, __getattr__, __dir__ = exports(
         "stats": ["Interval", "mean_interval", "paired_gain"],
         "suite": ["SuiteTable", "suite_tables"],
         "suite_text": ["render_suite"],
-        "tables": ["Row", "render", "results"],
+        "tables": ["Row", "results"],
+        "tables_text": ["render"],
     },
 )

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import base64
-import html
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl.errors import RequestError
 from mtl.files import write_text
 from mtl.report.errors_text import Section, picture, sections, summary
-from mtl.words import printable
+from mtl.report.html import document, text
 
 if TYPE_CHECKING:
     from mtl.report.errors import Answered, ErrorReport
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _STYLE = """
 body { font: 14px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 1180px; padding: 1rem; }
 table { border-collapse: collapse; }
@@ -31,42 +29,30 @@ def write_page(report: ErrorReport, found: Answered, path: Path) -> None:
     Raises:
         RunError: the system refuses.
     """
-    title = html.escape(printable(summary(report)))
-    head = (
-        f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        f"\n<title>{title}</title>\n<style>{_STYLE}</style>"
-    )
-    body = [f"<h1>{title}</h1>", f"<p>{html.escape(printable(report.ref))}</p>"]
-    body += [f"<p>{html.escape(printable(note))}</p>" for note in report.notes]
+    title = summary(report)
+    body = [f"<h1>{text(title)}</h1>", f"<p>{text(report.ref)}</p>"]
+    body += [f"<p>{text(note)}</p>" for note in report.notes]
     try:
         drawn = base64.b64encode(picture(report, found)).decode()
-        body.append(f'<img alt="{title}" src="data:image/png;base64,{drawn}">')
+        body.append(f'<img alt="{text(title)}" src="data:image/png;base64,{drawn}">')
     except RequestError as error:  # no matplotlib, or spans: the tables say the rest
-        body.append(f"<p>{html.escape(str(error))}</p>")
+        body.append(f"<p>{text(error)}</p>")
     body += [_html(section) for section in sections(report)]
-    lines = "\n".join(body)
-    write_text(
-        path,
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{lines}\n</body>\n'
-        "</html>\n",
-    )
+    write_text(path, document(title, "\n".join(body), style=_STYLE))
 
 
 def _html(section: Section) -> str:
-    lines = [f"<h2>{html.escape(printable(section.title))}</h2>"]
+    lines = [f"<h2>{text(section.title)}</h2>"]
     if section.remark:
-        lines.append(f"<p>{html.escape(printable(section.remark))}</p>")
+        lines.append(f"<p>{text(section.remark)}</p>")
     if section.rows:
-        lines.append("<table>\n<tr>" + "".join(f"<th>{_cell(c)}</th>" for c in section.head))
+        lines.append("<table>\n<tr>" + "".join(f"<th>{text(c)}</th>" for c in section.head))
         texts = section.below or ((),) * len(section.rows)
         for row, below in zip(section.rows, texts, strict=True):
-            lines.append("<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row))
+            lines.append("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row))
             if below:
-                joined = "\n".join(map(_cell, below))
+                joined = "\n".join(map(text, below))
                 lines.append(f'<tr class="texts"><td colspan="{len(row)}">{joined}</td>')
         lines.append("</table>")
     return "\n".join(lines)
 
-
-def _cell(text: str) -> str:
-    return html.escape(printable(text))

@@ -8,23 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.engine.recorded import all_settings
 from mtl.errors import RequestError, unknown
-from mtl.fitting import fitted
-from mtl.report.beside import baseline_lines, baselines_of, findings_of
+from mtl.report.beside import baselines_of, findings_of
 from mtl.report.controls import gains_over_controls, scores_by_seed
 from mtl.report.picking import BEST_DEV, best_by_dev, dev_of
 from mtl.report.resampling import gain_over_examples
-from mtl.report.stats import Interval, interval_text, mean_interval, paired_gain
-from mtl.zoo.caveats import MARK, footnotes, headline
-from mtl.zoo.settings import differing, settings_text
+from mtl.report.stats import Interval, mean_interval, paired_gain
+from mtl.zoo.caveats import headline
+from mtl.zoo.settings import differing
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry
     from mtl.zoo.manifest import Manifest
 
-CONTROLLED = (
-    "\ncontrol: the same with twins in place of the other tasks' sources, which know nothing "
-    "(mtl.compose --control); gain over control: paired by seed."
-)
 ORDER = ("adapter", "composition", "control")
 
 
@@ -52,6 +47,8 @@ class Row:
         picked: among how many variants dev picked it; 0 where nothing was picked.
         settings: what sets the row apart from others of the same task, base, method and number
             of sources; empty where there are none.
+        scores: seed → value on test, those behind ``test``.
+        train: rows that its runs were trained on.
     """
 
     task: str
@@ -77,6 +74,8 @@ class Row:
     controls: dict[str, Interval] = field(default_factory=dict)
     baselines: dict[str, Any] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
+    scores: dict[int, float] = field(default_factory=dict)
+    train: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -89,7 +88,15 @@ class Row:
 
 
 def results(entries: Sequence[Entry], *, pick: str | None = None) -> list[Row]:
-    """One row per (task, base, training rows, method, settings, sources), own adapters first.
+    """The rows of :func:`rows_and_runs`."""
+    return [row for row, _ in rows_and_runs(entries, pick=pick)]
+
+
+def rows_and_runs(
+    entries: Sequence[Entry], *, pick: str | None = None
+) -> list[tuple[Row, list[Entry]]]:
+    """One row per (task, base, training rows, method, settings, sources), own adapters first,
+    and its runs.
 
     Runs belong together when everything but the seed is the same. A composition is compared with
     adapters of the method of its sources that trained on the same rows of its task. Joint models
@@ -111,7 +118,7 @@ def results(entries: Sequence[Entry], *, pick: str | None = None) -> list[Row]:
         )
         rows.append((key, row))
     rows.sort(key=lambda item: (item[1].task, item[1].base, ORDER.index(item[1].kind), item[0]))
-    return [row for _, row in rows]
+    return [(row, groups[key]) for key, row in rows]
 
 
 def base_names(entries: Sequence[Entry]) -> dict[str, str]:
@@ -287,6 +294,8 @@ def row_of(
         gain_caveats=list(dict.fromkeys([*doubts, *_doubts(own)])) if gain else [],
         baselines=baselines_of(entries),
         findings=findings_of(entries),
+        scores=dict(sorted(scores.items())),
+        train=manifest.data["sizes"].get("train"),
     )
 
 
@@ -309,87 +318,3 @@ def _bootstrap(
 
     metric = entries[0].manifest.task["headline"]
     return gain_over_examples(metric, by_seed(own), by_seed(entries))
-
-
-def render(rows: Sequence[Row]) -> str:
-    """The rows as a plain text table; with a column for the base where there are several."""
-    several = len({row.base for row in rows}) > 1
-    controlled = any(row.controls for row in rows)
-    table = [
-        [
-            row.task,
-            *([row.base] if several else []),
-            _label(row),
-            f"{row.parameters:,}",
-            row.metric,
-            f"{row.dev.mean:.4f}" if row.dev else "–",
-            interval_text(row.test, mark=_mark(row.caveats)) if row.test else "–",
-            (interval_text(row.gain, sign=True, mark=_mark(row.gain_caveats)) if row.gain else ""),
-            _examples_text(row.gain_examples),
-            *([_controls_text(row)] if controlled else []),
-            len(row.seeds),
-            row.examples or "",
-            row.selected_by or "–",
-        ]
-        for row in rows
-    ]
-    headers = [
-        "task",
-        *(["base"] if several else []),
-        "method",
-        "trained",
-        "metric",
-        "dev",
-        "test, mean ± 95 %",
-        "gain over own adapter ± 95 %",
-        "over test examples",
-        *(["gain over control ± 95 %"] if controlled else []),
-        "seeds",
-        "test n",
-        "selected by",
-    ]
-    text = fitted(table, headers, keys=3 if several else 2)
-    doubts = footnotes(
-        (f"{row.metric} of {row.task}, {row.method}", why)
-        for row in rows
-        for why in (*row.caveats, *row.gain_caveats)
-    )
-    picked = "".join(
-        f"\nnote: {row.task}, {row.method}: the best on dev of {row.picked} variants (--pick)"
-        for row in rows
-        if row.picked
-    )
-    simple = baseline_lines(rows)
-    said = "".join(
-        f"\nnote: {row.task}, {_label(row)}: {text}" for row in rows for text in row.findings
-    )
-    return (
-        f"{text}{doubts}{simple}{said}\n\ndev: mean over seeds; mean ± 95 %: "
-        "Student-t over seeds; gain: paired "
-        "by seed; over test examples: paired bootstrap, 95 %; –: one seed, or seeds or examples "
-        f"that are all alike.{CONTROLLED if controlled else ''}{picked}"
-    )
-
-
-def _mark(caveats: Sequence[str]) -> str:
-    return MARK if caveats else ""
-
-
-def _examples_text(found: tuple[float, float] | None) -> str:
-    if found is None:
-        return ""
-    low, high = found
-    return "–" if low == high else f"[{low:+.4f}, {high:+.4f}]"
-
-
-def _controls_text(row: Row) -> str:
-    found = row.controls.items()
-    return "; ".join(f"{how} {interval_text(gain, sign=True)}" for how, gain in found)
-
-
-def _label(row: Row) -> str:
-    label = row.method if row.kind == "adapter" else f"{row.method} (K={row.sources})"
-    label = f"control ({row.control}): {label}" if row.control else label
-    if not row.settings:
-        return label
-    return f"{label} {settings_text(row.settings)}"
