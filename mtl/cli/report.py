@@ -11,6 +11,7 @@ from mtl.cli import (
     report_curve,
     report_curves,
     report_errors,
+    report_page,
     report_paper,
     report_published,
     report_tests,
@@ -43,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--curves", metavar="PNG", help="draw dev over the steps of training, of every run"
     )
-    parser.add_argument("--runs", help="folder of run folders, for --curves [MTL_RUNS, ./runs]")
+    parser.add_argument("--runs", help="run folders, for --curves and --html [MTL_RUNS, ./runs]")
     parser.add_argument("--method", help="the composition to draw [of a heat map: scalearn]")
     parser.add_argument(
         "--entry",
@@ -65,6 +66,11 @@ def main(argv: Sequence[str]) -> int:
         action="store_true",
         help="test every composition against the own adapter, over seeds and examples together",
     )
+    parser.add_argument(
+        "--html",
+        metavar="FILE",
+        help="write all of it as one page; with --errors that report",
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     report_published.add_options(parser)
     report_paper.add_options(parser)
@@ -76,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
     published = None if options.errors else report_against.asked(options)
     if options.errors:
         return report_errors.show(options)
-    paper = report_paper.asked(options)
+    paper, page = report_paper.asked(options), report_page.asked(options)
 
     from pathlib import Path
 
@@ -111,6 +117,8 @@ def main(argv: Sequence[str]) -> int:
         )
     if paper:
         return report_paper.show(options, entries, zoo.entries())
+    if page:
+        return report_page.show(options, argv, zoo, entries, published)
     if published:
         return report_against.show(options, published, entries)
     if options.tests:

@@ -24,6 +24,8 @@ def asked(options: Namespace) -> PublishedTable | None:
     from mtl.report.published import load_published
 
     for name in ("heatmap", "curve", "method", "entry", "ensemble", "pick"):
+        if name == "pick" and options.html:
+            continue  # of the page's results; cells of the table choose on dev anyway
         if getattr(options, name, None):
             raise RequestError(
                 f"--against {options.against} compares with a published table: --{name} says "

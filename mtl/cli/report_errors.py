@@ -8,7 +8,7 @@ from typing import Any
 
 from mtl.errors import RequestError
 
-ALONE = ("split", "task", "data_root", "html", "png", "top")
+ALONE = ("split", "task", "data_root", "png", "top")
 """Options that say something of ``--errors`` only."""
 
 
@@ -31,7 +31,6 @@ def add_options(parser: Any) -> None:
         "this published table (--published lists them)",
     )
     errors.add_argument("--top", type=int, help="list so many pairs and rows [10]")
-    errors.add_argument("--html", metavar="FILE", help="write all of it as a page")
     errors.add_argument("--png", metavar="FILE", help="draw confusions and calibration")
     errors.add_argument("--data-root", help="local mirror of Hub datasets [MTL_DATA_ROOT]")
     add_task_files(errors)

@@ -34,7 +34,17 @@ def asked(options: Namespace) -> bool:
     form = options.form or ("cite" if options.cite else "")
     if options.std and not options.form:
         raise RequestError("--std says something of --latex, --markdown and --csv only.")
-    for name in ("json", "pick", "heatmap", "curve", "ensemble", "target", "against", "tests"):
+    for name in (
+        "json",
+        "pick",
+        "heatmap",
+        "curve",
+        "ensemble",
+        "target",
+        "against",
+        "tests",
+        "html",
+    ):
         if form and getattr(options, name, None):
             raise RequestError(f"--{form} shows the tables of suites: --{name} says nothing of it.")
     return bool(form)

@@ -48,6 +48,7 @@ class Cell:
         needs: how many runs of ours would decide it, None where it is decided or nobody knows.
         cv: coefficient of variation of the two figures, in per cent.
         notes: what else is to be known.
+        refs: the entries behind ours.
     """
 
     row: str
@@ -62,6 +63,7 @@ class Cell:
     needs: int | None = None
     cv: float | None = None
     notes: tuple[str, ...] = ()
+    refs: tuple[str, ...] = ()
 
     @property
     def mean(self) -> float | None:
@@ -160,6 +162,7 @@ def _cell(
         margin=None if margin is None else margin * table.scale / 100,
         differs=tuple(dict.fromkeys(text for run in taken for text in run.differs)),
         notes=tuple(dict.fromkeys([*notes, *(text for run in taken for text in run.notes)])),
+        refs=tuple(run.entry.ref for run in taken),
     )
 
 

@@ -39,7 +39,7 @@ def render_against(found: Comparison) -> str:
         head = ["row", "on", "ours", "published", "difference, 90 %", "margin", "CV %", "verdict"]
         lines = [_line(cell, table.decimals) for cell in run]
         parts.append(tabulate(lines, headers=head, disable_numparse=True))
-    parts += [text for text in (_differs(run), _follows(found), _said(run)) if text]
+    parts += [text for text in (differs_text(run), follows_text(found), said_text(run)) if text]
     return "\n\n".join(parts)
 
 
@@ -66,11 +66,12 @@ def _line(cell: Cell, decimals: int) -> list[str]:
         f"{found.d:+.{decimals}f} {between}",
         "no δ" if cell.margin is None else f"{cell.margin:g}",
         "" if cell.cv is None else f"{cell.cv:.2f}",
-        _verdict(cell),
+        verdict_text(cell),
     ]
 
 
-def _verdict(cell: Cell) -> str:
+def verdict_text(cell: Cell) -> str:
+    """The verdict of a cell that was run; of an unresolved one what it would take."""
     if cell.verdict != UNRESOLVED or cell.found is None:
         return cell.verdict
     if cell.needs is not None:
@@ -83,7 +84,7 @@ def _verdict(cell: Cell) -> str:
     )
 
 
-def _differs(cells: list[Cell]) -> str:
+def differs_text(cells: list[Cell]) -> str:
     """What is not comparable and why, rows that differ alike on one line."""
     why: dict[str, list[str]] = {}
     for cell in cells:
@@ -92,7 +93,8 @@ def _differs(cells: list[Cell]) -> str:
     return "\n".join(f"not comparable, {text}: {', '.join(where)}" for text, where in why.items())
 
 
-def _follows(found: Comparison) -> str:
+def follows_text(found: Comparison) -> str:
+    """Rank correlations, the source's conclusions and the variation, a line each."""
     lines = []
     if found.ranks:
         said = ", ".join(f"{on} {rho:+.2f} ({n})" for on, (rho, n) in found.ranks.items())
@@ -119,7 +121,8 @@ def _follows(found: Comparison) -> str:
     return "\n".join(lines)
 
 
-def _said(cells: list[Cell]) -> str:
+def said_text(cells: list[Cell]) -> str:
+    """What the words of a comparison mean, and what was assumed, a line each."""
     assumed = sorted({text for cell in cells if cell.found for text in cell.found.assumed})
     notes = [
         "ours: mean ± standard deviation over seeds; difference: ours − published with its 90 % "

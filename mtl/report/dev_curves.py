@@ -12,9 +12,10 @@ from mtl.engine.folder import RunFolder
 from mtl.errors import RequestError
 from mtl.files import write_bytes
 from mtl.report.heatmap import new_figure, png_of
-from mtl.report.tables import group_of
+from mtl.report.tables import group_of, settings_apart
+from mtl.report.tables_text import method_name
 from mtl.words import counted, printable
-from mtl.zoo.settings import differing, settings_of, settings_text
+from mtl.zoo.settings import settings_text
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry
@@ -77,16 +78,14 @@ def dev_curves(
 
 
 def _labels(entries: Sequence[Entry]) -> dict[int, str]:
-    """Entry → its method, and settings in which runs of this method on this task differ."""
-    alike: dict[tuple[str, str], list[Entry]] = {}
-    for entry in entries:
-        alike.setdefault((entry.manifest.task["id"], entry.manifest.method), []).append(entry)
+    """Entry → its method, number of sources, and the settings in which others of those differ."""
+    apart = settings_apart([entry.manifest for entry in entries])
     found = {}
-    for (_, method), group in alike.items():
-        said = differing([None] * len(group), [settings_of(entry.manifest) for entry in group])
-        for entry, own in zip(group, said, strict=True):
-            more = settings_text(dict(sorted(own.items())[:4]))
-            found[id(entry)] = printable(f"{method} {more}".strip())
+    for entry, own in zip(entries, apart, strict=True):
+        manifest = entry.manifest
+        name = method_name(manifest.method, len(manifest.parents), manifest.control)
+        more = settings_text(dict(sorted(own.items())[:4]))
+        found[id(entry)] = printable(f"{name} {more}".strip())
     return found
 
 

@@ -55,4 +55,3 @@ def _html(section: Section) -> str:
                 lines.append(f'<tr class="texts"><td colspan="{len(row)}">{joined}</td>')
         lines.append("</table>")
     return "\n".join(lines)
-

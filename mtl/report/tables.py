@@ -104,7 +104,7 @@ def rows_and_runs(
     """
     groups = by_group(entry for entry in entries if entry.manifest.kind != "joint")
     shown = _picked(groups) if pick == BEST_DEV else dict.fromkeys(groups, 0)
-    apart = _apart([groups[key][0].manifest for key in shown])
+    apart = settings_apart([groups[key][0].manifest for key in shown])
     bases = base_names(entries)
     rows = []
     for (key, count), settings in zip(shown.items(), apart, strict=True):
@@ -180,7 +180,7 @@ def by_group(entries: Iterable[Entry]) -> dict[tuple[Any, ...], list[Entry]]:
     return groups
 
 
-def _apart(manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
+def settings_apart(manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
     """For each group, by a manifest of it: the settings in which groups of its label differ.
 
     The cap ``max_train_samples`` is left out: how many rows there were says more.

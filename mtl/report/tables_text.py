@@ -97,9 +97,14 @@ def _controls_text(row: Row) -> str:
 
 
 def name_of(row: Row) -> str:
-    """What a row is of: ``scalearn (K=6)``, ``control (permuted): scalearn (K=6)``."""
-    label = row.method if row.kind == "adapter" else f"{row.method} (K={row.sources})"
-    return f"control ({row.control}): {label}" if row.control else label
+    """What a row is of, see :func:`method_name`."""
+    return method_name(row.method, row.sources, row.control)
+
+
+def method_name(method: str, sources: int, control: str = "") -> str:
+    """``pfeiffer``, ``scalearn (K=6)``, ``control (permuted): scalearn (K=6)``."""
+    label = f"{method} (K={sources})" if sources else method
+    return f"control ({control}): {label}" if control else label
 
 
 def _label(row: Row) -> str:

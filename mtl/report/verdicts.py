@@ -44,7 +44,7 @@ MOST = 1000
 """Runs beyond which nobody is told how many are needed."""
 
 REPRODUCED, BETTER, WORSE = "reproduced", "better", "worse"
-UNRESOLVED, NO_MARGIN = "unresolved", "no margin"
+UNRESOLVED, NO_MARGIN = "unresolved", "no δ"
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def verdict(found: Difference, margin: float | None, p_adjusted: float | None) -> str:
-    """What a cell is: see the module; ``no margin`` where there is none to judge by.
+    """What a cell is: see the module; ``no δ`` where there is none to judge by.
 
     Args:
         p_adjusted: of :meth:`Difference.p_zero` after Holm's correction.

@@ -138,7 +138,7 @@ def test_verdicts_of_cells(values: list[float], said: str, table: PublishedTable
 
 def test_without_a_margin_there_is_an_interval_and_no_verdict(table: PublishedTable) -> None:
     found = cell(compare(table, runs("superglue/boolq", [0.76, 0.761])), "Adapter", "BoolQ")
-    assert (found.verdict, found.margin, found.p) == ("no margin", None, None)
+    assert (found.verdict, found.margin, found.p) == ("no δ", None, None)
     assert found.found is not None
     assert found.found.interval() is not None
 

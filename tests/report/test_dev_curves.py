@@ -26,6 +26,8 @@ def entry(method: str, seed: int, kind: str = "adapter") -> Any:
         seed=seed,
         runhash=f"{method}{seed}",
         training={"best_step": 4},
+        parents=[],
+        control="",
     )
     return SimpleNamespace(manifest=manifest, ref=f"{method}/seed{seed}")
 
@@ -33,7 +35,7 @@ def entry(method: str, seed: int, kind: str = "adapter") -> Any:
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "group_of", lambda found: found.manifest.method)
-    monkeypatch.setattr(module, "settings_of", lambda manifest: {})
+    monkeypatch.setattr(module, "settings_apart", lambda manifests: [{} for _ in manifests])
 
 
 def write(runs: Path, name: str, values: list[dict[str, float]]) -> None:
