@@ -22,19 +22,25 @@
   document.querySelectorAll("table.sortable").forEach(function (table) {
     var heads = Array.from(table.tHead.rows[0].cells);
     heads.forEach(function (head, column) {
-      var button = document.createElement("button");
-      button.type = "button";
+      // no <button>: on paper, headings that are repeated would lose it
+      var button = document.createElement("span");
+      button.setAttribute("role", "button");
+      button.tabIndex = 0;
       button.textContent = head.textContent;
       head.textContent = "";
       head.appendChild(button);
       head.setAttribute("aria-sort", "none");
-      button.addEventListener("click", function () {
+      function turn() {
         var now = head.getAttribute("aria-sort");
         var numbers = Array.from(table.tBodies[0].rows).some(function (row) { return typeof value(row, column) === "number"; });
         var down = now === "none" ? numbers : now === "ascending";
         heads.forEach(function (other) { other.setAttribute("aria-sort", "none"); });
         head.setAttribute("aria-sort", down ? "descending" : "ascending");
         sort(table, column, down);
+      }
+      button.addEventListener("click", turn);
+      button.addEventListener("keydown", function (event) {
+        if (event.key === "Enter" || event.key === " ") { event.preventDefault(); turn(); }
       });
     });
   });

@@ -137,8 +137,9 @@ RESULTS = (
     "One row per task, method and settings. Mean ± half of the 95 % interval over seeds "
     "(Student's t). An own adapter is trained on the task alone; a composition, method (K=n), "
     "uses n source adapters. Gains are paired by seed: ▲ the interval is above zero, ▼ below, ○ "
-    "includes it, · one seed, no interval. Over test examples: 95 % of a paired bootstrap over "
-    "the test rows. (!) marks a score that says less than it seems. A click on a heading sorts."
+    "neither (or all seeds are alike), · one seed, no interval. Gain over test examples: 95 % "
+    "of a paired bootstrap over the test rows. (!) marks a score that says less than it seems. "
+    "A click on a heading sorts."
 )
 SUITES = (
     "Test score per task, mean over seeds, and their average ± half of the 95 % interval; "
@@ -155,8 +156,8 @@ WINS = (
     "open, lost."
 )
 SEEDS = (
-    "Each mark is a run: circle own adapter, square composition, triangle control. The line is "
-    "the mean, the bar its 95 % interval. Own adapters first, then the highest means."
+    "Each mark is a run (a seed): circle own adapter, square composition, triangle control. The "
+    "line is the mean, the bar its 95 % interval. Own adapters first, then the highest means."
 )
 COSTS = (
     "Up is better, left is cheaper. Ringed, numbered and joined: no other is as good with as "

@@ -60,7 +60,7 @@ def against(found: Comparison) -> str:
         parts.append(_figures(run, source.decimals))
     else:
         parts.append("<p>None of its cells was run in this zoo.</p>")
-    for block in (differs_text(run), follows_text(found), said_text(run)):
+    for block in (differs_text(run), follows_text(found), said_text(run)) if run else ():
         if block:
             parts.append(listed(map(text, block.splitlines())))
     return "".join(parts)

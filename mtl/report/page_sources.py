@@ -23,6 +23,8 @@ MAPS = 24
 """Compositions whose shares a page shows."""
 ACROSS = 64
 """Sites, sources or targets of one map; of a larger one only so many are shown, which is said."""
+FAINT = 0.02
+"""Full colour of a transfer matrix stands for so much at least: next to nothing looks so."""
 STEPS = 5
 """Shades of a map, on each side of its middle."""
 
@@ -89,13 +91,15 @@ def _shares(row: Row, entries: Sequence[Entry]) -> str:
     overall = share.mean(axis=1)
     reach = max(float(np.abs(share - even).max()), even / 4)
     sites = list(first.sites)[:ACROSS]
+    digits = 2 if reach > 0.05 else 3
     for place, name in enumerate(names[:ACROSS]):
         cells = [
-            Cell(f"{value:.2f}", float(value), shade(float(value), even, reach))
+            Cell(f"{value:.{digits}f}", float(value), shade(float(value), even, reach))
             for value in (overall[place], *share[place, : len(sites)])
         ]
         lines.append([word(name), *cells])
-    title = f"{row.task}, {labelled(row)}: {counted(len(alike), 'seed')}, even would be {even:.2f}"
+    title = f"{row.task}, {labelled(row)}: {counted(len(alike), 'seed')}"
+    title += f", even would be {even:.{digits}f}"
     if len(first.sites) > ACROSS or len(names) > ACROSS:
         title += f"; the first {ACROSS} of {len(names)} sources and {len(first.sites)} layers"
     heads = [
@@ -112,7 +116,7 @@ def transfer(found: Transfer) -> str:
     if found.missing:
         return f"<p>{text(found.missing)}</p>{remarks}"
     finite = np.abs(found.values[np.isfinite(found.values)])
-    reach = float(finite.max()) if len(finite) else 0.0
+    reach = max(float(finite.max()) if len(finite) else 0.0, FAINT)
     rows = []
     for i, target in enumerate(found.targets[:ACROSS]):
         cells = [word(target)]
@@ -133,5 +137,5 @@ def transfer(found: Transfer) -> str:
         cutoff = (
             f"; the first {ACROSS} of {len(found.targets)} targets, {len(found.sources)} sources"
         )
-    title = f"Measured transfer ({found.method}){cutoff}"
+    title = f"Measured transfer ({found.method}), full colour at ±{reach:.3f}{cutoff}"
     return table(title, ["target \\ source", *found.sources[:ACROSS]], rows) + remarks

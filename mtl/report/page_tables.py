@@ -106,37 +106,32 @@ def results_table(rows: Sequence[Row], verdicts: Mapping[int, Cell]) -> str:
     """
     several = len({row.base for row in rows}) > 1
     controlled = any(row.controls for row in rows)
-    heads = ["task", *(["base"] if several else []), "method", "settings", "seeds"]
-    heads += [
-        "metric",
-        "test, mean ± 95 %",
-        *(["published"] if verdicts else []),
-        "gain over own adapter",
-    ]
-    heads += ["over test examples", *(["gain over control"] if controlled else []), "dev"]
-    heads += ["trained parameters", "training rows", "test rows", "state chosen by"]
+    apart = any(own_settings(row) for row in rows)
+    heads = ["task", *(["base"] if several else []), "method", *(["settings"] if apart else [])]
+    heads += ["test, mean ± 95 %", *(["published"] if verdicts else []), "gain over own adapter"]
+    heads += [*(["gain over control"] if controlled else []), "gain over test examples", "seeds"]
+    heads += ["dev", "trained parameters", "training rows", "test rows", "state chosen by"]
     lines = []
     for place, row in enumerate(rows):
         low, high = row.gain_examples or (None, None)
         span = "" if low is None or high is None or low == high else f"[{low:+.4f}, {high:+.4f}]"
         lines.append(
             [
-                word(row.task),
+                Cell(f"{text(row.task)}<br><small>{text(row.metric)}</small>", plain=True),
                 *([word(row.base)] if several else []),
-                word(name_of(row)),
-                word(own_settings(row), "small"),
-                number(len(row.seeds)),
-                word(row.metric),
+                word(name_of(row), "nw"),
+                *([word(own_settings(row), "small")] if apart else []),
                 mean(row.test, caveats=row.caveats),
                 *([verdicts.get(place, word(""))] if verdicts else []),
                 mean(row.gain, sign=True, caveats=row.gain_caveats),
-                Cell(span, low, "n small"),
                 *([_controls(row)] if controlled else []),
+                Cell(span, low, "n small"),
+                number(len(row.seeds)),
                 number(row.dev.mean if row.dev else None, ".4f"),
                 number(row.parameters),
                 number(row.train),
                 number(row.examples),
-                word(row.selected_by or "not recorded"),
+                word(row.selected_by or "not recorded", "nw"),
             ]
         )
     return table(f"Results, {counted(len(rows), 'row')}", heads, lines)

@@ -56,7 +56,7 @@ class Scale:
     def _log_ticks(self) -> list[float]:
         low, high = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
         for parts in ((1,), (1, 3), (1, 2, 5)):
-            steps = max(1, (high - low) // 6) if len(parts) == 1 else 1
+            steps = -(-(high - low + 1) // 6) if len(parts) == 1 else 1
             found = [n * 10.0**p for p in range(low, high + 1, steps) for n in parts]
             found = [value for value in found if self.low <= value <= self.high]
             if len(found) >= 3:
