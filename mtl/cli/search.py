@@ -54,6 +54,8 @@ def main(argv: Sequence[str]) -> int:
     from mtl.files import user_path
     from mtl.search import write_recipe
     from mtl.search.recipe import check_place
+    from mtl.search.table import search_text
+    from mtl.tasks import list_tasks
     from mtl.words import counted
 
     searches, context = _open(options, parser, argv)
@@ -82,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
         found,
         task=first.task_id,
         base=first.backbone.base.id,
-        known=_is_known(first.task_id),
+        known=[task for task in (first.task_id,) if task in list_tasks()],
         recipe=options.recipe or context.recipe.name,
         asked=context.overrides.values,
         command=context.workspace.command,
@@ -200,6 +202,7 @@ def _showing(method: str, trials: int, silent: bool) -> Iterator[Callable[[Tried
     from tqdm import tqdm
 
     from mtl.engine.progress import quiet
+    from mtl.search.table import trial_line
 
     if silent or quiet():
         yield lambda tried: None
@@ -211,64 +214,6 @@ def _showing(method: str, trials: int, silent: bool) -> Iterator[Callable[[Tried
         def tell(tried: Tried) -> None:
             bar.update(1)
             if bar.disable:
-                print(f"{method}: {_line(tried)}", file=sys.stderr, flush=True)
+                print(f"{method}: {trial_line(tried)}", file=sys.stderr, flush=True)
 
         yield tell
-
-
-def _line(tried: Tried) -> str:
-    values = " ".join(f"{key}={_short(value)}" for key, value in tried.values.items())
-    outcome = f"dev {tried.dev:.4f}" if tried.dev is not None else tried.state
-    return f"trial {tried.number}: {values}{'' if tried.number else ' (as it is)'}: {outcome}"
-
-
-def search_text(found: Found) -> str:
-    """A table of all trials, best first, and what that says."""
-    from tabulate import tabulate
-
-    from mtl.search.searching import at_an_edge
-
-    keys = [item.key for item in found.space]
-    ranked = sorted(found.tried, key=lambda item: (item.dev is None, -(item.dev or 0), item.number))
-    rows = [
-        [
-            item.number,
-            *(_short(item.values[key]) for key in keys),
-            "–" if item.dev is None else f"{item.dev:.4f}",
-            "" if item.stderr is None else f"{item.stderr:.4f}",
-            item.state + (f": {item.reason.splitlines()[0][:60]}" if item.reason else ""),
-            "as it is" if item.number == 0 else "",
-            item.steps,
-            "◀" if item is found.best else "",
-        ]
-        for item in ranked
-    ]
-    headers = ["trial", *keys, f"dev {found.metric}", "± se", "", "", "steps", "best"]
-    table = tabulate(rows, headers=headers, disable_numparse=True)
-    plain, best = found.tried[0], found.best
-    if best is plain:
-        said = "nothing that was tried does better than the settings as they are"
-    elif plain.dev is None:
-        said = f"the settings as they are: {plain.state}"
-    else:
-        gain = float(best.dev or 0) - plain.dev
-        said = f"{gain:+.4f} on dev over the settings as they are"
-        if plain.stderr and gain < 2 * plain.stderr:
-            said += ", less than two standard errors: it may be chance"
-    for item in at_an_edge(found):
-        said += f"; {item.key} is best at an end of {item}: widen it"
-    return (
-        f"{found.method}, {len(found.tried)} trials on {found.rows} dev rows, seeds "
-        f"{', '.join(map(str, found.seeds))}:\n{table}\n{said}. The best of many flatters itself "
-        "on dev: judge it on test, with other seeds."
-    )
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _is_known(task: str) -> bool:
-    from mtl.tasks import list_tasks
-
-    return task in list_tasks()

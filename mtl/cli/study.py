@@ -71,6 +71,7 @@ def main(argv: Sequence[str]) -> int:
         data_root=options.data_root,
         deterministic=getattr(options, "deterministic", False),
         track=getattr(options, "track", None),
+        track_group=study.name,
     )
     return _DOORS[options.command](study, places, options)
 
@@ -88,7 +89,11 @@ def _add(commands: Any, name: str, text: str) -> Any:
         parser.add_argument(
             "--deterministic", action="store_true", help="bit-equal reruns on a GPU, too"
         )
-        parser.add_argument("--track", type=str, help="show training in a tracker, as mtl train")
+        parser.add_argument(
+            "--track",
+            type=str,
+            help="show training in a tracker, as mtl train, under the name of the study",
+        )
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     return parser
 

@@ -14,6 +14,7 @@ from mtl.words import counted, printable_lines
 
 if TYPE_CHECKING:
     from mtl.study.bill import Bill, Cost
+    from mtl.study.cells import Cell
     from mtl.study.driving import Going
     from mtl.study.journal import Journal
     from mtl.study.planning import Node, StudyPlan
@@ -39,7 +40,7 @@ def _row(key: str, node: Node, cost: Cost | None) -> dict[str, Any]:
     cell = node.cell
     return {
         "key": key,
-        "kind": cell.kind,
+        "kind": "search" if cell.search else cell.kind,
         "task": cell.task,
         "tasks": list(cell.ids),
         "method": cell.method,
@@ -52,9 +53,27 @@ def _row(key: str, node: Node, cost: Cost | None) -> dict[str, Any]:
         "ref": node.entry.ref if node.entry else None,
         "digest": node.entry.digest if node.entry else None,
         "needs": list(node.needs),
+        **_searched(node),
         "steps": cost.steps if cost else None,
         "seconds": cost.seconds if cost else None,
         "seconds_by": cost.by if cost else None,
+    }
+
+
+def _searched(node: Node) -> dict[str, Any]:
+    """Of a search what it is, of a run that takes its recipe which one; of others nothing."""
+    from mtl.study.trials import recipe_digest
+
+    cell = node.cell
+    if cell.search is None:
+        return {"search": cell.tuned, "recipe": cell.recipe} if cell.tuned else {}
+    there = node.trials is not None and node.state == "done"
+    return {
+        "over": list(cell.search.over),
+        "trials": cell.search.trials,
+        "trial_seeds": list(cell.search.seeds),
+        "recipe": str(node.trials.recipe) if node.trials else None,
+        "recipe_sha256": recipe_digest(node.trials.recipe) if there and node.trials else None,
     }
 
 
@@ -63,6 +82,7 @@ def plan_text(plan: StudyPlan, bill: Bill, *, each: bool) -> str:
     table = _each(plan, bill) if each else _by_task(plan, bill)
     counts = ", ".join(f"{plan.count(state)} {state}" for state in STATES if plan.count(state))
     parts = [table, "", f"{counted(len(plan.nodes), 'run')}: {counts or 'none'}.", *_bill(bill)]
+    parts += _searches(plan)
     problems = plan.problems()
     if problems:
         parts += ["", "These cannot run here:", *(f"  {text}" for text in problems)]
@@ -85,7 +105,7 @@ def _each(plan: StudyPlan, bill: Bill) -> str:
         cell, cost = node.cell, bill.costs.get(key)
         rows.append(
             [
-                SECTIONS[cell.kind],
+                _section(cell),
                 cell.task,
                 cell.method,
                 cell.seed,
@@ -103,7 +123,7 @@ def _each(plan: StudyPlan, bill: Bill) -> str:
 def _by_task(plan: StudyPlan, bill: Bill) -> str:
     def place(item: tuple[str, Node]) -> tuple[str, ...]:
         cell = item[1].cell
-        return (SECTIONS[cell.kind], cell.method, _settings(item[1], plan), cell.task)
+        return (_section(cell), cell.method, _settings(item[1], plan), cell.task)
 
     rows = []
     for what, found in groupby(plan.nodes.items(), key=place):
@@ -127,6 +147,31 @@ def _by_task(plan: StudyPlan, bill: Bill) -> str:
         headers=[heads[index] for index in used],
         disable_numparse=True,
     )
+
+
+def _section(cell: Cell) -> str:
+    return "search" if cell.search else SECTIONS[cell.kind]
+
+
+def _searches(plan: StudyPlan) -> list[str]:
+    """What is searched for, and the recipes that were found."""
+    from mtl.study.trials import recipe_digest
+
+    found = [node for node in plan.nodes.values() if node.cell.search]
+    lines = []
+    for key, node in plan.nodes.items():
+        search, trials = node.cell.search, node.trials
+        if search is None:
+            continue
+        said = f"  {plan.label(key)}: {' '.join(search.over)}"
+        if trials is not None and node.state == "done":
+            said += f"; recipe {trials.recipe} (sha256 {recipe_digest(trials.recipe)[:12]})"
+        lines.append(said)
+    if not found or not (search := found[0].cell.search):
+        return []
+    head = f"Searched first, {counted(search.trials, 'trial')} each and the settings as they are, "
+    head += f"on dev, seeds {', '.join(map(str, search.seeds))}:"
+    return ["", head, *lines]
 
 
 def _bill(bill: Bill) -> list[str]:
@@ -176,6 +221,7 @@ def run_text(going: Going) -> str:
         f"({statuses.count('done')} now), {statuses.count('failed')} failed, "
         f"{len(plan.nodes) - there - statuses.count('failed')} not run."
     ]
+    parts += _searches(plan)[1:]
     parts += [f"failed: {outcome.error}" for outcome in going.failed()]
     for key, needs in going.waiting().items():
         parts.append(f"waits: {going.label(key)}" + (f", for {'; '.join(needs)}" if needs else ""))

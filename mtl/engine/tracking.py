@@ -26,7 +26,7 @@ TRACKERS = {
 }
 """Names of ``--track``, those of ``accelerate`` and of the packages → what pip installs."""
 PROJECT = "mtl"
-"""What all runs stand under where a tracker has projects or experiments."""
+"""What runs stand under where a tracker has projects or experiments, and they have no group."""
 _LOG = logging.getLogger("mtl")
 
 
@@ -121,7 +121,12 @@ class Tracker:
 
 @contextmanager
 def tracking(
-    name: str | None, folder: Path, ref: str, runhash: str, settings: Mapping[str, Any]
+    name: str | None,
+    folder: Path,
+    ref: str,
+    runhash: str,
+    settings: Mapping[str, Any],
+    group: str = "",
 ) -> Iterator[Tracker | None]:
     """The tracker of a run while it trains; None without a ``name``.
 
@@ -129,22 +134,24 @@ def tracking(
         folder: of all runs; TensorBoard's files go to ``tensorboard`` in it, those of W&B beside.
         ref: how the run is called there.
         settings: nested ones are recorded by dotted names.
+        group: what the run belongs to, such as a study: its project or experiment, and a folder of
+            TensorBoard's.
     """
     if name is None:
         yield None
         return
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-    make = LOGGER_TYPE_TO_CLASS[name]
+    make, project = LOGGER_TYPE_TO_CLASS[name], group or PROJECT
     if name == "tensorboard":
-        tool = make(ref, folder / "tensorboard")
+        tool = make(ref, folder / "tensorboard" / group)
     elif name == "mlflow":
-        tool = make(PROJECT, run_name=ref, tags={"runhash": runhash})
+        tool = make(project, run_name=ref, tags={"runhash": runhash})
     elif name == "wandb":
         folder.mkdir(parents=True, exist_ok=True)
-        tool = make(PROJECT, name=ref, id=runhash[:32], resume="allow", dir=str(folder))
+        tool = make(project, name=ref, id=runhash[:32], resume="allow", dir=str(folder))
     else:
-        tool = make(PROJECT, name=ref, resume="allow")
+        tool = make(project, name=ref, resume="allow")
     tracker = Tracker(tool, name, {"runhash": runhash, **_flat(settings)})
     try:
         yield tracker

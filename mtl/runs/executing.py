@@ -79,7 +79,9 @@ def tracked(run: Run, workspace: Workspace) -> AbstractContextManager[Tracker | 
         "run": run.settings.identity(),
     }
     name = f"{run.task_id}/{run.method}/seed{run.seed}-{run.runhash[:8]}"
-    return tracking(workspace.track, workspace.runs, name, run.runhash, settings)
+    return tracking(
+        workspace.track, workspace.runs, name, run.runhash, settings, workspace.track_group
+    )
 
 
 def encode_splits(run: Run, workspace: Workspace) -> dict[str, dict[str, EvalSet]]:

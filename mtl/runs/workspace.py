@@ -39,6 +39,7 @@ class Workspace:
         tasks: the task files that the command line names, by which :func:`mtl.train.task_of`
             knows tasks that the catalogue lacks.
         track: the tracker that runs are shown in while they train, or None.
+        track_group: what they stand under there, or nothing.
     """
 
     zoo: Zoo
@@ -49,6 +50,7 @@ class Workspace:
     typed: str = ""
     tasks: tuple[str, ...] = ()
     track: str | None = None
+    track_group: str = ""
 
     @property
     def command(self) -> str:
@@ -66,6 +68,7 @@ def open_workspace(
     model: str | None = None,
     tasks: Sequence[str] = (),
     track: str | None = None,
+    track_group: str = "",
 ) -> Workspace:
     """Open the workspace; None means environment (``MTL_ZOO``, ``MTL_RUNS``, ``MTL_DATA_ROOT``).
 
@@ -108,6 +111,7 @@ def open_workspace(
         typed=shlex.join(words),
         tasks=tuple(name for name in tasks if is_file_name(name)),
         track=track,
+        track_group=track_group,
     )
 
 

@@ -26,21 +26,22 @@ def write_recipe(
     *,
     task: str,
     base: str,
-    known: bool,
+    known: Sequence[str],
     recipe: str,
     asked: Mapping[str, Any],
     command: str,
 ) -> None:
     """Write what was found best for each method.
 
-    The settings stand under ``methods``, for every task, and once more for the task that was
-    searched, where the recipe beneath may have an exception; in few-shot searches likewise under
+    The settings stand under ``methods``, for every task, and once more for the tasks ``known``,
+    where the recipe beneath may have an exception; in few-shot searches likewise under
     ``few_shot``. What the user set for the trials (``--epochs``, …) goes along: the settings were
     found under it.
 
     Args:
         base: id of the encoder, which the notes name.
-        known: whether the task has a name that recipes may use.
+        task: that was searched.
+        known: tasks that are meant, by names that recipes may use.
         recipe: what the trials extended, as the user named it.
         asked: what the user set, the same for all trials.
     """
@@ -49,7 +50,7 @@ def write_recipe(
     best = {item.method: _plain(item, asked) for item in found}
     sections: dict[str, Any] = {"methods": best}
     if known:
-        sections["tasks"] = {method: {task: values} for method, values in best.items()}
+        sections["tasks"] = {m: dict.fromkeys(known, values) for m, values in best.items()}
     content: dict[str, Any] = {"name": path.stem, "notes": _notes(found, task, base)}
     if recipe != NO_RECIPE:
         content["extends"] = (

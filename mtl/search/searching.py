@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 SEED = 100
 """Of the trials: none of those that runs are usually shown with."""
 PRUNERS = ("median", "hyperband", "none")
+TRIALS = 20
+"""Of every method, where nobody says how many."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def search_settings(
     optuna = _optuna()
     plain = make({})
     spec, seeds = plain[0].data.spec, tuple(run.seed for run in plain)
-    folder = workspace.runs / "search" / _hash(method, plain, space, prune)
+    folder = search_folder(method, plain, space, prune, workspace)
     with locked(folder / "lock", f"the search of {method} for {spec.id}"):
         study = _open(optuna, folder, prune)
         if not study.trials:
@@ -170,6 +172,17 @@ def search_settings(
     best = max(judged, key=lambda item: (item.dev, -item.number))
     rows = int(plain[0].data.sizes["dev"])
     return Found(method, spec.headline, tuple(space), seeds, rows, tuple(tried), best, folder)
+
+
+def search_folder(
+    method: str, plain: Sequence[Run], space: Sequence[Dimension], prune: str, workspace: Workspace
+) -> Path:
+    """Where a search keeps its journal, whatever its number of trials.
+
+    Args:
+        plain: the runs without the search, one per seed.
+    """
+    return workspace.runs / "search" / _hash(method, plain, space, prune)
 
 
 class _GivenUpError(Exception):

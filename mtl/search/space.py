@@ -62,8 +62,13 @@ class Dimension:
         return f"{self.key}={low}..{high}{':log' if self.log else ''}"
 
 
-def read_space(items: Sequence[str], method: Trainable) -> tuple[Dimension, ...]:
+def read_space(
+    items: Sequence[str], method: Trainable, said: str = "--over"
+) -> tuple[Dimension, ...]:
     """What ``items`` say of ``method``: those without a method, and its own over them.
+
+    Args:
+        said: where, for messages.
 
     Raises:
         RequestError: no item for it, a wrong form, an unknown setting, values that do not fit.
@@ -71,17 +76,17 @@ def read_space(items: Sequence[str], method: Trainable) -> tuple[Dimension, ...]
     found: dict[str, Dimension] = {}
     for own in (False, True):
         for item in items:
-            owner, key, text = _parts(item)
+            owner, key, text = parts(item)
             if (owner == method.name) if own else not owner:
-                found[key] = _dimension(item, key, text, method)
+                found[key] = _dimension(f"{said} {item!r}", key, text, method)
     if not found:
-        raise RequestError(f"--over names no setting of method {method.name!r}. {FORM}")
+        raise RequestError(f"{said} names no setting of method {method.name!r}. {_form(said)}")
     return tuple(found.values())
 
 
 def owners(items: Sequence[str]) -> set[str]:
     """The methods that items are for alone. Raises RequestError for a wrong form."""
-    return {owner for owner, _, _ in map(_parts, items) if owner}
+    return {owner for owner, _, _ in map(parts, items) if owner}
 
 
 def size(space: Sequence[Dimension]) -> float:
@@ -93,7 +98,8 @@ def size(space: Sequence[Dimension]) -> float:
     return math.prod(sizes)
 
 
-def _parts(item: str) -> tuple[str, str, str]:
+def parts(item: str) -> tuple[str, str, str]:
+    """Method (or ""), key and values of an item. Raises RequestError for a wrong form."""
     name, equals, text = item.partition("=")
     owner, colon, key = name.rpartition(":")
     if not equals or not key.strip() or not text.strip() or (colon and not owner):
@@ -101,37 +107,42 @@ def _parts(item: str) -> tuple[str, str, str]:
     return owner.strip(), key.strip(), text.strip()
 
 
-def _dimension(item: str, key: str, text: str, method: Trainable) -> Dimension:
+def _form(said: str) -> str:
+    """How it is written on a command line; a file says it in its own way."""
+    return FORM if said.startswith("--over") else ""
+
+
+def _dimension(said: str, key: str, text: str, method: Trainable) -> Dimension:
     kind = setting_types(method).get(key)
     if kind is None:
         known = sorted(setting_types(method))
         raise RequestError(
-            f"--over {item!r}: method {method.name!r} and the run have no setting {key!r}."
+            f"{said}: method {method.name!r} and the run have no setting {key!r}."
             f"{did_you_mean(key, known)} A setting of one method of several is METHOD:{key}=…."
         )
     if ".." not in text:
         values = text.split("|") if "|" in text else text.split(",")
-        choices = tuple(_value(item, key, value.strip(), kind) for value in values)
+        choices = tuple(_value(said, key, value.strip(), kind) for value in values)
         if len(set(choices)) != len(choices):
-            raise RequestError(f"--over {item!r} names a value twice.")
+            raise RequestError(f"{said} names a value twice.")
         return Dimension(key, choices=choices)
     ends, _, form = text.partition(":")
     if form not in {"", "log"} or kind not in {int, float, int | str, float | str}:
-        raise RequestError(f"--over {item!r}: {key} takes no such range. {FORM}")
+        raise RequestError(f"{said}: {key} takes no such range. {_form(said)}")
     numeric = int if kind in {int, int | str} else float
-    low, high = (_value(item, key, end.strip(), numeric) for end in ends.split("..", 1))
+    low, high = (_value(said, key, end.strip(), numeric) for end in ends.split("..", 1))
     if not low < high or (form == "log" and low <= 0):
-        raise RequestError(f"--over {item!r}: the range must go up{', from above 0' * bool(form)}.")
+        raise RequestError(f"{said}: the range must go up{', from above 0' * bool(form)}.")
     return Dimension(key, float(low), float(high), form == "log", numeric is int)
 
 
-def _value(item: str, key: str, text: str, kind: Any) -> Any:
+def _value(said: str, key: str, text: str, kind: Any) -> Any:
     import yaml
 
     try:
         return cast_value(key, yaml.safe_load(text) if text else "", kind, "the search")
     except (RequestError, yaml.YAMLError) as error:
-        raise RequestError(f"--over {item!r}: {error}") from error
+        raise RequestError(f"{said}: {error}") from error
 
 
 def setting_types(method: Trainable) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,9 @@ from mtl.engine.hardware import no_gpu, resolve_precision
 from mtl.engine.settings import NOT_IN_IDENTITY
 from mtl.errors import RequestError
 from mtl.methods.method import settings_dict
+from mtl.search.space import size
+from mtl.study.searches import space_of
+from mtl.study.work import plan_cell
 
 if TYPE_CHECKING:
     from mtl.study.planning import Node, StudyPlan
@@ -128,16 +131,29 @@ class _Known:
                 self._entries.setdefault(where, []).append(entry)
 
     def cost(self, node: Node) -> Cost:
+        """Of a search: that of all its trials, none of which is given up."""
+        one = self._of_run(node)
+        if (search := node.cell.search) is None:
+            return one
+        times = (1 + int(min(search.trials, size(space_of(node.cell))))) * len(search.seeds)
+        return replace(
+            one,
+            steps=None if one.steps is None else times * one.steps,
+            seconds=None if one.seconds is None else times * one.seconds,
+            size=0,
+        )
+
+    def _of_run(self, node: Node) -> Cost:
         try:
             steps = planned_steps(node, self._plan)
             base = self._plan.desk.context(node.cell).backbone.base.fingerprint
         except RequestError:
             return Cost()
         alike = self._entries.get((base, node.cell.method), [])
-        size = median(map(_size, alike)) if alike else None
+        middle = median(map(_size, alike)) if alike else None
         of_task = [entry for entry in alike if entry.manifest.task["id"] == _task(node)]
         same = [entry for entry in of_task if _settings(entry) == _wanted(node)]
-        whole = None if size is None else int(size)
+        whole = None if middle is None else int(middle)
         if same:
             seconds = median(entry.manifest.training["seconds"] for entry in same)
             return Cost(steps, seconds, "runs like it", whole)
@@ -149,9 +165,14 @@ class _Known:
 
 
 def planned_steps(node: Node, plan: StudyPlan) -> int:
-    """Steps of a run's (first) stage; of a composition without needing its sources."""
+    """Steps of a run's (first) stage; of a composition without needing its sources.
+
+    Of a run that waits for a search, as they are without it.
+    """
     if node.run is not None:
         return node.run.planned_steps
+    if node.cell.kind == "adapter":
+        return plan_cell(node.cell, plan.desk).planned_steps
     from mtl.compose.stage_two import target_in
 
     context, (spec,) = plan.desk.context(node.cell), plan.desk.specs(node.cell)

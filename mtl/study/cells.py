@@ -21,8 +21,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Searched:
+    """What makes of a cell a search: trials of its run with other settings.
+
+    Attributes:
+        over, trials, seeds, prune: as :class:`mtl.study.file.Search` has them; of ``over`` what
+            the method has.
+        users: ids of the tasks that are trained with what is found.
+    """
+
+    over: tuple[str, ...]
+    trials: int
+    seeds: tuple[int, ...]
+    prune: str
+    users: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Cell:
-    """One run of a study, as a command line would say it.
+    """One run of a study, as a command line would say it; or a search of settings for some.
 
     Attributes:
         kind: ``adapter``, ``composition`` or ``joint``.
@@ -33,6 +50,8 @@ class Cell:
         settings: what is set, as ``--set`` does.
         sources: of a composition, as ``--sources`` takes them; likewise what follows.
         source_seed: a number, since a cell has one seed; None for other kinds.
+        search: what is tried, where it is a search; its seed is the first of the trials.
+        tuned: key of the search whose recipe it takes, or nothing.
         row, where: of the published table, and the place in the file; no part of the run.
     """
 
@@ -56,6 +75,8 @@ class Cell:
     budget: int | None = None
     min_gain: float | None = None
     control: str | None = None
+    search: Searched | None = None
+    tuned: str = ""
     row: str = ""
     where: str = ""
 
@@ -74,8 +95,14 @@ class Cell:
     @property
     def label(self) -> str:
         """How tables and messages call it."""
-        shown = " ".join(f"{key}={value}" for key, value in self.settings.items())
-        return f"{self.task} {self.method} seed {self.seed}" + (f" {shown}" if shown else "")
+        return self.called(self.settings)
+
+    def called(self, settings: Mapping[str, Any]) -> str:
+        """The same with ``settings`` alone."""
+        what = "search" if self.search else f"seed {self.seed}"
+        return " ".join(
+            [self.task, self.method, what, *(f"{key}={value}" for key, value in settings.items())]
+        )
 
     @property
     def said(self) -> dict[str, Any]:

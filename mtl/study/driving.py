@@ -154,8 +154,8 @@ class Going:
                     self.plan.resolve(other)
                 except MtlError as error:
                     self.outcomes[other] = Outcome(other, "failed", error=str(error))
-                if waiting.state == "done":
-                    self.outcomes[other] = Outcome(other, "skipped", waiting.runhash)
+                if waiting.state == "done" and other not in self.outcomes:
+                    self.end(Outcome(other, "skipped", waiting.runhash))
         return outcome
 
     def look_at_held(self) -> list[Outcome]:

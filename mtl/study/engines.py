@@ -35,7 +35,7 @@ class Happened:
 
 
 class Engine(Protocol):
-    """Runs tasks side by side, each in :func:`mtl.study.work.execute_task`."""
+    """Runs tasks side by side, each in :func:`mtl.study.executing.execute_task`."""
 
     def describe(self) -> str:
         """What it computes with, in a few words."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mtl.errors import RequestError
+from mtl.errors import RequestError, unknown
 from mtl.files import safe_part
 from mtl.tasks.recipes import OF_THE_RUN
 from mtl.tasks.yamls import STUDY, catalog, check_keys, find_yaml, is_file_name, read_yaml
@@ -31,6 +31,10 @@ _KEYS = {
 }
 SAME = "same"
 """Source seeds: each run's own."""
+EACH = "each"
+"""Task of a search: every task on its own."""
+_SEARCH = ("over", "trials", "seed", "by", "task", "prune")
+_FORMS = "KEY: [A, B, …], KEY: {range: [LOW, HIGH]} or KEY: {log: [LOW, HIGH]}"
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,27 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Search:
+    """What is searched for before runs are planned.
+
+    Attributes:
+        where: file and place, for messages.
+        over: settings and their values, as ``mtl.search --over`` takes them.
+        trials: of every method, beside its settings as they are.
+        seeds: of every trial.
+        task: on which; None: on each.
+        prune: how trials that fall behind are given up.
+    """
+
+    where: str
+    over: tuple[str, ...]
+    trials: int
+    seeds: tuple[int, ...]
+    task: str | None
+    prune: str
+
+
+@dataclass(frozen=True)
 class Study:
     """A study as its file says it.
 
@@ -81,7 +106,7 @@ class Study:
         threads: of a CPU, for each run; None: as the environment says, else one.
         against: the published table that it fills.
         gaps: row of that table → why it cannot be run.
-        search: what is to be searched for, as it stands in the file.
+        search: what is to be searched for first, or None.
     """
 
     name: str
@@ -92,7 +117,7 @@ class Study:
     threads: int | None = None
     against: str | None = None
     gaps: Mapping[str, str] = field(default_factory=dict)
-    search: Mapping[str, Any] | None = None
+    search: Search | None = None
     notes: str = ""
 
 
@@ -132,7 +157,7 @@ def read_study(name: str) -> Study:
         threads=threads,
         against=None if content.get("against") is None else str(content["against"]),
         gaps={key: str(why) for key, why in _mapping(content, "gaps", where).items()},
-        search=_mapping(content, "search", where) or None,
+        search=_search(content, path),
         notes=str(content.get("notes") or "").strip(),
     )
 
@@ -210,6 +235,50 @@ def _with_sources(item: Item, entry: Mapping[str, Any]) -> Item:
         min_gain=numbers["min_gain"],
         control=None if entry.get("control") is None else str(entry["control"]),
     )
+
+
+def _search(content: Mapping[str, Any], path: Path) -> Search | None:
+    from mtl.search.searching import PRUNERS, SEED, TRIALS
+
+    where = f"{path.name}, search"
+    said = _mapping(content, "search", path.name)
+    if content.get("search") is None:
+        return None
+    check_keys(said, _SEARCH, ("over", "task"), where)
+    if said.get("by") not in (None, "dev"):
+        raise RequestError(
+            f"{where}, by: a search goes by dev, not by {_short(said['by'])}; test rows choose "
+            "nothing."
+        )
+    prune = str(said.get("prune") or PRUNERS[0])
+    if prune not in PRUNERS:
+        raise RequestError(f"{where}, prune: {unknown('pruner', prune, PRUNERS)}")
+    over = _mapping(said, "over", where)
+    if not over:
+        raise RequestError(f"{where}, over names no setting: {_FORMS}.")
+    (task,) = _texts([said["task"]], f"{where}, task")
+    return Search(
+        where=where,
+        over=tuple(_range(key, value, f"{where}, over.{key}") for key, value in over.items()),
+        trials=_numbers(_list(said.get("trials"), [TRIALS]), f"{where}, trials", least=1)[0],
+        seeds=_numbers(_list(said.get("seed"), [SEED]), f"{where}, seed"),
+        task=None if task == EACH else _file(task, path),
+        prune=prune,
+    )
+
+
+def _range(key: str, value: Any, where: str) -> str:
+    """What may be chosen of a setting, as ``--over`` takes it."""
+    if isinstance(value, list) and len(value) > 1:
+        found = [str(item) for item in _values(value, where)]
+        if not any("|" in item or ".." in item for item in found):
+            return f"{key}={'|'.join(found)}"
+    elif isinstance(value, dict) and len(value) == 1:
+        ((form, ends),) = value.items()
+        if form in {"log", "range"} and isinstance(ends, list) and len(ends) == 2:
+            low, high = _values(ends, where)
+            return f"{key}={low}..{high}{':log' if form == 'log' else ''}"
+    raise RequestError(f"{where} must be one of {_FORMS}, with two values or more.")
 
 
 def _entries(value: Any, where: str) -> list[Any]:

@@ -21,7 +21,8 @@ from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
 from mtl.study.engines import Happened
-from mtl.study.work import Desk, Outcome, Task, execute_task, unheld
+from mtl.study.executing import execute_task, unheld
+from mtl.study.work import Desk, Outcome, Task
 
 if TYPE_CHECKING:
     from mtl.runs import Run
@@ -190,7 +191,7 @@ def run_told(
     every: float = EVERY,
     holding: Callable[[Run], AbstractContextManager[object]] = unheld,
 ) -> Outcome:
-    """:func:`mtl.study.work.execute_task`, telling of a step in ``every`` seconds."""
+    """:func:`mtl.study.executing.execute_task`, telling of a step in ``every`` seconds."""
     from mtl.engine.progress import listening
 
     last = 0.0

@@ -18,6 +18,8 @@ from mtl.errors import RequestError, unknown
 from mtl.report.published import load_published
 from mtl.runs.context import chosen_model
 from mtl.study.cells import Cell, cells_of, task_files
+from mtl.study.searches import space_of, with_searches
+from mtl.study.trials import Trials, plan_trials
 from mtl.study.work import Desk, Places, check_settings, method_of, plan_cell
 
 if TYPE_CHECKING:
@@ -41,7 +43,8 @@ class Node:
         state: ``done``, ``resumable``, ``missing``, ``waiting`` (for its sources), or ``blocked``:
             its base or its data cannot be had here.
         why: of a blocked one.
-        needs: keys of the runs that make its sources.
+        needs: keys of the runs that make its sources, and of the search for its settings.
+        trials: of a search, once it is known what it tries; its run is the one without the search.
     """
 
     cell: Cell
@@ -51,6 +54,7 @@ class Node:
     needs: tuple[str, ...] = ()
     runhash: str | None = None
     entry: Summary | None = None
+    trials: Trials | None = None
 
     @property
     def searches(self) -> bool:
@@ -82,8 +86,7 @@ class StudyPlan:
     def label(self, key: str) -> str:
         """How messages call a run: with what is set, where it is not the same for all."""
         cell = self.nodes[key].cell
-        shown = " ".join(f"{name}={value}" for name, value in self.differing(cell).items())
-        return f"{cell.task} {cell.method} seed {cell.seed}" + (f" {shown}" if shown else "")
+        return cell.called(self.differing(cell))
 
     def differing(self, cell: Cell) -> dict[str, Any]:
         """What is said of a cell, where it is not the same for all of its kind."""
@@ -98,8 +101,7 @@ class StudyPlan:
         """(kind, setting) that the cells of a kind do not have in common."""
         said: dict[tuple[str, str], dict[str, int]] = {}
         counts: dict[str, int] = {}
-        for node in self.nodes.values():
-            cell = node.cell
+        for cell in (node.cell for node in self.nodes.values() if node.cell.search is None):
             counts[cell.kind] = counts.get(cell.kind, 0) + 1
             for name, value in cell.said.items():
                 values = said.setdefault((cell.kind, name), {})
@@ -110,21 +112,28 @@ class StudyPlan:
         """Why runs are blocked, each reason once."""
         return list(dict.fromkeys(node.why for node in self.nodes.values() if node.why))
 
-    def resolve(self, key: str) -> Node:
-        """The node with its run, if all of its sources are there by now. Raises RequestError."""
+    def resolve(self, key: str, stored: Mapping[str, Summary] | None = None) -> Node:
+        """The node with its run, if all that it needs is there by now. Raises RequestError."""
         node = self.nodes[key]
         if node.run is None and all(self.nodes[need].state == "done" for need in node.needs):
             node.cell = bound(node.cell, [self.nodes[need] for need in node.needs])
             if node.searches:
                 node.state = "missing"
                 return node
-            node.run = plan_cell(node.cell, self.desk)
-            self.look(node)
+            if node.cell.search is not None:
+                node.trials = plan_trials(node.cell, self.desk)
+                node.run = node.trials.plain
+            else:
+                node.run = plan_cell(node.cell, self.desk)
+            self.look(node, stored)
         return node
 
     def look(self, node: Node, stored: Mapping[str, Summary] | None = None) -> None:
         """Set the state of a node whose run is known."""
         assert node.run is not None
+        if node.trials is not None:
+            node.runhash, node.state = node.trials.identity, node.trials.state
+            return
         node.runhash = node.run.runhash
         zoo = self.desk.workspace.zoo
         if stored is None:
@@ -150,23 +159,20 @@ def plan_study(
     Raises:
         RequestError: something in the file is wrong: one message, before anything is loaded.
     """
-    if study.search:
-        raise RequestError(
-            f"{study.path.name}: search is not carried out by this version. Leave it out, and set "
-            "what was found with set: {KEY: VALUE}."
-        )
     _check_table(study)
-    cells = cells_of(study)
+    cells = with_searches(study, cells_of(study))
     desk = Desk(replace(places, tasks=(*places.tasks, *task_files(cells))))
     _check(cells, desk)
     plan = StudyPlan(study, desk, {cell.key: Node(cell) for cell in cells})
     by_task: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
-        if cell.kind == "adapter":
+        if cell.kind == "adapter" and cell.search is None:
             by_task.setdefault((cell.ids[0], cell.method), []).append(cell)
     for node in plan.nodes.values():
         if node.cell.kind == "composition":
             node.needs = tuple(cell.key for cell in _sources(node.cell, by_task, desk))
+        if node.cell.tuned:
+            node.needs = (*node.needs, node.cell.tuned)
     stored = {found.runhash: found for found in desk.workspace.zoo.summaries()}
     _plan_runs(plan, stored, merge=merge)
     _plan_compositions(plan, stored, resolved or {})
@@ -179,6 +185,7 @@ def _check(cells: Sequence[Cell], desk: Desk) -> None:
         what = (
             *(cell.kind, cell.suite, cell.ids, cell.method, cell.recipe, cell.model),
             *(tuple(_said(cell.settings)), cell.sources, cell.source_method, cell.own),
+            cell.search,
         )
         if what in seen:
             continue
@@ -186,6 +193,10 @@ def _check(cells: Sequence[Cell], desk: Desk) -> None:
         try:
             method_of(cell)
             check_settings(cell, desk)
+            for dimension in space_of(cell) if cell.search else ():
+                for end in dimension.ends():
+                    values = {**cell.settings, dimension.key: end}
+                    check_settings(replace(cell, settings=values), desk)
             resolve_model(chosen_model(cell.model, desk.suite(cell)))
         except RequestError as error:
             text = str(error)
@@ -216,16 +227,10 @@ def _said(values: Mapping[str, Any]) -> list[str]:
 
 
 def _plan_runs(plan: StudyPlan, stored: Mapping[str, Summary], *, merge: bool) -> None:
-    """Runs of stage one and joint ones, and their states."""
-    for node in plan.nodes.values():
-        if node.cell.kind == "composition":
-            continue
-        try:
-            node.run = plan_cell(node.cell, plan.desk)
-        except RequestError as error:
-            node.state, node.why = "blocked", str(error)
-            continue
-        plan.look(node, stored)
+    """Runs of stage one and joint ones, and their states; their searches before them."""
+    for key, node in plan.nodes.items():
+        if node.cell.kind != "composition":
+            _plan_one(plan, key, stored)
     made: dict[str, str] = {}
     same: dict[str, str] = {}
     for key, node in plan.nodes.items():
@@ -250,19 +255,25 @@ def _plan_compositions(
     for key, node in plan.nodes.items():
         if node.cell.kind != "composition":
             continue
-        needs = [plan.nodes[need] for need in node.needs]
-        blocked = [need.why for need in needs if need.state == "blocked"]
-        if blocked:
-            node.state, node.why = "blocked", blocked[0]
-        elif any(need.state != "done" for need in needs):
-            node.state = "waiting"
-        else:
-            try:
-                plan.resolve(key)
-            except RequestError as error:
-                node.state, node.why = "blocked", str(error)
+        _plan_one(plan, key, stored)
         if node.searches and (known := resolved.get(key)) in stored:
             node.runhash, node.entry, node.state = known, stored[str(known)], "done"
+
+
+def _plan_one(plan: StudyPlan, key: str, stored: Mapping[str, Summary]) -> None:
+    """The state of a run whose needs have theirs."""
+    node = plan.nodes[key]
+    needs = [plan.nodes[need] for need in node.needs]
+    blocked = [need.why for need in needs if need.state == "blocked"]
+    if blocked:
+        node.state, node.why = "blocked", blocked[0]
+    elif any(need.state != "done" for need in needs):
+        node.state = "waiting"
+    else:
+        try:
+            plan.resolve(key, stored)
+        except RequestError as error:
+            node.state, node.why = "blocked", str(error)
 
 
 def chooses(cell: Cell) -> bool:
@@ -317,12 +328,18 @@ def _sources(cell: Cell, by_task: Mapping[tuple[str, str], list[Cell]], desk: De
 
 
 def bound(cell: Cell, needs: Iterable[Node]) -> Cell:
-    """``cell`` with every source named by the hash of its run."""
-    if chooses(cell):
+    """``cell`` with the recipe of its search, and every source named by the hash of its run."""
+    sources = []
+    for need in needs:
+        if need.trials is not None:
+            cell = replace(cell, recipe=str(need.trials.recipe))
+        else:
+            sources.append(need)
+    if cell.kind != "composition" or chooses(cell):
         return cell
     names = [
         f"{need.cell.tasks[0]}:{need.cell.method}/seed{need.cell.seed}-{need.runhash}"
-        for need in needs
+        for need in sources
     ]
     if "all" in cell.sources:
         return replace(cell, sources=("all", *names))

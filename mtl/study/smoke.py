@@ -21,13 +21,14 @@ from mtl.data.split_sizes import known_sizes
 from mtl.engine.settings import RunSettings
 from mtl.errors import RequestError
 from mtl.runs.context import chosen_model
+from mtl.search.space import parts
 from mtl.study.cells import suites_of
 from mtl.tasks import load_member
 from mtl.tasks.protocols import SORA_LARGE
 from mtl.tasks.yamls import is_file_name
 
 if TYPE_CHECKING:
-    from mtl.study.file import Item, Study
+    from mtl.study.file import Item, Search, Study
     from mtl.tasks import Suite, TaskSpec
 
 ROWS = 32
@@ -88,14 +89,22 @@ def make_smoke(study: Study, folder: Path, data_root: str | None) -> Study:
 
     fixed = [item.source_seeds or "" for item in study.items]
     kept = {int(seed) for seed in fixed if seed.isdigit()}
+    search = study.search and replace(
+        study.search,
+        over=tuple(_few_steps(item) for item in study.search.over),
+        trials=1,
+        seeds=study.search.seeds[:1],
+        task=study.search.task and renamed(study.search.task),
+    )
     return replace(
         study,
         name=f"{study.name}-smoke",
+        search=search,
         suites=tuple(suites),
         tasks=tuple(map(renamed, study.tasks)),
         items=tuple(
             replace(
-                _shortened(item, kept),
+                _shortened(item, kept, search),
                 models=tuple(dict.fromkeys(map(tiny, item.models))),
                 tasks=tuple(map(renamed, item.tasks)),
             )
@@ -113,13 +122,20 @@ def _named(study: Study, suite: Suite) -> Iterator[str]:
             continue
 
 
-def _shortened(item: Item, kept: set[int]) -> Item:
+def _few_steps(item: str) -> str:
+    """What is searched over, but for the number of steps."""
+    return "max_steps=2|4" if parts(item)[1].removeprefix("run.") == "max_steps" else item
+
+
+def _shortened(item: Item, kept: set[int], search: Search | None) -> Item:
+    searched = {parts(each)[1].rpartition(".")[2] for each in (search.over if search else ())}
     settings = {key: values for key, values in item.settings.items() if key != "epochs"}
     few = any(item.shots)
     run = {k: (v,) for k, v in RUN.items() if not (few and k == "max_train_samples")}
+    run |= {k: (v,) for k, v in _own(item).items()}
     return replace(
         item,
-        settings={**settings, **run, **{k: (v,) for k, v in _own(item).items()}},
+        settings={**settings, **{k: v for k, v in run.items() if k not in searched}},
         seeds=_first(item.seeds, kept),
         seeds_of={task: _first(seeds, kept) for task, seeds in item.seeds_of.items()},
     )

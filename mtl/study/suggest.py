@@ -28,6 +28,8 @@ from typing import TYPE_CHECKING
 from mtl.errors import RequestError
 
 if TYPE_CHECKING:
+    import networkx as nx
+
     from mtl.study.bill import Bill
     from mtl.study.planning import Node, StudyPlan
 
@@ -223,10 +225,19 @@ def suggest(
         )
     values = values_of(plan)
     told = {key: _pairs(node, plan) for key, node in open_runs.items()}
-    needs = {key: node.needs for key, node in open_runs.items()}
+    graph = plan.graph()
+    needs = {key: _before(graph, key, open_runs) for key in open_runs}
     seconds = {key: max(known.get(key, usual), 1e-3) for key in open_runs}
     picks = choose(State(values), told, needs, seconds, hours * 3600)
     return State(values), picks
+
+
+def _before(graph: nx.DiGraph, key: str, open_runs: Mapping[str, Node]) -> list[str]:
+    """All that has to be made before a run: searches, sources, in their order."""
+    import networkx as nx
+
+    before = nx.ancestors(graph, key)
+    return [other for other in open_runs if other in before]
 
 
 def values_of(plan: StudyPlan) -> dict[str, dict[Variant, list[float]]]:
@@ -251,6 +262,8 @@ def values_of(plan: StudyPlan) -> dict[str, dict[Variant, list[float]]]:
 
 def _pairs(node: Node, plan: StudyPlan) -> list[tuple[str, Variant]]:
     cell = node.cell
+    if cell.search is not None:
+        return []
     rows = {k: v for k, v in cell.settings.items() if k in {"shots", "shot_draw"}}
     place = "".join(f" {key}={value}" for key, value in rows.items())
     model = f" {cell.model}" if len({n.cell.model for n in plan.nodes.values()}) > 1 else ""

@@ -1,21 +1,19 @@
-"""From a cell to its runs, and from one planned run to its entry: what every worker does.
+"""From a cell to its run: what a worker is given, and what a process keeps for it.
 
 A task is plain data and travels to any process or machine that sees the same zoo, runs and cache;
-there :func:`execute_task` makes the :class:`mtl.runs.Run` again, by the functions that the command
-lines call, and runs it to its entry. A :class:`Desk` is what a process keeps between tasks: bases
-that are loaded, recipes, suites.
+there :func:`mtl.study.executing.execute_task` makes the :class:`mtl.runs.Run` again, by the
+functions that the command lines call, and runs it to its entry. A :class:`Desk` is what a process
+keeps between tasks: bases that are loaded, recipes, suites.
 """
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from mtl.errors import HeldError, MtlError, RequestError, RunError
+from mtl.errors import RequestError
 from mtl.runs.context import Context, open_context, specs_of, suite_of
 from mtl.runs.settings import Overrides
 from mtl.runs.workspace import Workspace, open_workspace
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
     from mtl.registry import Registry
     from mtl.runs import Run
     from mtl.tasks import Suite, TaskSpec
-    from mtl.zoo import Entry
 
 
 @dataclass(frozen=True)
@@ -40,6 +37,7 @@ class Places:
     data_root: str | None = None
     deterministic: bool = False
     track: str | None = None
+    track_group: str = ""
     tasks: tuple[str, ...] = ()
 
 
@@ -99,6 +97,7 @@ class Desk:
             deterministic=places.deterministic,
             tasks=places.tasks,
             track=places.track,
+            track_group=places.track_group,
         )
 
     def suite(self, cell: Cell) -> Suite:
@@ -225,7 +224,7 @@ def request_of(cell: Cell, desk: Desk) -> Request:
             protocol=cell.protocol,
             sources=cell.sources,
             method=cell.method,
-            seeds=[cell.seed],
+            seeds=cell.search.seeds if cell.search else [cell.seed],
             source_method=cell.source_method,
             source_seed=str(cell.source_seed),
             own=cell.own,
@@ -280,62 +279,3 @@ def plan_cell(cell: Cell, desk: Desk, *, dry_run: bool = True) -> Run:
         workspace=context.workspace,
     )
     return run
-
-
-def unheld(run: Run) -> AbstractContextManager[object]:
-    """Nothing beside the lock of its folder keeps others from a run."""
-    return nullcontext()
-
-
-def execute_task(
-    task: Task,
-    desk: Desk,
-    say: Callable[[str], None] = lambda text: None,
-    holding: Callable[[Run], AbstractContextManager[object]] = unheld,
-) -> Outcome:
-    """Run one task to its entry in the zoo; whatever goes wrong is in the outcome.
-
-    Args:
-        say: takes remarks.
-        holding: is held while the run goes on, beside the lock of its folder.
-    """
-    from mtl.graph.opening import adding_evidence
-    from mtl.runs.running import execute
-
-    cell, runhash = task.cell, task.runhash
-    try:
-        run = plan_cell(cell, desk, dry_run=False)
-        if runhash is not None and run.runhash != runhash:
-            raise RunError(
-                f"{cell.label}: this worker plans the run {run.runhash[:8]}, the study planned "
-                f"{runhash[:8]}: task files, data, base or mtl changed meanwhile, or differ "
-                "between machines. Start the study again."
-            )
-        runhash = run.runhash
-        with holding(run):
-            report = execute(run, desk.context(cell).workspace)
-    except MtlError as error:
-        status = "held" if isinstance(error, HeldError) else "failed"
-        return Outcome(task.key, status, runhash, str(error))
-    except Exception as error:  # one run's defect is not the others'
-        text = f"{cell.label}: {type(error).__name__}: {error}"
-        return Outcome(task.key, "failed", runhash, text, trace=traceback.format_exc())
-    assert report.entry is not None
-    adding_evidence(desk.workspace.zoo, None, say)(report.entry)
-    return Outcome(task.key, report.status, runhash, told=told_of(report.entry))
-
-
-def told_of(entry: Entry) -> dict[str, Any]:
-    """What tables show of an entry."""
-    manifest = entry.manifest
-    headline = manifest.task["headline"]
-    values = {split: manifest.metrics[split][headline]["value"] for split in ("dev", "test")}
-    return {
-        "ref": entry.ref,
-        "digest": entry.digest,
-        "metric": headline,
-        **values,
-        "steps": manifest.training["steps"],
-        "seconds": manifest.training["seconds"],
-        "threads": manifest.training["threads"],
-    }

@@ -20,8 +20,9 @@ from mtl.errors import RunError
 from mtl.study import Places, StudyPlan, drive, plan_study, read_study
 from mtl.study import driving as module
 from mtl.study.engines import Happened
+from mtl.study.executing import execute_task
 from mtl.study.journal import Journal
-from mtl.study.work import Outcome, Task, execute_task
+from mtl.study.work import Outcome, Task
 
 TOLD = {
     "ref": "r",
@@ -204,6 +205,7 @@ def test_sources_that_the_worker_chooses(sources: str, stocked: Path, tmp_path: 
                 "method": "scalearn",
                 "targets": ["same"],
                 "sources": sources,
+                **({"trials": 20} if sources == "best" else {}),
                 "set": {"max_steps": 4, "eval_every": 2},
             }
         ],
@@ -221,5 +223,6 @@ def test_sources_that_the_worker_chooses(sources: str, stocked: Path, tmp_path: 
     (run,) = [run for run in again["runs"] if run["key"] == key]
     assert run["runhash"] == outcome.runhash
     line = ["--target", "same", "--sources", sources, "--set", "max_steps=4", "eval_every=2"]
+    line += ["--trials", 20] if sources == "best" else []
     (hand,) = mtl("compose", *line, "--json").json["runs"]
     assert (hand["status"], hand["digest"]) == ("skipped", outcome.told["digest"])

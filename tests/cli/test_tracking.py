@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_bench import TARGET, entries, mtl, refused
+from cli_bench import TARGET, entries, mtl, process, refused
+from study_bench import SHORT, write_study
 
 import mtl as face
 from mtl.engine import tracking
 from mtl.engine.tracking import Tracker, _flat, check_tracker
 from mtl.errors import RequestError
+from mtl.study import Places, execute_task, plan_study, read_study
+from mtl.study.work import Task
 
 TRAIN = ("train", "--task", "mini/mood", "--suite", "mini")
 
@@ -138,6 +141,43 @@ def test_every_tracker_gets_settings_and_an_end(mini: Path, stand_in: list[Any])
     assert (settings["task"], settings["method"], settings["seed"]) == ("mini/mood", "pfeiffer", 0)
     assert settings["settings.reduction_factor"] == 4
     assert (first[0], second[0], end) == (6, 12, "finished")
+
+
+def study_of_two(folder: Path) -> Path:
+    return write_study(folder, "joint", "compose", name="two", seeds=[0, 1], tasks=["mood"])
+
+
+def test_the_runs_of_a_study_stand_under_its_name(
+    mini: Path, tmp_path: Path, stand_in: list[Any]
+) -> None:
+    plan = plan_study(
+        read_study(str(study_of_two(tmp_path))), Places(track="trackio", track_group="two")
+    )
+    for key, node in plan.nodes.items():
+        assert execute_task(Task(key, node.cell, plan.desk.places), plan.desk).status == "done"
+    begun = [item for item in stand_in if isinstance(item, tuple) and isinstance(item[0], str)]
+    assert [project for project, _ in begun] == ["two", "two"]
+    names = [named["name"].partition("-")[0] for _, named in begun]
+    assert names == ["mini/mood/pfeiffer/seed0", "mini/mood/pfeiffer/seed1"]
+
+
+def test_a_study_in_tensorboard_has_the_entries_that_it_has_without(
+    mini: Path, tmp_path: Path
+) -> None:
+    path = study_of_two(tmp_path)
+    out, err = process(
+        "study", "run", path, "--track", "tensorboard", "--workers", 1, "--json"
+    ).communicate(timeout=280)
+    runs = json.loads(out)["runs"]
+    assert [run["status"] for run in runs] == ["done", "done"], err
+    for run in runs:
+        name = f"mini/mood/pfeiffer/seed{run['seed']}-{run['runhash'][:8]}"
+        found = curves(tmp_path / "runs" / "tensorboard" / "two" / name)
+        assert [step for step, _ in found["dev/accuracy"]] == [2, 4]
+    places = ["--zoo", tmp_path / "plain", "--runs", tmp_path / "plain-runs"]
+    line = [*TRAIN, "--seeds", 0, 1, "--set", *(f"{k}={v}" for k, v in SHORT.items()), *places]
+    plain = mtl(*line, "--json").json["runs"]
+    assert [run["digest"] for run in plain] == [run["digest"] for run in runs]
 
 
 def test_a_tracker_that_fails_is_left_alone(
