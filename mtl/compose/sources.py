@@ -139,7 +139,12 @@ def check_kinds(composition: Composition, methods: Sequence[str]) -> None:
     """
     by_kind: dict[str, str] = {}
     for name in methods:
-        chosen = find_method(name)
+        hint = (
+            f"{name} is a composition, and sources are of stage one."
+            if name in COMPOSITIONS
+            else ""
+        )
+        chosen = find_method(name, hint)
         if not chosen.composes:
             raise RequestError(
                 f"Sources of method {name!r} cannot be composed: {chosen.refusal}. Methods that "

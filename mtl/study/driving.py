@@ -7,6 +7,8 @@ point. One that another process is at is looked for again until it is there.
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,6 +24,8 @@ from mtl.study.work import Outcome, Task
 TICK = 0.5
 TRIES = 3
 """Workers that a run may lose."""
+FULL = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT)))
+"""How the system says that a disk, or a user's share of it, is full."""
 AGAIN = 5.0
 """Seconds between two looks at a run that another process is at."""
 
@@ -259,6 +263,12 @@ def _check_stored(going: Going) -> None:
 def _stop_if_full(going: Going, outcome: Outcome) -> None:
     """Where a run could not be written, see whether the next one could."""
     if outcome.status != "failed" or "Cannot write" not in outcome.error:
+        return
+    if any(text in outcome.error for text in FULL):  # an empty folder may well be made there
+        going.stopped = (
+            "No more runs are begun: there is no space left. Free some, and the same command goes "
+            "on; what was trained is kept in the run folders."
+        )
         return
     runs = [node.run for node in going.plan.nodes.values() if node.run is not None]
     try:

@@ -137,22 +137,32 @@ def test_a_run_that_is_held_elsewhere_is_tried_again(plan: StudyPlan) -> None:
     assert not going.failed()
 
 
-def test_a_full_zoo_ends_the_study_and_says_so(
-    plan: StudyPlan, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(runs: Any, workspace: Any) -> None:
-        raise RunError("Cannot write the entry: No space left on device.")
-
-    def answer(task: Task) -> Happened:
-        monkeypatch.setattr(module, "try_zoo", full)
-        return ended(task, "failed", "Cannot write the entry: No space left on device.")
-
-    engine = Scripted(answer)
+@pytest.mark.parametrize("said", ["No space left on device", "Disk quota exceeded"])
+def test_a_full_disk_ends_the_study_and_says_so_once(plan: StudyPlan, said: str) -> None:
+    """Though a folder can still be made on it."""
+    engine = Scripted(lambda task: ended(task, "failed", f"Cannot write the entry: {said}."))
     going = drive(plan, engine, journal_of(plan))
     assert len(engine.tasks) == 1
     text = study_text.run_text(going)
     assert "0 done (0 now), 1 failed, 2 not run" in text
-    assert text.splitlines()[-1].startswith("No more runs are begun: Cannot write")
+    assert text.count(said) == 1
+    assert text.splitlines()[-1].startswith("No more runs are begun: there is no space left")
+
+
+def test_a_zoo_that_can_no_longer_be_written_ends_the_study(
+    plan: StudyPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(runs: Any, workspace: Any) -> None:
+        raise RunError("Cannot write the entry: Read-only file system.")
+
+    def answer(task: Task) -> Happened:
+        monkeypatch.setattr(module, "try_zoo", refuse)
+        return ended(task, "failed", "Cannot write the entry: Read-only file system.")
+
+    engine = Scripted(answer)
+    going = drive(plan, engine, journal_of(plan))
+    assert len(engine.tasks) == 1
+    assert study_text.run_text(going).splitlines()[-1].startswith("No more runs are begun: Cannot")
 
 
 def test_the_engine_is_closed_whatever_happens(plan: StudyPlan) -> None:

@@ -194,7 +194,10 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
         {"compose": [{"method": "scalearn", "source_method": "lora"}]},
         ("compose[0]", "mini/same:lora"),
     ),
-    ({"compose": [{"method": "scalearn", "sources": ["mood:scalearn"]}]}, ("compose[0]",)),
+    (  # what could be a cycle
+        {"compose": [{"method": "scalearn", "sources": ["same:scalearn"], "targets": ["same"]}]},
+        ("compose[0]", "scalearn is a composition, and sources are of stage one"),
+    ),
     (
         {
             "train": [{"method": "pfeiffer", "set": {"lr": [0.1, 0.2]}}],
@@ -251,6 +254,15 @@ def test_a_file_that_holds_itself(mini: Path, tmp_path: Path) -> None:
     refused(mtl("study", "plan", path), "train[0] must hold keys and values")
     path.write_text("suite: mini\ntrain:\n  - &b\n    method: lora\n    set: *b\n")
     refused(mtl("study", "plan", path), "train[0]")
+
+
+def test_recipes_that_extend_each_other(mini: Path, tmp_path: Path) -> None:
+    for one, other in (("a", "b"), ("b", "a")):
+        (tmp_path / f"{one}.yaml").write_text(
+            f"extends: {other}.yaml\nmethods: {{pfeiffer: {{}}}}\n"
+        )
+    said = mtl("study", "plan", write_study(tmp_path, recipe="a.yaml"))
+    refused(said, "compose[0]", "b.yaml: extends leads back to a.yaml")
 
 
 def test_a_study_that_is_not_there() -> None:
