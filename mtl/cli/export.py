@@ -22,7 +22,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("entry", help="reference, its last parts, or the start of its digest")
     parser.add_argument("folder", metavar="DIR", help="folder to write: absent or empty")
     parser.add_argument(
-        "--to", choices=("adapters", "peft"), required=True, help="who is to load it"
+        "--to",
+        choices=("adapters", "peft", "onnx", "transformers"),
+        required=True,
+        help="who is to load it: an adapter beside the base (adapters, peft), or the whole model",
     )
     parser.add_argument("--model", help="the entry's base: Hub name, folder, 'demo' [MTL_MODEL]")
     parser.add_argument("--zoo", help="folder of the zoo [MTL_ZOO, ./adapters_zoo]")
@@ -66,6 +69,11 @@ def main(argv: Sequence[str]) -> int:
         "--text-rows",
         type=int,
         help="training rows whose text is used, labels unseen [512; --distill 10000]",
+    )
+    parser.add_argument(
+        "--int8",
+        action="store_true",
+        help="of --to onnx: a second file with weights in int8; measured on dev and test",
     )
     parser.add_argument(
         "--evaluate", action="store_true", help="score the exported files on dev and test"
@@ -129,7 +137,13 @@ def _chosen(options: Namespace) -> ExportOptions:
                 **some(width="width", tolerance="tolerance", how="shrink", rows="text_rows")
             )
     return ExportOptions(
-        options.to, options.prune, narrowing, distilling, options.evaluate, options.group
+        options.to,
+        options.prune,
+        narrowing,
+        distilling,
+        options.evaluate,
+        options.group,
+        options.int8,
     )
 
 
@@ -189,8 +203,12 @@ def _show(folder: str, record: dict[str, Any]) -> None:
         print(f"omega of {', '.join(small)} cannot be told from 0; --prune drops such sources")
     proof = record["proof"]
     width = f"width {record['width']}, " if record["width"] else ""
+    what = f"one adapter called {record['name']!r}"
+    if record.get("files"):
+        sizes = (f"{name} ({size / 1e6:.1f} MB)" for name, size in record["files"].items())
+        what = f"one model, {', '.join(sizes)}"
     print(
-        f"\n{folder}: one adapter called {record['name']!r}, {width}with its head. Largest logit "
+        f"\n{folder}: {what}, {width}with its head. Largest logit "
         f"difference between {proof['reference']} and {proof['other']} on {proof['rows']} random "
         f"texts: {proof['max_logit_difference']:.3g} (allowed {proof['limit']:.3g}; without the "
         f"adapter {proof['adapter_effect']:.3g})"

@@ -32,7 +32,8 @@ def write_card(folder: Path, entry: Entry, record: Mapping[str, Any]) -> None:
 def card(entry: Entry, record: Mapping[str, Any]) -> str:
     """The card in Markdown, with the metadata header of the Hugging Face Hub."""
     manifest = entry.manifest
-    title = f"# {text(manifest.task['id'])}: {text(manifest.method)}, one stock adapter"
+    what = "the whole model" if _whole(record) else "one stock adapter"
+    title = f"# {text(manifest.task['id'])}: {text(manifest.method)}, {what}"
     sections = [title, _summary(entry, record), "## Load\n\n" + _load(entry, record)]
     sections.append("## Proof\n\n" + _proof(record))
     if record.get("scores"):
@@ -76,13 +77,25 @@ def _as_metrics(entry: Entry, found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _whole(record: Mapping[str, Any]) -> bool:
+    return bool(record.get("files"))
+
+
 def _summary(entry: Entry, record: Mapping[str, Any]) -> str:
     base = entry.manifest.base
+    gates = f" {_gates(record['gates'])}" if record.get("gates") else ""
+    if _whole(record):
+        files = ", ".join(f"`{name}` ({size:,} bytes)" for name, size in record["files"].items())
+        return (
+            f"Encoder {text(base['id'])} ({text(base['type'])}, fingerprint "
+            f"`{base['fingerprint'][:16]}`), adapters and prediction head as one model, in "
+            f"{files}, with the tokenizer beside it.{gates} Entry: {text(entry.ref)}, digest "
+            f"`{entry.digest}`."
+        )
     how = {
         True: "It computes the same function, folded exactly",
         False: "It is an approximation; what it costs is measured below",
     }[bool(record["exact"])]
-    gates = f" {_gates(record['gates'])}" if record.get("gates") else ""
     return (
         f"One stock adapter of width {record['width']} in place of "
         f"{len(record['sources'])} source(s), on the frozen encoder {text(base['id'])} "
@@ -93,6 +106,17 @@ def _summary(entry: Entry, record: Mapping[str, Any]) -> str:
 
 
 def _load(entry: Entry, record: Mapping[str, Any]) -> str:
+    if record["form"] == "transformers":
+        answering = answering_code(entry.manifest, "FOLDER")
+        return fenced(
+            f"{IMPORTS if answering else ''}from transformers import "
+            f"AutoModelForSequenceClassification{', AutoTokenizer' if answering else ''}\n\n"
+            "model = AutoModelForSequenceClassification.from_pretrained(FOLDER)\n"
+            f"{answering}",
+            "python",
+        )
+    if record["form"] == "onnx":
+        return _load_onnx(entry)
     name = record["name"]
     base = base_code(entry.manifest)
     note = f"{base.note}\n\n" if base.note else ""
@@ -117,6 +141,28 @@ def _load(entry: Entry, record: Mapping[str, Any]) -> str:
         + f"\n\nAdapter and head are called {text(name)}. The weights are there twice, as "
         "safetensors (`use_safetensors=True`) and as tensor-only `.bin` files."
     )
+
+
+def _load_onnx(entry: Entry) -> str:
+    answering = answering_code(entry.manifest, "FOLDER", "session")
+    lines = (
+        "import onnxruntime\n"
+        "from transformers import AutoTokenizer\n\n"
+        'session = onnxruntime.InferenceSession(FOLDER + "/model.onnx")\n'
+    )
+    if answering:
+        head, _, rest = answering.partition("with torch.no_grad():\n")
+        _, _, read = rest.partition("\n")
+        lines += head.replace('return_tensors="pt"', 'return_tensors="np"')
+        lines += (
+            "names = [item.name for item in session.get_inputs()]\n"
+            "(logits,) = session.run(None, {name: batch[name] for name in names})\n"
+        )
+        lines += read
+    said = (
+        "Inputs are of int64, (batch, length), both free. Task, labels, templates and length stand"
+    )
+    return fenced(lines, "python") + f"\n\n{said} in the model's metadata, under `mtl.…`."
 
 
 def _proof(record: Mapping[str, Any]) -> str:
@@ -152,7 +198,8 @@ def _scores(entry: Entry, record: Mapping[str, Any]) -> str:
             stored = entry.manifest.metrics.get(split, {}).get(name, {}).get("value")
             shown = "–" if stored is None else f"{stored:.4f}"
             rows.append([split, name, f"{value:.4f}", shown])
-    note = "Scores of these files in stock adapters, and those recorded with the entry."
+    there = "by themselves" if _whole(record) else "in stock adapters"
+    note = f"Scores of these files {there}, and those recorded with the entry."
     gates = record.get("gates")
     if gates:
         over = "all rows" if gates["group"] is None else f"the rows of {text(gates['group'])} alone"

@@ -32,6 +32,7 @@ from mtl.export.low_rank import (
 )
 from mtl.export.omega import NEAR_ZERO, is_soup, near_zero, omega_sizes
 from mtl.export.stock import StockNetwork, install, load_stock, write_adapter
+from mtl.export.whole import WHOLE, export_whole
 from mtl.files import read_json
 from mtl.hub import write_stock_copies
 from mtl.methods import find_method
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from mtl.zoo import Entry
 
 
-FORMS = ("adapters", "peft")
+FORMS = ("adapters", "peft", *WHOLE)
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,15 @@ class ExportOptions:
     """How to export.
 
     Attributes:
-        form: ``adapters`` or ``peft``: the library that is to load it.
+        form: ``adapters`` or ``peft``: the library that is to load it beside the base; ``onnx`` or
+            ``transformers``: the whole model (:mod:`mtl.export.whole`).
         prune: drop sources whose omega is at most this share of the largest; None keeps all.
         narrow: fewer units, None keeps all.
         distil: train an adapter that comes close, in place of folding.
         evaluate: score the exported files on every split that is no training data.
         group: of a composition with gates by group, whose gates are folded in; None for the pooled
             ones.
+        int8: of ``onnx``: a second file with weights in int8, its change measured.
     """
 
     form: str = "adapters"
@@ -69,12 +72,15 @@ class ExportOptions:
     distil: Distilling | None = None
     evaluate: bool = False
     group: str | None = None
+    int8: bool = False
 
     def __post_init__(self) -> None:
         if self.form not in FORMS:
             raise unknown("library to export to", self.form, FORMS)
         if self.prune is not None and not 0 <= self.prune < 1:
             raise RequestError(f"--prune {self.prune} must be at least 0 and below 1.")
+        if self.int8 and self.form != "onnx":
+            raise RequestError(f"--int8 is for --to onnx; --to {self.form} has floats.")
         if self.distil is not None and (self.prune is not None or self.narrow is not None):
             raise RequestError(
                 "--distill trains an adapter of --width units from all sources; it goes with "
@@ -124,6 +130,8 @@ def export_entry(
             "beside a composition, whose sources are twins that know nothing. Export the "
             "composition itself."
         )
+    if options.form in WHOLE:
+        return export_whole(entry, folder, workspace=workspace, backbone=backbone, options=options)
     if not is_stock(entry.manifest.head):
         raise RequestError(
             f"Cannot export {entry.ref}: {STOCK_REFUSAL}, and answers would be others. Nearest: "

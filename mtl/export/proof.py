@@ -50,7 +50,11 @@ def proof_batch(
 
 @torch.no_grad()
 def compare(
-    reference: nn.Module, other: Any, batch: dict[str, Tensor], plain: nn.Module
+    reference: nn.Module,
+    other: Any,
+    batch: dict[str, Tensor],
+    plain: nn.Module,
+    tolerance: float = TOLERANCE,
 ) -> dict[str, Any]:
     """The logits of both on ``batch``, the largest difference and its limit, as JSON.
 
@@ -71,7 +75,7 @@ def compare(
         "max_logit": float(ours.abs().max()),
         "max_logit_difference": float((ours - theirs).abs().max()),
         "adapter_effect": float((ours - plain.cpu()(batch).double()).abs().max()),
-        "limit": TOLERANCE * max(1.0, float(ours.abs().max())),
+        "limit": tolerance * max(1.0, float(ours.abs().max())),
     }
 
 

@@ -1,0 +1,149 @@
+"""From an entry to a folder that holds the whole model: base, adapter and head in one.
+
+Two forms: ``onnx`` (:mod:`mtl.export.onnx`) takes every entry, since it writes down what the
+network computes; ``transformers`` (:mod:`mtl.export.merged`) those whose change of the base is a
+change of its weights, and whose head is that of its stock class. Both carry a tokenizer, and the
+proof of every export: what the written files answer, beside what the entry answers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mtl.backbone import Network
+from mtl.errors import RequestError
+from mtl.export import proof
+from mtl.export.card import write_card
+from mtl.export.data import EntryData, change, scores
+from mtl.export.folder import filling
+from mtl.runs import load
+from mtl.runs.versions import versions
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from mtl.backbone import Backbone
+    from mtl.export.exporting import ExportOptions
+    from mtl.runs import Workspace
+    from mtl.zoo import Entry
+
+WHOLE = ("onnx", "transformers")
+"""Forms that need no base beside them."""
+ONNX_TOLERANCE = 1e-4
+"""Largest logit difference of another runtime, whose sums have another order."""
+SHAPES = ((16, 48), (3, 20), (1, 5))
+"""Rows and tokens of the batches that are compared: lengths and numbers of rows are free."""
+
+
+def export_whole(
+    entry: Entry, folder: Path, *, workspace: Workspace, backbone: Backbone, options: ExportOptions
+) -> dict[str, Any]:
+    """Write ``entry`` with its base as one model into ``folder``; returns the record.
+
+    Raises:
+        RequestError: the form cannot say it (names what can), or the place is taken.
+        RunError: the files do not answer as the entry does; nothing is left behind.
+        ZooError: damaged files, missing sources.
+    """
+    from mtl.export.exporting import chosen_sizes, gates_record, gates_text, source_rows
+
+    _refuse(options)
+    loaded = load(entry, workspace.zoo, backbone)
+    data = EntryData(entry, backbone, workspace, options.group)
+    sizes = chosen_sizes(loaded, options.group)
+    network = loaded.network.cpu().eval()
+    plain = Network(backbone.encoder(), network.head).eval()
+    choices = _choices(entry)
+    batches = [
+        proof.proof_batch(backbone, rows=rows, tokens=tokens, choices=choices)
+        for rows, tokens in SHAPES
+    ]
+    measured, changes = {}, {}
+    with filling(folder) as temporary:
+        if options.form == "onnx":
+            from mtl.export.onnx import OnnxNetwork, quantise, write_onnx
+
+            path = write_onnx(temporary, entry, network, batches[0])
+            other: nn.Module = OnnxNetwork(path)
+            library, tolerance = "onnxruntime", ONNX_TOLERANCE
+        else:
+            from mtl.export.merged import load_merged, write_merged
+
+            write_merged(temporary, loaded, backbone)
+            other = load_merged(temporary)
+            library, tolerance = "transformers", proof.TOLERANCE
+        backbone.tokenizer.save_pretrained(str(temporary))
+        proven = _worst(
+            [proof.compare(network, other, batch, plain, tolerance) for batch in batches]
+        )
+        proof.check(proven, f"What {library} makes of the exported files")
+        proven["reference"] = f"the entry{gates_text(loaded, options.group)}"
+        proven["other"] = f"{library} {versions_of(library)}"
+        if options.evaluate:
+            measured = {split: data.score(other, split) for split in data.tests()}
+        if options.int8:
+            small = OnnxNetwork(quantise(path))
+            changes["int8"] = {
+                split: change(data.score(loaded.attached, split), data.score(small, split))
+                for split in data.tests()
+            }
+        record = {
+            "form": options.form,
+            "name": str(entry.manifest.head["name"]),
+            "entry": entry.ref,
+            "digest": entry.digest,
+            "exact": True,
+            "gates": gates_record(loaded, options.group),
+            "width": None,
+            "files": {
+                found.name: found.stat().st_size
+                for found in sorted(temporary.iterdir())
+                if found.suffix in {".onnx", ".data", ".safetensors"}
+            },
+            "sources": source_rows(loaded, sizes, options),
+            "proof": proven,
+            "scores": scores(measured),
+            "changes": changes,
+            "command": workspace.command,
+            "versions": {**versions(), library: versions_of(library)},
+        }
+        write_card(temporary, entry, record)
+    return record
+
+
+def versions_of(library: str) -> str:
+    """The installed version of ``library``."""
+    from importlib.metadata import version
+
+    return version(library)
+
+
+def _refuse(options: ExportOptions) -> None:
+    if not options.exact:
+        raise RequestError(
+            f"--to {options.form} writes what the entry computes; --prune, --width and --distill "
+            "make another adapter of it, which goes --to adapters."
+        )
+
+
+def _choices(entry: Entry) -> int:
+    from mtl.backbone.heads import CONFIG_FILE
+    from mtl.files import read_json
+
+    if not (entry.folder / CONFIG_FILE).is_file():
+        return 1
+    return int(read_json(entry.folder / CONFIG_FILE)["config"].get("num_choices", 1))
+
+
+def _worst(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of several comparisons the one that is nearest to its limit, or beyond; all of their rows."""
+    worst = max(found, key=lambda one: one["max_logit_difference"] / one["limit"])
+    return {**worst, "rows": sum(one["rows"] for one in found)}
+
+
+def inputs_of(batch: dict[str, Tensor]) -> list[str]:
+    """Names of what a model reads, in a fixed order."""
+    from mtl.backbone.network import INPUTS
+
+    return [name for name in INPUTS if name in batch]
