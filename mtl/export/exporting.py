@@ -30,8 +30,9 @@ from mtl.export.low_rank import (
     write_peft_lora,
     write_stock_lora,
 )
-from mtl.export.omega import NEAR_ZERO, is_soup, near_zero, omega_sizes
+from mtl.export.omega import is_soup, near_zero
 from mtl.export.stock import StockNetwork, install, load_stock, write_adapter
+from mtl.export.telling import chosen_sizes, gates_record, gates_text, source_rows
 from mtl.export.whole import WHOLE, export_whole
 from mtl.files import read_json
 from mtl.hub import write_stock_copies
@@ -168,7 +169,7 @@ def export_entry(
             "exact": options.exact,
             "gates": gates_record(loaded, options.group),
             "width": shaped.folded.width if shaped.folded else None,
-            "sources": source_rows(loaded, sizes, options),
+            "sources": source_rows(loaded, sizes, options.prune),
             "proof": proven,
             "scores": scores(measured),
             "changes": shaped.changes,
@@ -180,47 +181,6 @@ def export_entry(
         }
         write_card(temporary, entry, record)
     return record
-
-
-def chosen_sizes(loaded: Loaded, group: str | None) -> list[float] | None:
-    """Size of omega per source, with the gates of ``group``, which the network has from now on.
-
-    Raises:
-        RequestError: there are no gates by group, or no such group.
-    """
-    sizes = omega_sizes(loaded.entry)
-    groups = _gates(loaded)
-    if groups is None:
-        if group is not None:
-            raise RequestError(
-                f"--group {group}: {loaded.entry.ref} answers all rows alike; groups are of "
-                "compositions with a gate."
-            )
-        return sizes
-    groups.choose(group)
-    each = groups.chosen.abs().flatten().tolist()
-    return sizes and [size * gate for size, gate in zip(sizes, each, strict=True)]
-
-
-def gates_record(loaded: Loaded, group: str | None) -> dict[str, Any] | None:
-    """Whose gates were folded in, for the record; None where there are none."""
-    groups = _gates(loaded)
-    if groups is None:
-        return None
-    return {"column": groups.column, "group": group, "rows": groups.counts.get(group)}
-
-
-def gates_text(loaded: Loaded, group: str | None) -> str:
-    """The same, in words behind the name of the entry."""
-    groups = _gates(loaded)
-    if groups is None:
-        return ""
-    whose = "the pooled gates" if group is None else f"the gates of {groups.column} {group!r}"
-    return f" with {whose}"
-
-
-def _gates(loaded: Loaded) -> Any:
-    return getattr(loaded.composed, "groups", None)
 
 
 def write_form(
@@ -362,24 +322,3 @@ def stays_as_it_is(loaded: Loaded) -> bool:
         f"adapters knows ({manifest.weights} weights). Nearest: train the task with a bottleneck "
         "(mtl.train --method pfeiffer), which exports as it is."
     )
-
-
-def source_rows(
-    loaded: Loaded, sizes: Sequence[float] | None, options: ExportOptions
-) -> list[dict[str, Any]]:
-    """Sources as the record lists them: where from, size of omega, near zero, dropped."""
-    small = near_zero(list(sizes), NEAR_ZERO) if sizes else []
-    gone = near_zero(list(sizes), options.prune) if sizes and options.prune is not None else []
-    return [
-        {
-            "ref": entry.ref,
-            "digest": entry.digest,
-            "task": entry.manifest.task["id"],
-            "method": entry.manifest.method,
-            "seed": entry.manifest.seed,
-            "omega": sizes[k] if sizes else None,
-            "near_zero": k in small,
-            "dropped": k in gone,
-        }
-        for k, entry in enumerate(loaded.sources)
-    ]

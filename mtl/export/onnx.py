@@ -7,20 +7,22 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from mtl.backbone.network import INPUTS
 from mtl.errors import RequestError, RunError
-from mtl.export.whole import inputs_of
 
 if TYPE_CHECKING:
     from mtl.backbone import Network
     from mtl.zoo import Entry
 
 FILE, SMALL = "model.onnx", "model_int8.onnx"
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 LARGEST = 1_900_000_000
 """Bytes of weights that one file of protobuf holds; of more, they lie in a file beside it."""
 
@@ -58,17 +60,14 @@ class OnnxNetwork(nn.Module):
         return torch.from_numpy(self.session.run(None, given)[0])
 
 
-def require_onnx(asked: str) -> None:
-    """Refuse where the libraries are missing. Raises RequestError."""
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
+def require_onnx() -> None:
+    """Refuse where a library is missing. Raises RequestError."""
+    lacking = [name for name in PACKAGES if find_spec(name) is None]
+    if lacking:
         raise RequestError(
-            f"{asked} needs onnx, onnxscript and onnxruntime, which are not installed "
-            "(pip install 'mtl[onnx]')."
-        ) from error
+            f"--to onnx writes through {', '.join(lacking)}, which is not installed. Install it: "
+            f"pip install {' '.join(lacking)}"
+        )
 
 
 def write_onnx(folder: Path, entry: Entry, network: Network, batch: dict[str, Tensor]) -> Path:
@@ -81,11 +80,9 @@ def write_onnx(folder: Path, entry: Entry, network: Network, batch: dict[str, Te
         batch: shows names and types of the inputs.
 
     Raises:
-        RequestError: the libraries are not installed.
         RunError: the exporter of torch cannot say what the network computes.
     """
-    require_onnx("--to onnx")
-    names = inputs_of(batch)
+    names = [name for name in INPUTS if name in batch]
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     path = folder / FILE
     with torch.no_grad(), _silent():

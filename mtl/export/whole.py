@@ -17,11 +17,14 @@ from mtl.export import proof
 from mtl.export.card import write_card
 from mtl.export.data import EntryData, change, scores
 from mtl.export.folder import filling
+from mtl.export.merged import load_merged, write_merged
+from mtl.export.onnx import OnnxNetwork, quantise, require_onnx, write_onnx
+from mtl.export.telling import chosen_sizes, gates_record, gates_text, source_rows
 from mtl.runs import load
 from mtl.runs.versions import versions
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from mtl.backbone import Backbone
     from mtl.export.exporting import ExportOptions
@@ -46,9 +49,9 @@ def export_whole(
         RunError: the files do not answer as the entry does; nothing is left behind.
         ZooError: damaged files, missing sources.
     """
-    from mtl.export.exporting import chosen_sizes, gates_record, gates_text, source_rows
-
     _refuse(options)
+    if options.form == "onnx":
+        require_onnx()
     loaded = load(entry, workspace.zoo, backbone)
     data = EntryData(entry, backbone, workspace, options.group)
     sizes = chosen_sizes(loaded, options.group)
@@ -62,14 +65,10 @@ def export_whole(
     measured, changes = {}, {}
     with filling(folder) as temporary:
         if options.form == "onnx":
-            from mtl.export.onnx import OnnxNetwork, quantise, write_onnx
-
             path = write_onnx(temporary, entry, network, batches[0])
             other: nn.Module = OnnxNetwork(path)
             library, tolerance = "onnxruntime", ONNX_TOLERANCE
         else:
-            from mtl.export.merged import load_merged, write_merged
-
             write_merged(temporary, loaded, backbone)
             other = load_merged(temporary)
             library, tolerance = "transformers", proof.TOLERANCE
@@ -101,7 +100,7 @@ def export_whole(
                 for found in sorted(temporary.iterdir())
                 if found.suffix in {".onnx", ".data", ".safetensors"}
             },
-            "sources": source_rows(loaded, sizes, options),
+            "sources": source_rows(loaded, sizes),
             "proof": proven,
             "scores": scores(measured),
             "changes": changes,
@@ -140,10 +139,3 @@ def _worst(found: list[dict[str, Any]]) -> dict[str, Any]:
     """Of several comparisons the one that is nearest to its limit, or beyond; all of their rows."""
     worst = max(found, key=lambda one: one["max_logit_difference"] / one["limit"])
     return {**worst, "rows": sum(one["rows"] for one in found)}
-
-
-def inputs_of(batch: dict[str, Tensor]) -> list[str]:
-    """Names of what a model reads, in a fixed order."""
-    from mtl.backbone.network import INPUTS
-
-    return [name for name in INPUTS if name in batch]

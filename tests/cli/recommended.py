@@ -22,7 +22,7 @@ COMMAND = re.compile(
     r"python -m mtl\.\w+|\bpip install\b|(?<!src/)\bscripts/\w|\bhf (?:auth|download)\b|\biconv\b"
     r"|\baccelerate launch\b"
 )
-OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+")
 ENDS = re.compile(r"\. |[,;] | \(| says | lists | adds | makes | and | shows |\)|\.$")
 """Where a command line ends in a sentence, if it stands in no quotes."""
 BARE = re.compile(

@@ -145,7 +145,7 @@ def test_places_and_names(composition: str, stocked: Path, tiny: Any, tmp_path: 
     refused(mtl("export", composition, taken, "--to", "adapters"), "not an empty folder")
     assert [path.name for path in taken.iterdir()] == ["mine"]
     refused(mtl("export", "nothing/here", tmp_path / "o", "--to", "adapters"), "no entry")
-    refused(mtl("export", composition, tmp_path / "o", "--to", "onnx"), "onnx")
+    refused(mtl("export", composition, tmp_path / "o", "--to", "tensorrt"), "tensorrt")
     line = ["export", composition, tmp_path / "o", "--to", "adapters"]
     refused(mtl(*line, "--epochs", "3"), "--epochs", "without --distill")
     refused(mtl(*line, "--shrink", "drop"), "--shrink", "without --width")

@@ -149,11 +149,18 @@ def test_one_line_of_the_readme_makes_the_entry_that_others_name() -> None:
         makers = [
             line
             for line in lines
-            if line.startswith("python -m mtl.compose")
-            and "--probe" not in line
-            and "--control" not in line
-            and f"--target {target}" in line
-            and (re.findall(r"--method (\S+)", line) or ["scalearn"]) == [method]
+            if (
+                line.startswith("python -m mtl.compose")
+                and "--probe" not in line
+                and "--control" not in line
+                and f"--target {target}" in line
+                and (re.findall(r"--method (\S+)", line) or ["scalearn"]) == [method]
+            )
+            or (
+                line.startswith("python -m mtl.train --suite demo --method")
+                and "--seeds" not in line
+                and (re.findall(r"--method (\S+)", line)) == [method]
+            )
         ]
         assert len(makers) == 1, makers
 

@@ -283,18 +283,21 @@ def test_what_the_settings_page_says_prints_it() -> None:
 @recommends("engine/tracking.py", "which is not installed: pip install")
 @recommends("search/searching.py", "pip install optuna")
 @recommends("study/ray_engine.py", "pip install ray")
+@recommends("export/onnx.py", "Install it: pip install")
 def test_packages_to_install_are_those_of_the_project() -> None:
     """By their own names: what ``mtl`` is in an index of packages is not ours to say."""
     from mtl.engine.tracking import TRACKERS
+    from mtl.export.onnx import PACKAGES
     from mtl.methods import METHODS
 
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
-    named = ("plot", "peft", "metrics", "track", "search", "ray")
+    named = ("plot", "peft", "metrics", "track", "search", "ray", "onnx")
     known = {line.split(">")[0] for extra in named for line in extras[extra]}
     needed = {METHODS.get(name).package for name in METHODS.names()} - {None, ""}
-    assert {"matplotlib", "evaluate", "optuna", "ray", TRACKERS["tensorboard"], *needed} == known
+    ours = {"matplotlib", "evaluate", "optuna", "ray", TRACKERS["tensorboard"], *PACKAGES}
+    assert ours | needed == known
     rows = {row["method"]: row for row in json.loads(mtl("methods", "ls", "--json").out)["methods"]}
     shown = mtl("methods", "ls").out
     for row in rows.values():
