@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mtl.face import compose_adapters as compose_adapters
     from mtl.face import error_report as error_report
     from mtl.face import load as load
+    from mtl.face import load_many as load_many
     from mtl.face import pack as pack
     from mtl.face import results as results
     from mtl.face import train_adapter as train_adapter
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from mtl.face import unpack as unpack
     from mtl.predict import Answers as Answers
     from mtl.predict import Model as Model
+    from mtl.predict import Models as Models
     from mtl.tasks import load_task as load_task
     from mtl.zoo import Entry as Entry
     from mtl.zoo import open_zoo as open_zoo
@@ -44,13 +46,14 @@ __all__, __getattr__, __dir__ = exports(
             "compose_adapters",
             "error_report",
             "load",
+            "load_many",
             "pack",
             "results",
             "train_adapter",
             "train_joint",
             "unpack",
         ],
-        "predict": ["Answers", "Model"],
+        "predict": ["Answers", "Model", "Models"],
         "tasks": ["load_task"],
         "zoo": ["Entry", "open_zoo"],
     },

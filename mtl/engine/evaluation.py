@@ -98,10 +98,10 @@ def answer(
         network.train(was_training)
     # Read at the end, so that a GPU never waits for the host between batches.
     logits = [out.cpu().numpy() for out in outputs]
-    gathered = device.gather((np.concatenate(rows), _stack(logits)) if rows else None)
+    gathered = device.gather((np.concatenate(rows), stacked(logits)) if rows else None)
     parts = [part for part in gathered if part is not None]
     row = np.concatenate([part[0] for part in parts])
-    values = _stack([part[1] for part in parts])
+    values = stacked([part[1] for part in parts])
     row, first = np.unique(row, return_index=True)
     if not np.array_equal(np.sort(data.encoded.row), row):
         raise AssertionError("evaluation lost or invented rows")
@@ -124,7 +124,7 @@ def evaluate(attached: Trainable, data: EvalSet, device: Device, passes: Passes)
     return Evaluation(loss, metrics, row, label, prediction, values, scores, data.spec, table)
 
 
-def _stack(logits: list[np.ndarray]) -> np.ndarray:
+def stacked(logits: list[np.ndarray]) -> np.ndarray:
     """The rows under one another, those of shorter batches filled up as positions without token."""
     width = max(part.shape[1] for part in logits)
     return np.concatenate(

@@ -12,7 +12,7 @@ fp64 and rounded once, when it is written.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -102,17 +102,26 @@ class Folded:
         return replace(self, sites={key: m.padded(width) for key, m in self.sites.items()})
 
 
+class UnfoldableError(RequestError):
+    """There is no fixed sum of plain sources. ``reason`` says why, as a clause about the entry."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 def plain_view(source: Any, what: str) -> PlainSource:
     """The source as ``act(D z + c)`` and a linear map.
 
     Raises:
-        RequestError: its features are no activation of one linear map (AdaKron, routed experts).
+        UnfoldableError: its features are no activation of one linear map (AdaKron, routed experts).
     """
     found = plain_source(source)
     if found is None:
-        raise RequestError(
+        raise UnfoldableError(
             f"Cannot fold {what}: its features are not act(D·z + c), so no stock bottleneck "
-            "computes them. --distill trains one that comes close, and says how close."
+            "computes them. --distill trains one that comes close, and says how close.",
+            f"the features of {what} are no activation of one linear map",
         )
     return found
 
@@ -129,16 +138,9 @@ def fold(loaded: Loaded, drop: Collection[int] = ()) -> Folded:
             that are no activation of a linear map, weights of the base changed. Says the nearest
             alternative.
     """
-    check_base_unchanged(loaded)
-    if loaded.densify is not None:
-        loaded.densify()
-    encoder: Any = loaded.network.encoder
     found: dict[Site, Maps] = {}
     activations: dict[str, list[str]] = {}
-    for index, location, layer in bottleneck_layers(encoder):
-        if loaded.names[0] not in layer.adapters:
-            continue
-        views, omega = _site(loaded, layer)
+    for where, views, omega in plain_sites(loaded):
         kept = [k for k in range(len(views)) if k not in drop]
         if not kept:
             raise RequestError(f"Nothing is left of {loaded.entry.ref} without its sources.")
@@ -146,7 +148,7 @@ def fold(loaded: Loaded, drop: Collection[int] = ()) -> Folded:
             tasks = activations.setdefault(views[k].activation, [])
             if (task := loaded.sources[k].manifest.task["id"]) not in tasks:
                 tasks.append(task)
-        found[index, location] = fold_site([views[k] for k in kept], omega[kept], kept)
+        found[where] = fold_site([views[k] for k in kept], omega[kept], kept)
     if not found:
         raise RequestError(
             f"Cannot fold {loaded.entry.ref}: {loaded.entry.manifest.method} has no bottlenecks."
@@ -157,8 +159,30 @@ def fold(loaded: Loaded, drop: Collection[int] = ()) -> Folded:
             f"Cannot fold {loaded.entry.ref}: a stock adapter has one activation, the sources have "
             f"several ({said}). Nearest: --distill, or compose sources of one activation."
         )
-    placement = signature(encoder.adapters_config.get(loaded.names[0]))
-    return Folded(found, next(iter(activations)), placement).evened()
+    return Folded(found, next(iter(activations)), placement_of(loaded)).evened()
+
+
+def placement_of(loaded: Loaded) -> Mapping[str, Any]:
+    """The signature of its bottlenecks (:mod:`mtl.methods.placement`)."""
+    return signature(loaded.network.encoder.adapters_config.get(loaded.names[0]))
+
+
+def plain_sites(loaded: Loaded) -> Iterator[tuple[Site, list[PlainSource], Tensor]]:
+    """What is added up at every bottleneck site: K plain sources and omega (K,D) or (K,1), fp64.
+
+    A single adapter is one source with an omega of 1; a soup is one, too.
+
+    Raises:
+        UnfoldableError: attention over the sources, features that are no activation of a linear
+            map.
+        RequestError: weights of the base changed.
+    """
+    check_base_unchanged(loaded)
+    if loaded.densify is not None:
+        loaded.densify()
+    for index, location, layer in bottleneck_layers(loaded.network.encoder):
+        if loaded.names[0] in layer.adapters:
+            yield (index, location), *_site(loaded, layer)
 
 
 def check_base_unchanged(loaded: Loaded) -> None:
@@ -182,11 +206,12 @@ def _site(loaded: Loaded, layer: Any) -> tuple[list[PlainSource], Tensor]:
         return views, views[0].up_bias.new_ones(1, 1)
     site = layer.adapter_fusion_layer[NAME]
     if not isinstance(site, ScaLearnSite):
-        raise RequestError(
+        raise UnfoldableError(
             f"Cannot fold {loaded.entry.ref}: {loaded.entry.manifest.method} weighs its sources "
             "anew for every token, so there is no fixed sum. Nearest: --distill trains one stock "
             "adapter that comes close, or compose again with --method scalearn, which folds "
-            "exactly."
+            "exactly.",
+            f"{loaded.entry.manifest.method} weighs its sources anew for every token",
         )
     if site.combine is not None:
         views = [site.combine(views)]

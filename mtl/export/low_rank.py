@@ -31,6 +31,7 @@ from mtl.methods.peft_files import PREFIX, config_dict, require_peft, save_peft
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
+    from mtl.methods import PlainSource
     from mtl.runs import Loaded
 
 STOCK = ("q", "k", "v", "intermediate", "output")
@@ -80,6 +81,29 @@ def fold_low_rank(loaded: Loaded, drop: Collection[int] = ()) -> FoldedLowRank:
         down = group.weight.double().cpu()[keep]
         sites[name.replace("_", ".", 1)] = Factors(down, up.cpu()[keep].t().contiguous())
     return FoldedLowRank(sites)
+
+
+@torch.no_grad()
+def plain_linears(loaded: Loaded) -> dict[str, tuple[list[PlainSource], Tensor]]:
+    """What is added up at every linear module: K plain sources and omega (K,out) or (K,1).
+
+    A single adapter is one source with an omega of 1.
+    """
+    if loaded.composed is None:
+        assert loaded.factors is not None
+        one = torch.ones(1, 1)
+        return {site: ([found.source()], one) for site, found in loaded.factors().items()}
+    sites: dict[str, tuple[list[PlainSource], Tensor]] = {}
+    composed: Any = loaded.network.encoder.low_rank_composition
+    for name, site in composed.named_children():
+        bank: Any = site.bank
+        factors = [
+            Factors(bank.groups[0].weight[bank.owner == k], bank.up[bank.owner == k].t())
+            for k in range(bank.count)
+        ]
+        found = [factor.source() for factor in factors]
+        sites[name.replace("_", ".", 1)] = found, site.effective().detach()
+    return sites
 
 
 def _double(found: Factors) -> Factors:

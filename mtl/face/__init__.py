@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from mtl.lazy import exports
 
 if TYPE_CHECKING:
-    from mtl.face.loading import load
+    from mtl.face.loading import load, load_many
     from mtl.face.looking import error_report, results
     from mtl.face.making import compose_adapters, train_adapter, train_joint
     from mtl.face.passing import pack, unpack
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = exports(
     __name__,
     {
-        "loading": ["load"],
+        "loading": ["load", "load_many"],
         "looking": ["error_report", "results"],
         "making": ["compose_adapters", "train_adapter", "train_joint"],
         "passing": ["pack", "unpack"],

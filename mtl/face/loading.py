@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mtl.errors import RequestError
 from mtl.face.places import root_of
+from mtl.predict.many import Models, open_models
 from mtl.predict.model import Model, open_model
 from mtl.runs.workspace import open_workspace
 from mtl.zoo import Entry, Zoo, open_zoo
 from mtl.zoo.names import MANIFEST
 from mtl.zoo.packing import SUFFIX
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 PARTS = 5
 """Names between the root of a zoo and an entry: base, suite, task, method, run."""
@@ -71,6 +69,46 @@ def load(
         else:
             entry = workspace.zoo.get(entry)
     return open_model(entry, workspace, model)
+
+
+def load_many(
+    entries: Sequence[Entry | str],
+    *,
+    model: str | None = None,
+    zoo: Zoo | str | Path | None = None,
+    data_root: str | Path | None = None,
+    tasks: Sequence[str] = (),
+) -> Models:
+    """Load several entries of one zoo side by side, on one encoder where they can be.
+
+    Examples:
+        >>> import mtl
+        >>> models = mtl.load_many(  # doctest: +SKIP
+        ...     ["entail/scalearn/seed0", "mood/pfeiffer/seed0"]
+        ... )
+        >>> models.predict(
+        ...     {
+        ...         "entail/scalearn/seed0": [("every dog sees a cat", "some dog sees a cat")],
+        ...         "mood/pfeiffer/seed0": ["the cat is happy"],
+        ...     }
+        ... )  # doctest: +SKIP
+        {'entail/scalearn/seed0': ['entailment'], 'mood/pfeiffer/seed0': ['happy']}
+
+    Args:
+        entries: entries, references, last parts of them, or starts of their digests.
+        model, zoo, data_root, tasks: as :func:`mtl.load` takes them.
+
+    Raises:
+        RequestError: no entry; none of a name, or several; another base than ``model``.
+        ZooError: files of an entry are damaged.
+    """
+    if isinstance(entries, str) or not isinstance(entries, Sequence):
+        raise RequestError(
+            f"load_many takes a list of entries, not {entries!r}; mtl.load takes one."
+        )
+    first = entries[0] if entries else ""
+    workspace = open_workspace(zoo=root_of(zoo, first), data_root=data_root, tasks=tasks)
+    return open_models(entries, workspace, model)
 
 
 def _packed(name: str, zoo: Zoo) -> RequestError:

@@ -6,6 +6,7 @@ from mtl.lazy import exports
 
 if TYPE_CHECKING:
     from mtl.predict.answers import Answers
+    from mtl.predict.many import Models, open_models
     from mtl.predict.model import Model, open_model
     from mtl.predict.tables import to_table
 
@@ -13,6 +14,7 @@ __all__, __getattr__, __dir__ = exports(
     __name__,
     {
         "answers": ["Answers"],
+        "many": ["Models", "open_models"],
         "model": ["Model", "open_model"],
         "tables": ["to_table"],
     },

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mtl.tasks import KINDS, decode
 from mtl.words import counted
 
 if TYPE_CHECKING:
+    from mtl.data import Encoded
     from mtl.tasks import TaskSpec
 
 
@@ -84,6 +86,13 @@ def in_words(
     scores = (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
     named = [spec.labels[int(place)] for place in prediction]
     return Answers(named, spec.labels, scores, raw, prediction)
+
+
+def of_logits(spec: TaskSpec, logits: np.ndarray, encoded: Encoded) -> Answers:
+    """Logits of rows (:func:`mtl.engine.evaluation.answer`) decoded, in the task's words."""
+    prediction = decode(spec, logits, encoded.table)
+    raw = KINDS.get(spec.kind).scores(logits, encoded.table)
+    return in_words(spec, prediction, raw, encoded.table)
 
 
 def unseen_text(column: str, unseen: int, rows: int) -> str:

@@ -14,12 +14,11 @@ from mtl.engine import EvalSet, evaluate, open_device
 from mtl.engine.evaluation import answer
 from mtl.engine.progress import progress as showing
 from mtl.errors import RequestError, unknown
-from mtl.predict.answers import Answers, in_words, unseen_text
+from mtl.predict.answers import Answers, of_logits, unseen_text
 from mtl.predict.tables import to_table
 from mtl.runs.loading import answer_passes, base_of, data_of_entry, load
 from mtl.runs.recorded import recorded_spec, task_of
 from mtl.runs.verify import parts_of, same_data
-from mtl.tasks import KINDS, decode
 from mtl.zoo.composition import gate_column
 from mtl.zoo.schema import joint_sections
 
@@ -167,9 +166,7 @@ class Model:
         encoded = self.backbone.encode(data, NEW)
         found = EvalSet(spec, encoded)
         _, logits = answer(self.loaded.attached, found, self.device, answer_passes(self.entry))
-        prediction = decode(spec, logits, encoded.table)
-        raw = KINDS.get(spec.kind).scores(logits, encoded.table)
-        return in_words(spec, prediction, raw, encoded.table)
+        return of_logits(spec, logits, encoded)
 
     def evaluate(
         self, split: str = "test", *, task: str | None = None, progress: bool | None = None

@@ -1,0 +1,353 @@
+"""Many entries that answer side by side: on one encoder in one pass where they can."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from mtl.backbone import load_backbone
+from mtl.data.batches import cut
+from mtl.data.new_rows import NEW, new_rows
+from mtl.engine import EvalSet, open_device
+from mtl.engine.evaluation import answer, stacked
+from mtl.engine.feed import to_device
+from mtl.engine.passes import piece_overhead, usual_passes
+from mtl.engine.progress import progress as showing
+from mtl.engine.settings import RunSettings
+from mtl.errors import RequestError, did_you_mean
+from mtl.export.folding import UnfoldableError
+from mtl.predict.answers import Answers, of_logits, unseen_text
+from mtl.predict.mixed import Mixed
+from mtl.predict.model import Model
+from mtl.predict.parts import read_parts, why_alone
+from mtl.predict.shared_base import SharedBase
+from mtl.predict.tables import to_table
+from mtl.runs.loading import answer_passes, base_of, check_base, load
+
+if TYPE_CHECKING:
+    from mtl.backbone import Backbone
+    from mtl.data import Encoded
+    from mtl.engine import Device
+    from mtl.runs import Workspace
+    from mtl.tasks import TaskSpec
+    from mtl.zoo import Entry
+
+MOST_ROWS = 256
+"""Sequences in one pass: each has its entry's scaled sources beside its activations."""
+
+_log = logging.getLogger("mtl")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Rows for one entry, read and tokenised.
+
+    Attributes:
+        ref: of the entry.
+        unseen: rows of groups that training did not know, which pooled gates answer.
+    """
+
+    ref: str
+    spec: TaskSpec
+    encoded: Encoded
+    unseen: int = 0
+
+
+class Models:
+    """Entries of a zoo, loaded side by side.
+
+    All that are sums of plain sources on one base (single bottleneck and low-rank adapters, and
+    compositions of the ScaLearn family of them) share one frozen encoder, and sources that are
+    the same lie in memory once: such an entry is its scales and its head. Rows of any of them go
+    through the encoder together (:mod:`mtl.predict.mixed`), with the answers that each entry
+    gives alone, to rounding. Others are loaded whole, and answered one by one: :attr:`alone`.
+
+    Attributes:
+        entries: reference → entry, in the order in which they were added.
+        alone: reference → why this entry shares no pass with others.
+
+    Args:
+        model: the base of all entries; None: as each of them says.
+    """
+
+    def __init__(self, workspace: Workspace, model: str | None = None) -> None:
+        self.workspace = workspace
+        self.entries: dict[str, Entry] = {}
+        self.alone: dict[str, str] = {}
+        self._model = model
+        self._names: dict[str, str] = {}
+        self._whole: dict[str, Model] = {}
+        self._readers: dict[str, Model] = {}
+        self._mixed: Mixed | None = None
+        self._shared: SharedBase | None = None
+        self._devices: dict[str, Device] = {}
+
+    def add(self, entries: Sequence[Entry | str]) -> None:
+        """Load further entries; those that are there stay as they are.
+
+        Raises:
+            RequestError: no such entry, or several; nobody says where its base is.
+            ZooError: files of one are damaged.
+        """
+        try:
+            for item in entries:
+                entry = self.workspace.zoo.get(item) if isinstance(item, str) else item
+                if isinstance(item, str):
+                    self._names[item] = entry.ref
+                if entry.ref not in self.entries:
+                    self._load(entry)
+                    self.entries[entry.ref] = entry
+        finally:
+            if self._mixed is not None:
+                self._mixed.seal()
+
+    def remove(self, name: str) -> None:
+        """Let an entry go, and the memory that it alone used. Raises RequestError."""
+        ref = self.find(name)
+        del self.entries[ref], self._readers[ref]
+        self._names = {name: known for name, known in self._names.items() if known != ref}
+        if self.alone.pop(ref, None) is not None:
+            del self._whole[ref]
+        elif self._mixed is not None:
+            self._mixed.remove(ref)
+            self._mixed.seal()
+
+    def find(self, name: str) -> str:
+        """The reference of a loaded entry by what it was loaded as, or the last parts of it.
+
+        Raises:
+            RequestError: none or several of those loaded; says which there are.
+        """
+        if name in self._names:
+            return self._names[name]
+        end = f"/{name.strip('/')}"
+        matches = [
+            ref
+            for ref in self.entries
+            if any(f"/{known}".endswith(end) for known in (ref, ref.rpartition("-")[0]))
+        ]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            raise RequestError(f"{name!r} is ambiguous; say which one: {', '.join(matches[:20])}.")
+        short = [_short(ref) for ref in self.entries]
+        listed = ", ".join(short[:20]) + (", …" if len(short) > 20 else "")
+        raise RequestError(
+            f"There is no entry {name[:100]!r} among the {len(short)} loaded."
+            f"{did_you_mean(name[:100], [*short, *self.entries])} Loaded: {listed or 'none'}."
+        )
+
+    def predict(
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        scores: bool = False,
+        task: str | None = None,
+        progress: bool | None = None,
+    ) -> dict[str, Any]:
+        """Answer new rows of several entries, those that can share passes in the same ones.
+
+        Args:
+            inputs: entry → its rows, in any form that :meth:`Model.predict` takes.
+            scores: give :class:`Answers`, with scores and logits, instead of labels alone.
+            task: which of the tasks of a joint model.
+            progress: show a bar; None: where a terminal watches.
+
+        Returns:
+            For each name given, what :meth:`Model.predict` of its entry gives.
+
+        Raises:
+            RequestError: an entry that is not loaded, or rows that its task cannot read.
+        """
+        with showing(progress):
+            asked = [self.read(name, rows, task=task) for name, rows in inputs.items()]
+            found = self.answer(asked)
+        for name, item, answers in zip(inputs, asked, found, strict=True):
+            if item.unseen:
+                gate = self._readers[item.ref].gate
+                _log.warning("%s: %s", name, unseen_text(gate, item.unseen, len(answers)))
+        return {
+            name: answers if scores else list(answers.labels)
+            for name, answers in zip(inputs, found, strict=True)
+        }
+
+    def read(self, name: str, rows: Any, *, task: str | None = None) -> Asked:
+        """Rows as a task's templates render them, tokenised: what :meth:`answer` takes.
+
+        Raises:
+            RequestError: an entry that is not loaded, or rows that its task cannot read.
+        """
+        ref = self.find(name)
+        reader = self._readers[ref]
+        spec = reader.spec(task)
+        data = new_rows(spec, to_table(spec, rows), gate=reader.gate)
+        unseen = reader.unseen(data) if reader.gate else 0
+        return Asked(ref, spec, reader.backbone.encode(data, NEW), unseen)
+
+    def answer(self, asked: Sequence[Asked]) -> list[Answers]:
+        """Answers to each of ``asked``, in their order; see :meth:`predict`."""
+        found: list[Answers | None] = [None] * len(asked)
+        together: dict[str, list[int]] = {}
+        for place, item in enumerate(asked):
+            if item.ref in self.alone:
+                whole = self._whole[item.ref]
+                data = EvalSet(item.spec, item.encoded)
+                passes = answer_passes(whole.entry)
+                _, logits = answer(whole.loaded.attached, data, whole.device, passes)
+                found[place] = of_logits(item.spec, logits, item.encoded)
+            else:
+                together.setdefault(self._precision(item.ref), []).append(place)
+        for precision, places in together.items():
+            logits_of = self._pass([asked[place] for place in places], precision)
+            for place, logits in zip(places, logits_of, strict=True):
+                item = asked[place]
+                found[place] = of_logits(item.spec, logits, item.encoded)
+        return [answers for answers in found if answers is not None]
+
+    @property
+    def bytes(self) -> int:
+        """What the entries take in memory beside the one encoder."""
+        own = 0 if self._mixed is None else self._mixed.bytes
+        for whole in self._whole.values():
+            shared = {id(tensor) for tensor in whole.backbone.pristine.parameters()}
+            network = whole.loaded.network
+            tensors = {id(t): t for t in (*network.parameters(), *network.buffers())}
+            own += sum(t.nbytes for key, t in tensors.items() if key not in shared)
+        return own
+
+    def _pass(self, asked: Sequence[Asked], precision: str) -> list[np.ndarray]:
+        """Logits (n,·) of each of ``asked``, from as few passes as the rows' lengths allow."""
+        assert self._mixed is not None
+        mixed, device = self._mixed, self._device(precision)
+        owner = np.concatenate([np.full(len(item.encoded), i) for i, item in enumerate(asked)])
+        row = np.concatenate([np.arange(len(item.encoded)) for item in asked])
+        tokens = np.concatenate([item.encoded.tokens_per_row for item in asked])
+        wide = np.array([item.encoded.choices for item in asked])
+        most = usual_passes(device.torch_device).tokens // max(int(tokens.max()), 1)
+        most = max(1, min(most, MOST_ROWS // int(wide.max())))
+        hidden = mixed.encoder.config.hidden_size
+        overhead = piece_overhead(RunSettings(), device.torch_device, hidden)
+        turn = np.empty(len(asked), dtype=np.int64)  # of each in the order of a mixed batch
+        ranks = [mixed.rank(item.ref) for item in asked]
+        turn[sorted(range(len(asked)), key=ranks.__getitem__)] = np.arange(len(asked))
+        parts: list[list[np.ndarray | None]] = [[None] * len(item.encoded) for item in asked]
+        for piece in cut(tokens, overhead, most):
+            placed = piece[np.argsort(turn[owner[piece]], kind="stable")]
+            batches, names = [], []
+            for i, group in groupby(placed, key=lambda at: owner[at]):
+                rows = row[list(group)]
+                batches.append(asked[i].encoded.collate(rows))
+                names += [asked[i].ref] * (len(rows) * int(wide[i]))
+            batch = to_device(_padded(batches, asked[0].encoded.pad_id), device.torch_device)
+            with device.autocast():
+                logits = mixed(batch, names)
+            start = 0
+            for at in placed:
+                stop = start + int(wide[owner[at]])
+                own = torch.stack(logits[start:stop]).float().reshape(-1)
+                parts[owner[at]][row[at]], start = own.cpu().numpy()[None], stop
+        return [stacked([part for part in own if part is not None]) for own in parts]
+
+    def _load(self, entry: Entry) -> None:
+        zoo = self.workspace.zoo
+        reason, changed = why_alone(entry, zoo)
+        backbone, own = self._base(entry)
+        if own is not None:
+            reason = reason or own
+        shared = backbone if changed or self._on_gpu else SharedBase(backbone)
+        if not reason:
+            try:
+                assert self._shared is not None
+                parts = read_parts(load(entry, zoo, self._shared))
+            except UnfoldableError as error:
+                reason = error.reason
+            else:
+                if self._mixed is None:
+                    base = backbone if self._on_gpu else self._shared
+                    self._mixed = Mixed(base, self._device("fp32").torch_device)
+                self._mixed.add(entry.ref, parts)
+                self._readers[entry.ref] = Model(entry, self.workspace, backbone)
+                return
+        whole = Model(entry, self.workspace, shared)
+        _ = whole.loaded
+        self.alone[entry.ref] = reason
+        self._whole[entry.ref] = self._readers[entry.ref] = whole
+
+    def _base(self, entry: Entry) -> tuple[Backbone, str | None]:
+        """The base of an entry, and why it cannot be the one of the others, if it is not."""
+        if self._shared is not None:
+            try:
+                check_base(entry, self._shared.base, head=True)
+            except RequestError:
+                if self._model is not None:
+                    raise
+            else:
+                return self._shared, None
+        backbone = load_backbone(base_of(entry, self._model))
+        check_base(entry, backbone.base, head=True)
+        if self._shared is None:
+            self._shared = SharedBase(backbone)
+            return self._shared, None
+        return backbone, f"its base is another one than that of the others, {backbone.base.id}"
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self._device("fp32").torch_device.type != "cpu"
+
+    def _device(self, precision: str) -> Device:
+        if precision not in self._devices:
+            hidden = self._shared.base.hidden_size if self._shared is not None else None
+            self._devices[precision] = open_device(precision, hidden_size=hidden)
+        return self._devices[precision]
+
+    def _precision(self, ref: str) -> str:
+        """That of the entry's own answers: rows of two precisions share no pass."""
+        told = self.entries[ref].manifest.training.get("precision")
+        return "bf16" if told == "bf16" else "fp32"
+
+
+def _short(ref: str) -> str:
+    """``…/demo/entail/scalearn/seed0-ab12cd34`` → ``entail/scalearn/seed0``."""
+    return "/".join(ref.rpartition("-")[0].split("/")[-3:])
+
+
+def _padded(batches: Sequence[Mapping[str, Any]], pad: int) -> dict[str, torch.Tensor]:
+    """Batches under one another, padded to the longest."""
+    longest = max(batch["input_ids"].shape[1] for batch in batches)
+    found = {}
+    for key, filler in (("input_ids", pad), ("attention_mask", 0), ("token_type_ids", 0)):
+        parts = [batch[key] for batch in batches if key in batch]
+        if parts:
+            found[key] = torch.cat(
+                [
+                    torch.nn.functional.pad(part, (0, longest - part.shape[1]), value=filler)
+                    for part in parts
+                ]
+            )
+    return found
+
+
+def open_models(
+    entries: Sequence[Entry | str], workspace: Workspace, model: str | None = None
+) -> Models:
+    """Load ``entries`` side by side; who is answered alone, and why, is logged.
+
+    Raises:
+        RequestError, ZooError: as :meth:`Models.add`; no entry at all.
+    """
+    if not entries:
+        raise RequestError("There is no entry to load; name at least one.")
+    found = Models(workspace, model)
+    found.add(entries)
+    if found.alone and len(found.entries) > 1:
+        said = "; ".join(f"{_short(ref)}: {why}" for ref, why in found.alone.items())
+        _log.warning(
+            "%s of %s entries answered one by one: %s", len(found.alone), len(found.entries), said
+        )
+    return found

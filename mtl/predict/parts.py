@@ -1,0 +1,145 @@
+"""What an entry adds to its base, site by site, as a sum of plain sources; or why it is none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mtl.compose.stored import find_parents
+from mtl.export.folding import UnfoldableError, placement_of, plain_sites
+from mtl.export.low_rank import plain_linears
+from mtl.methods import find_method
+from mtl.methods.source import PlainSource
+from mtl.words import counted
+from mtl.zoo.composition import gate_column
+
+if TYPE_CHECKING:
+    from mtl.backbone.heads import Head
+    from mtl.runs import Loaded
+    from mtl.zoo import Entry, Zoo
+
+
+@dataclass(frozen=True)
+class SourceParts:
+    """One source at all its sites, fp32 on the CPU.
+
+    Attributes:
+        key: sha256 of all of it, by which entries share it in memory.
+        sites: site → down (R,in), down_bias (R,), up (R,out), up_bias (out,).
+    """
+
+    key: str
+    sites: dict[str, tuple[Tensor, Tensor, Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """``Σ_k ω_k ⊙ (U_k act(D_k z + c_k) + b_k)`` at every site of an entry, and its head.
+
+    Attributes:
+        placement: signature of the bottlenecks as JSON; empty for deltas of linear modules.
+        activation: act, by its name in ``adapters``.
+        sources: K of them, in the order of their keys.
+        omega: site → (K,out).
+        head: frozen.
+    """
+
+    placement: str
+    activation: str
+    sources: Sequence[SourceParts]
+    omega: Mapping[str, Tensor]
+    head: Head
+
+
+def why_alone(entry: Entry, zoo: Zoo) -> tuple[str, bool]:
+    """Why an entry shares no batch with others, as manifests tell; "" where it may.
+
+    Returns:
+        The reason, and whether the base's own tensors are changed, so that it needs its own copy.
+    """
+    manifest = entry.manifest
+    if manifest.kind == "joint":
+        return "a joint model, whose adapters are made for each task", True
+    whole = find_parents(entry, zoo) if manifest.kind == "composition" else [entry]
+    for part in whole:
+        if part.manifest.weights == "delta":
+            return f"{part.manifest.method} changes weights of the base itself", True
+    if gate := gate_column(manifest.method_settings):
+        return f"its answers depend on the column {gate!r}", False
+    for part in whole:
+        if not find_method(part.manifest.method).composes:
+            return f"{part.manifest.method} adds no bottlenecks or low-rank products", False
+    return "", False
+
+
+@torch.no_grad()
+def read_parts(loaded: Loaded) -> Parts:
+    """The parts of a loaded adapter or composition that :func:`why_alone` has nothing against.
+
+    Raises:
+        UnfoldableError: it is no sum of plain sources of one activation.
+    """
+    placement = ""
+    if loaded.low_rank:
+        sites = plain_linears(loaded)
+        _check_cost(sites)
+    else:
+        placement = json.dumps(placement_of(loaded), sort_keys=True)
+        sites = {
+            f"{layer}.{location}": (views, omega)
+            for (layer, location), views, omega in plain_sites(loaded)
+        }
+    activations = {view.activation for views, _ in sites.values() for view in views}
+    if len(activations) > 1:
+        raise _unfoldable(
+            f"its sources have several activations ({', '.join(sorted(activations))})"
+        )
+    count = len(next(iter(sites.values()))[0])
+    sources = [
+        _source({site: views[k] for site, (views, _) in sites.items()}) for k in range(count)
+    ]
+    # Sums in one order, whatever the order of the sources: who has the same ones shares products.
+    order = sorted(range(count), key=lambda k: sources[k].key)
+    omegas = {}
+    for site, (views, omega) in sites.items():
+        wide = omega.float().cpu().expand(count, views[0].up_weight.shape[0])
+        omegas[site] = wide[order].contiguous()
+    head: Any = loaded.network.head
+    return Parts(placement, activations.pop(), [sources[k] for k in order], omegas, head)
+
+
+def _check_cost(sites: Mapping[str, tuple[Sequence[PlainSource], Tensor]]) -> None:
+    """Refuse factors that cost more than the linear modules they change (VeRA's)."""
+    for views, _ in sites.values():
+        outputs, inputs = views[0].up_weight.shape[0], views[0].down.shape[1]
+        rank = sum(view.down.shape[0] for view in views)
+        if rank * (inputs + outputs) > 2 * inputs * outputs:
+            raise _unfoldable(
+                f"its low-rank products, of {counted(rank, 'dimension')} in all, cost more than "
+                "the linear modules that they change"
+            )
+
+
+def _source(views: Mapping[str, PlainSource]) -> SourceParts:
+    digest = hashlib.sha256()
+    sites: dict[str, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+    for site, view in sorted(views.items()):
+        down, down_bias, up, up_bias = (
+            value.detach().float().cpu().contiguous()
+            for value in (view.down, view.down_bias, view.up_weight.t(), view.up_bias)
+        )
+        sites[site] = down, down_bias, up, up_bias
+        for tensor in sites[site]:
+            digest.update(f"{site} {view.activation} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.numpy().reshape(-1).view("uint8").data)
+    return SourceParts(digest.hexdigest(), sites)
+
+
+def _unfoldable(reason: str) -> UnfoldableError:
+    return UnfoldableError(f"No part of a mixed batch: {reason}.", reason)
