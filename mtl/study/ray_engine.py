@@ -274,6 +274,8 @@ def connect(wanted: Wanted, closing: contextlib.ExitStack) -> Any:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # ours have an environment of their own: the workers that Ray starts ahead would serve nobody
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     host, _, port = (address or "127.0.0.1").rpartition(":")
     if address and address != "auto":
         _answers(address, host, port)

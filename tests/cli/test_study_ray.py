@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ from cli_bench import Said, digests, leftovers, mtl, process, refused
 from ray_bench import alone, order, two_machines
 from study_bench import SHORT, write_study
 
-pytest.importorskip("ray")
+if find_spec("ray") is None:  # importing it takes seconds, here and in every worker of pytest
+    pytest.skip("without Ray", allow_module_level=True)
 PATIENCE = 600
 """Seconds that a study on Ray may take: starting Ray costs most of them where cores are few."""
 SMALL = {
