@@ -189,6 +189,7 @@ def _carried_out(plan: StudyPlan, options: Namespace) -> int:
     from mtl.cli import study_text
     from mtl.cli.study_progress import showing
     from mtl.errors import RequestError
+    from mtl.search.searching import check_optuna
     from mtl.study import drive
     from mtl.study.bill import make_bill
     from mtl.study.journal import Journal
@@ -199,6 +200,8 @@ def _carried_out(plan: StudyPlan, options: Namespace) -> int:
             f"Nothing was run: {plan.count('blocked')} of {len(plan.nodes)} runs cannot be. "
             + " ".join(problems[:3])
         )
+    if any(node.cell.search and node.state != "done" for node in plan.nodes.values()):
+        check_optuna()
     engine, workers = _engine(plan, options)
     bill = make_bill(plan)
     costs = {key: cost.seconds for key, cost in bill.costs.items() if cost.seconds is not None}

@@ -270,7 +270,8 @@ def _driver(driver: dict[str, Any]) -> Iterable[str]:
         return [f"{who}: gone, its last word is {ago} old"]
     lines = [f"{who}: {driver.get('done')} of {driver.get('runs')} done, its word is {ago} old"]
     for run in driver.get("running") or ():
-        share = f"{run['step']}/{run['steps']} steps" if run.get("steps") else "at its beginning"
+        of = run.get("unit", "steps")
+        share = f"{run['step']}/{run['steps']} {of}" if run.get("steps") else "at its beginning"
         since = duration(max(0.0, time.time() - run["since"]))
         lines.append(f"  worker {run['worker']}: {run['label']}: {share}, for {since}")
     return lines

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -270,11 +271,16 @@ def _near(value: float, item: Dimension) -> bool:
     return min(at - low, high - at) <= 0.05 * (high - low)
 
 
+def check_optuna() -> None:
+    """Refuse to search without Optuna; imports nothing. Raises RequestError."""
+    if find_spec("optuna") is None:
+        raise RequestError("Searching needs Optuna: pip install optuna.")
+
+
 def _optuna() -> Any:
-    try:
-        import optuna
-    except ImportError as error:
-        raise RequestError("Searching needs Optuna: pip install optuna.") from error
+    check_optuna()
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
 

@@ -190,6 +190,7 @@ class Going:
                     "since": run.since,
                     "step": run.done,
                     "steps": run.total,
+                    "unit": "trials" if self.plan.nodes[key].cell.search else "steps",
                 }
                 for key, run in self.running.items()
             ],

@@ -162,16 +162,19 @@ def choose(
     needs: Mapping[str, Sequence[str]],
     seconds: Mapping[str, float],
     budget: float,
+    most: int | None = None,
 ) -> list[Pick]:
     """Runs for ``budget`` seconds, the best first.
 
     Args:
+        most: how many of them at most.
         runs: what can be run → the (task, variant) pairs that it tells of.
         needs: key → what has to be made first; of it, what is no key of ``runs`` is there.
     """
-    left, picks = dict(runs), []
+    left = dict(runs)
+    picks: list[Pick] = []
     worth: dict[tuple[str, Variant], float] = {}
-    while left:
+    while left and len(picks) != most:
         best: Pick | None = None
         for key in left:
             own = tuple(need for need in needs.get(key, ()) if need in left)
@@ -224,7 +227,7 @@ def suggest(
             f"note: of {len(unknown)} runs the time is not known; the median of the others is taken"
         )
     values = values_of(plan)
-    told = {key: _pairs(node, plan) for key, node in open_runs.items()}
+    told = {key: pairs_of(node, plan) for key, node in open_runs.items()}
     graph = plan.graph()
     needs = {key: _before(graph, key, open_runs) for key in open_runs}
     seconds = {key: max(known.get(key, usual), 1e-3) for key in open_runs}
@@ -244,23 +247,29 @@ def values_of(plan: StudyPlan) -> dict[str, dict[Variant, list[float]]]:
     """Task → variant → its values on dev, of all runs that are there."""
     found: dict[str, dict[Variant, list[float]]] = {}
     for node in plan.nodes.values():
-        for task, variant in _pairs(node, plan):
+        for task, variant in pairs_of(node, plan):
             found.setdefault(task, {}).setdefault(variant, [])
     for node in plan.nodes.values():
-        if node.entry is None:
-            continue
-        for entry in plan.desk.workspace.zoo.read([node.entry]):
-            told = entry.manifest.metrics["dev"]
-            parts = entry.manifest.task.get("tasks") or [entry.manifest.task]
-            for (task, variant), part in zip(_pairs(node, plan), parts, strict=True):
-                name = part["headline"]
-                name = f"{part['id']}/{name}" if node.cell.kind == "joint" else name
-                value = told[name]["value"]
-                found[task][variant] += [] if value is None else [float(value)]
+        for (task, variant), value in values_of_run(node, plan):
+            found[task][variant].append(value)
     return found
 
 
-def _pairs(node: Node, plan: StudyPlan) -> list[tuple[str, Variant]]:
+def values_of_run(node: Node, plan: StudyPlan) -> list[tuple[tuple[str, Variant], float]]:
+    """(task, variant) → value on dev of a run; of one that is not there nothing."""
+    found: list[tuple[tuple[str, Variant], float]] = []
+    for entry in plan.desk.workspace.zoo.read([node.entry] if node.entry else []):
+        told = entry.manifest.metrics["dev"]
+        parts = entry.manifest.task.get("tasks") or [entry.manifest.task]
+        for pair, part in zip(pairs_of(node, plan), parts, strict=True):
+            name = part["headline"]
+            value = told[f"{part['id']}/{name}" if node.cell.kind == "joint" else name]["value"]
+            found += [] if value is None else [(pair, float(value))]
+    return found
+
+
+def pairs_of(node: Node, plan: StudyPlan) -> list[tuple[str, Variant]]:
+    """The (task, variant) pairs that a run tells of."""
     cell = node.cell
     if cell.search is not None:
         return []

@@ -139,6 +139,17 @@ def test_more_trials_go_on_and_make_other_runs_only_where_they_found_better(
     assert len({text.parent for text in texts}) == 1
 
 
+def test_without_optuna_nothing_is_begun(
+    mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mtl.search import searching
+
+    monkeypatch.setattr(searching, "find_spec", lambda name: None)
+    path = write_study(tmp_path, "joint", search=SEARCH, **SMALL)
+    refused(mtl("study", "run", path), "pip install optuna")
+    assert not list((tmp_path / "runs").glob("*/config.json"))
+
+
 def test_each_task_on_its_own(mini: Path, tmp_path: Path) -> None:
     path = write_study(
         tmp_path, "joint", "compose", search={**SEARCH, "task": "each"}, seeds=[0, 1]
