@@ -25,6 +25,8 @@ from types import MappingProxyType
 from typing import Any
 
 from mtl.backbone.arch_row import Arch, Place
+from mtl.backbone.decoders import DECODERS
+from mtl.backbone.decoders import LEFT_OUT as LEFT_OUT_DECODERS
 from mtl.backbone.encoders import ENCODERS, LEFT_OUT
 from mtl.errors import RequestError
 
@@ -34,7 +36,7 @@ __all__ = ["Arch", "Place", "arch_of", "archs", "check_method", "find_arch", "su
 @cache
 def archs() -> Mapping[str, Arch]:
     """The table: ``model_type`` → :class:`Arch`."""
-    return {arch.type: arch for arch in ENCODERS}
+    return {arch.type: arch for arch in (*ENCODERS, *DECODERS)}
 
 
 def find_arch(kind: str) -> Arch | None:
@@ -63,7 +65,8 @@ def supported(kind: str, model: str) -> Arch:
     arch = find_arch(kind)
     if arch is not None:
         return arch
-    why = f": {LEFT_OUT[kind]}" if kind in LEFT_OUT else ""
+    reason = {**LEFT_OUT, **LEFT_OUT_DECODERS}.get(kind)
+    why = f": {reason}" if reason else ""
     raise RequestError(
         f"Model {model} is of type {kind!r}, on which mtl composes no adapters{why}. It does on "
         f"{', '.join(archs())}. Try roberta-base, or 'demo'."

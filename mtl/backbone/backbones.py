@@ -27,6 +27,7 @@ from mtl.backbone.known import (
 )
 from mtl.backbone.model_files import ModelFiles, read_model_files
 from mtl.backbone.reference import ModelReference, resolve_model
+from mtl.data.pairs import DEFAULT_PAIR, paired, separates
 from mtl.errors import RequestError
 
 if TYPE_CHECKING:
@@ -204,6 +205,8 @@ def _load_tokenizer(model: str, files: ModelFiles) -> Any:
         tokenizer.model_input_names = [
             name for name in tokenizer.model_input_names if name != "token_type_ids"
         ]
+    if arch is not None and arch.decoder:
+        tokenizer = _decoders_tokenizer(tokenizer, model)
     known = getattr(files.config, "vocab_size", None)
     if known is not None and not isinstance(known, int):
         raise RequestError(f"Model {model!r}: config.json says vocab_size {known!r}, no number.")
@@ -213,6 +216,22 @@ def _load_tokenizer(model: str, files: ModelFiles) -> Any:
             f"holds {known}. They do not belong together."
         )
     return tokenizer
+
+
+def _decoders_tokenizer(tokenizer: Any, model: str) -> Any:
+    """A decoder's tokenizer with what classifying needs: padding, behind the text, and pairs.
+
+    The padding token is the end of a text where there is none of its own: nothing reads it.
+    """
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise RequestError(
+                f"Model {model!r}: its tokenizer has neither a padding token nor one for the end "
+                'of a text. Name one of its tokens in tokenizer_config.json: "pad_token": "…"'
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
+    return tokenizer if separates(tokenizer) else paired(tokenizer, DEFAULT_PAIR)
 
 
 def load_text_encoder(model: str) -> tuple[Any, Any]:
@@ -316,6 +335,8 @@ def _load(model: str, reference: ModelReference, stamp: Marks) -> Loaded:
     arch = check_supported(files.config, model)
     tokenizer = _load_tokenizer(model, files)
     config = config_to_load(files.config, arch)
+    if arch.decoder:  # the heads of stock adapters count from it which token is the last
+        config.pad_token_id = tokenizer.pad_token_id
     try:
         encoder, info = _load_weights(
             files, config, arch.auto, dtype=torch.float32, output_loading_info=True, **arch.load

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mtl.backbone.arch import find_arch
 from mtl.backbone.heads import Head
 from mtl.tasks.spans import MASKED
 
@@ -18,6 +19,8 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 class Network(nn.Module):
     """Logits (N,C) of a batch of N sequences, from an encoder prepared for adapters and a head.
+
+    Positions count real tokens: a decoder's texts may be padded on either side.
 
     Shapes: ``input_ids`` and ``attention_mask`` (N,T); the head reads the first token's vector of
     the last layer (N,D), of a decoder the last real token's, or the base's pooled output or the
@@ -40,9 +43,13 @@ class Network(nn.Module):
         self.around = around
         self.encoder = encoder
         self.head = head
+        arch = find_arch(str(getattr(getattr(encoder, "config", None), "model_type", "")))
+        self.counts_positions = arch is not None and arch.decoder
 
     def forward(self, batch: Mapping[str, Any]) -> torch.Tensor:
         inputs = {name: batch[name] for name in INPUTS if name in batch}
+        if self.counts_positions:
+            inputs["position_ids"] = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
         with self.around(batch):
             output = self.encoder(**inputs)
         if self.head.tokens:
@@ -59,14 +66,19 @@ class Network(nn.Module):
 
 def pooled(states: torch.Tensor, attention_mask: torch.Tensor, pooling: str) -> torch.Tensor:
     """One vector per sequence of (N,T,D), (N,D): see :data:`mtl.backbone.arch_row.POOLINGS`."""
-    if pooling == "first":
-        return states[:, 0]
     if pooling == "mean":
         return mean_of(states, attention_mask)
+    rows = torch.arange(states.shape[0], device=states.device)
+    return states[rows, place_of(attention_mask, pooling)]
+
+
+def place_of(attention_mask: torch.Tensor, pooling: str) -> torch.Tensor:
+    """Which token of (N,T) the pooling ``first`` or ``last`` reads, (N,)."""
+    if pooling == "first":
+        return torch.zeros_like(attention_mask[:, 0])
     # The last 1 of the mask, wherever the padding is.
-    places = torch.arange(states.shape[1], device=states.device)
-    last = (places * (attention_mask != 0)).argmax(1)
-    return states[torch.arange(states.shape[0], device=states.device), last]
+    places = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+    return (places * (attention_mask != 0)).argmax(1)
 
 
 def mean_of(states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:

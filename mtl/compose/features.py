@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from mtl.backbone.arch import arch_of
+from mtl.backbone.network import place_of
 from mtl.compose.feature_head import fit_head, row_losses
 from mtl.data import eval_order
 from mtl.engine.feed import to_device
@@ -261,7 +263,9 @@ class Extractor:
                     states = output.hidden_states[1:]
                     for state in states:
                         state.retain_grad()
-                    logits = states[-1][:, 0].float() @ weight.to(states[-1].device) + bias.to(
+                    place = place_of(batch["attention_mask"], arch_of(encoder.config).pooling)
+                    at = (torch.arange(len(place), device=place.device), place)
+                    logits = states[-1][at].float() @ weight.to(states[-1].device) + bias.to(
                         states[-1].device
                     )
                     wanted = by_row[torch.from_numpy(rows)].flatten(0, 1).to(logits.device)
@@ -269,7 +273,7 @@ class Extractor:
                     row_losses(kind, logits, wanted).sum().backward()
                 for index, state in enumerate(states):
                     assert state.grad is not None
-                    squared = state.grad[:, 0].double().square().sum(0).cpu()
+                    squared = state.grad[at].double().square().sum(0).cpu()
                     totals[str(index)] = totals.get(str(index), torch.zeros(())) + squared
         finally:
             hook.remove()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mtl.data.encoded_cache import read_arrays, write_arrays
+from mtl.data.pairs import paired
 from mtl.data.tokenise import (
     tokenise,
     tokenise_shared,
@@ -167,7 +168,7 @@ def encode(
     max_length: int | None = None,
     cache: Path | None = None,
 ) -> Encoded:
-    """Tokenise a split as its kind of task asks: pairs as the tokenizer joins them.
+    """Tokenise a split as its kind of task asks: pairs as the tokenizer, or the task, joins them.
 
     What does not fit is cut from the longest text, or, with ``truncate: first``, from the first;
     then each distinct first text is tokenised and held once. Multiple choice: the context with each
@@ -183,7 +184,7 @@ def encode(
 
     Raises:
         RequestError: no such split, a slow tokenizer, one without padding token, or a length
-            beyond the tokenizer's limit.
+            beyond the tokenizer's limit, or a ``pair`` that it cannot make.
     """
     if split not in data.splits:
         raise RequestError(
@@ -206,6 +207,8 @@ def encode(
         )
     length = max_length or min(data.spec.max_length, limit)
     spec = data.spec
+    if spec.pair and len(data.splits[split].texts) > 1:
+        tokenizer = paired(tokenizer, spec.pair)
     settings = {
         "version": ENCODING_VERSION,
         "data": data.fingerprints[split],

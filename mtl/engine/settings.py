@@ -21,7 +21,7 @@ LAST = "last"
 """The value of ``select`` with which no evaluation picks a state."""
 LATER = (
     *("shots", "shot_draw", "max_dev_samples", "adam_form", "max_length"),
-    *("shots_per_class", "sample", "group_by", "class_weights"),
+    *("shots_per_class", "sample", "group_by", "class_weights", "pair", "base_precision"),
 )
 """Settings younger than the first entries of zoos; left out where they have their default, which
 is what those entries trained with, so that hashes stay equal."""
@@ -69,6 +69,8 @@ class RunSettings:
             is 0 then).
         eval_every: steps between evaluations, 0 for one per epoch.
         max_length: tokens per encoding at most, 0 for the task's own.
+        pair: how two texts become one, ``"{first} | {second}"``; empty for the task's own template,
+            and where that has none, for the tokenizer's.
         max_train_samples: use only N training examples, 0 for all.
         max_eval_samples: use only N dev and test examples, 0 for all.
         max_dev_samples: use only N dev examples, 0 for all; the test stays whole.
@@ -103,6 +105,7 @@ class RunSettings:
     select: str = "loss"
     eval_every: int = 0
     max_length: int = 0
+    pair: str = ""
     max_train_samples: int = 0
     max_eval_samples: int = 0
     max_dev_samples: int = 0
@@ -170,6 +173,13 @@ class RunSettings:
             problems.append(f"adam_form={self.adam_form!r} must be 'torch' or 'hf'")
         if 0 < self.max_length < 8:
             problems.append(f"max_length={self.max_length} must be at least 8, or 0")
+        if self.pair:
+            from mtl.tasks.spec import pair_parts
+
+            try:
+                pair_parts(self.pair)
+            except ValueError as error:
+                problems.append(f"pair {error}")
         if self.select not in SELECTS:
             from mtl.tasks.metrics import METRICS
 

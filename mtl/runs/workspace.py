@@ -136,6 +136,8 @@ def load_task_data(
         check_class_weights(spec)
     if settings.max_length:
         spec = replace(spec, max_length=settings.max_length)
+    if settings.pair:
+        spec = replace(spec, pair=settings.pair)
     if settings.group_by:
         spec = replace(spec, group_by=settings.group_by)
     rows = tuple((key, getattr(settings, key)) for key in ROW_SETTINGS if key != "group_by")

@@ -47,6 +47,8 @@ class TaskSpec:
             of the training rows; None for that part.
         max_length: tokens per encoding at most, special tokens included.
         truncate: which text of a pair is cut when it is longer: ``longest`` or ``first``.
+        pair: how two texts become one where the tokenizer has no format for pairs (those of most
+            decoders), or in its place: ``"{first}\\n{second}"``; empty for the tokenizer's own.
         label_column: the column of the label.
         label_columns: instead of it, one column of 0 and 1 per label, in the order of ``labels``;
             without these they are the labels' names.
@@ -73,6 +75,7 @@ class TaskSpec:
     dev: str | None = None
     max_length: int = 128
     truncate: str = "longest"
+    pair: str = ""
     label_column: str = "label"
     stratify: bool = True
     label_columns: tuple[str, ...] = ()
@@ -117,6 +120,11 @@ class TaskSpec:
             raise self._wrong("inputs", fault)
         if self.truncate not in TRUNCATE:
             raise self._wrong("truncate", str(unknown("truncate", self.truncate, TRUNCATE)))
+        if self.pair:
+            try:
+                pair_parts(self.pair)
+            except ValueError as error:
+                raise self._wrong("pair", str(error)) from error
         if self.group_by is not None and self.kind == "candidates":
             raise self._wrong("group_by", "is for other kinds: candidates go by their query")
         if self.group_by is not None and self.group_by in self.gold_columns:
@@ -312,6 +320,7 @@ _TYPES: dict[str, type] = {
     "dev": str,
     "max_length": int,
     "truncate": str,
+    "pair": str,
     "label_column": str,
     "stratify": bool,
     "label_columns": list,
@@ -319,7 +328,10 @@ _TYPES: dict[str, type] = {
     "label_separator": str,
     "group_by": str,
 }
-_LATER = ("dev", "truncate", "label_columns", "label_vectors", "label_separator", "group_by")
+_LATER = (
+    *("dev", "truncate", "label_columns", "label_vectors", "label_separator", "group_by"),
+    "pair",
+)
 _SPOKEN: dict[type, str] = {
     str: "text",
     dict: "mapping",
@@ -343,3 +355,19 @@ def template_parts(template: str) -> list[tuple[str, str | None]]:
             raise ValueError("'{}' names no column")
         parts.append((literal, name))
     return parts
+
+
+def pair_parts(template: str) -> tuple[str, str, str]:
+    """What a template for pairs puts before, between and behind the two texts.
+
+    Raises:
+        ValueError: it does not name ``{first}`` and then ``{second}``, or joins them directly.
+    """
+    parts = template_parts(template)
+    names = [name for _, name in parts if name is not None]
+    if names != ["first", "second"] or not parts[1][0]:
+        raise ValueError(
+            f"is {template!r}, which must name {{first}} and then {{second}} with something "
+            "between them, such as '{first} | {second}'"
+        )
+    return parts[0][0], parts[1][0], parts[2][0] if len(parts) > 2 else ""
