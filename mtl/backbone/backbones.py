@@ -27,7 +27,7 @@ from mtl.backbone.known import (
 )
 from mtl.backbone.model_files import ModelFiles, read_model_files
 from mtl.backbone.reference import ModelReference, resolve_model
-from mtl.data.pairs import DEFAULT_PAIR, paired, separates
+from mtl.data.pairs import check_pairs, with_pairs
 from mtl.errors import RequestError
 
 if TYPE_CHECKING:
@@ -93,8 +93,10 @@ class Backbone:
         from mtl.backbone.encoder_fit import check_fit
         from mtl.data import encode
 
-        encoded = encode(data, split, self.tokenizer, cache=cache)
         texts = len(data.splits[split].texts)
+        if texts > 1 and not data.spec.pair and supported(self.base.type, self.base.id).decoder:
+            check_pairs(self.tokenizer)
+        encoded = encode(data, split, self.tokenizer, cache=cache)
         notes = check_fit(encoded, self.tokenizer, self.pristine.config, data.spec.id, texts)
         for note in notes if split == "train" else ():
             logging.getLogger("mtl").warning("%s, %s", data.spec.id, note)
@@ -231,7 +233,7 @@ def _decoders_tokenizer(tokenizer: Any, model: str) -> Any:
             )
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
-    return tokenizer if separates(tokenizer) else paired(tokenizer, DEFAULT_PAIR)
+    return with_pairs(tokenizer)
 
 
 def load_text_encoder(model: str) -> tuple[Any, Any]:

@@ -18,6 +18,30 @@ from mtl.tasks.spec import pair_parts
 DEFAULT_PAIR = "{first}\n{second}"
 
 
+def with_pairs(tokenizer: Any) -> Any:
+    """A decoder's tokenizer that joins pairs: its own way, or by :data:`DEFAULT_PAIR`.
+
+    One that makes no token of a line break stays as it is, and :func:`check_pairs` refuses it.
+    """
+    if separates(tokenizer) or not _ids(tokenizer, pair_parts(DEFAULT_PAIR)[1]):
+        return tokenizer
+    return paired(tokenizer, DEFAULT_PAIR)
+
+
+def check_pairs(tokenizer: Any) -> None:
+    """Refuse a tokenizer in whose pairs the texts run together.
+
+    Raises:
+        RequestError: says how to part them.
+    """
+    if not separates(tokenizer):
+        raise RequestError(
+            "The tokenizer of this base joins two texts with nothing between them, and makes no "
+            "token of a line break. Put something between them that it knows, with --set "
+            "'pair={first} | {second}'."
+        )
+
+
 def separates(tokenizer: Any) -> bool:
     """Whether something stands between the texts of a pair that does not begin every text."""
     lead, middle, _ = _specials(tokenizer, "a", "a")
@@ -53,8 +77,7 @@ def paired(tokenizer: Any, template: str) -> Any:
     if not pieces["between"]:
         raise RequestError(
             f"pair={template!r} cannot be used with this base: its tokenizer makes no token of "
-            f"{between!r}, and the texts would run together. Put another text between them with "
-            "--set 'pair={first} | {second}', or a format for pairs into its tokenizer.json."
+            f"{between!r}, and the texts would run together. Put another text between them."
         )
     names = {key: f"<{key} of a pair>" for key, ids in pieces.items() if ids}
     pair = ["lead", "before", "$A", "between", "$B", "behind", "tail"]

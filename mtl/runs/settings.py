@@ -230,13 +230,11 @@ def parse_sets(items: Sequence[str]) -> dict[str, list[Any]]:
     """``["lr=1e-3", "3e-3", "modules=q,v"]`` → ``{"lr": ["1e-3", "3e-3"], "modules": ["q,v"]}``.
 
     A word without ``=`` is another value of the key before it, so commas and brackets stay parts of
-    values. Every value is read as YAML.
+    values. Every value is read as YAML; what is a template, or no YAML at all, is the text itself.
 
     Raises:
         RequestError: a first word without ``=``, or a key twice.
     """
-    import yaml
-
     found: dict[str, list[Any]] = {}
     key = ""
     for item in items:
@@ -251,5 +249,15 @@ def parse_sets(items: Sequence[str]) -> dict[str, list[Any]]:
         if not key:
             raise RequestError(f"--set takes key=value, not {item!r}; for example --set lr=1e-3.")
         value = text if equals else item
-        found.setdefault(key, []).append(yaml.safe_load(value) if value else "")
+        found.setdefault(key, []).append(_read(value) if value else "")
     return found
+
+
+def _read(text: str) -> Any:
+    import yaml
+
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return text if isinstance(value, dict) else value

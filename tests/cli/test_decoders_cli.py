@@ -1,0 +1,109 @@
+"""Decoders from training to answers: every type, and what the seed report asked of llama."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from cli_bench import mtl, refused
+
+from mtl.backbone.arch import archs, tiny_config
+from mtl.files import read_json
+
+TYPES = [kind for kind, arch in archs().items() if arch.decoder]
+SHORT = ["--epochs", "1", "--set", "batch_size=32"]
+
+
+@pytest.fixture(scope="module")
+def folder_of(
+    tiny: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], str]:
+    """``folder_of(kind)``: a tiny random decoder; its tokenizer has neither pairs nor padding."""
+    made: dict[str, str] = {}
+
+    def folder(kind: str) -> str:
+        if kind not in made:
+            from tokenizers import processors
+
+            words = transformers.AutoTokenizer.from_pretrained(tiny("roberta"))
+            first = words.bos_token or words.cls_token
+            words.backend_tokenizer.post_processor = processors.TemplateProcessing(
+                single=f"{first} $A",
+                pair=f"{first} $A {first} $B",
+                special_tokens=[(first, words.convert_tokens_to_ids(first))],
+            )
+            place = tmp_path_factory.mktemp("decoders") / kind
+            arch = archs()[kind]
+            torch.manual_seed(3)
+            config = tiny_config(kind, vocab_size=len(words), pad_token_id=None)
+            getattr(transformers, arch.auto).from_config(config).save_pretrained(place)
+            words.save_pretrained(place)
+            for name in ("tokenizer_config.json", "special_tokens_map.json"):
+                said = read_json(place / name)
+                said.pop("pad_token", None)
+                (place / name).write_text(json.dumps(said | {"eos_token": "</s>"}))
+            made[kind] = str(place)
+        return made[kind]
+
+    return folder
+
+
+@pytest.fixture
+def use(
+    mini: Path, folder_of: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Path]:
+    """``use(kind)``: commands take the tiny decoder of that type; returns the test's zoo."""
+
+    def chosen(kind: str) -> Path:
+        monkeypatch.setenv("MTL_MODEL", folder_of(kind))
+        return mini
+
+    return chosen
+
+
+def good(*argv: object) -> Any:
+    said = mtl(*argv, "--json")  # type: ignore[arg-type]
+    assert said.code == 0, said
+    return said.json
+
+
+def ref_of(said: Any) -> str:
+    return str(said["runs"][0]["ref"])
+
+
+PAIR = ["--set", "pair={first} some {second}"]
+"""The tiny tokenizer makes no token of a line break."""
+
+
+def test_texts_that_would_run_together_are_refused(use: Callable[[str], Path]) -> None:
+    use("llama")
+    line = ["--suite", "mini", "--task", "same", *SHORT, "--json"]
+    refused(mtl("train", *line), "nothing between them", "--set 'pair={first} | {second}'")
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_decoder_from_training_to_answers(
+    kind: str, use: Callable[[str], Path], tmp_path: Path
+) -> None:
+    zoo = use(kind)
+    for task in ("same", "mood"):
+        good("train", "--suite", "mini", "--task", task, *SHORT, *PAIR)
+    composed = good("compose", "--target", "same", "--sources", "mood", "same", *SHORT, *PAIR)
+    ref = ref_of(composed)
+    manifest = read_json(zoo / ref / "manifest.json")
+    assert manifest["base"]["type"] == kind
+    assert good("zoo", "verify", ref)
+    out = good("export", ref, tmp_path / "out", "--to", "adapters")
+    assert out["proof"]["max_logit_difference"] <= out["proof"]["limit"]
+    assert out["proof"]["adapter_effect"] > out["proof"]["limit"]
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"a": "the cat sees a tree", "b": "some dog"}\n')
+    said = mtl("predict", ref, "--input", rows, "--output", tmp_path / "answers.jsonl")
+    assert said.code == 0, said
+    assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 1
+    assert "scalearn" in mtl("report", "--suite", "mini").out
