@@ -6,15 +6,7 @@ they read (:mod:`~mtl.backbone.heads`), positions and token types
 (:mod:`~mtl.backbone.encoder_fit`), tiny models for trying (:func:`tiny_config`), and which methods
 work on it. Nothing here imports torch, so lists answer at once.
 
-To add a type:
-
-1. write one entry in :mod:`mtl.backbone.encoders` (or ``decoders``) with the names that its file in
-   ``transformers`` gives to its parts;
-2. name in ``refuses`` what cannot be right on it, with the reason;
-3. ``python scripts/bases.py --types TYPE`` tries every method on a tiny random model of it: the
-   same logits after saving and loading and in stock ``adapters``, or refused by the table;
-4. ``pytest tests/backbone/test_bases.py -k TYPE`` holds it (*prepared without an adapter =
-   pristine, bit for bit*), and ``python scripts/bases.py`` writes ``docs/bases.md``.
+To add a type: CONTRIBUTING.md, "Add a base".
 """
 
 from __future__ import annotations
@@ -73,17 +65,17 @@ def supported(kind: str, model: str) -> Arch:
     )
 
 
-def check_method(arch: Arch, method: str) -> None:
-    """Refuse a method or composition that cannot be right on a type.
+def check_method(kind: str, method: str) -> None:
+    """Refuse a method or composition that cannot be right on bases of type ``kind``.
 
     Raises:
         RequestError: says why, and which command lists what can.
     """
-    why = arch.refusal(method)
+    why = supported(kind, f"of type {kind!r}").refuses.get(method)
     if why:
         raise RequestError(
-            f"{method} cannot be used on a base of type {arch.type!r}: {why}. What can: "
-            f"python -m mtl.methods ls --model {arch.type}"
+            f"{method} cannot be used on a base of type {kind!r}: {why}. What can: "
+            f"python -m mtl.methods ls --model {kind}"
         )
 
 

@@ -57,6 +57,8 @@ class Arch:
             real one by the attention mask, or the ``mean`` over the real ones.
         types: whether its forward takes ``token_type_ids``.
         from_padding: whether its first position is the padding id plus one.
+        eager: whether its attention has no fused kernel, so that its sums depend on how query, key
+            and value lie in memory; ``adapters``' class for it copies them, ours does not.
         decoder: whether a token sees only those before it.
         shared: what its layers share or compute side by side, for people; "" for nothing.
         refuses: name of a method or composition → why it cannot be used.
@@ -81,6 +83,7 @@ class Arch:
     pooling: str = "first"
     types: bool = True
     from_padding: bool = False
+    eager: bool = False
     decoder: bool = False
     shared: str = ""
     refuses: Mapping[str, str] = field(default_factory=dict)
@@ -106,7 +109,3 @@ class Arch:
     def named(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Config values by BERT's names → by this type's."""
         return {self.names.get(key, key): value for key, value in values.items()}
-
-    def refusal(self, method: str) -> str:
-        """Why ``method`` (of any stage) cannot be used on this type; "" where it can."""
-        return self.refuses.get(method, "")

@@ -52,7 +52,9 @@ ENCODERS = (
             "position_biased_input": False,
         },
     ),
-    replace(_BERT, type="electra", heads="ElectraAdapterModel", tiny={"embedding_size": 32}),
+    replace(
+        _BERT, type="electra", heads="ElectraAdapterModel", eager=True, tiny={"embedding_size": 32}
+    ),
     Arch(
         "distilbert",
         heads="DistilBertAdapterModel",
@@ -87,9 +89,7 @@ ENCODERS = (
         },
         norms={"attention": "attention.LayerNorm", "output": "full_layer_layer_norm"},
         shared="one layer applied again and again: an adapter has one site for all of them",
-        refuses=dict.fromkeys(
-            ("scalearn", "scalearn-uniform", "average", "gated", "soup"), _ONE_LAYER
-        ),
+        refuses=dict.fromkeys(("scalearn", "scalearn-uniform", "gated"), _ONE_LAYER),
         tiny={"embedding_size": 32, "hidden_dropout_prob": 0.1},
     ),
     # The class of camembert in transformers is a copy of RoBERTa's.

@@ -12,7 +12,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
+from types import FunctionType
 from typing import Any
 
 import adapters
@@ -111,6 +112,38 @@ class _BottleneckSeam(BottleneckLayer):
         )
 
 
+_MATCH = "match_attn_matrices_for_parallel"
+
+
+def _match(*matrices: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """What ``adapters`` calls on query, key and value, without the copies where there is one batch.
+
+    Its own repeats each once, which lays it out otherwise, and products of matrices that are laid
+    out otherwise differ in the last bit.
+    """
+    most = max(matrix.shape[0] for matrix in matrices)
+    return tuple(
+        matrix if matrix.shape[0] == most else matrix.repeat(most // matrix.shape[0], 1, 1, 1)
+        for matrix in matrices
+    )
+
+
+@cache
+def _uncopied(cls: type) -> type:
+    """An attention class of ``adapters`` with the same forward, whose matrices are not copied."""
+    forward: Any = cls.forward  # type: ignore[attr-defined]
+    own = FunctionType(
+        forward.__code__,
+        {**forward.__globals__, _MATCH: _match},
+        forward.__name__,
+        forward.__defaults__,
+        forward.__closure__,
+    )
+    own.__kwdefaults__ = forward.__kwdefaults__
+    namespace = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "forward": own}
+    return type(cls.__name__, (cls,), namespace)
+
+
 _UPGRADED: dict[type, type] = {}
 
 
@@ -155,6 +188,10 @@ def prepare(encoder: Any) -> None:
     adapters.init(encoder, interface=interface)
     for name in bare:
         encoder.get_submodule(name).bias = None
+    if arch.eager:
+        for module in encoder.modules():
+            if _MATCH in type(module).forward.__globals__:
+                module.__class__ = _uncopied(type(module))
     known = getattr(encoder, "adapter_interface", None)
     if known is not None:  # it adds only what is named there, by the architecture of its config
         methods = [*known.adapter_methods, CoreConfig.architecture]

@@ -8,7 +8,8 @@ from typing import Any
 from mtl.backbone.arch import archs
 from mtl.backbone.model_files import CONFIG, read_model_files
 from mtl.backbone.reference import resolve_model
-from mtl.errors import unknown
+from mtl.errors import RequestError, ZooError, unknown
+from mtl.untrusted import load_json
 
 _BERT = {"hidden_act": "gelu", "layer_norm_eps": 1e-12}
 _ROBERTA = {"type_vocab_size": 1, "max_position_embeddings": 514, "layer_norm_eps": 1e-5}
@@ -87,6 +88,40 @@ def shape_config(model: str) -> Any:
             [*_KNOWN, "demo"],
             "Give one of these or a folder with a config.json; counting downloads nothing.",
         ) from error
+
+
+def type_of(model: str) -> str:
+    """The model type of a model, or of a type's own name; reads no more than its config.json.
+
+    Raises:
+        RequestError: not known, not at hand (nothing is fetched), or damaged.
+    """
+    name = _built_in(model)
+    if name in _KNOWN:
+        return _KNOWN[name][0]
+    if model in archs() and not Path(model).is_dir():
+        return model
+    reference = resolve_model(model)
+    found: Any = Path(reference.source) / CONFIG
+    if not reference.local:
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(reference.source, CONFIG, revision=reference.revision)
+    if not isinstance(found, str | Path):
+        raise unknown(
+            "model",
+            model,
+            [*_KNOWN, "demo", *archs()],
+            "Give one of these, a folder with a config.json, or a Hub name whose files are here.",
+        )
+    try:
+        value = load_json(Path(found), f"{CONFIG} of model {reference.id!r}", follow=True)
+    except (OSError, ZooError) as error:
+        raise RequestError(f"Cannot read model {reference.id!r}: {error}") from error
+    kind = value.get("model_type") if isinstance(value, dict) else None
+    if not isinstance(kind, str):
+        raise RequestError(f"{CONFIG} of model {reference.id!r} says no model_type.")
+    return kind
 
 
 def shape_mark(model: str) -> Any:

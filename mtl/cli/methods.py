@@ -17,6 +17,9 @@ def main(argv: Sequence[str]) -> int:
     parser = Parser(prog="mtl.methods", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("ls", help="methods and compositions with their settings")
+    listing.add_argument(
+        "--model", help="what of them works on it, and why not the others; also a model type"
+    )
     listing.add_argument("--json", action="store_true", help="one line of JSON")
     count = commands.add_parser(
         "count", help="exact trainable parameters, from the real modules; downloads nothing"
@@ -39,6 +42,10 @@ def main(argv: Sequence[str]) -> int:
         from mtl.cli.methods_settings import settings
 
         return settings(options)
+    if options.command == "ls" and options.model:
+        from mtl.cli.methods_model import works_on
+
+        return works_on(options)
     return _ls(options) if options.command == "ls" else _count(options)
 
 
@@ -116,6 +123,8 @@ def _ls(options: Namespace) -> int:
 
 
 def _count(options: Namespace) -> int:
+    from mtl.backbone.arch import supported
+    from mtl.backbone.shapes import type_of
     from mtl.compose import COMPOSITIONS
     from mtl.errors import RequestError, unknown
     from mtl.joint import JOINT
@@ -128,7 +137,11 @@ def _count(options: Namespace) -> int:
     values = parse_set(options.set)
     recipe = load_recipe(options.recipe) if options.recipe else None
     if options.method == "all":
-        methods = METHODS.usable()
+        refused = supported(type_of(options.model), repr(options.model)).refuses
+        methods = {k: v for k, v in METHODS.usable().items() if k not in refused}
+        for name in METHODS:
+            if name in refused:
+                print(f"{name}: not counted, {refused[name]}", file=sys.stderr)
         names = [name for name, method in methods.items() if not _lacking(method.package)]
         for name in [name for name in methods if name not in names]:
             package = methods[name].package

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from mtl.backbone.arch import check_method
 from mtl.compose.composition import COMPOSITIONS, Composition
 from mtl.compose.sources import check_kinds
 from mtl.methods import METHODS, Count, find_method
@@ -67,6 +68,7 @@ def _count(
     from mtl.methods.modules.low_rank import low_rank_sources
 
     encoder = skeleton(model)
+    check_method(encoder.config.model_type, composition.name)
     with torch.device("meta"):
         for source in names:
             if method.load_source is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mtl.backbone.arch import check_method
 from mtl.compose.composition import COMPOSITIONS
 from mtl.compose.control import load_sources
 from mtl.compose.per_source import by_name
@@ -98,8 +99,9 @@ def plan_compose(
     setting with one number per source (``weights=0.7,0.3``) follows the order of ``sources``.
 
     Raises:
-        RequestError: such a setting that does not fit the sources.
+        RequestError: such a setting that does not fit the sources, or a base that cannot take it.
     """
+    check_method(backbone.base.type, target.method)
     parents = tuple(
         {
             "ref": entry.ref,

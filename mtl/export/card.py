@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 from mtl.export.proof import says_little
 from mtl.files import finite, write_json, write_text
 from mtl.zoo.card import base_code, fenced, header, table, text
-from mtl.zoo.card_code import IMPORTS, TOKENIZER, answering_code
+from mtl.zoo.card_code import (
+    IMPORTS,
+    TOKENIZER,
+    answering_code,
+    plugged_code,
+    without_heads,
+)
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry
@@ -128,6 +134,12 @@ def _load(entry: Entry, record: Mapping[str, Any]) -> str:
             f"encoder = AutoModel.from_pretrained({base.arguments})\n"
             "encoder = PeftModel.from_pretrained(encoder, FOLDER)",
             "python",
+        )
+    if without_heads(entry.manifest.base):
+        code = plugged_code(entry.manifest.base, base.lines, base.arguments, "FOLDER")
+        return (
+            f"{note}{fenced(code, 'python')}\n\nadapters has no heads for this type: the head, "
+            f"called {text(name)}, reads the first token of `last_hidden_state` (spans: every one)."
         )
     return (
         note

@@ -31,7 +31,13 @@ from mtl.export.low_rank import (
     write_stock_lora,
 )
 from mtl.export.omega import is_soup, near_zero
-from mtl.export.stock import StockNetwork, install, load_stock, write_adapter
+from mtl.export.stock import (
+    check_stock_norms,
+    install,
+    stock_network,
+    write_adapter,
+    write_interface,
+)
 from mtl.export.telling import chosen_sizes, gates_record, gates_text, source_rows
 from mtl.export.whole import WHOLE, export_whole
 from mtl.files import read_json
@@ -202,9 +208,11 @@ def write_form(
     elif isinstance(folded, FoldedLowRank):
         write_stock_lora(folder, folded, backbone, name)
     else:
+        check_stock_norms(folded, backbone)
         write_adapter(folder, folded, backbone, name)
     write_stock_copies(folder, folder)
-    return StockNetwork(load_stock(backbone, folder))
+    write_interface(folder, backbone)
+    return stock_network(backbone, folder)
 
 
 def shape(

@@ -21,9 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from mtl.backbone.adapter_files import alone, save_adapter
-from mtl.backbone.injection import bottleneck_layers
-from mtl.backbone.network import INPUTS
-from mtl.errors import RunError
+from mtl.backbone.arch import arch_of
+from mtl.backbone.heads import load_head
+from mtl.backbone.injection import bottleneck_layers, prepare
+from mtl.backbone.network import INPUTS, Network
+from mtl.errors import RequestError, RunError
 from mtl.methods.pfeiffer import exact_reduction_factor
 from mtl.tasks.spans import MASKED
 
@@ -84,8 +86,32 @@ def write_adapter(
     save_adapter(encoder, name, folder, backbone.base.id)
 
 
+def check_stock_norms(folded: Folded, backbone: Backbone) -> None:
+    """Refuse a placement where stock ``adapters`` would apply another layer's LayerNorm.
+
+    Of a model that it plugs into by hooks, ``adapters`` 1.3.0 gives every layer the LayerNorm of
+    the last one; ours gives each its own.
+
+    Raises:
+        RequestError: it would, with the nearest alternative.
+    """
+    interface = getattr(backbone.encoder(), "adapter_interface", None)
+    if interface is None or not folded.placement["original_ln_before"]:
+        return
+    norms = {"mh_adapter": interface.layer_ln_1, "output_adapter": interface.layer_ln_2}
+    if backbone.base.layers > 1 and any(norms.get(location) for _, location in folded.sites):
+        raise RequestError(
+            "Cannot export it to adapters: where its sources sit (placement pfeiffer), stock "
+            f"adapters gives every layer of a {backbone.base.type} the LayerNorm of the last one, "
+            "and answers would be others. Nearest: sources of --method houlsby or parallel, which "
+            "read no LayerNorm; mtl itself gives each layer its own."
+        )
+
+
 def load_stock(backbone: Backbone, folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
     """A model of stock ``adapters``, nothing of ours in it, with the exported adapter and head.
+
+    Of a type for which ``adapters`` has no heads: the encoder alone.
 
     Raises:
         RunError: stock ``adapters`` reports weights that are missing, surplus or do not fit.
@@ -94,12 +120,18 @@ def load_stock(backbone: Backbone, folder: Path, dtype: torch.dtype = torch.floa
 
     logging.getLogger("adapters").setLevel(logging.ERROR)
     pristine: Any = backbone.pristine
-    model: Any = adapters.AutoAdapterModel.from_config(copy.deepcopy(pristine.config))
-    missing, unexpected = model.base_model.load_state_dict(pristine.state_dict(), strict=False)
-    own = alone(model.base_model, missing)
-    strange = [key for key in (*own, *unexpected) if not key.startswith("pooler.")]
-    if strange:
-        raise RunError(f"Stock adapters builds another encoder: {', '.join(strange[:5])} differ.")
+    if arch_of(pristine.config).heads:
+        model: Any = adapters.AutoAdapterModel.from_config(copy.deepcopy(pristine.config))
+        missing, unexpected = model.base_model.load_state_dict(pristine.state_dict(), strict=False)
+        own = alone(model.base_model, missing)
+        strange = [key for key in (*own, *unexpected) if not key.startswith("pooler.")]
+        if strange:
+            raise RunError(
+                f"Stock adapters builds another encoder: {', '.join(strange[:5])} differ."
+            )
+    else:
+        model = copy.deepcopy(pristine)
+        prepare(model)
     info: dict[str, Any] = {}
     model.load_adapter(str(folder), use_safetensors=True, set_active=True, loading_info=info)
     info["missing_keys"] = alone(model.base_model, info.get("missing_keys") or ())
@@ -107,6 +139,24 @@ def load_stock(backbone: Backbone, folder: Path, dtype: torch.dtype = torch.floa
     if wrong:
         raise RunError(f"Stock adapters does not load what was exported to {folder}: {wrong}.")
     return model.to(dtype).eval()
+
+
+def stock_network(backbone: Backbone, folder: Path) -> nn.Module:
+    """What :func:`load_stock` gives as batch → logits, with the head that lies beside it."""
+    model = load_stock(backbone, folder)
+    if arch_of(model.config).heads:
+        return StockNetwork(model)
+    head = load_head(folder, model.config, pooler=backbone.pooler)
+    return Network(model, head).eval()
+
+
+def write_interface(folder: Path, backbone: Backbone) -> None:
+    """``adapter_interface.json`` of a type for which stock ``adapters`` has none of its own."""
+    arch = arch_of(backbone.pristine.config)
+    if arch.interface:
+        from adapters import AdapterModelInterface
+
+        AdapterModelInterface(**arch.interface)._save(str(folder), backbone.pristine.config)
 
 
 class StockNetwork(nn.Module):

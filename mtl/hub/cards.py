@@ -14,7 +14,14 @@ from mtl.hub.stock import reader
 from mtl.words import counted, printable
 from mtl.zoo import Entry
 from mtl.zoo.card import LICENSE, base_code, card, fenced, interval, number, table, text
-from mtl.zoo.card_code import IMPORTS, TOKENIZER, answering_code
+from mtl.zoo.card_code import (
+    IMPORTS,
+    TOKENIZER,
+    answering_code,
+    needs_interface,
+    plugged_code,
+    without_heads,
+)
 
 _MAX_ROWS = 500
 
@@ -52,7 +59,15 @@ def _use(entry: Entry, repo: RepoName, place: Listed, library: str) -> str:
     )
     answering = answering_code(entry.manifest, base.arguments)
     download = "" if place.path == ROOT else "from huggingface_hub import snapshot_download\n"
-    if library == "adapters":
+    plugged = library == "adapters" and without_heads(entry.manifest.base)
+    if plugged and not needs_interface(entry.manifest.base):
+        code = plugged_code(entry.manifest.base, base.lines, base.arguments, "FOLDER")
+        return (
+            f"{note}Stock `adapters` reads the adapter, from a `FOLDER` with its files; it has no "
+            f"heads for this type, and the one here reads the first token:\n\n"
+            f"{fenced(code, 'python')}\n\n{_by_mtl(source, entry, pull)}"
+        )
+    if library == "adapters" and not plugged:
         version = f', version="{repo.revision}"' if repo.revision and place.path == ROOT else ""
         code = (
             f"{base.lines}{IMPORTS if answering else ''}from adapters import AutoAdapterModel\n"
@@ -81,6 +96,8 @@ def _use(entry: Entry, repo: RepoName, place: Listed, library: str) -> str:
     what = "composition" if entry.manifest.kind == "composition" else "method"
     why = f"this {what} ({text(entry.manifest.method)}) is not one that stock `adapters` or `peft` "
     why += "knows"
+    if plugged:
+        why = f"stock `adapters` does not know the type {text(entry.manifest.base['type'])}"
     if not is_stock(entry.manifest.head):
         why = STOCK_REFUSAL
     return (

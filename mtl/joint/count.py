@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from mtl.backbone.arch import check_method
 from mtl.joint.joint_method import JOINT, JointMethod
 from mtl.methods import Count, RunFacts
 from mtl.methods.count import count_head, known_count, numel
@@ -41,6 +42,7 @@ def _count(
     from mtl.backbone import skeleton
 
     encoder = skeleton(model)
+    check_method(encoder.config.model_type, method.name)
     base = numel(encoder.parameters())
     with torch.device("meta"):
         ids = [f"task/{number}" for number in range(tasks)]

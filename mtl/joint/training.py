@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mtl.backbone.arch import check_method
 from mtl.backbone.head_designs import HEADS
 from mtl.errors import RequestError, did_you_mean
 from mtl.joint.joint_method import JOINT, JointMethod, Shared
@@ -114,6 +115,7 @@ def plan_joint(
             f"A joint run needs at least two tasks, not {len(specs)}; mtl.train trains one."
         )
     chosen = JOINT.get(method)
+    check_method(backbone.base.type, method)
     ids = [spec.id for spec in specs]
     method_settings, settings = resolve_joint(chosen, recipe, overrides, ids)
     datas, heads = {}, {}

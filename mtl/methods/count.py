@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mtl.backbone.arch import check_method
 from mtl.backbone.shapes import shape_mark
 from mtl.files import sha256_json
 from mtl.methods.method import METHODS, Method, RunFacts, attach, find_method, make_settings
@@ -153,6 +154,7 @@ def _count(method: Method, settings: Any, model: str, head: str | None, labels: 
     from mtl.backbone import skeleton
 
     encoder = skeleton(model)
+    check_method(encoder.config.model_type, method.name)
     base = numel(encoder.parameters())
     with torch.device("meta"):
         tuned = attach(encoder, method, settings, "counted", RunFacts(head=head or ""))

@@ -262,7 +262,7 @@ def write_model(model: str, folder: Path) -> Path:
 
     whole = shape_config(model)
     arch = check_supported(whole, model)
-    words = _tokenizer()
+    words = word_tokenizer()
     same = ("relative_attention", "position_buckets", "norm_rel_ebd", "share_att_key")
     more = ("pos_att_type", "position_biased_input", "type_vocab_size")
     kept = {key: getattr(whole, key) for key in (*same, *more) if hasattr(whole, key)}
@@ -281,7 +281,8 @@ def write_model(model: str, folder: Path) -> Path:
     return folder
 
 
-def _tokenizer() -> Any:
+def word_tokenizer() -> Any:
+    """A fast tokenizer of :data:`WORDS`, one token each, pairs joined as RoBERTa joins them."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 

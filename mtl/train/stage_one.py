@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mtl.backbone.arch import check_method
 from mtl.methods import METHODS, RunFacts, attach, load
 from mtl.runs.run import Built, Run
 from mtl.runs.sections import file_name
@@ -46,9 +47,10 @@ def plan_train(
         suite: the suite that runs of its tasks belong to; others belong to their task's own.
 
     Raises:
-        RequestError: unknown method or setting, unusable data.
+        RequestError: unknown method or setting, one that the base cannot take, unusable data.
     """
     chosen = METHODS.get(method)
+    check_method(backbone.base.type, method)
     plans = []
     for spec in specs:
         method_settings, settings = resolve_train(spec, chosen, recipe, overrides)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from mtl.backbone.arch import find_arch
 from mtl.words import printable
 
 if TYPE_CHECKING:
@@ -16,6 +17,47 @@ TOKENIZER = "from transformers import AutoTokenizer\n"
 """What the lines of :func:`answering_code` need, before and behind another import."""
 MOST_LABELS = 200
 """Names of classes that a snippet lists at most."""
+
+
+def without_heads(base: Mapping[str, Any]) -> bool:
+    """Whether ``adapters`` has no heads for the base of a manifest, and gets in by an interface."""
+    arch = find_arch(str(base.get("type")))
+    return arch is not None and not arch.heads
+
+
+def needs_interface(base: Mapping[str, Any]) -> bool:
+    """Whether ``adapters`` must be told by an interface of ours how such a base is built."""
+    arch = find_arch(str(base.get("type")))
+    return arch is not None and bool(arch.interface)
+
+
+def plugged_code(base: Mapping[str, Any], lines: str, arguments: str, folder: str) -> str:
+    """Lines that load an adapter into an encoder of a type for which ``adapters`` has no heads.
+
+    Args:
+        lines, arguments: imports, and arguments of ``from_pretrained``.
+        folder: an expression.
+    """
+    own = needs_interface(base)
+    init = "adapters.init(encoder)\n"
+    if own:
+        init = (
+            f'interface = json.load(open({folder} + "/adapter_interface.json"))["interface"]\n'
+            "adapters.init(encoder, interface=adapters.AdapterModelInterface(**interface))\n"
+        )
+    json_line = "import json\n" if own else ""
+    return (
+        f"{json_line}{lines}import adapters\nimport torch\n"
+        "from safetensors.torch import load_file\nfrom transformers import AutoModel\n\n"
+        f"encoder = AutoModel.from_pretrained({arguments})\n"
+        "bare = [name for name, module in encoder.named_modules()\n"
+        "        if isinstance(module, torch.nn.Linear) and module.bias is None]\n"
+        f"{init}"
+        "for name in bare:  # adapters 1.3 draws a random bias for some\n"
+        "    encoder.get_submodule(name).bias = None\n"
+        f"encoder.load_adapter({folder}, use_safetensors=True, set_active=True)\n"
+        f'head = load_file({folder} + "/model_head.safetensors")  # linear layers, tanh between\n'
+    )
 
 
 def answering_code(manifest: Manifest, base: str, model: str = "model") -> str:

@@ -1,0 +1,329 @@
+"""The table of model types: what it says is how the models are built, for every type."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from mtl.backbone.arch import Place, archs, find_arch, supported, tiny_config
+from mtl.backbone.backbones import config_to_load
+from mtl.backbone.injection import bottleneck_layers, freeze, init, prepare
+from mtl.backbone.linear import LINEARS, Part, add_delta, linear_paths, linear_sites, whole_paths
+from mtl.backbone.network import pooled
+from mtl.errors import RequestError
+from mtl.methods import METHODS, attach
+from mtl.methods.low_rank import Factors
+from mtl.methods.modules.low_rank import install
+
+TYPES = list(archs())
+INTERFACES = [kind for kind, arch in archs().items() if arch.entry == "interface"]
+
+
+@cache
+def pristine(kind: str) -> Any:
+    """A tiny random model of ``kind`` whose biases and LayerNorms are not trivial."""
+    arch = archs()[kind]
+    config = config_to_load(tiny_config(kind, vocab_size=60, pad_token_id=1), arch)
+    torch.manual_seed(7)
+    model = getattr(transformers, arch.auto).from_config(config, **arch.load).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def ready(kind: str) -> Any:
+    encoder = init(copy.deepcopy(pristine(kind)))
+    freeze(encoder)
+    return encoder.eval()
+
+
+def batch() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    ids = torch.randint(5, 60, (4, 11), generator=generator)
+    ids[1, 7:] = ids[2, 4:] = 1
+    return {"input_ids": ids, "attention_mask": (ids != 1).long()}
+
+
+@torch.no_grad()
+def states(encoder: Any) -> torch.Tensor:
+    return encoder(**batch()).last_hidden_state
+
+
+def jiggled(encoder: Any, method: str, **settings: Any) -> Any:
+    """The encoder with an adapter of ``method`` that does something."""
+    torch.manual_seed(1)
+    chosen = METHODS.get(method)
+    tuned = attach(encoder, chosen, chosen.settings(**{**chosen.defaults, **settings}), "mine")
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for group in tuned.groups:
+            for parameter in group.parameters.values():
+                parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return encoder
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_prepared_without_an_adapter_is_pristine_bit_for_bit(kind: str) -> None:
+    model = pristine(kind)
+    names = {name: value.clone() for name, value in model.state_dict().items()}
+    prepared = ready(kind)
+    generator = torch.Generator().manual_seed(0)
+    for rows, length in ((1, 1), (2, 7), (5, 11), (3, 31), (2, 60)):
+        # Sums of matrices that lie in memory otherwise differ at some lengths and not at others.
+        ids = torch.randint(5, 60, (rows, length), generator=generator)
+        mask = torch.ones_like(ids)
+        mask[0, length // 2 + 1 :] = 0
+        with torch.no_grad():
+            both = [e(input_ids=ids, attention_mask=mask) for e in (prepared, model)]
+        assert torch.equal(both[0].last_hidden_state, both[1].last_hidden_state), (rows, length)
+    again = prepared.state_dict()
+    assert all(torch.equal(again[name], value) for name, value in names.items())
+    added = {name for name, _ in prepared.named_parameters()} - names.keys()
+    assert not added  # no bias, above all
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_preparing_changes_nothing_of_the_identity(kind: str, backbone: Any) -> None:
+    from mtl.backbone.identity import deciding
+
+    model = pristine(kind)
+    before = deciding(model.config, backbone.tokenizer)
+    with torch.no_grad():
+        ready(kind)(**batch())
+        model(**batch())
+    assert deciding(model.config, backbone.tokenizer) == before
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_the_linears_are_where_the_table_says(kind: str) -> None:
+    encoder = ready(kind)
+    config, layers = encoder.config, sum(1 for _ in encoder.iter_layers())
+    names = list(archs()[kind].linears)
+    sites = linear_sites(encoder, names)
+    assert list(sites) == [f"{layer}.{name}" for layer in range(layers) for name in names]
+    assert names == list(LINEARS)
+    width = config.hidden_size
+    for name in ("q", "k", "v", "attention"):
+        linear = sites[f"0.{name}"]
+        assert (linear.in_features, linear.out_features) == (width, width)
+    assert sites["0.intermediate"].in_features == sites["0.output"].out_features == width
+    paths = linear_paths(encoder, names)
+    bare = linear_paths(Layers(pristine(kind), encoder), names)
+    assert paths == bare  # the names are those of the model itself, as peft finds them
+
+
+class Layers:
+    """A pristine model that says its layers as the prepared one does."""
+
+    def __init__(self, model: Any, prepared: Any) -> None:
+        self.model, self.config = model, model.config
+        first = next(iter(prepared.iter_layers()))[1]
+        name = next(name for name, module in prepared.named_modules() if module is first)
+        self.path = name.rpartition(".")[0]
+
+    def iter_layers(self) -> Any:
+        return enumerate(self.model.get_submodule(self.path))
+
+    def named_modules(self) -> Any:
+        return self.model.named_modules()
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("module", LINEARS)
+def test_a_delta_at_a_site_is_one_in_the_weight(kind: str, module: str) -> None:
+    """By hand: the weight of the pristine model, the rows of the part, plus up·down."""
+    encoder, by_hand = ready(kind), copy.deepcopy(pristine(kind))
+    generator = torch.Generator().manual_seed(2)
+    sites, paths = linear_sites(encoder, [module]), linear_paths(encoder, [module])
+    factors = {}
+    for site, linear in sites.items():
+        down = 0.5 * torch.randn(3, linear.in_features, generator=generator)
+        up = 0.5 * torch.randn(linear.out_features, 3, generator=generator)
+        factors[site] = Factors(down, up)
+        start = linear.start if isinstance(linear, Part) else 0
+        weight = by_hand.get_submodule(paths[site]).weight
+        with torch.no_grad():
+            weight[start : start + linear.out_features] += up @ down
+    install(encoder, "mine", factors)
+    torch.testing.assert_close(states(encoder), states(by_hand), atol=2e-5, rtol=1e-4)
+    assert (states(encoder) - states(pristine(kind))).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_lora_of_the_library_is_at_our_modules(kind: str) -> None:
+    """What adapters computes is the sum of the factors that we read out of it, as hooks."""
+    from mtl.backbone.linear import lora_views
+
+    for modules in ("q,v", "k", "intermediate,output"):
+        names = modules.split(",")
+        encoder, other = jiggled(ready(kind), "lora", modules=modules), ready(kind)
+        factors = {}
+        for site, linear in linear_sites(encoder, names).items():
+            down, up, scale = lora_views(linear, "mine")
+            factors[site] = Factors(down.detach().clone(), scale * up.detach())
+        install(other, "mine", factors)
+        torch.testing.assert_close(states(encoder), states(other), atol=1e-5, rtol=1e-4)
+        assert (states(encoder) - states(pristine(kind))).abs().max() > 1e-4
+
+
+# ------------------------------------------------------------------ interfaces
+
+
+def plain_maps(adapter: Any) -> Any:
+    return lambda z: adapter.adapter_up(adapter.adapter_down(z)) * adapter.scaling
+
+
+def by_hand(kind: str, method: str) -> torch.Tensor:
+    """The adapters of ``method`` on the pristine model, with hooks written here.
+
+    ``h`` is the output of attention or FFN, ``x`` the input of its block, ``n`` what the FFN
+    reads; post-LN types normalise h + x behind it.
+    """
+    encoder = jiggled(ready(kind), method)
+    model = copy.deepcopy(pristine(kind))
+    arch = archs()[kind]
+    layers = [layer for _, layer in Layers(model, encoder).iter_layers()]
+    kept: dict[tuple[int, str], torch.Tensor] = {}
+    blocks = {
+        "modernbert": {"mh_adapter": "attn", "output_adapter": "mlp"},
+        "mpnet": {"mh_adapter": "attention", "output_adapter": "intermediate"},
+        "xlm-roberta-xl": {"mh_adapter": "attention", "output_adapter": "LayerNorm"},
+    }[kind]
+    for index, location, site in bottleneck_layers(encoder):
+        if "mine" not in site.adapters:
+            continue
+        maps, layer = plain_maps(site.adapters["mine"]), layers[index]
+        place = arch.linears["attention" if location == "mh_adapter" else "output"]
+        norm = arch.norms.get("attention" if location == "mh_adapter" else "output")
+        behind = layer.get_submodule(norm) if norm else None
+
+        def keep(module: Any, args: Any, key: Any = (index, location)) -> None:
+            kept[key] = args[0]
+
+        def change(
+            module: Any,
+            args: Any,
+            h: torch.Tensor,
+            key: Any = (index, location),
+            maps: Any = maps,
+            norm: Any = behind,
+        ) -> torch.Tensor:
+            x = kept[key]
+            if method == "parallel":
+                return maps(x) + h
+            if method == "houlsby":
+                return maps(h) + h
+            return maps(norm(h + x) if norm is not None else h + x) + h
+
+        layer.get_submodule(blocks[location]).register_forward_pre_hook(keep)
+        layer.get_submodule(place).register_forward_hook(change)
+    return states(model)
+
+
+@pytest.mark.parametrize("method", ["pfeiffer", "houlsby", "parallel"])
+@pytest.mark.parametrize("kind", INTERFACES)
+def test_plugged_bottlenecks_read_the_norm_of_their_own_layer(kind: str, method: str) -> None:
+    found = states(jiggled(ready(kind), method))
+    torch.testing.assert_close(found, by_hand(kind, method), atol=1e-5, rtol=1e-5)
+    assert (found - states(pristine(kind))).abs().max() > 0.01
+
+
+def test_stock_adapters_would_take_the_last_layers_norm() -> None:
+    """Why such an export is refused: this fails when adapters mends it."""
+    ours, stock = ready("mpnet"), copy.deepcopy(pristine("mpnet"))
+    prepare(stock)
+    stock.eval()
+    assert (states(jiggled(ours, "pfeiffer")) - states(jiggled(stock, "pfeiffer"))).abs().max() > 0
+
+
+def test_stock_adapters_would_draw_random_biases() -> None:
+    """Why they are taken away: this fails when adapters mends it."""
+    import adapters
+
+    model = copy.deepcopy(pristine("modernbert"))
+    adapters.init(model)
+    assert model.layers[0].attn.Wqkv.bias is not None
+    assert not torch.equal(states(model), states(pristine("modernbert")))
+
+
+def test_a_copy_of_a_prepared_encoder_is_one_of_its_own() -> None:
+    """Its hooks ask its own LayerNorms, not those of the encoder that it was copied from."""
+    encoder = jiggled(ready("mpnet"), "pfeiffer")
+    other = copy.deepcopy(encoder)
+    before = states(encoder)
+    with torch.no_grad():
+        for module in encoder.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.weight.mul_(3)
+    assert torch.equal(states(other), before)
+    assert not torch.equal(states(encoder), before)
+
+
+# ------------------------------------------------------------------ parts, pooling, refusals
+
+
+def test_places_are_read() -> None:
+    assert Place.parse("attn.Wqkv[1/3]") == Place("attn.Wqkv", 1, 3)
+    assert Place.parse("output.dense") == Place("output.dense")
+
+
+def test_methods_on_whole_modules_take_a_fused_one_whole_or_not() -> None:
+    encoder = ready("modernbert")
+    paths = whole_paths(encoder, ["q", "k", "v", "output"], "adalora")
+    assert paths["0.qkv"] == "layers.0.attn.Wqkv"
+    assert [site for site in paths if site.startswith("0.")] == ["0.qkv", "0.output"]
+    with pytest.raises(RequestError, match="modules=q,k,v,output"):
+        whole_paths(encoder, ["q", "v", "output"], "adalora")
+    assert whole_paths(ready("bert"), ["q", "v"], "adalora").keys() == {
+        "0.q", "0.v", "1.q", "1.v",
+    }  # fmt: skip
+
+
+def test_a_part_leaves_the_other_outputs_alone() -> None:
+    linear = nn.Linear(4, 6)
+    x = torch.randn(2, 4)
+    before = linear(x)
+    handle = add_delta(Part(linear, 1, 3), lambda z: z[:, :2])
+    after = linear(x)
+    assert torch.equal(after[:, :2], before[:, :2])
+    assert torch.equal(after[:, 4:], before[:, 4:])
+    assert torch.equal(after[:, 2:4], before[:, 2:4] + x[:, :2])
+    handle.remove()
+    assert torch.equal(linear(x), before)
+
+
+def test_poolings_read_real_tokens() -> None:
+    vectors = torch.arange(24.0).reshape(2, 4, 3)
+    right, left = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]]), torch.tensor([[0, 0, 1, 1]] * 2)
+    assert torch.equal(pooled(vectors, right, "first"), vectors[:, 0])
+    assert torch.equal(pooled(vectors, right, "last"), vectors[[0, 1], [1, 3]])
+    assert torch.equal(pooled(vectors, left, "last"), vectors[:, 3])
+    torch.testing.assert_close(pooled(vectors, left, "mean"), vectors[:, 2:].mean(1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"), [("xmod", "loses those weights"), ("deberta", "deberta-v3"), ("bart", "bert")]
+)
+def test_other_types_are_refused_with_the_reason(kind: str, part: str) -> None:
+    assert find_arch(kind) is None
+    with pytest.raises(RequestError, match=part):
+        supported(kind, "'some'")
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_what_the_table_refuses_exists(kind: str) -> None:
+    from mtl.compose import COMPOSITIONS
+    from mtl.joint import JOINT
+
+    known = {*METHODS, *COMPOSITIONS, *JOINT}
+    assert set(archs()[kind].refuses) <= known
+    never = {"pfeiffer", "lora", "adakron", "sora", "adalora"}
+    assert not never & archs()[kind].refuses.keys()
