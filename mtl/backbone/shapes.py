@@ -48,13 +48,41 @@ _KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
     "microsoft/deberta-v3-base": ("deberta-v2", {**_DEBERTA, **_BASE}),
     "microsoft/deberta-v3-large": ("deberta-v2", {**_DEBERTA, **_LARGE}),
 }
+_MODERN = {"vocab_size": 50368, "num_attention_heads": 12}
+_FURTHER: dict[str, tuple[str, dict[str, Any]]] = {
+    "answerdotai/modernbert-base": (
+        "modernbert",
+        {**_MODERN, "hidden_size": 768, "num_hidden_layers": 22, "intermediate_size": 1152},
+    ),
+    "answerdotai/modernbert-large": (
+        "modernbert",
+        {
+            **_MODERN,
+            "hidden_size": 1024,
+            "num_hidden_layers": 28,
+            "intermediate_size": 2624,
+            "num_attention_heads": 16,
+        },
+    ),
+    "google/electra-base-discriminator": (
+        "electra",
+        {**_BASE, "embedding_size": 768, "vocab_size": 30522},
+    ),
+    "distilbert/distilbert-base-uncased": ("distilbert", {"vocab_size": 30522, "dim": 768}),
+    "albert/albert-base-v2": ("albert", {**_BASE, "embedding_size": 128, "vocab_size": 30000}),
+    "microsoft/mpnet-base": ("mpnet", {**_BASE, "vocab_size": 30527}),
+}
+"""As :data:`_KNOWN`, of which no counts are shipped: this machine counts them once."""
 _OWNERS = ("FacebookAI/", "google-bert/")
+
+
+def _shapes() -> dict[str, tuple[str, dict[str, Any]]]:
+    return {**_KNOWN, **_FURTHER}
 
 
 def known_width(model: str) -> int | None:
     """The hidden size of a model whose shape is built in; None of others. Loads nothing."""
-    name = next((model.removeprefix(o) for o in _OWNERS if model.startswith(o)), model)
-    found = _KNOWN.get(name)
+    found = _shapes().get(_built_in(model))
     if found is None:
         return None
     kind, values = found
@@ -62,7 +90,7 @@ def known_width(model: str) -> int | None:
 
 
 def known_models() -> list[str]:
-    """Names whose shapes are built in."""
+    """Names whose shapes are built in, and whose counts are shipped."""
     return list(_KNOWN)
 
 
@@ -75,8 +103,8 @@ def shape_config(model: str) -> Any:
     from transformers import AutoConfig
 
     name = _built_in(model)
-    if name in _KNOWN:
-        kind, values = _KNOWN[name]
+    if name in _shapes():
+        kind, values = _shapes()[name]
         return AutoConfig.for_model(kind, **values)
     reference = resolve_model(model)
     try:
@@ -85,7 +113,7 @@ def shape_config(model: str) -> Any:
         raise unknown(
             "model shape",
             model,
-            [*_KNOWN, "demo"],
+            [*_shapes(), "demo"],
             "Give one of these or a folder with a config.json; counting downloads nothing.",
         ) from error
 
@@ -97,8 +125,8 @@ def type_of(model: str) -> str:
         RequestError: not known, not at hand (nothing is fetched), or damaged.
     """
     name = _built_in(model)
-    if name in _KNOWN:
-        return _KNOWN[name][0]
+    if name in _shapes():
+        return _shapes()[name][0]
     if model in archs() and not Path(model).is_dir():
         return model
     reference = resolve_model(model)
@@ -111,7 +139,7 @@ def type_of(model: str) -> str:
         raise unknown(
             "model",
             model,
-            [*_KNOWN, "demo", *archs()],
+            [*_shapes(), "demo", *archs()],
             "Give one of these, a folder with a config.json, or a Hub name whose files are here.",
         )
     try:
@@ -131,8 +159,8 @@ def shape_mark(model: str) -> Any:
         RequestError: as :func:`~mtl.backbone.reference.resolve_model`.
     """
     name = _built_in(model)
-    if name in _KNOWN:
-        return list(_KNOWN[name])
+    if name in _shapes():
+        return list(_shapes()[name])
     reference = resolve_model(model)
     if not reference.local:
         return None
@@ -142,11 +170,13 @@ def shape_mark(model: str) -> Any:
 
 
 def _built_in(model: str) -> str:
-    """The name under which a shape is built in, if it is."""
+    """The name under which a shape is built in, if it is; owners and capitals may be left out."""
     name = model.partition("@")[0]
     for owner in _OWNERS:
         name = name.removeprefix(owner)
-    return f"microsoft/{name}" if f"microsoft/{name}" in _KNOWN else name
+    known = {key.lower(): key for key in _shapes()}
+    short = {key.rpartition("/")[2]: known[key] for key in known}
+    return known.get(name.lower()) or short.get(name.lower()) or name
 
 
 def skeleton(model: str) -> Any:
