@@ -17,6 +17,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from mtl.backbone.reference import ModelReference
@@ -90,10 +91,10 @@ def _check_others(reference: ModelReference, revision: str | None) -> None:
     _check_no_adapter(reference, revision)
     if reference.local:
         _check_regular(reference)
-    for name in (TOKENIZER, SPECIAL_TOKENS):
-        path = _beside(reference, name, revision)
+    for file in (TOKENIZER, SPECIAL_TOKENS):
+        path = _beside(reference, file, revision)
         if path is not None:
-            _check_tokenizer(reference, _read(reference, path), name)
+            _check_tokenizer(reference, _read(reference, path), file)
     path = _beside(reference, INDEX, revision)
     if path is not None:
         listed = _read(reference, path).get("weight_map")
@@ -117,15 +118,29 @@ def _check_regular(reference: ModelReference) -> None:
 
 
 def _check_no_adapter(reference: ModelReference, revision: str | None) -> None:
-    if _beside(reference, ADAPTER, revision) is not None:
-        source = "USER/NAME" if reference.local else reference.source
-        source += f"@{reference.revision}" if reference.revision else ""
-        raise RequestError(
-            f"Cannot load model {reference.id!r}: its {ADAPTER} makes it an adapter, loading "
-            "which loads whatever model that names. Give the model itself with --model; an "
-            f"adapter on the Hub goes into a zoo with 'python -m mtl.zoo pull {source} --model "
-            "MODEL'."
-        )
+    path = _beside(reference, ADAPTER, revision)
+    if path is None:
+        return
+    at = f"@{reference.revision}" if reference.revision else ""
+    if _is_peft(path):
+        place = reference.source if reference.local else f"hub:{reference.source}{at}"
+        how = f"Such an adapter goes into a zoo with: python -m mtl.zoo pull --peft {quote(place)}"
+    else:
+        name = "USER/NAME" if reference.local else f"{reference.source}{at}"
+        how = f"An adapter on the Hub goes into a zoo with: python -m mtl.zoo pull {name}"
+    raise RequestError(
+        f"Cannot load model {reference.id!r}: its {ADAPTER} makes it an adapter, loading "
+        f"which loads whatever model that names. Give the model itself with --model. {how} "
+        "--model MODEL."
+    )
+
+
+def _is_peft(path: Path) -> bool:
+    try:
+        value = load_json(path, ADAPTER, follow=True)
+    except (OSError, ZooError):
+        return False
+    return isinstance(value, dict) and "peft_type" in value
 
 
 def _odd_weights(name: str) -> bool:

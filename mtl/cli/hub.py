@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError
-from mtl.words import counted
+from mtl.words import counted, printable
 
 if TYPE_CHECKING:
+    from mtl.backbone import Backbone, Network
     from mtl.hub import Claims, Pulled
+    from mtl.hub.keeping import Judge
+    from mtl.runs.answering import Answers
+    from mtl.tasks import TaskSpec
     from mtl.zoo import Zoo
 
 Command = Callable[["Zoo", Namespace], int]
@@ -44,12 +48,33 @@ def add_commands(add: Callable[[str, str], Any]) -> dict[str, Command]:
     pull.add_argument("--without-sources", action="store_true", help="a composition alone")
     pull.add_argument("--lock", metavar="FILE", help="restore exactly what a lock file names")
     pull.add_argument("--dry-run", action="store_true", help="say what would be stored")
-    theirs = pull.add_argument_group("adapters that stock adapters wrote")
+    theirs = pull.add_argument_group("adapters that stock adapters or peft wrote")
     theirs.add_argument("--model", help="the encoder that they were trained on")
     theirs.add_argument("--task", help="the task that they were trained on")
+    theirs.add_argument("--name", help="of the entry's task, where none is named")
     theirs.add_argument("--protocol", help="the split protocol; compositions ask for it")
     theirs.add_argument("--seed", type=int, default=0, help="recorded as their seed [0]")
     theirs.add_argument("--allow-bin", action="store_true", help="read .bin files, tensors only")
+    theirs.add_argument(
+        "--evaluate",
+        action="store_true",
+        help="have them answer the task's dev and test splits: then verify, report and push can",
+    )
+    theirs.add_argument("--data-root", help="local mirror of Hub datasets [MTL_DATA_ROOT]")
+    theirs.add_argument(
+        "--peft",
+        metavar="PLACE",
+        help="a folder that peft wrote, or hub:user/name[@revision]: becomes an entry of lora",
+    )
+    theirs.add_argument(
+        "--rank", type=int, metavar="R", help="of --peft: convert to at most this rank [256]"
+    )
+    theirs.add_argument(
+        "--max-error",
+        type=float,
+        metavar="E",
+        help="of --peft: a module may lose this share of what it adds [0.001]",
+    )
     lock = add("lock", "write which entries, from which commits, make up this zoo")
     lock.add_argument("entry", nargs="*", help=f"{ENTRY}; with their sources; all if none is named")
     lock.add_argument(
@@ -129,8 +154,14 @@ def _push(zoo: Zoo, options: Namespace) -> int:
 def _pull(zoo: Zoo, options: Namespace) -> int:
     from mtl.hub import parse_repo, pull, read_lock, restore
 
+    if options.peft is not None:
+        return _pull_peft(zoo, options)
+    if options.rank is not None or options.max_error is not None:
+        raise RequestError("mtl.zoo pull: --rank and --max-error are of --peft PLACE.")
     if bool(options.repo) == bool(options.lock):
-        raise RequestError("mtl.zoo pull: name a repository (user/name), or --lock FILE.")
+        raise RequestError(
+            "mtl.zoo pull: name a repository (user/name), --lock FILE, or --peft PLACE."
+        )
     from tqdm import tqdm
 
     with (
@@ -152,6 +183,7 @@ def _pull(zoo: Zoo, options: Namespace) -> int:
                     parse_repo(options.repo),
                     options.entry,
                     claims=_claims(options),
+                    judge=_judge(zoo, options),
                     sources=not options.without_sources,
                     dry_run=options.dry_run,
                     progress=progress,
@@ -160,12 +192,62 @@ def _pull(zoo: Zoo, options: Namespace) -> int:
     return _pulled(zoo, pulled, options)
 
 
+def _pull_peft(zoo: Zoo, options: Namespace) -> int:
+    """``--peft``: all other names are folders of the repository."""
+    if options.model is None:
+        raise RequestError(
+            "mtl.zoo pull: --peft needs the encoder that the adapter was trained on: --model MODEL."
+        )
+    for name in ("lock", "without_sources", "allow_bin"):
+        if getattr(options, name):
+            option = name.replace("_", "-")
+            raise RequestError(f"mtl.zoo pull: --peft and --{option} do not go together.")
+    claims = _claims(options)
+    from mtl.hub.peft_convert import Bounds
+    from mtl.hub.peft_sources import pull_peft
+
+    given = {"rank": options.rank, "error": options.max_error}
+    bounds = Bounds(**{key: value for key, value in given.items() if value is not None})
+    keys = [*([options.repo] if options.repo else []), *options.entry]
+    assert claims is not None
+    with _client():
+        judge = _judge(zoo, options)
+        done = pull_peft(zoo, options.peft, keys, claims, bounds, judge, dry_run=options.dry_run)
+    return _pulled(zoo, [done], options)
+
+
+def _judge(zoo: Zoo, options: Namespace) -> Judge | None:
+    if not options.evaluate:
+        return None
+    if options.model is None or options.task is None:
+        raise RequestError(
+            "mtl.zoo pull: --evaluate has an adapter of others answer the task it was trained on: "
+            "name it with --task TASK, and its encoder with --model MODEL."
+        )
+    from mtl.runs import open_workspace
+    from mtl.runs.answering import answers_of
+
+    workspace = open_workspace(zoo=zoo.root, data_root=options.data_root)
+
+    def judge(network: Network, spec: TaskSpec, backbone: Backbone) -> Answers:
+        return answers_of(network, spec, backbone, workspace, options.protocol)
+
+    return judge
+
+
 def _claims(options: Namespace) -> Claims | None:
     if options.model is None:
         return None
     from mtl.hub import Claims  # needs torch and adapters, which no other pull does
 
-    return Claims(options.model, options.task, options.protocol, options.seed, options.allow_bin)
+    return Claims(
+        options.model,
+        options.task,
+        options.protocol,
+        options.seed,
+        options.allow_bin,
+        options.name,
+    )
 
 
 def _pulled(zoo: Zoo, pulled: list[Pulled], options: Namespace) -> int:
@@ -179,6 +261,9 @@ def _pulled(zoo: Zoo, pulled: list[Pulled], options: Namespace) -> int:
         for entry in item.entries
     ]
     _table(rows, ["", "entry", "digest", "from"])
+    for entry in (entry for item in pulled for entry in item.entries):
+        if "says" in entry:
+            print(printable(f"{entry['says']}."))
     new = sum(row[0] == "pulled" for row in rows)
     size = counted(sum(item.bytes for item in pulled), "byte")
     what = f"{counted(new, 'entry', 'entries')}, {size},"

@@ -168,7 +168,7 @@ def write_peft_lora(
     Raises:
         RequestError: ``peft`` is not installed, or nothing is changed at all.
     """
-    require_peft("--to peft")
+    require_peft("--to peft writes")
     from peft import LoraConfig
 
     wholes = _wholes(folded, backbone)

@@ -10,7 +10,7 @@ from mtl.lazy import exports
 
 if TYPE_CHECKING:
     from mtl.hub.client import RepoName, UnreachableError, parse_repo
-    from mtl.hub.foreign import Claims
+    from mtl.hub.keeping import Claims
     from mtl.hub.lockfile import Locked, read_lock, write_lock
     from mtl.hub.pulling import pull, restore
     from mtl.hub.pushing import Pushed, push
@@ -21,7 +21,7 @@ __all__, __getattr__, __dir__ = exports(
     __name__,
     {
         "client": ["RepoName", "UnreachableError", "parse_repo"],
-        "foreign": ["Claims"],
+        "keeping": ["Claims"],
         "lockfile": ["Locked", "read_lock", "write_lock"],
         "pulling": ["pull", "restore"],
         "remote": ["Pulled"],

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 
 from mtl.errors import RequestError, RunError
 from mtl.files import write_text
-from mtl.hub.boundary import file_bytes, json_bytes, manifest_file
+from mtl.hub.boundary import file_bytes, json_bytes, json_file, manifest_file
 from mtl.hub.client import RepoName, speaking
 from mtl.hub.index import ROOT, Listed, select
+from mtl.hub.peft_config import refuse_peft
 from mtl.hub.remote import Pulled, Remote, adapter_folders, fetch, fetch_all, read_remote, remember
+from mtl.hub.stock import CONFIG_FILE
 from mtl.words import counted
 from mtl.zoo import base_slug
 from mtl.zoo.arrival import check_free, check_sizes, take_in
@@ -26,7 +28,7 @@ from mtl.zoo.card import card, license_of
 from mtl.zoo.names import CARD, MANIFEST
 
 if TYPE_CHECKING:
-    from mtl.hub.foreign import Claims
+    from mtl.hub.keeping import Claims, Judge
     from mtl.hub.lockfile import Locked
     from mtl.zoo import Entry, Manifest, Zoo
     from mtl.zoo.manifest import Recorded
@@ -47,6 +49,7 @@ def pull(
     keys: Sequence[str] = (),
     *,
     claims: Claims | None = None,
+    judge: Judge | None = None,
     sources: bool = True,
     dry_run: bool = False,
     progress: Progress | None = None,
@@ -59,6 +62,7 @@ def pull(
     Args:
         keys: references, their last parts, or starts of digests; none for all.
         claims: what is known of adapters that are not ours.
+        judge: has such a one answer the task that ``claims`` name.
         sources: False leaves out sources that are not asked for.
         dry_run: say what would be stored.
 
@@ -70,8 +74,10 @@ def pull(
     """
     remote = read_remote(repo)
     if not remote.entries:
-        adapter_folders(remote, keys)
+        folders = adapter_folders(remote, keys)
         if claims is None:
+            path = fetch(remote, f"{folders[0]}/{CONFIG_FILE}".lstrip("/"), json_bytes())
+            refuse_peft(json_file(path, "its config"), remote)
             raise RequestError(
                 f"{remote.where} holds no entry of mtl, but an adapter of stock adapters. Name the "
                 "model that it was trained on: "
@@ -79,7 +85,7 @@ def pull(
             )
         from mtl.hub.foreign import pull_foreign  # needs torch and adapters
 
-        return pull_foreign(zoo, remote, keys, claims, dry_run=dry_run)
+        return pull_foreign(zoo, remote, keys, claims, judge, dry_run=dry_run)
     chosen = select(remote.entries, keys, remote.where) if keys else list(remote.entries.values())
     return pull_listed(zoo, remote, chosen, sources=sources, dry_run=dry_run, progress=progress)
 

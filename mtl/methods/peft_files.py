@@ -28,12 +28,15 @@ NAME = "default"
 """The adapter's name inside ``peft``; it is no part of the files."""
 
 
-def require_peft(method: str) -> None:
-    """Raises RequestError, with the remedy, where ``peft`` is not installed."""
+def require_peft(what: str) -> None:
+    """Raises RequestError, with the remedy, where ``peft`` is not installed.
+
+    Args:
+        what: who does what through it, for the message: ``Method 'vera' trains``.
+    """
     if find_spec("peft") is None:
         raise RequestError(
-            f"Method {method!r} trains through the package peft, which is not installed. "
-            "Install it: pip install peft"
+            f"{what} through the package peft, which is not installed. Install it: pip install peft"
         )
 
 

@@ -115,7 +115,9 @@ def stored_settings(entry: Entry) -> RunSettings:
         RequestError: they cannot be used.
     """
     values = entry.manifest.run_settings
-    known = {key: values[key] for key in RunSettings.__dataclass_fields__ if key in values}
+    # None where nobody knows it, as of adapters from elsewhere.
+    fields = RunSettings.__dataclass_fields__
+    known = {key: values[key] for key in fields if values.get(key) is not None}
     try:
         return RunSettings(**known)
     except TypeError as error:

@@ -76,7 +76,7 @@ def make_tuner(model: nn.Module, settings: AdaLoRASettings, pattern: str, steps:
     Raises:
         RequestError: see :func:`warmups`, or ``peft`` is not installed.
     """
-    require_peft("adalora")
+    require_peft("Method 'adalora' trains")
     from peft import AdaLoraConfig
     from peft.tuners.adalora.model import AdaLoraModel
 

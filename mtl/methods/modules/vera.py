@@ -63,7 +63,7 @@ def attach(encoder: Any, settings: VeRASettings, name: str, _: RunFacts) -> Tune
     Raises:
         RequestError: ``peft`` is not installed.
     """
-    require_peft("vera")
+    require_peft("Method 'vera' trains")
     from peft import VeraConfig
     from peft.tuners.vera.model import VeraModel
 
