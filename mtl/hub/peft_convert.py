@@ -25,7 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtl.backbone.arch import arch_of
 from mtl.backbone.bounded import bounded
+from mtl.backbone.linear import Part, linear_paths, linear_sites
 from mtl.errors import RequestError, ZooError
 from mtl.hub.peft_config import PeftConfig
 from mtl.hub.peft_tensors import PREFIX, PeftTensors, unused
@@ -89,29 +91,31 @@ class Converted:
 
 
 def convert(
-    config: PeftConfig,
-    tensors: PeftTensors,
-    pristine: Any,
-    sites: Mapping[str, str],
-    bounds: Bounds,
+    config: PeftConfig, tensors: PeftTensors, pristine: Any, encoder: Any, bounds: Bounds
 ) -> Converted:
     """The LoRA that changes the encoder as the adapter does.
 
     Args:
-        pristine: the encoder as it was loaded; it stays as it is.
-        sites: path of a linear module in it → site, of all where our LoRA can be.
+        pristine: the encoder as it was loaded.
+        encoder: the same, prepared for adapters. Both stay as they are.
 
     Raises:
         RequestError: it changes modules where our LoRA is not, needs another rank or loses more
             than ``bounds`` allow, or ``peft`` is needed and not there.
         ZooError: weights that do not fit the config or the encoder.
     """
+    arch = arch_of(encoder.config)
+    known = [name for name in KNOWN if arch.place(name) is not None]
+    linears = linear_sites(encoder, known)
+    sites: dict[str, list[str]] = {}
+    for site, path in linear_paths(encoder, known).items():
+        sites.setdefault(path, []).append(site)
     odd = sorted({*tensors.modules} - {*sites})
     if odd:
         raise RequestError(
             f"it changes {counted(len(odd), 'module')} where the LoRA of mtl is not, such as "
-            f"{odd[0]}: its sites are {', '.join(KNOWN)} of every layer, not the "
-            "attention's output projection or what lies outside the layers"
+            f"{odd[0]}: its sites are {', '.join(known)} of every layer, not the attention's "
+            "output projection or what lies outside the layers"
         )
     if config.kind in _PRODUCTS and not config.values.get("use_dora"):
         by = "mtl"
@@ -123,9 +127,21 @@ def convert(
     rank = max(len(part.factors.down) for part in found.values())
     if not any(part.factors.up.any() and part.factors.down.any() for part in found.values()):
         raise RequestError("it changes nothing: what it adds is zero in every module")
-    errors = {sites[path]: (len(part.factors.down), part.error) for path, part in found.items()}
-    factors = {sites[path]: part.factors for path, part in found.items()}
-    whole = _every_layer(factors, pristine, sites, rank)
+    factors, errors = {}, {}
+    for path, part in found.items():
+        for site in sites[path]:
+            linear, down, up = linears[site], part.factors.down, part.factors.up
+            if isinstance(linear, Part):  # of a fused module: its rows of up
+                up = up[linear.start : linear.start + linear.out_features]
+            factors[site] = Factors(down, up)
+            errors[site] = (len(down), part.error)
+    changed = {site.partition(".")[2] for site in factors}
+    shapes = {
+        site: (linear.in_features, linear.out_features)
+        for site, linear in linears.items()
+        if site.partition(".")[2] in changed
+    }
+    whole = _every_layer(factors, shapes, rank)
     return Converted(whole, rank, float(rank) if alpha is None else alpha, errors, by)
 
 
@@ -198,13 +214,9 @@ def _products(
         for path, own in tensors.modules.items()
     }
     for path, found in products.items():
-        linear = pristine.get_submodule(path)
-        shape = (len(found.up), found.down.shape[1])
-        if shape != (linear.out_features, linear.in_features):
-            raise ZooError(
-                f"its {path} changes weights of shape {shape}, the encoder's has "
-                f"{(linear.out_features, linear.in_features)}"
-            )
+        shape, own = (len(found.up), found.down.shape[1]), _shape(pristine.get_submodule(path))
+        if shape != own:
+            raise ZooError(f"its {path} changes weights of shape {shape}, the encoder's has {own}")
     ranks = {len(found.down) for found in products.values()}
     scales = {found.scale for found in products.values()}
     if len(ranks) == len(scales) == 1 and min(scales) > 0 and min(ranks) > 0:
@@ -264,9 +276,10 @@ def _deltas(
             )
         set_peft_model_state_dict(model, given)
         model.double().eval()
-        return {
-            path: _added(model.base_model.model.get_submodule(path)) for path in tensors.modules
-        }
+    for path in tensors.modules:
+        with bounded("the adapter"):
+            delta = _added(model.base_model.model.get_submodule(path))
+        yield path, delta
 
 
 def _of_each(config: PeftConfig, names: Mapping[str, str]) -> dict[str, Any]:
@@ -285,7 +298,7 @@ def _of_each(config: PeftConfig, names: Mapping[str, str]) -> dict[str, Any]:
 @torch.no_grad()
 def _added(module: Any) -> Tensor:
     base = module.get_base_layer()
-    unit = torch.eye(base.in_features, dtype=torch.float64)
+    unit = torch.eye(_shape(base)[1], dtype=torch.float64)
     return (module(unit) - base(unit)).t()
 
 
@@ -325,20 +338,24 @@ def _error(delta: Tensor, found: Factors) -> float:
     return float(f"{rest / whole if whole else 0.0:.2g}")
 
 
+def _shape(linear: Any) -> tuple[int, int]:
+    """(out, in) of a linear module; GPT-2's ``Conv1D`` has its weight transposed."""
+    if hasattr(linear, "in_features"):
+        return linear.out_features, linear.in_features
+    return linear.weight.shape[1], linear.weight.shape[0]
+
+
 def _every_layer(
-    factors: Mapping[str, Factors], pristine: Any, sites: Mapping[str, str], rank: int
+    factors: Mapping[str, Factors], shapes: Mapping[str, tuple[int, int]], rank: int
 ) -> dict[str, Factors]:
-    """``factors`` filled up with zeros to one rank, and zeros for layers that have none.
+    """``factors`` filled up with zeros to one rank, and zeros for sites that have none.
+
+    Args:
+        shapes: site → (in, out), of every site that there is to be.
 
     Raises:
         ZooError: that is more than an entry may hold.
     """
-    modules = {site.partition(".")[2] for site in factors}
-    shapes = {}
-    for path, site in sites.items():
-        if site.partition(".")[2] in modules:
-            linear = pristine.get_submodule(path)
-            shapes[site] = linear.in_features, linear.out_features
     elements = rank * sum(map(sum, shapes.values()))
     if elements > current().load_elements:
         raise ZooError(

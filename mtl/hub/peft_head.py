@@ -3,12 +3,14 @@
 =====================  =====================================================  =================
 base                   what ``transformers`` computes, dropout aside          ours
 =====================  =====================================================  =================
-BERT                   ``W pooler(x) + b``, the pooler of the checkpoint      ``pooler_linear``
+BERT, ALBERT           ``W pooler(x) + b``, the pooler of the checkpoint      ``pooler_linear``
 BERT, pooler trained   ``W tanh(P x + p) + b``, x the first token             ``two_layer``
-RoBERTa, XLM-R         ``W tanh(P x + p) + b``                                ``two_layer``
+RoBERTa and its kin,   ``W tanh(P x + p) + b``                                ``two_layer``
+MPNet
 =====================  =====================================================  =================
 
-DeBERTa's has another activation; so it goes into the zoo as a source alone, with a note.
+Others have another activation, or read something else (DeBERTa, ELECTRA, DistilBERT, ModernBERT):
+such an adapter goes into the zoo as a source alone, with a note.
 """
 
 from __future__ import annotations
@@ -18,11 +20,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mtl.backbone.head_designs import HEADS
-from mtl.backbone.heads import Head
+from mtl.backbone.heads import build_head
 from mtl.hub.foreign_files import FoundHead
 from mtl.hub.peft_config import PeftConfig
-from mtl.hub.peft_tensors import PeftTensors, unused
+from mtl.hub.peft_tensors import PeftTensors, is_pooler, unused
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
 _POOLER = "pooler.dense"
 _LINEAR = ("classifier",)
 _TWO = ("classifier.dense", "classifier.out_proj")
-_BY_TYPE = {"bert": _LINEAR, "roberta": _TWO, "xlm-roberta": _TWO}
+_BY_TYPE = {
+    **dict.fromkeys(("bert", "albert"), _LINEAR),
+    **dict.fromkeys(("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet"), _TWO),
+}
 """Model type → the linear modules of its head, in order."""
 
 
@@ -47,8 +51,7 @@ def peft_head(config: PeftConfig, tensors: PeftTensors, backbone: Backbone) -> F
     wanted = [shape for _ in layers[1:] for shape in ((width, width), (width,))]
     if shapes != [*wanted, (outputs, width), (outputs,)]:
         return _none(f"Its head was left out: it has tensors of shapes {shapes}.")
-    dropout = float(backbone.pristine.config.hidden_dropout_prob)
-    head = Head(HEADS.get(design), width, outputs, dropout)
+    head = build_head(design, backbone.pristine.config, outputs, pooler=backbone.pooler)
     linears = [module for module in head if isinstance(module, torch.nn.Linear)]
     with torch.no_grad():
         for linear, (weight, bias) in zip(linears, layers, strict=True):
@@ -85,6 +88,8 @@ def _layers(config: PeftConfig, tensors: PeftTensors, backbone: Backbone) -> tup
     trained = _pairs(tensors.trained, (_POOLER,))
     if trained is not None:
         return "two_layer", [*trained, *found], ""
+    if any(map(is_pooler, tensors.trained)):
+        return "", [], f"{left}it reads a pooler that was trained, too."
     if not backbone.pooler:
         why = "it reads the base's pooler, and this checkpoint has none."
         return "", [], left + why

@@ -132,9 +132,7 @@ class _Made:
 def _read(
     remote: Remote, folder: str, place: str, claims: Claims, bounds: Bounds, backbone: Backbone
 ) -> _Made:
-    from mtl.backbone.linear import linear_paths
     from mtl.methods import attach, find_method
-    from mtl.methods.lora import KNOWN
     from mtl.methods.method import make_settings, settings_dict
 
     stored = json_file(fetch(remote, at(folder, CONFIG_FILE), json_bytes()), "its config")
@@ -144,8 +142,7 @@ def _read(
     head = peft_head(config, tensors, backbone)
     _check_trained(tensors)
     encoder = backbone.encoder()
-    sites = {path: site for site, path in linear_paths(encoder, KNOWN).items()}
-    found = convert(config, tensors, pristine, sites, bounds)
+    found = convert(config, tensors, pristine, encoder, bounds)
     method = find_method("lora")
     dropout = config.dropout if found.by == "mtl" else 0.0
     values = {
@@ -208,18 +205,15 @@ def _fill(encoder: Any, modules: str, found: Converted) -> int:
     """Put the factors into the new adapter; how many numbers it has."""
     import torch
 
-    from mtl.backbone.linear import linear_sites, module_names
+    from mtl.backbone.linear import linear_sites, lora_views, module_names
 
     count = 0
     with torch.no_grad():
         for site, linear in linear_sites(encoder, module_names(modules)).items():
-            lora: Any = linear.loras[NAME]  # type: ignore[index]
-            for parameter, tensor in (
-                (lora.lora_A, found.sites[site].down),
-                (lora.lora_B, found.sites[site].up),
-            ):
-                parameter.copy_(tensor)
-                count += parameter.numel()
+            down, up, _ = lora_views(linear, NAME)
+            down.copy_(found.sites[site].down)
+            up.copy_(found.sites[site].up)
+            count += down.numel() + up.numel()
     return count
 
 

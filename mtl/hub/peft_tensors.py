@@ -126,7 +126,11 @@ def _check_complete(found: PeftTensors, config: PeftConfig, encoder: Any) -> Non
     if config.targets is None or config.some_layers:
         return
     prefix = f"{encoder.base_model_prefix}."
-    linears = [name for name, item in encoder.named_modules() if isinstance(item, nn.Linear)]
+    linears = [
+        name
+        for name, item in encoder.named_modules()
+        if isinstance(item, nn.Linear) or hasattr(item, "nf")  # GPT-2's Conv1D
+    ]
     expected = {name for name in linears if _named(name, prefix, config.targets)}
     more = sorted({*found.modules} - expected)
     # Models for sequence classification have no pooler where their head has a layer of its own.

@@ -20,6 +20,7 @@ from recommended import follow, provoked, recommends
 from safetensors.torch import load_file, save_file
 
 from mtl.backbone import load_backbone
+from mtl.backbone.arch import tiny_config
 from mtl.errors import MtlError
 from mtl.hub.peft_config import KINDS, REFUSED, read_config
 from mtl.methods import find_method
@@ -62,8 +63,31 @@ PRODUCTS = ("lora", "adalora")
 Write = Callable[..., tuple[Any, Path]]
 
 
+@pytest.fixture(scope="module")
+def folder_of(
+    tiny: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], str]:
+    """The folder of a tiny model of any type, with RoBERTa's words where it has none of its own."""
+    from transformers import AutoModel
+
+    root = tmp_path_factory.mktemp("types")
+
+    def folder(kind: str) -> str:
+        if kind in ("bert", "roberta", "xlm-roberta", "deberta-v2"):
+            return tiny(kind)
+        if not (root / kind).is_dir():
+            shutil.copytree(tiny("roberta"), root / kind)
+            words = len(load_backbone(tiny("roberta")).tokenizer)
+            torch.manual_seed(7)
+            config = tiny_config(kind, vocab_size=words, pad_token_id=1)
+            AutoModel.from_config(config).save_pretrained(root / kind)
+        return str(root / kind)
+
+    return folder
+
+
 @pytest.fixture
-def write(tiny: Callable[[str], str], tmp_path: Path, jiggle: Any) -> Write:
+def write(folder_of: Callable[[str], str], tmp_path: Path, jiggle: Any) -> Write:
     """A model of transformers under peft, with a head where ``task`` is one, and what it saves."""
 
     def make(
@@ -72,7 +96,7 @@ def write(tiny: Callable[[str], str], tmp_path: Path, jiggle: Any) -> Write:
         from transformers import AutoModel, AutoModelForSequenceClassification
 
         torch.manual_seed(1)
-        source = tiny(kind)
+        source = folder_of(kind)
         if task is None:
             model = AutoModel.from_pretrained(source)
         else:
@@ -198,25 +222,57 @@ def test_the_numbers_of_a_lora_stay_bit_for_bit(
             assert torch.equal(ours[name.removesuffix(".weight")], value)
 
 
-@pytest.mark.parametrize("kind", ["bert", "xlm-roberta", "deberta-v2"])
-def test_heads(
-    kind: str, write: Write, tiny: Callable[[str], str], tokens: Any, tmp_path: Path
+TYPES: dict[str, tuple[list[str], str | None]] = {
+    "bert": (QV, "pooler_linear"),
+    "albert": (QV, "pooler_linear"),
+    "xlm-roberta": (QV, "two_layer"),
+    "camembert": (["query", "intermediate.dense"], "two_layer"),
+    "mpnet": (["attn.q", "attn.v"], "two_layer"),
+    "deberta-v2": (["query_proj", "value_proj"], None),
+    "electra": (QV, None),
+    "distilbert": (["q_lin", "lin1", "lin2"], None),
+    "modernbert": (["Wqkv"], None),
+}
+"""Model type → modules, and the design of ours that its head is."""
+
+
+@pytest.mark.parametrize("method", ["lora", "loha"])
+@pytest.mark.parametrize("kind", TYPES)
+def test_other_types(
+    kind: str, method: str, write: Write, folder_of: Callable[[str], str], tokens: Any, mini: Path
 ) -> None:
-    modules = ["query_proj", "value_proj"] if kind == "deberta-v2" else QV
-    _, folder = write(peft.LoraConfig(r=2, target_modules=modules), kind, labels=3)
-    zoo = tmp_path / "zoo"
-    entry = get(folder, tiny, zoo, "--name", "moods", kind=kind)
+    """What is changed inside, fused modules too; and heads, where they are the same."""
+    modules, design = TYPES[kind]
+    config = {
+        "lora": peft.LoraConfig(r=2, target_modules=modules),
+        "loha": peft.LoHaConfig(r=2, target_modules=modules),
+    }[method]
+    model, folder = write(config, kind, labels=3)
+    entry = get(folder, folder_of, mini, "--name", "moods", kind=kind)
     assert entry.manifest.task["id"] == "foreign/moods"
-    if kind == "deberta-v2":
-        assert entry.manifest.head == {"design": None, "name": None}
-        assert "of no design of mtl" in entry.manifest.data["notes"][-1]
-        return
-    expected = again(folder, tiny(kind), tokens, labels=3)
-    design = "pooler_linear" if kind == "bert" else "two_layer"
-    assert entry.manifest.head["design"] == design
-    assert entry.manifest.task["labels"] == ["LABEL_0", "LABEL_1", "LABEL_2"]
-    found = logits(entry, zoo, tiny(kind), tokens)
+    found, expected = inside(entry, model, folder_of(kind), tokens)
     torch.testing.assert_close(found, expected, rtol=0, atol=5e-6)
+    assert entry.manifest.head["design"] == design
+    if design is None:
+        assert "Its head was left out" in entry.manifest.data["notes"][-1]
+        return
+    assert entry.manifest.task["labels"] == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    with torch.no_grad():
+        expected = model(**tokens).logits
+    found = logits(entry, mini, folder_of(kind), tokens)
+    torch.testing.assert_close(found, expected, rtol=0, atol=5e-6)
+
+
+def inside(entry: Entry, model: Any, base: str, tokens: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """The last layer of the encoder with the stored adapter, and of peft's model."""
+    encoder, method = load_backbone(base).encoder(), find_method("lora")
+    settings = make_settings("lora", method.settings, entry.manifest.method_settings)
+    load_adapter(encoder, method, settings, "theirs", entry.folder, active=True)
+    theirs = model.base_model.model
+    theirs = getattr(theirs, theirs.base_model_prefix, theirs)
+    with torch.no_grad():
+        expected = theirs(**tokens).last_hidden_state
+        return encoder(**tokens).last_hidden_state, expected
 
 
 def test_a_trained_pooler_is_a_layer_of_the_head(
@@ -239,12 +295,7 @@ def test_without_a_head(
     entry = get(folder, tiny, tmp_path / "zoo")
     assert entry.manifest.head == {"design": None, "name": None}
     assert "holds no prediction head" in entry.manifest.data["notes"][-1]
-    encoder, method = load_backbone(tiny("roberta")).encoder(), find_method("lora")
-    settings = make_settings("lora", method.settings, entry.manifest.method_settings)
-    load_adapter(encoder, method, settings, "theirs", entry.folder, active=True)
-    with torch.no_grad():
-        found = encoder(**tokens).last_hidden_state
-        expected = model(**tokens).last_hidden_state
+    found, expected = inside(entry, model, tiny("roberta"), tokens)
     torch.testing.assert_close(found, expected, rtol=0, atol=5e-6)
     shutil.rmtree(folder)
     _, folder = write(CONFIGS["lora"], task="SEQ_CLS")
