@@ -107,3 +107,46 @@ def test_a_decoder_from_training_to_answers(
     assert said.code == 0, said
     assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 1
     assert "scalearn" in mtl("report", "--suite", "mini").out
+
+
+# What may not be refused where the table of types is asked: see docs/bases.md for the whole matrix.
+SOURCES = ["pfeiffer", "lora", "adakron", "sora", "adalora"]
+
+
+@pytest.mark.parametrize("method", ["sora", "adalora"])
+def test_sora_and_adalora_on_llama(
+    method: str, use: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """The two rows of the seed report that no base of this type could fill."""
+    zoo = use("llama")
+    refs = {}
+    for task in ("same", "mood"):
+        line = ["--suite", "mini", "--task", task, "--method", method, "--epochs", "2"]
+        refs[task] = ref_of(good("train", *line, *PAIR, "modules=q,v"))
+    assert good("zoo", "verify", refs["same"])
+    sources = [f"mood:{method}", f"same:{method}"]
+    line = ["--target", "same", "--sources", *sources, "--method", "scalearn"]
+    ref = ref_of(good("compose", *line, *SHORT, *PAIR))
+    assert good("zoo", "verify", ref)
+    assert read_json(zoo / ref / "manifest.json")["metrics"]["test"]
+    out = good("export", ref, tmp_path / "out", "--to", "peft")
+    assert out["proof"]["max_logit_difference"] <= out["proof"]["limit"]
+    assert out["proof"]["adapter_effect"] > out["proof"]["limit"]
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("method", SOURCES)
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen3"])
+@pytest.mark.slow
+def test_what_may_not_be_refused(
+    kind: str, method: str, use: Callable[[str], Path], tmp_path: Path
+) -> None:
+    zoo = use(kind)
+    for task in ("same", "mood"):
+        line = ["--suite", "mini", "--task", task, "--method", method, *SHORT, PAIR[1]]
+        assert good("zoo", "verify", ref_of(good("train", *line)))
+    for composition in ("scalearn", "scalearn++"):
+        line = ["--target", "same", "--sources", f"mood:{method}", f"same:{method}"]
+        ref = ref_of(good("compose", *line, "--method", composition, *SHORT, *PAIR))
+        assert good("zoo", "verify", ref)
+        assert read_json(zoo / ref / "manifest.json")["verified"]["max_logit_difference"] <= 1e-3
