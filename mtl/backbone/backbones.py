@@ -51,6 +51,7 @@ class Backbone:
     Attributes:
         base: its identity.
         tokens: how many its tokenizer allows in one encoding.
+        held_in: the precision of its encoders' frozen weights.
 
     Args:
         known: its identity, from this machine's record or from loading it.
@@ -61,6 +62,22 @@ class Backbone:
         self.base = known.base
         self.tokens = known.tokens
         self._load = load
+
+    held_in = "fp32"
+
+    def held(self, precision: str) -> Backbone:
+        """The same base with encoders that hold its weights in ``precision``.
+
+        Raises:
+            RequestError: nf4 where it cannot be.
+        """
+        if precision == self.held_in:
+            return self
+        from mtl.backbone.held import HeldBackbone, check_nf4
+
+        if precision == "nf4":
+            check_nf4()
+        return HeldBackbone(self, precision)
 
     @cached_property
     def _loaded(self) -> Loaded:

@@ -85,6 +85,8 @@ class RunSettings:
         class_weights: ``balanced``: in the loss (that of dev, too) rare classes count as much as
             frequent ones, of multi-label tasks each label's rows as much as the others; ``none``.
         precision: ``fp32``, ``bf16`` (autocast), or ``auto``: bf16 where a GPU has it.
+        base_precision: in what the frozen base is held, adapters and heads being fp32: ``fp32``,
+            ``bf16`` (half the memory), or ``nf4`` (a quarter of that; bitsandbytes, on a GPU).
         head: a name in ``mtl.backbone.HEADS``: ``two_layer``, ``linear``, ``pooler_linear``,
             ``mean``, …
     """
@@ -116,6 +118,7 @@ class RunSettings:
     group_by: str = ""
     class_weights: str = NONE
     precision: str = "auto"
+    base_precision: str = "fp32"
     head: str = "two_layer"
 
     def __post_init__(self) -> None:
@@ -195,6 +198,10 @@ class RunSettings:
             )
         if self.precision not in {"auto", "fp32", "bf16"}:
             problems.append(f"precision={self.precision!r} must be 'auto', 'fp32' or 'bf16'")
+        if self.base_precision not in {"fp32", "bf16", "nf4"}:
+            problems.append(
+                f"base_precision={self.base_precision!r} must be 'fp32', 'bf16' or 'nf4'"
+            )
         if problems:
             raise RequestError("These run settings cannot be used: " + "; ".join(problems) + ".")
 

@@ -46,6 +46,7 @@ from mtl.methods import find_method
 from mtl.methods.low_rank import Factors
 from mtl.methods.modules.low_rank import install as install_low_rank
 from mtl.runs import Loaded, load
+from mtl.runs.loading import held_for
 from mtl.runs.versions import versions
 
 if TYPE_CHECKING:
@@ -144,6 +145,7 @@ def export_entry(
             f"Cannot export {entry.ref}: {STOCK_REFUSAL}, and answers would be others. Nearest: "
             "train it with --head two_layer or --head linear; mtl itself answers with this one."
         )
+    backbone = held_for(entry, backbone)
     loaded = load(entry, workspace.zoo, backbone)
     data = EntryData(entry, backbone, workspace, options.group)
     sizes = chosen_sizes(loaded, options.group)

@@ -21,6 +21,7 @@ from mtl.export.merged import load_merged, write_merged
 from mtl.export.onnx import OnnxNetwork, quantise, require_onnx, write_onnx
 from mtl.export.telling import chosen_sizes, gates_record, gates_text, source_rows
 from mtl.runs import load
+from mtl.runs.loading import held_for
 from mtl.runs.versions import versions
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def export_whole(
     _refuse(options)
     if options.form == "onnx":
         require_onnx()
+    backbone = held_for(entry, backbone)
     loaded = load(entry, workspace.zoo, backbone)
     data = EntryData(entry, backbone, workspace, options.group)
     sizes = chosen_sizes(loaded, options.group)

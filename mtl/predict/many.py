@@ -28,7 +28,7 @@ from mtl.predict.model import Model
 from mtl.predict.parts import read_parts, why_alone
 from mtl.predict.shared_base import SharedBase
 from mtl.predict.tables import to_table
-from mtl.runs.loading import answer_passes, base_of, check_base, load
+from mtl.runs.loading import answer_passes, base_of, check_base, held_for, load
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
@@ -260,6 +260,9 @@ class Models:
         backbone, own = self._base(entry)
         if own is not None:
             reason = reason or own
+        held = held_for(entry, backbone).held_in
+        if held != backbone.held_in:
+            reason = reason or f"its base is held in {held}"
         shared = backbone if changed or self._on_gpu else SharedBase(backbone)
         if not reason:
             try:

@@ -122,9 +122,15 @@ def _place(rows: Rows) -> Path:
             "base": base.fingerprint,
             "tokenizer": base.tokenizer,
             "tokens": rows.backbone.tokens,
+            **_held(rows.backbone),
         }
     )
     return rows.cache / "baselines" / mark[:2] / f"{mark}.json"
+
+
+def _held(backbone: Backbone) -> dict[str, str]:
+    """How the base is held, where it is not as it was loaded: vectors of it are others."""
+    return {} if backbone.held_in == "fp32" else {"base_precision": backbone.held_in}
 
 
 @contextmanager
@@ -203,6 +209,7 @@ def mean_vectors(rows: Rows, encoder: Any, name: str, wanted: np.ndarray) -> np.
         "limit": FEATURE_ROWS,
         "encoded": split.encoded.fingerprint,
         "base": base.fingerprint,
+        **_held(rows.backbone),
     }
 
     def make() -> dict[str, Any]:

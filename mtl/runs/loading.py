@@ -270,7 +270,16 @@ def load(entry: Entry, zoo: Zoo, backbone: Backbone) -> Loaded:
     """
     check_base(entry, backbone.base, head=True)
     zoo.load_check(entry)
-    return LOADERS.get(entry.manifest.kind)(entry, zoo, backbone)
+    return LOADERS.get(entry.manifest.kind)(entry, zoo, held_for(entry, backbone))
+
+
+def held_for(entry: Entry, backbone: Backbone) -> Backbone:
+    """``backbone`` in the precision in which the run of ``entry`` held it.
+
+    Raises:
+        RequestError: it cannot be here.
+    """
+    return backbone.held(str(entry.manifest.run_settings.get("base_precision", "fp32")))
 
 
 def load_adapter(entry: Entry, zoo: Zoo, backbone: Backbone) -> Loaded:

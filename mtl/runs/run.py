@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.backbone.head_designs import reads_pooler
 from mtl.engine.hardware import processes, resolve_precision
+from mtl.errors import RequestError
 from mtl.files import sha256_json
 from mtl.methods.method import settings_dict
 
@@ -96,6 +97,14 @@ class Run:
     def __post_init__(self) -> None:
         if self.kind != "joint" and len(self.datas) != 1:
             raise ValueError(f"a run of kind {self.kind!r} has one task, not {len(self.datas)}")
+        held = self.settings.base_precision
+        if held != "fp32":
+            if self.weights == "delta":
+                raise RequestError(
+                    f"--base-precision {held} holds a base that stays as it is, and {self.method} "
+                    "trains weights of the base. Leave --base-precision out."
+                )
+            object.__setattr__(self, "backbone", self.backbone.held(held))
         if not self.selected:
             object.__setattr__(self, "selected", tuple(self.datas))
 

@@ -249,7 +249,7 @@ def _simple(manifest: Manifest) -> str:
 
 
 def _training(manifest: Manifest) -> str:
-    training = manifest.training
+    training, held = manifest.training, manifest.run_settings.get("base_precision")
     rows: list[list[Any]] = [
         ["seed", manifest.seed],
         ["parameters trained", f"{training['trainable_parameters']:,}"],
@@ -259,6 +259,7 @@ def _training(manifest: Manifest) -> str:
         ["best step", training["best_step"]],
         ["stopped", training["stopped"]],
         ["precision", training["precision"]],
+        *([["base held in", held]] if held else []),
         ["device", training["device"]],
         ["seconds", f"{training['seconds']:.1f}"],
         ["split protocol", manifest.data["protocol"]],

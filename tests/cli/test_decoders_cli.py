@@ -114,9 +114,7 @@ SOURCES = ["pfeiffer", "lora", "adakron", "sora", "adalora"]
 
 
 @pytest.mark.parametrize("method", ["sora", "adalora"])
-def test_sora_and_adalora_on_llama(
-    method: str, use: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_sora_and_adalora_on_llama(method: str, use: Callable[[str], Path], tmp_path: Path) -> None:
     """The two rows of the seed report that no base of this type could fill."""
     zoo = use("llama")
     refs = {}
@@ -150,3 +148,33 @@ def test_what_may_not_be_refused(
         ref = ref_of(good("compose", *line, "--method", composition, *SHORT, *PAIR))
         assert good("zoo", "verify", ref)
         assert read_json(zoo / ref / "manifest.json")["verified"]["max_logit_difference"] <= 1e-3
+
+
+def test_a_base_held_in_bf16_end_to_end(use: Callable[[str], Path], tmp_path: Path) -> None:
+    """The setting is of the run, its hash, its record; the entry answers as it was trained."""
+    zoo = use("llama")
+    line = ["--suite", "mini", "--task", "mood", *SHORT[:2]]
+    plain = ref_of(good("train", *line))
+    ref = ref_of(good("train", *line, "--base-precision", "bf16"))
+    assert ref != plain
+    said = [read_json(zoo / name / "manifest.json")["run_settings"] for name in (plain, ref)]
+    assert said[1].pop("base_precision") == "bf16"
+    assert said[0] == said[1]
+    assert good("zoo", "verify", ref)
+    assert "| base held in | bf16 |" in (zoo / ref / "README.md").read_text()
+    out = good("export", ref, tmp_path / "out", "--to", "adapters")
+    assert out["proof"]["max_logit_difference"] <= out["proof"]["limit"]
+    good(
+        "compose",
+        "--suite",
+        "mini",
+        "--target",
+        "mood",
+        "--sources",
+        f"mood:pfeiffer/{ref.rpartition('/')[2]}",
+        "--base-precision",
+        "bf16",
+        *SHORT,
+    )
+    refused(mtl("train", *line, "--method", "full-ft", "--base-precision", "bf16"), "full-ft")
+    refused(mtl("train", *line, "--base-precision", "nf4"), "nf4")
