@@ -65,20 +65,6 @@ class Backbone:
 
     held_in = "fp32"
 
-    def held(self, precision: str) -> Backbone:
-        """The same base with encoders that hold its weights in ``precision``.
-
-        Raises:
-            RequestError: nf4 where it cannot be.
-        """
-        if precision == self.held_in:
-            return self
-        from mtl.backbone.held import HeldBackbone, check_nf4
-
-        if precision == "nf4":
-            check_nf4()
-        return HeldBackbone(self, precision)
-
     @cached_property
     def _loaded(self) -> Loaded:
         return self._load()

@@ -24,18 +24,29 @@ from mtl.backbone.injection import freeze, init
 from mtl.errors import RequestError
 
 
+def hold(backbone: Backbone, precision: str) -> Backbone:
+    """The same base with encoders that hold its weights in ``precision``.
+
+    Raises:
+        RequestError: nf4 where it cannot be.
+    """
+    if precision == backbone.held_in:
+        return backbone
+    if isinstance(backbone, HeldBackbone):
+        return hold(backbone.whole, precision)
+    if precision == "nf4":
+        check_nf4()
+    return HeldBackbone(backbone, precision)
+
+
 class HeldBackbone(Backbone):
     """``backbone`` whose encoders hold their base in ``precision``."""
 
     def __init__(self, backbone: Backbone, precision: str) -> None:
         self.__dict__.update(backbone.__dict__)
-        self._whole = backbone
+        self.whole = backbone
         self._rounded: Any = None
         self.held_in = precision
-
-    def held(self, precision: str) -> Backbone:
-        """The same base held in ``precision``; see :meth:`Backbone.held`."""
-        return self if precision == self.held_in else self._whole.held(precision)
 
     @property
     def pristine(self) -> Any:
@@ -50,7 +61,7 @@ class HeldBackbone(Backbone):
                 "it in fp32 or bf16. Train with --base-precision bf16 to export."
             )
         if self._rounded is None:
-            self._rounded = copy.deepcopy(self._whole.pristine)
+            self._rounded = copy.deepcopy(self.whole.pristine)
             with torch.no_grad():
                 for module in _matrices(self._rounded):
                     module.weight.copy_(module.weight.bfloat16())
@@ -59,7 +70,7 @@ class HeldBackbone(Backbone):
     @property
     def tokenizer(self) -> Any:
         """The fast tokenizer."""
-        return self._whole.tokenizer
+        return self.whole.tokenizer
 
     def encoder(self) -> Any:
         """A fresh frozen encoder, prepared for adapters, in evaluation mode.
@@ -67,7 +78,7 @@ class HeldBackbone(Backbone):
         Raises:
             RequestError: nf4 where it cannot be.
         """
-        base = self._whole.pristine
+        base = self.whole.pristine
         # Matrices are shared until they are replaced, so that none lies in memory twice.
         shared: dict[int, Any] = {id(module.weight): module.weight for module in _matrices(base)}
         encoder = copy.deepcopy(base, shared)

@@ -279,7 +279,12 @@ def held_for(entry: Entry, backbone: Backbone) -> Backbone:
     Raises:
         RequestError: it cannot be here.
     """
-    return backbone.held(str(entry.manifest.run_settings.get("base_precision", "fp32")))
+    precision = str(entry.manifest.run_settings.get("base_precision", "fp32"))
+    if precision == backbone.held_in:
+        return backbone
+    from mtl.backbone.held import hold
+
+    return hold(backbone, precision)
 
 
 def load_adapter(entry: Entry, zoo: Zoo, backbone: Backbone) -> Loaded:

@@ -104,7 +104,9 @@ class Run:
                     f"--base-precision {held} holds a base that stays as it is, and {self.method} "
                     "trains weights of the base. Leave --base-precision out."
                 )
-            object.__setattr__(self, "backbone", self.backbone.held(held))
+            from mtl.backbone.held import hold
+
+            object.__setattr__(self, "backbone", hold(self.backbone, held))
         if not self.selected:
             object.__setattr__(self, "selected", tuple(self.datas))
 

@@ -111,9 +111,14 @@ def test_the_linears_are_where_the_table_says(kind: str) -> None:
     assert list(sites) == [f"{layer}.{name}" for layer in range(layers) for name in names]
     assert names == list(LINEARS)
     width = config.hidden_size
-    for name in ("q", "k", "v", "attention"):
+    size = getattr(config, "head_dim", None) or width // config.num_attention_heads
+    own = size * config.num_attention_heads
+    grouped = size * (getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+    assert grouped < own or not archs()[kind].tiny.get("num_key_value_heads")
+    expected = {"q": (width, own), "k": (width, grouped), "v": (width, grouped)}
+    for name, shape in (expected | {"attention": (own, width)}).items():
         linear = sites[f"0.{name}"]
-        assert (linear.in_features, linear.out_features) == (width, width)
+        assert (linear.in_features, linear.out_features) == shape
     assert sites["0.intermediate"].in_features == sites["0.output"].out_features == width
     paths = linear_paths(encoder, names)
     bare = linear_paths(Layers(pristine(kind), encoder), names)
@@ -149,7 +154,8 @@ def test_a_delta_at_a_site_is_one_in_the_weight(kind: str, module: str) -> None:
         up = 0.5 * torch.randn(linear.out_features, 3, generator=generator)
         factors[site] = Factors(down, up)
         start = linear.start if isinstance(linear, Part) else 0
-        weight = by_hand.get_submodule(paths[site]).weight
+        module_of = by_hand.get_submodule(paths[site])
+        weight = module_of.weight.t() if hasattr(module_of, "nf") else module_of.weight
         with torch.no_grad():
             weight[start : start + linear.out_features] += up @ down
     install(encoder, "mine", factors)
@@ -192,11 +198,13 @@ def by_hand(kind: str, method: str) -> torch.Tensor:
     arch = archs()[kind]
     layers = [layer for _, layer in Layers(model, encoder).iter_layers()]
     kept: dict[tuple[int, str], torch.Tensor] = {}
+    inside = "pre_feedforward" if kind.startswith("gemma") else "post_attention"
+    decoder = {"mh_adapter": "input_layernorm", "output_adapter": f"{inside}_layernorm"}
     blocks = {
         "modernbert": {"mh_adapter": "attn", "output_adapter": "mlp"},
         "mpnet": {"mh_adapter": "attention", "output_adapter": "intermediate"},
         "xlm-roberta-xl": {"mh_adapter": "attention", "output_adapter": "LayerNorm"},
-    }[kind]
+    }.get(kind, decoder)
     for index, location, site in bottleneck_layers(encoder):
         if "mine" not in site.adapters:
             continue

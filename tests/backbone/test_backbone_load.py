@@ -169,14 +169,14 @@ def refused(model: Path | str, *said: str) -> str:
 
 
 def test_a_decoder_is_refused(tmp_path: Path, make_tiny: Any, tiny: Any) -> None:
-    from transformers import GPT2Config
+    from transformers import OPTConfig
 
-    GPT2Config(n_embd=48, n_layer=2, n_head=4).save_pretrained(tmp_path / "gpt2")
-    message = refused(tmp_path / "gpt2", "gpt2", "roberta")
+    OPTConfig(hidden_size=48, num_hidden_layers=2).save_pretrained(tmp_path / "opt")
+    message = refused(tmp_path / "opt", "opt", "roberta")
     assert "demo" in message
     causal = make_tiny(tmp_path / "causal", "roberta", is_decoder=True)
     refused(causal, "decoder")
-    (tmp_path / "gpt2" / "config.json").rename(tmp_path / "config.json")
+    (tmp_path / "opt" / "config.json").rename(tmp_path / "config.json")
     with pytest.raises(RequestError):
         skeleton(str(tmp_path))
 

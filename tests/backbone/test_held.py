@@ -13,7 +13,7 @@ from torch import nn
 
 from mtl.backbone.arch import archs, tiny_config
 from mtl.backbone.backbones import Backbone, config_to_load
-from mtl.backbone.held import HeldBackbone, check_nf4
+from mtl.backbone.held import HeldBackbone, check_nf4, hold
 from mtl.backbone.injection import freeze, init
 from mtl.errors import RequestError
 
@@ -57,7 +57,7 @@ def states(encoder: Any) -> torch.Tensor:
 def test_in_fp32_it_is_the_function_of_the_rounded_weights_bit_for_bit(kind: str) -> None:
     whole = given(kind)
     before = states(whole.pristine)
-    held = whole.held("bf16")
+    held = hold(whole, "bf16")
     encoder = held.encoder()
     rounded = init(copy.deepcopy(held.pristine))
     assert torch.equal(states(encoder), states(rounded.eval()))
@@ -78,7 +78,7 @@ def test_in_fp32_it_is_the_function_of_the_rounded_weights_bit_for_bit(kind: str
 def test_adapters_on_it_are_fp32_and_train(kind: str, method: str) -> None:
     from mtl.methods import METHODS, attach
 
-    held = given(kind).held("bf16")
+    held = hold(given(kind), "bf16")
     for bf16 in (False, True):
         encoder = held.encoder()
         chosen = METHODS.get(method)
@@ -94,15 +94,15 @@ def test_adapters_on_it_are_fp32_and_train(kind: str, method: str) -> None:
 
 def test_it_can_be_asked_for_again_and_taken_back() -> None:
     whole = given("bert")
-    held = whole.held("bf16")
+    held = hold(whole, "bf16")
     assert isinstance(held, HeldBackbone)
-    assert held.held("bf16") is held
-    assert held.held("fp32") is whole
-    assert whole.held("fp32") is whole
+    assert hold(held, "bf16") is held
+    assert hold(held, "fp32") is whole
+    assert hold(whole, "fp32") is whole
 
 
 def test_a_copy_is_held_as_well() -> None:
-    encoder = given("llama").held("bf16").encoder()
+    encoder = hold(given("llama"), "bf16").encoder()
     other = copy.deepcopy(encoder)
     freeze(other)
     assert torch.equal(states(other), states(encoder))
@@ -120,4 +120,4 @@ def test_four_bits_are_refused_where_they_cannot_be(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(module, "find_spec", lambda name: object())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(RequestError, match="needs a GPU"):
-        given("llama").held("nf4")
+        hold(given("llama"), "nf4")
