@@ -35,7 +35,7 @@ METHODS = (
 COMPOSITIONS = ("scalearn", "scalearn++", "fusion")
 TASKS = ("first", "second")
 TRAINING: dict[str, Any] = {
-    "epochs": 4, "batch_size": 16, "lr": 0.02, "patience": 0, "head": "two_layer",
+    "epochs": 4, "batch_size": 16, "lr": 0.02, "patience": 0, "select": "last", "head": "two_layer",
 }  # fmt: skip
 SETTINGS: dict[str, dict[str, Any]] = {
     "adalora": {"rank": 3, "target_rank": 1},

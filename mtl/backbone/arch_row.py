@@ -52,7 +52,11 @@ class Arch:
         norms: LayerNorms behind ``attention`` and ``output`` of a layer; none in layers that
             normalise before them.
         heads: the class of ``adapters`` with flexible heads, "" where it has none for the type.
+        classifier: of ``AutoModelForSequenceClassification``, the two linear layers with tanh
+            between them; none where its classifier is another function than our heads.
         dropout: the config setting that a head's dropout follows; "" where the type has none.
+        ffn_dropout: the module whose ``dropout`` stands before the site behind the FFN, where it is
+            not the site itself; "" also where there is none, or where adapters sit before it.
         pooling: what a head reads that is not told otherwise: the ``first`` token, the ``last``
             real one by the attention mask, or the ``mean`` over the real ones.
         types: whether its forward takes ``token_type_ids``.
@@ -79,7 +83,9 @@ class Arch:
     lora_names: Mapping[str, str] = field(default_factory=dict)
     norms: Mapping[str, str] = field(default_factory=dict)
     heads: str = ""
+    classifier: tuple[str, ...] = ()
     dropout: str = "hidden_dropout_prob"
+    ffn_dropout: str = ""
     pooling: str = "first"
     types: bool = True
     from_padding: bool = False

@@ -82,6 +82,7 @@ DECODERS = (
             "output": "mlp.c_proj",
         },
         dropout="resid_pdrop",
+        ffn_dropout="mlp",
         pooling="last",
         types=False,
         decoder=True,

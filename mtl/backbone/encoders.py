@@ -9,6 +9,7 @@ from mtl.backbone.arch_row import Arch
 _BERT = Arch(
     "bert",
     heads="BertAdapterModel",
+    classifier=("bert.pooler.dense", "classifier"),
     linears={
         "q": "attention.self.query",
         "k": "attention.self.key",
@@ -19,7 +20,13 @@ _BERT = Arch(
     },
     norms={"attention": "attention.output.LayerNorm", "output": "output.LayerNorm"},
 )
-_ROBERTA = replace(_BERT, type="roberta", heads="RobertaAdapterModel", from_padding=True)
+_ROBERTA = replace(
+    _BERT,
+    type="roberta",
+    heads="RobertaAdapterModel",
+    classifier=("classifier.dense", "classifier.out_proj"),
+    from_padding=True,
+)
 _NO_PREFIX = "adapters gets into it through an interface, which has no place for prefixes"
 _PRE_NORM = "its layers normalise before attention and FFN, so that no LayerNorm stands behind one"
 _ONE_LAYER = (
@@ -36,6 +43,7 @@ ENCODERS = (
         _BERT,
         type="deberta-v2",
         heads="DebertaV2AdapterModel",
+        classifier=("pooler.dense", "classifier"),
         linears={
             **_BERT.linears,
             "q": "attention.self.query_proj",
@@ -53,7 +61,12 @@ ENCODERS = (
         },
     ),
     replace(
-        _BERT, type="electra", heads="ElectraAdapterModel", eager=True, tiny={"embedding_size": 32}
+        _BERT,
+        type="electra",
+        heads="ElectraAdapterModel",
+        classifier=(),
+        eager=True,
+        tiny={"embedding_size": 32},
     ),
     Arch(
         "distilbert",
@@ -68,6 +81,7 @@ ENCODERS = (
         },
         norms={"attention": "sa_layer_norm", "output": "output_layer_norm"},
         dropout="dropout",
+        ffn_dropout="ffn",
         types=False,
         names={
             "hidden_size": "dim",
@@ -181,8 +195,13 @@ LEFT_OUT = {
         "prepares the model"
     ),
     "deberta": (
-        "adapters adds a random bias to its fused projection of queries, keys and values; "
-        "deberta-v2 (microsoft/deberta-v3-base) is the same idea without"
+        "its fused projection has queries, keys and values interleaved by head, so that none of "
+        "them is a part of its outputs; microsoft/deberta-v3-base (deberta-v2) keeps them apart"
+    ),
+    **dict.fromkeys(
+        ("t5", "mt5", "bart", "mbart"),
+        "adapters prepares encoder and decoder as one, with heads over the decoder's answer, and "
+        "the encoder alone was not shown to be right",
     ),
 }
 """Types that one could ask for, and why they are no entry."""

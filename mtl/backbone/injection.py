@@ -60,7 +60,7 @@ class _BottleneckSeam(BottleneckLayer):
     """The methods of a bottleneck layer that consult our registries."""
 
     late_dropout: nn.Module | None
-    dropout: nn.Module
+    dropout_of: nn.Module | None
 
     def add_adapter(self, adapter_name: str, layer_idx: int) -> bool:
         added = super().add_adapter(adapter_name, layer_idx)
@@ -71,8 +71,9 @@ class _BottleneckSeam(BottleneckLayer):
                 down, up = CORES[config.core](config, adapter.input_size, adapter.down_sample)
                 adapter.adapter_down, adapter.adapter_up = down, up
                 adapter.train(self.training)
-                if config.late_dropout and self.late_dropout is None:
-                    self.late_dropout, self.dropout = self.dropout, nn.Identity()
+                block = self.dropout_of
+                if config.late_dropout and self.late_dropout is None and block is not None:
+                    self.late_dropout, block.dropout = block.dropout, nn.Identity()
         return added
 
     def compose_single(self, adapter_setup: str, state: BottleneckState, lvl: int = 0) -> Any:
@@ -169,6 +170,14 @@ def init(encoder: Any) -> Any:
         if isinstance(module, BottleneckLayer) and not isinstance(module, _BottleneckSeam):
             module.__class__ = _upgraded(type(module))
             module.late_dropout = None
+            # Not as a child: it may be the module itself.
+            module.__dict__["dropout_of"] = module if hasattr(module, "dropout") else None
+    ffn = arch_of(encoder.config).ffn_dropout
+    if ffn:
+        for index, location, module in bottleneck_layers(encoder):
+            if location == "output_adapter":
+                layer = dict(encoder.iter_layers())[index]
+                module.__dict__["dropout_of"] = layer.get_submodule(ffn)
     return encoder
 
 

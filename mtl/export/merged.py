@@ -2,8 +2,9 @@
 
 ``W + Σ_k diag(ω_k) up_k down_k`` is one matrix, so a composition of low-rank sources, or a single
 low-rank adapter, is the base with other weights. Bottlenecks are no change of weights. The head has
-to be that of the stock class: for the types of :data:`HEADS` a linear layer, tanh and a linear
-layer over the first token (``two_layer``), for BERT also one over the pooler (``pooler_linear``).
+to be that of the stock class: where the table of types says so (``classifier`` of
+:class:`~mtl.backbone.arch_row.Arch`) a linear layer, tanh and a linear layer over the first token
+(``two_layer``), for BERT also one over the pooler (``pooler_linear``).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from mtl.backbone.arch import archs
 from mtl.backbone.linear import linear_paths
 from mtl.backbone.network import INPUTS
 from mtl.errors import RequestError
@@ -25,13 +27,6 @@ if TYPE_CHECKING:
     from mtl.backbone import Backbone
     from mtl.runs import Loaded
 
-HEADS: Mapping[str, tuple[str, str]] = {
-    "bert": ("bert.pooler.dense", "classifier"),
-    "roberta": ("classifier.dense", "classifier.out_proj"),
-    "xlm-roberta": ("classifier.dense", "classifier.out_proj"),
-    "deberta-v2": ("pooler.dense", "classifier"),
-}
-"""Type → where its classifier has the two linear layers, with tanh between them."""
 PROBLEMS = {
     "classification": "single_label_classification",
     "regression": "regression",
@@ -67,10 +62,11 @@ def check_mergeable(loaded: Loaded, backbone: Backbone) -> None:
             f"Cannot export {ref} to transformers: a sequence classifier there is no {kind}. "
             f"{OTHER}"
         )
-    if backbone.base.type not in HEADS:
+    if not archs()[backbone.base.type].classifier:
+        known = [kind for kind, arch in archs().items() if arch.classifier]
         raise RequestError(
             f"Cannot export {ref} to transformers: the classifier of {backbone.base.type} there is "
-            f"another function than our heads (known: {', '.join(HEADS)}). {OTHER}"
+            f"another function than our heads (known: {', '.join(known)}). {OTHER}"
         )
     head: Any = loaded.network.head
     layers = [module for module in head if isinstance(module, nn.Linear)]
@@ -115,7 +111,7 @@ def write_merged(folder: Path, loaded: Loaded, backbone: Backbone) -> None:
         config.pooler_hidden_act, config.pooler_hidden_size = "tanh", config.hidden_size
     model: Any = AutoModelForSequenceClassification.from_config(config)
     model.base_model.load_state_dict(merged.state_dict(), strict=False)
-    first, last = HEADS[backbone.base.type]
+    first, last = archs()[backbone.base.type].classifier
     if not _over_pooler(loaded, backbone):
         model.get_submodule(first).load_state_dict(head[0].cpu().state_dict())
     model.get_submodule(last).load_state_dict(head[-1].cpu().state_dict())

@@ -318,7 +318,13 @@ def test_poolings_read_real_tokens() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "part"), [("xmod", "loses those weights"), ("deberta", "deberta-v3"), ("bart", "bert")]
+    ("kind", "part"),
+    [
+        ("xmod", "loses those weights"),
+        ("deberta", "deberta-v3"),
+        ("bart", "not shown"),
+        ("gptj", "bert"),
+    ],
 )
 def test_other_types_are_refused_with_the_reason(kind: str, part: str) -> None:
     assert find_arch(kind) is None
@@ -335,3 +341,23 @@ def test_what_the_table_refuses_exists(kind: str) -> None:
     assert set(archs()[kind].refuses) <= known
     never = {"pfeiffer", "lora", "adakron", "sora", "adalora"}
     assert not never & archs()[kind].refuses.keys()
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_placement_paper_has_the_dropout_behind_the_adapter(kind: str) -> None:
+    """Where the type has one behind its FFN that an adapter would otherwise come after."""
+    encoder = jiggled(ready(kind), "adakron", placement="paper")
+    sites = [site for _, location, site in bottleneck_layers(encoder) if "mine" in site.adapters]
+    assert len(sites) == sum(1 for _ in encoder.iter_layers())
+    late = [site.late_dropout for site in sites]
+    if kind in INTERFACES or kind in {"albert", "llama", "mistral"}:
+        # Hooks act on the linear itself, before any dropout; these FFNs have none.
+        assert late == [None] * len(sites)
+    else:
+        assert [module.p for module in late] == [0.1] * len(sites)
+        assert all(isinstance(site.dropout_of.dropout, nn.Identity) for site in sites)
+    before = states(encoder)
+    assert (before - states(pristine(kind))).abs().max() > 1e-3
+    assert torch.equal(states(encoder), before)
+    torch.manual_seed(0)
+    assert torch.isfinite(states(encoder.train())).all()
