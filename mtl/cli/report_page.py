@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mtl.report.published import PublishedTable
     from mtl.zoo import Entry, Zoo
 
-ELSEWHERE = ("heatmap", "curve", "curves", "ensemble", "tests", "entry", "method")
+ELSEWHERE = ("heatmap", "curve", "curves", "ensemble", "tests", "variance", "entry", "method")
 """Options that ask for something else than a report's page."""
 
 
@@ -51,8 +51,10 @@ def show(
     from mtl.report.page import Shown, write_page
     from mtl.report.tables import rows_and_runs
     from mtl.zoo.machine import portable_command
+    from mtl.zoo.merged import again_text, once
 
     path = user_path(options.html, "--html")
+    twice, entries = again_text(entries), once(entries)
     rows = rows_and_runs(entries, pick=options.pick)
     curves, lost = dev_curves(entries, runs_folder(options.runs))
     suites = [] if options.target else suite_tables(entries, zoo.entries())
@@ -66,6 +68,7 @@ def show(
         lost=lost,
         transfer=_transfer(zoo, entries),
         against=None if table is None else compare(table, entries),
+        notes=twice,
     )
     write_page(shown, path)
     if options.json:

@@ -18,6 +18,7 @@ from mtl.runs.loading import check_base
 from mtl.tasks import load_member
 from mtl.tasks.yamls import is_file_name
 from mtl.words import counted
+from mtl.zoo.merged import first_of
 
 if TYPE_CHECKING:
     from mtl.backbone import Base
@@ -296,6 +297,7 @@ def fitting_entries(
     )
     if source.run:
         entries = [entry for entry in entries if source.run.fits(entry)]
+    entries = first_of(entries)
     ours = base.to_dict()
     fitting = [
         entry

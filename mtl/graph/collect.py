@@ -16,6 +16,7 @@ from mtl.graph.evidence import Evidence, evidence_file, read_file, write_evidenc
 from mtl.zoo.caveats import headline
 from mtl.zoo.composition import SOUP, source_weights
 from mtl.zoo.measured import recall_measured
+from mtl.zoo.merged import once
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry, Zoo
@@ -54,7 +55,7 @@ def record(
     for entry in everything:
         if entry.manifest.kind == "adapter":
             adapters.setdefault(_rows_of(entry), []).append(entry)
-    chosen = everything if compositions is None else list(compositions)
+    chosen = once(everything) if compositions is None else list(compositions)
     chosen = [entry for entry in chosen if entry.manifest.composes]
     written = kept = 0
     notes: list[str] = []

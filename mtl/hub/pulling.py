@@ -23,7 +23,7 @@ from mtl.hub.remote import Pulled, Remote, adapter_folders, fetch, fetch_all, re
 from mtl.hub.stock import CONFIG_FILE
 from mtl.words import counted
 from mtl.zoo import base_slug
-from mtl.zoo.arrival import check_free, check_sizes, take_in
+from mtl.zoo.arrival import check_sizes, free_place, take_in
 from mtl.zoo.card import card, license_of
 from mtl.zoo.names import CARD, MANIFEST
 
@@ -102,26 +102,25 @@ def pull_listed(
     """:func:`pull` of these entries of a repository that was read."""
     local = {entry.digest: entry for entry in zoo.entries()}
     order = _order(remote, chosen, local, sources)
-    missing = []
+    missing, new = [], {}
     for wanted in order:
         there = local.get(wanted.recorded.digest)
         if there is not None:
             zoo.load_check(there)
         else:
             ref = wanted.place.ref
-            check_free(zoo, ref, wanted.recorded, f"pull {ref} from {remote.where}")
+            new[ref] = free_place(zoo, ref, wanted.recorded, f"pull {ref} from {remote.where}")
             missing.append(wanted)
     size = sum(check_sizes(wanted.recorded, wanted.place.ref) for wanted in missing)
     if not dry_run:
         for done, wanted in enumerate(missing, start=1):
-            _store(zoo, remote, wanted, sources)
+            _store(zoo, remote, wanted, new[wanted.place.ref], sources)
             if progress is not None:
                 progress(done, len(missing))
         remember(remote)
-    new = {wanted.place.ref for wanted in missing}
     entries = [
         {
-            "ref": local[w.recorded.digest].ref if w.place.ref not in new else w.place.ref,
+            "ref": new.get(w.place.ref) or local[w.recorded.digest].ref,
             "digest": w.recorded.digest,
             "status": "pulled" if w.place.ref in new else "there",
         }
@@ -203,7 +202,7 @@ def _search(remote: Remote, known: Callable[[Listed], _Wanted], digest: str) -> 
     return None
 
 
-def _store(zoo: Zoo, remote: Remote, wanted: _Wanted, sources: bool) -> None:
+def _store(zoo: Zoo, remote: Remote, wanted: _Wanted, place: str, sources: bool) -> None:
     ref, recorded = wanted.place.ref, wanted.recorded
     paths = {name: wanted.place.at(name) for name in (MANIFEST, *recorded.files)}
     for name, item in recorded.files.items():
@@ -222,7 +221,7 @@ def _store(zoo: Zoo, remote: Remote, wanted: _Wanted, sources: bool) -> None:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(found[path], folder / name)
 
-    entry = take_in(zoo, ref, recorded, fill, orphan=not sources)
+    entry = take_in(zoo, place, recorded, fill, orphan=not sources)
     _keep_license(entry, remote, wanted)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from mtl.report.cell_runs import chosen, is_row, once, runs_of
+from mtl.report.cell_runs import chosen, is_row, runs_of
 from mtl.report.published import AVERAGE, Column, PublishedRow, PublishedTable, task_mean
 from mtl.report.stats import Interval, mean_interval, zero_p
 from mtl.report.verdicts import (
@@ -25,6 +25,7 @@ from mtl.report.verdicts import (
     verdict,
 )
 from mtl.tasks import load_suite
+from mtl.zoo.merged import once
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry

@@ -37,17 +37,6 @@ class Run:
     dev: OnDev
 
 
-def once(entries: Sequence[Entry]) -> list[Entry]:
-    """Of entries of one runhash one: a verified one before others, then the earliest.
-
-    The same run on two machines is one run, whatever the last digits of its weights.
-    """
-    found: dict[str, Entry] = {}
-    for entry in sorted(entries, key=lambda e: (e.manifest.verified is None, e.manifest.created)):
-        found.setdefault(entry.manifest.runhash, entry)
-    return [entry for entry in entries if found[entry.manifest.runhash] is entry]
-
-
 def is_row(entry: Entry, row: PublishedRow) -> bool:
     """Whether an entry is of the method of a row; a control is of none."""
     manifest = entry.manifest

@@ -13,6 +13,7 @@ from mtl.report.stats import LEVEL, Interval, interval_text
 from mtl.report.tables import Row, base_names, group_of, own_adapters, row_of
 from mtl.words import printable, printable_lines
 from mtl.zoo.caveats import MARK, footnotes
+from mtl.zoo.merged import once
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry
@@ -110,7 +111,7 @@ def curves(entries: Sequence[Entry]) -> list[Curve]:
     """
     groups: dict[tuple[Any, ...], list[Entry]] = {}
     kinds: dict[tuple[Any, ...], dict[int, dict[int, Entry]]] = {}
-    for entry in sorted(entries, key=lambda entry: entry.manifest.created):
+    for entry in sorted(once(entries), key=lambda entry: entry.manifest.created):
         manifest = entry.manifest
         if manifest.kind == "joint":
             continue

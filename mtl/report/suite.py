@@ -20,6 +20,7 @@ from mtl.words import printable
 from mtl.zoo.caveats import headline, stated
 from mtl.zoo.composition import is_weight
 from mtl.zoo.homes import Homes
+from mtl.zoo.merged import once
 from mtl.zoo.names import is_derived
 from mtl.zoo.schema import joint_sections
 from mtl.zoo.settings import differing
@@ -126,7 +127,7 @@ def suite_tables(entries: Sequence[Entry], zoo: Sequence[Entry] = ()) -> list[Su
     """
     places: dict[tuple[str, str], list[Entry]] = {}
     homes, bases = Homes(), base_names(entries)
-    for entry in filter(_readable, entries):
+    for entry in filter(_readable, once(entries)):
         manifest = entry.manifest
         base = bases[manifest.base["fingerprint"]]
         suite = homes.of(manifest.suite, manifest.task["id"])

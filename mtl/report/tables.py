@@ -14,6 +14,7 @@ from mtl.report.picking import BEST_DEV, best_by_dev, dev_of
 from mtl.report.resampling import gain_over_examples
 from mtl.report.stats import Interval, mean_interval, paired_gain
 from mtl.zoo.caveats import headline
+from mtl.zoo.merged import once
 from mtl.zoo.settings import differing
 
 if TYPE_CHECKING:
@@ -173,9 +174,9 @@ def group_of(entry: Entry) -> tuple[Any, ...]:
 
 
 def by_group(entries: Iterable[Entry]) -> dict[tuple[Any, ...], list[Entry]]:
-    """Runs that differ only in their seed, together, by :func:`group_of`."""
+    """Runs that differ only in their seed, together, by :func:`group_of`; each run once."""
     groups: dict[tuple[Any, ...], list[Entry]] = {}
-    for entry in entries:
+    for entry in once(entries):
         groups.setdefault(group_of(entry), []).append(entry)
     return groups
 
@@ -191,6 +192,7 @@ def settings_apart(manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
             **all_settings(m),
             "train rows": m.data["sizes"].get("train"),
             "sources": ", ".join(parent["ref"].rpartition("-")[2] for parent in m.parents),
+            "results": ", ".join(parent["digest"][:8] for parent in m.parents),
         }
         for m in manifests
     ]
@@ -200,6 +202,8 @@ def settings_apart(manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
     for own in apart:  # of runs without a limit, which have none
         if own.get("sample", "") is None:
             del own["sample"]
+        if "sources" in own:  # the runs say which; of one run on several machines the results do
+            own.pop("results", None)
     return apart
 
 

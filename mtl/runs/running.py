@@ -13,6 +13,7 @@ from mtl.engine.launch import launch
 from mtl.engine.progress import quiet
 from mtl.errors import HeldError, MtlError, RunError
 from mtl.words import printable_lines
+from mtl.zoo.merged import first_of
 from mtl.zoo.settings import differing, settings_text
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Report:
 
 def find_done(run: Run, workspace: Workspace) -> Entry | None:
     """The zoo's entry of this very run, or None."""
-    found = workspace.zoo.entries(runhash=run.runhash)
+    found = first_of(workspace.zoo.entries(runhash=run.runhash))
     return found[0] if found else None
 
 

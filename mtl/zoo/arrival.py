@@ -15,6 +15,7 @@ from mtl.zoo.card import card, license_of
 from mtl.zoo.check import file_table
 from mtl.zoo.intake import admit, check_listing
 from mtl.zoo.manifest import Recorded, digest
+from mtl.zoo.merged import beside, plain, same_run
 from mtl.zoo.names import CARD, MANIFEST, safe_path
 from mtl.zoo.staging import cannot
 
@@ -70,24 +71,31 @@ def check_staged(folder: Path, recorded: Recorded, ref: str) -> None:
         )
 
 
-def check_free(zoo: Zoo, ref: str, recorded: Recorded, doing: str) -> None:
-    """Refuse a place that is no entry's, or that another result has.
+def free_place(zoo: Zoo, ref: str, recorded: Recorded, doing: str) -> str:
+    """Where an entry that comes from elsewhere is to stand: at ``ref``, if nothing is there.
+
+    Another result of the same run (from another machine) stays; the new one stands beside it
+    (:mod:`mtl.zoo.merged`).
 
     Args:
         doing: "pull x from y", for the message.
 
     Raises:
         RequestError, ZooError: see :func:`check_place`.
-        RunError: the zoo holds another result there.
+        RunError: the zoo holds the result of another run there.
     """
     check_place(zoo, ref)
-    if (zoo.path(ref) / MANIFEST).is_file():
-        there = zoo.get(ref)
-        raise RunError(
-            f"Cannot {doing}: the zoo holds another result there (digest {there.digest[:12]}…; "
-            f"that one has {recorded.digest[:12]}…). Keep yours, remove it (python -m mtl.zoo rm "
-            f"{there.ref}), or take another zoo (--zoo DIR)."
-        )
+    if not (zoo.path(ref) / MANIFEST).is_file():
+        return ref
+    there = zoo.get(ref)
+    other = beside(plain(ref), recorded.digest)
+    if same_run(there.manifest, recorded.manifest) and other != ref:
+        return free_place(zoo, other, recorded, doing)
+    raise RunError(
+        f"Cannot {doing}: the zoo holds the result of another run there (digest "
+        f"{there.digest[:12]}…; that one has {recorded.digest[:12]}…). Keep yours, remove it "
+        f"(python -m mtl.zoo rm {there.ref}), or take another zoo (--zoo DIR)."
+    )
 
 
 def take_in(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import mtl.zoo.check as check
 from mtl.zoo.entry import again_text
 from mtl.zoo.intake import check_content
+from mtl.zoo.merged import beside, plain
 from mtl.zoo.names import MANIFEST, is_pickle, is_safe_name
 from mtl.zoo.places import name_problem
 from mtl.zoo.problem import Problem
@@ -107,6 +108,14 @@ def _entry(entry: Entry, digests: dict[str, str]) -> Iterator[Problem]:
         return  # removed while it was checked
     except OSError as error:
         yield Problem("unreadable", entry.ref, f"cannot be read: {error.strerror or error}.", again)
+    if entry.ref not in (plain(entry.ref), beside(plain(entry.ref), entry.digest)):
+        yield Problem(
+            "name",
+            entry.ref,
+            f"does not stand where its digest, {entry.digest[:12]}…, belongs beside another "
+            "result of its run.",
+            f"Rename the folder to {beside(plain(entry.ref), entry.digest).rpartition('/')[2]}.",
+        )
     for parent in entry.manifest.parents:
         if parent["digest"] in digests:
             continue

@@ -88,7 +88,7 @@ def pack(
     for entry in entries:
         zoo.load_check(entry)
     size = sum(item["bytes"] for entry in entries for item in entry.files.values())
-    new = {entry.ref for entry in entries}
+    new = {entry.ref: entry.ref for entry in entries}
     if dry_run:
         return Shared(str(file), rows(entries, new, "packed"), size)
     count = Counting(size, progress)
@@ -107,7 +107,7 @@ def pack(
                     f"Cannot pack into {file}: another file is there. Choose another name, or pass "
                     "--replace."
                 )
-            return Shared(str(file), rows(entries, set(), "packed"), 0)
+            return Shared(str(file), rows(entries, {}, "packed"), 0)
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         os.replace(temporary, file)
@@ -186,7 +186,7 @@ def unpack(
         if not dry_run:
             count = Counting(size, progress)
             for entry in wanted:
-                take_in(zoo, entry.ref, entry.recorded, partial(_fill, stream, entry, count))
+                take_in(zoo, new[entry.ref], entry.recorded, partial(_fill, stream, entry, count))
     return Shared(str(zoo.root), rows(entries, new, "unpacked"), size)
 
 

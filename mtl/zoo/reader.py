@@ -17,6 +17,7 @@ from mtl.words import printable
 from mtl.zoo.entry import Entry, again_text, gone, remedy
 from mtl.zoo.homes import Homes
 from mtl.zoo.manifest import Recorded, read_manifest
+from mtl.zoo.merged import plain
 from mtl.zoo.names import MANIFEST, safe_path
 from mtl.zoo.places import natural, places
 from mtl.zoo.problem import Problem
@@ -290,7 +291,7 @@ def find(zoo: ZooReader, key: str) -> Path:
         for summary in listed
         for refs in [homes.refs(summary)]
         # the run's hash may be left out: entail/scalearn/seed0
-        if any(f"/{name}".endswith(end) for ref in refs for name in (ref, ref.rpartition("-")[0]))
+        if any(f"/{name}".endswith(end) for ref in refs for name in _names(ref))
     ]
     if not matches and _HEX.fullmatch(key):
         matches = [
@@ -298,6 +299,7 @@ def find(zoo: ZooReader, key: str) -> Path:
             for summary in listed
             if summary.digest.startswith(key) or summary.runhash.startswith(key)
         ]
+    matches = _own_places(matches)
     if len(matches) == 1:
         return zoo.root / matches[0].ref
     if matches:
@@ -315,6 +317,18 @@ def find(zoo: ZooReader, key: str) -> Path:
         f"{guess} 'python -m mtl.zoo ls' lists them; give a reference, its last parts, or at least "
         "6 digits of a digest or runhash."
     )
+
+
+def _names(ref: str) -> tuple[str, ...]:
+    """A reference, and what of it is enough: without the digest behind it, without the hash."""
+    without = plain(ref)
+    return ref, without, without.rpartition("-")[0]
+
+
+def _own_places(found: Sequence[Summary]) -> list[Summary]:
+    """Of results of one run the one at its own place, if that is among them."""
+    own = {(s.runhash, s.settings) for s in found if plain(s.ref) == s.ref}
+    return [s for s in found if plain(s.ref) == s.ref or (s.runhash, s.settings) not in own]
 
 
 def _direct(zoo: ZooReader, key: str) -> Path | None:

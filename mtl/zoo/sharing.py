@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError
 from mtl.words import counted
-from mtl.zoo.arrival import check_free, check_sizes, take_in
+from mtl.zoo.arrival import check_sizes, free_place, take_in
 from mtl.zoo.machine import machine_paths
 from mtl.zoo.manifest import Recorded
 from mtl.zoo.names import CARD, MANIFEST
@@ -129,32 +129,41 @@ def copy(
         count = Counting(size, progress)
         for entry in wanted:
             with zoo.reading(entry):
-                take_in(other, entry.ref, _recorded(entry), partial(_fill, entry, count))
+                take_in(other, new[entry.ref], _recorded(entry), partial(_fill, entry, count))
     return Shared(str(other.root), rows(entries, new, "copied"), size)
 
 
-def missing(zoo: Zoo, wanted: Sequence[tuple[str, Recorded]], verb: str) -> set[str]:
-    """The references of ``wanted`` whose entries the zoo has not got; what it has is checked.
+def missing(zoo: Zoo, wanted: Sequence[tuple[str, Recorded]], verb: str) -> dict[str, str]:
+    """The references of ``wanted`` whose entries the zoo has not got, and where they are to stand.
+
+    What it has is checked.
 
     Raises:
-        ZooError, RunError: see :func:`mtl.zoo.arrival.check_free`; an entry there is damaged.
+        ZooError, RunError: see :func:`mtl.zoo.arrival.free_place`; an entry there is damaged.
     """
     local = {entry.digest: entry for entry in zoo.entries()}
-    new = set()
+    new = {}
     for ref, recorded in wanted:
         there = local.get(recorded.digest)
         if there is not None:
             zoo.load_check(there)
         else:
-            check_free(zoo, ref, recorded, f"{verb} {ref} into {zoo.root}")
-            new.add(ref)
+            new[ref] = free_place(zoo, ref, recorded, f"{verb} {ref} into {zoo.root}")
     return new
 
 
-def rows(entries: Sequence[Any], new: set[str], done: str) -> list[dict[str, str]]:
-    """The rows of a :class:`Shared`, of things with ``ref`` and ``digest``."""
+def rows(entries: Sequence[Any], new: Mapping[str, str], done: str) -> list[dict[str, str]]:
+    """The rows of a :class:`Shared`, of things with ``ref`` and ``digest``.
+
+    Args:
+        new: reference → place of those that were not there.
+    """
     return [
-        {"ref": item.ref, "digest": item.digest, "status": done if item.ref in new else "there"}
+        {
+            "ref": new.get(item.ref, item.ref),
+            "digest": item.digest,
+            "status": done if item.ref in new else "there",
+        }
         for item in entries
     ]
 

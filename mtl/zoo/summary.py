@@ -19,6 +19,7 @@ from typing import Any
 from mtl.errors import MtlError
 from mtl.files import cache_folder, sha256_bytes, sha256_json, write_bytes
 from mtl.zoo.manifest import Manifest, Recorded
+from mtl.zoo.merged import request
 from mtl.zoo.names import TENSOR_SUFFIX, is_derived
 
 Mark = tuple[int, int, int, int]
@@ -95,10 +96,6 @@ def summarise(ref: str, recorded: Recorded, test: Mapping[str, Any] | None = Non
         for name, item in recorded.files.items()
         if name.endswith(TENSOR_SUFFIX) and not is_derived(name)
     }
-    asked = {
-        key: getattr(manifest, key)
-        for key in ("kind", "method", "method_settings", "run_settings", "seed", "placement")
-    }
     parents = tuple((parent["digest"], parent["ref"]) for parent in manifest.parents)
     return Summary(
         ref=ref,
@@ -120,15 +117,7 @@ def summarise(ref: str, recorded: Recorded, test: Mapping[str, Any] | None = Non
         verified=manifest.verified is not None,
         created=manifest.created,
         weights=sha256_json(tensors),
-        settings=sha256_json(
-            {
-                **asked,
-                "base": manifest.base["fingerprint"],
-                "task": manifest.task["id"],
-                "data": manifest.data["fingerprint"],
-                "parents": [digest for digest, _ in parents],
-            }
-        ),
+        settings=request(manifest),
         parents=parents,
         schema_version=recorded.schema_version,
         tasks=_tasks(manifest),

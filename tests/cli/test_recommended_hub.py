@@ -96,7 +96,7 @@ def test_a_lock_of_what_no_repository_holds(hub: Hub, zoo: Zoo, tmp_path: Path) 
     refused(mtl("zoo", *line), "in none of")  # they went to the branch
 
 
-@recommends("zoo/arrival.py", "the zoo holds another result there")
+@recommends("zoo/arrival.py", "the zoo holds the result of another run there")
 @recommends("hub/pulling.py", "makes room")
 def test_another_result_is_in_the_place(hub: Hub, zoo: Zoo, other: Zoo, tmp_path: Path) -> None:
     theirs = proven(other)
@@ -104,10 +104,10 @@ def test_another_result_is_in_the_place(hub: Hub, zoo: Zoo, other: Zoo, tmp_path
     lock = tmp_path / "mtl.lock"
     done("zoo", "lock", "--repo", REPO, "--file", lock, "--zoo", other.root)
     for line, module, part in (
-        (["pull", REPO], "zoo/arrival.py", "the zoo holds another result there"),
+        (["pull", REPO], "zoo/arrival.py", "the zoo holds the result of another run there"),
         (["pull", "--lock", lock], "hub/pulling.py", "makes room"),
     ):
-        ours = proven(zoo, 2.0)
+        ours = proven(zoo, 2.0, run_settings={"lr": 0.5})
         assert ours.digest != theirs.digest
         message = provoked(mtl("zoo", *line).err, module, part)
         assert follow(message).code == 0

@@ -15,9 +15,9 @@ from mtl.cli.main import dispatch
 from mtl.files import sha256_json
 from mtl.report.against import Cell, Comparison, compare
 from mtl.report.against_text import render_against
-from mtl.report.cell_runs import once
 from mtl.report.published import AVERAGE, PublishedTable, load_published
 from mtl.zoo import Entry, Manifest, open_zoo
+from mtl.zoo.merged import once
 
 TABLE = """
 title: Invented

@@ -136,10 +136,10 @@ def test_what_is_refused_before_anything_is_written(zoo: Zoo, other: Zoo, tmp_pa
     for place in (zoo, open_zoo(zoo.root / "inner"), open_zoo(zoo.root.parent)):
         with pytest.raises(RequestError, match="neither this zoo nor in it"):
             copy(zoo, [], place)
-    theirs = proven(other, 7.0, task=task("part0"))
+    theirs = proven(other, 7.0, task=task("part0"), run_settings={"lr": 0.5})
     pack(zoo, [whole.ref], tmp_path / "x.mtlzoo")
     for share in (lambda: copy(zoo, [], other), lambda: unpack(other, tmp_path / "x.mtlzoo")):
-        with pytest.raises(RunError, match=rf"another result there.*{theirs.digest[:12]}.*zoo rm"):
+        with pytest.raises(RunError, match=rf"another run there.*{theirs.digest[:12]}.*zoo rm"):
             share()
     assert digests(other) == {theirs.ref: theirs.digest}
     assert other.fsck() == []
