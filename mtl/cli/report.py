@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from mtl.cli import (
     report_paper,
     report_published,
     report_tests,
+    report_variance,
 )
 from mtl.cli.options import Parser
 
@@ -71,6 +73,11 @@ def main(argv: Sequence[str]) -> int:
         metavar="FILE",
         help="write all of it as one page; with --errors that report",
     )
+    parser.add_argument(
+        "--variance",
+        action="store_true",
+        help="how much of the spread comes from seeds of both stages, few-shot draws, test rows",
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     report_published.add_options(parser)
     report_paper.add_options(parser)
@@ -91,8 +98,9 @@ def main(argv: Sequence[str]) -> int:
     from mtl.report.tables import having
     from mtl.tasks import load_task
     from mtl.tasks.yamls import is_file_name
-    from mtl.words import printable_lines
+    from mtl.words import printable, printable_lines
     from mtl.zoo import open_zoo
+    from mtl.zoo.merged import again, again_text, once
 
     zoo = open_zoo(options.zoo)
     if options.target and is_file_name(options.target):
@@ -115,14 +123,20 @@ def main(argv: Sequence[str]) -> int:
             f"The zoo {zoo.root} holds no entry{f' for {wanted}' if wanted else ''}; "
             f"python -m mtl.zoo ls lists what it has, python -m mtl.train makes entries.{guess}"
         )
+    twice = again(entries)
+    for line in again_text(entries):
+        print(printable(f"note: {line}"), file=sys.stderr)
+    everything, entries = entries, once(entries)
     if paper:
         return report_paper.show(options, entries, zoo.entries())
     if page:
-        return report_page.show(options, argv, zoo, entries, published)
+        return report_page.show(options, argv, zoo, everything, published)
     if published:
         return report_against.show(options, published, entries)
     if options.tests:
         return report_tests.show(options, entries)
+    if options.variance:
+        return report_variance.show(options, entries)
     named = zoo.get(options.entry) if options.entry else None
     if named and not (options.heatmap or options.curve or options.curves):
         raise RequestError(
@@ -168,7 +182,9 @@ def main(argv: Sequence[str]) -> int:
     if options.json:
         lines = [row.to_dict() for row in rows]
         shown = [table.to_dict() for table in tables]
-        print(json.dumps({"rows": lines, "suites": shown, "heatmap": drawn}))
+        several = [item.to_dict() for item in twice]
+        told = {"rows": lines, "suites": shown, "heatmap": drawn, "twice": several}
+        print(json.dumps(told))
         return 0
     text = "\n\n".join([*([render(rows)] if rows else []), *map(render_suite, tables)])
     print(printable_lines(text))

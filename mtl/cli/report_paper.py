@@ -43,6 +43,7 @@ def asked(options: Namespace) -> bool:
         "target",
         "against",
         "tests",
+        "variance",
         "html",
     ):
         if form and getattr(options, name, None):

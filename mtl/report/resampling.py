@@ -81,12 +81,24 @@ def resampled_gains(
     Raises:
         ZooError: an entry stores no answers on test, or damaged ones.
     """
+    found = resampled_scores(metric, [*own, *composed])
+    return None if found is None else found[len(own) :] - found[: len(own)]
+
+
+def resampled_scores(metric: str, entries: Sequence[Entry]) -> np.ndarray | None:
+    """A metric on test of every entry over all samples: (entries, draws).
+
+    None where they do not cover the same rows, or where an example is a group of rows.
+
+    Raises:
+        ZooError: an entry stores no answers on test, or damaged ones.
+    """
     if METRICS.get(metric).grouped is not None:
         return None
-    sides = [[_of_entry(metric, *_place(entry)) for entry in side] for side in (own, composed)]
-    if len({rows for side in sides for rows, _ in side}) != 1:
+    found = [_of_entry(metric, *_place(entry)) for entry in entries]
+    if len({rows for rows, _ in found}) != 1:
         return None
-    return np.stack([b - a for (_, a), (_, b) in zip(*sides, strict=True)])
+    return np.stack([values for _, values in found])
 
 
 def gain_over_examples(
