@@ -294,7 +294,7 @@ def _split(group: Sequence[Entry], label: str) -> Split:
     manifest = runs[0].manifest
     metric = str(manifest.task["headline"])
     values = [value for entry in runs for value in scores_by_seed([entry]).values()]
-    factors = {
+    factors: dict[str, Sequence[Hashable]] = {
         ONE: [_sources(entry) for entry in runs],
         TWO: [entry.manifest.seed for entry in runs],
         SHOTS: [_draw(entry) for entry in runs],
