@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError, ZooError
+from mtl.files import model_name
 from mtl.untrusted import asks_for_code
 from mtl.words import printable
+from mtl.zoo.machine import is_machine_path
 
 if TYPE_CHECKING:
     from mtl.hub.remote import Remote
@@ -26,6 +28,8 @@ Check = Callable[[Any], bool]
 Value = Mapping[str, Any]
 
 _LARGEST = 1 << 24
+_LISTED = 10_000
+"""More modules than a config lists; each is compared with every one of the encoder."""
 PLAIN = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 """Names of modules, whole or their end. What has other characters is an expression to match."""
 
@@ -52,8 +56,12 @@ def _one_of(*known: Any) -> Check:
 
 def _per_module(check: Check) -> Check:
     def every(value: Any) -> bool:
-        return isinstance(value, dict) and all(
-            PLAIN.fullmatch(key) is not None and check(inner) for key, inner in value.items()
+        return (
+            isinstance(value, dict)
+            and len(value) <= _LISTED
+            and all(
+                PLAIN.fullmatch(key) is not None and check(inner) for key, inner in value.items()
+            )
         )
 
     return every
@@ -127,11 +135,13 @@ _WHY = {
     "init_lora_weights": "its training began with other weights of the base than the base's; peft "
     "can save it for the base itself (path_initial_model_for_weight_conversion)",
 }
-_MULTIPLIES = "it multiplies the base's weights, and what that comes to is of no low rank"
+_MULTIPLIES = (
+    "it multiplies the base's weights instead of adding to them, which peft converts to none"
+)
 _TOKENS = "it adds tokens or prefixes; no linear module is changed"
 REFUSED = {
     **dict.fromkeys(("OFT", "BOFT", "HRA", "HIRA", "ROAD", "PSOFT", "OSF"), _MULTIPLIES),
-    "IA3": "it scales what modules answer, which is of no low rank",
+    "IA3": "it scales what modules answer instead of adding to it, which is of no low rank",
     "SHIRA": "it changes scattered entries of the weights, which is of no low rank",
     "LN_TUNING": "it changes LayerNorms, no linear module",
     **dict.fromkeys(
@@ -143,7 +153,7 @@ REFUSED = {
     ),
     **dict.fromkeys(("POLY", "XLORA"), "which of its parts act depends on the task or the text"),
 }  # fmt: skip
-"""``peft_type`` → why there is no LoRA that computes the same."""
+"""``peft_type`` → why no LoRA is made of it."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +166,7 @@ class PeftConfig:
         targets: names or ends of names of the modules, None where it gives a pattern, or none.
         some_layers: it is of some layers, or leaves modules out: not all of ``targets`` are meant.
         task_type: ``SEQ_CLS``, …, or None.
-        base: ``base_model_name_or_path``.
+        base: ``base_model_name_or_path``; of a folder, what that is called.
         version: the ``peft`` that wrote it.
         dropout: on what modules read, while it was trained.
     """
@@ -199,7 +209,7 @@ def read_config(value: Any) -> PeftConfig:
     """Check a config.
 
     Raises:
-        RequestError: no config of ``peft``, a kind that no LoRA computes, or an option that mtl
+        RequestError: no config of ``peft``, a kind of which no LoRA is made, or an option that mtl
             does not take over.
         ZooError: it asks for code, or a value is none of its key's.
     """
@@ -213,7 +223,7 @@ def read_config(value: Any) -> PeftConfig:
         said = printable(kind)[:40]
         why = REFUSED.get(kind) if isinstance(kind, str) else None
         raise RequestError(
-            f"it is a {said} adapter, which no LoRA computes: {why}"
+            f"it is a {said} adapter, of which no LoRA is made: {why}"
             if why
             else f"its peft_type is {said}; mtl converts {', '.join(KINDS)}"
         )
@@ -232,7 +242,7 @@ def read_config(value: Any) -> PeftConfig:
         _names(value.get("target_modules")),
         any(value.get(key) not in (None, [], "") for key in _SOME),
         _text(value, "task_type"),
-        _text(value, "base_model_name_or_path"),
+        _base(value),
         _text(value, "peft_version"),
         _dropout(value),
     )
@@ -259,7 +269,14 @@ def _text(value: Value, key: str) -> str | None:
     return printable(found)[:200] if isinstance(found, str) and found else None
 
 
+def _base(value: Value) -> str | None:
+    said = _text(value, "base_model_name_or_path")
+    return model_name(said.rstrip("/\\")) if said and is_machine_path(said) else said
+
+
 def _names(value: Any) -> tuple[str, ...] | None:
+    if isinstance(value, list) and len(value) > _LISTED:
+        raise ZooError(f"its config lists {len(value)} modules")
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
         return tuple(value) if all(PLAIN.fullmatch(item) for item in value) else None
     return None

@@ -174,7 +174,10 @@ def _read(
         notes=notes,
         versions={"peft": config.version or "unknown"},
         runhash=sha256_json(
-            ["peft", stored, tensors.sha256, backbone.base.fingerprint, task["id"], values]
+            [
+                *("peft", stored, tensors.sha256, backbone.base.fingerprint),
+                *(task["id"], claims.protocol, values),
+            ]
         ),
         command=[
             *("python", "-m", "mtl.zoo", "pull", "--peft", where, "--model", claims.model),

@@ -77,9 +77,12 @@ def answers_of(
     remember_task(data, workspace)
     described = device.describe()
     training = {key: described[key] for key in ("device", "precision", "threads")}
+    section = data_section(data)
+    section["splits"]["train"] = ""  # on which rows it was trained, nobody knows
+    section["sizes"].pop("train", None)
     return Answers(
         finite({split: answers.summary() for split, answers in found.items()}),
-        data_section(data),
+        section,
         {**training, "eval_batch_size": passes.rows, "eval_tokens": passes.tokens},
         found,
     )

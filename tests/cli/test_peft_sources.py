@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -91,7 +92,11 @@ def write(folder_of: Callable[[str], str], tmp_path: Path, jiggle: Any) -> Write
     """A model of transformers under peft, with a head where ``task`` is one, and what it saves."""
 
     def make(
-        config: Any, kind: str = "roberta", task: str | None = "SEQ_CLS", labels: int = 2
+        config: Any,
+        kind: str = "roberta",
+        task: str | None = "SEQ_CLS",
+        labels: int = 2,
+        name: str = "theirs",
     ) -> tuple[Any, Path]:
         from transformers import AutoModel, AutoModelForSequenceClassification
 
@@ -105,13 +110,13 @@ def write(folder_of: Callable[[str], str], tmp_path: Path, jiggle: Any) -> Write
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tuned = peft.get_peft_model(model, config)
-        trained = {name: p for name, p in tuned.named_parameters() if p.requires_grad}
-        jiggle([p for name, p in trained.items() if "magnitude" not in name], 0.2)
+        trained = {key: p for key, p in tuned.named_parameters() if p.requires_grad}
+        jiggle([p for key, p in trained.items() if "magnitude" not in key], 0.2)
         with torch.no_grad():
-            for name, parameter in trained.items():
-                if "magnitude" in name:  # as training moves it: a little
+            for key, parameter in trained.items():
+                if "magnitude" in key:  # as training moves it: a little
                     parameter.mul_(1 + 0.05 * torch.randn_like(parameter))
-        folder = tmp_path / "theirs"
+        folder = tmp_path / name
         tuned.save_pretrained(str(folder))
         return tuned.eval(), folder
 
@@ -398,6 +403,12 @@ def test_a_base_of_another_name_is_said(
     assert "LORA as a LoRA of rank 3 at q,v, by mtl" in said.out
     (entry,) = open_zoo(mini).entries()
     assert "which is another name" in entry.manifest.data["notes"][3]
+    change(folder, base_model_name_or_path="/home/ada/models/tiny-bert/")
+    said = pulled(folder, tiny)
+    assert "trained on tiny-bert, and" in said.out
+    assert not any("/home/ada" in str(e.manifest.to_dict()) for e in open_zoo(mini).entries())
+    change(folder, base_model_name_or_path="/home/ada/models/tiny-roberta/model")
+    assert "trained on" not in pulled(folder, tiny).out
 
 
 def test_another_encoder(
@@ -482,6 +493,8 @@ def test_weights_of_strangers(
         {"rank_pattern": {"(a+)+$": 3}},
         {"rank_pattern": {"query": 10**9}},
         {"alpha_pattern": ["query"]},
+        {"alpha_pattern": {f"q{number}": 1 for number in range(20_000)}},
+        {"target_modules": ["query"] * 20_000},
         {"use_dora": "yes"},
         {"init_lora_weights": "loftq"},
         {"init_lora_weights": {"a": 1}},
@@ -533,8 +546,21 @@ def test_no_expression_of_a_stranger_is_run(
 def test_every_kind_that_is_taken_or_refused_is_one_of_peft() -> None:
     assert {*KINDS, *REFUSED} <= {kind.value for kind in peft.PeftType}
     for kind in REFUSED:
-        with pytest.raises(MtlError, match="which no LoRA computes"):
+        with pytest.raises(MtlError, match="of which no LoRA is made"):
             read_config({"peft_type": kind})
+
+
+def test_without_peft(
+    write: Write, tiny: Callable[[str], str], mini: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Products of two matrices need none; what is converted does, and says how to get it."""
+    _, folder = write(CONFIGS["lora"])
+    _, other = write(CONFIGS["loha"], name="other")
+    monkeypatch.setattr("mtl.methods.peft_files.find_spec", lambda _: None)
+    refused(pulled(other, tiny), "LOHA adapter is converted through", "pip install peft")
+    for module in [name for name in sys.modules if name.split(".")[0] == "peft"]:
+        monkeypatch.setitem(sys.modules, module, None)
+    assert get(folder, tiny, mini).manifest.method == "lora"
 
 
 REPO = "ada/theirs"
@@ -616,6 +642,8 @@ def test_theirs_is_evaluated_composed_exported_and_pushed(
     theirs = get(folder, tiny, mini, *line, "--seed", "1")
     assert set(theirs.manifest.metrics) == {"dev", "test"}
     assert theirs.manifest.data["protocol"] == "official"
+    assert theirs.manifest.data["splits"]["train"] == ""
+    assert set(theirs.manifest.data["sizes"]) == {"dev", "test"}
     assert theirs.manifest.headline() is not None
     said = mtl("zoo", "verify", theirs.ref, "--json")
     assert said.code == 0, said
