@@ -106,7 +106,8 @@ DECODERS = (
     ),
     replace(_PLUGGED, type="qwen3", tiny={"num_key_value_heads": 2, "head_dim": 16}),
     _GEMMA2,
-    replace(_GEMMA2, type="gemma3_text"),
+    # Its class names no prefix for weights of the layers alone, and adapters reads none without.
+    replace(_GEMMA2, type="gemma3_text", interface={**_GEMMA2.interface, "base_model": "model"}),
     replace(
         _PLUGGED,
         type="smollm3",
