@@ -71,6 +71,29 @@ _FURTHER: dict[str, tuple[str, dict[str, Any]]] = {
     "distilbert/distilbert-base-uncased": ("distilbert", {"vocab_size": 30522, "dim": 768}),
     "albert/albert-base-v2": ("albert", {**_BASE, "embedding_size": 128, "vocab_size": 30000}),
     "microsoft/mpnet-base": ("mpnet", {**_BASE, "vocab_size": 30527}),
+    "openai-community/gpt2": ("gpt2", {"vocab_size": 50257}),
+    "meta-llama/Llama-2-7b-hf": (
+        "llama",
+        {
+            "vocab_size": 32000,
+            "hidden_size": 4096,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "intermediate_size": 11008,
+        },
+    ),
+    "Qwen/Qwen3-0.6B": (
+        "qwen3",
+        {
+            "vocab_size": 151936,
+            "hidden_size": 1024,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "intermediate_size": 3072,
+        },
+    ),
 }
 """As :data:`_KNOWN`, of which no counts are shipped: this machine counts them once."""
 _OWNERS = ("FacebookAI/", "google-bert/")
@@ -175,7 +198,7 @@ def _built_in(model: str) -> str:
     for owner in _OWNERS:
         name = name.removeprefix(owner)
     known = {key.lower(): key for key in _shapes()}
-    short = {key.rpartition("/")[2]: known[key] for key in known}
+    short = {key.rpartition("/")[2].removesuffix("-hf"): known[key] for key in known}
     return known.get(name.lower()) or short.get(name.lower()) or name
 
 

@@ -1,0 +1,60 @@
+"""Counts on known decoders, from their shapes alone, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from mtl.compose import count_composition
+from mtl.methods import count_method
+
+# Without the language model's head: embeddings, then per layer q, k, v, o, gate, up, down, norms.
+BASES = {
+    "llama-2-7b": 32000 * 4096 + 32 * (4 * 4096 * 4096 + 3 * 4096 * 11008 + 2 * 4096) + 4096,
+    "qwen3-0.6b": 151936 * 1024
+    + 28 * (2 * 1024 * 2048 + 2 * 1024 * 1024 + 3 * 1024 * 3072 + 2 * 1024 + 2 * 128)
+    + 1024,
+}
+# (in + out) of the six linear modules of a layer together: q, k, v, attention, intermediate, output
+SIDES = {
+    "llama-2-7b": 4 * (4096 + 4096) + 2 * (4096 + 11008),
+    "qwen3-0.6b": 2 * (1024 + 2048) + 2 * (1024 + 1024) + 2 * (1024 + 3072),
+}
+WIDTH = {"llama-2-7b": 4096, "qwen3-0.6b": 1024}
+LAYERS = {"llama-2-7b": 32, "qwen3-0.6b": 28}
+
+
+def expected(model: str, method: str) -> int:
+    width, layers, sides = WIDTH[model], LAYERS[model], SIDES[model]
+    if method == "pfeiffer":  # one bottleneck of D/16 per layer, with biases
+        return layers * (2 * width * (width // 16) + width // 16 + width)
+    if method == "lora":  # rank 8 on q and v; the value of grouped attention is narrower
+        value = {"llama-2-7b": 4096, "qwen3-0.6b": 1024}[model]
+        query = {"llama-2-7b": 4096, "qwen3-0.6b": 2048}[model]
+        return layers * 8 * (2 * width + query + value)
+    if method == "sora":  # rank 8 on all six, a gate per rank
+        return layers * (8 * sides + 6 * 8)
+    assert method == "adalora"  # rank 12 on all six, an importance per rank
+    return layers * (12 * sides + 6 * 12)
+
+
+@pytest.mark.parametrize("model", BASES)
+@pytest.mark.parametrize("method", ["pfeiffer", "lora", "sora", "adalora"])
+def test_counts_of_methods_by_hand(model: str, method: str) -> None:
+    found = count_method(method, model, values={})
+    assert found.method == expected(model, method)
+    assert found.all_parameters == BASES[model] + found.method
+
+
+@pytest.mark.parametrize("model", BASES)
+def test_counts_of_compositions_by_hand(model: str) -> None:
+    found = count_composition("scalearn", model, sources=8, values={})
+    assert found.method == 8 * WIDTH[model] * LAYERS[model]
+    shared = count_composition("scalearn++", model, sources=8, values={})
+    assert shared.method == 8 * WIDTH[model]
+
+
+def test_the_numbers_that_papers_print() -> None:
+    assert BASES["llama-2-7b"] == 6_738_415_616 - 32000 * 4096
+    assert BASES["qwen3-0.6b"] == 596_049_920
+    assert count_method("lora", "meta-llama/Llama-2-7b-hf", values={}).method == 4_194_304
+    assert count_method("pfeiffer", "Qwen/Qwen3-0.6B", values={}).method == 3_700_480
