@@ -18,7 +18,7 @@ from mtl.cli.main import COMMANDS
 PACKAGE = Path(__file__).parents[1] / "mtl"
 ROOMS = (
     *("tasks", "data", "backbone", "checks", "zoo", "engine", "methods", "hub", "report", "graph"),
-    *("runs", "train", "compose", "joint", "export", "predict", "face", "search", "study"),
+    *("runs", "train", "compose", "joint", "export", "predict", "serve", "face", "search", "study"),
     *("bench", "cli"),
 )
 ROOT = {

@@ -18,7 +18,7 @@ import mtl
 ROOT = Path(__file__).parents[1]
 MUST = os.environ.get("CI") or os.environ.get("MTL_TEST_ALL")  # scripts/test.sh sets the latter
 PAGES = ("index", "api", "methods", "settings", "studies", "architecture", "results", "benchmarks")
-PAGES += ("clusters", "statistics", "contributing", "changelog", "security")
+PAGES += ("clusters", "serving", "statistics", "contributing", "changelog", "security")
 
 if importlib.util.find_spec("mkdocstrings_handlers") is None and not MUST:
     pytest.skip("the extra docs is not installed", allow_module_level=True)

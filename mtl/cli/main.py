@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "search": ("mtl.cli.search:main", "search a method's settings on dev, into a recipe"),
     "study": ("mtl.cli.study:main", "a matrix of runs as one file: plan, run, watch"),
     "predict": ("mtl.cli.predict:main", "answer the rows of a file with what was trained"),
+    "serve": ("mtl.cli.serve:main", "answer requests over HTTP, many entries on one encoder"),
     "export": ("mtl.cli.export:main", "one stock adapter out of a composition, with its proof"),
     "bench": ("mtl.cli.bench:main", "what stage two costs for your model"),
     "zoo": ("mtl.cli.zoo:main", "the zoo: list, show, check, remove, push, pull, lock"),

@@ -96,7 +96,10 @@ def load_many(
 
     Args:
         entries: entries, references, last parts of them, or starts of their digests.
-        model, zoo, data_root, tasks: as :func:`mtl.load` takes them.
+        model: the base of all of them; None: as each says.
+        zoo: as :func:`mtl.load` takes it.
+        data_root: likewise.
+        tasks: likewise.
 
     Raises:
         RequestError: no entry; none of a name, or several; another base than ``model``.

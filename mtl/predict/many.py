@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from mtl.backbone import load_backbone
+from mtl.compose.stored import find_parents
 from mtl.data.batches import cut
 from mtl.data.new_rows import NEW, new_rows
 from mtl.engine import EvalSet, open_device
@@ -20,12 +21,20 @@ from mtl.engine.feed import to_device
 from mtl.engine.passes import piece_overhead, usual_passes
 from mtl.engine.progress import progress as showing
 from mtl.engine.settings import RunSettings
-from mtl.errors import RequestError, did_you_mean
+from mtl.errors import RequestError
 from mtl.export.folding import UnfoldableError
 from mtl.predict.answers import Answers, of_logits, unseen_text
 from mtl.predict.mixed import Mixed
 from mtl.predict.model import Model
-from mtl.predict.parts import read_parts, why_alone
+from mtl.predict.naming import find_ref, short_ref
+from mtl.predict.parts import (
+    Parts,
+    SourceParts,
+    composed_parts,
+    is_plain_sum,
+    read_parts,
+    why_alone,
+)
 from mtl.predict.shared_base import SharedBase
 from mtl.predict.tables import to_table
 from mtl.runs.loading import answer_passes, base_of, check_base, held_for, load
@@ -85,8 +94,10 @@ class Models:
         self._whole: dict[str, Model] = {}
         self._readers: dict[str, Model] = {}
         self._mixed: Mixed | None = None
+        self._first: Backbone | None = None  # the base of those that share passes
         self._shared: SharedBase | None = None
         self._devices: dict[str, Device] = {}
+        self._seen: dict[str, Parts] = {}  # digest of a source → its parts without tensors
 
     def add(self, entries: Sequence[Entry | str]) -> None:
         """Load further entries; those that are there stay as they are.
@@ -124,24 +135,9 @@ class Models:
         Raises:
             RequestError: none or several of those loaded; says which there are.
         """
-        if name in self._names:
-            return self._names[name]
-        end = f"/{name.strip('/')}"
-        matches = [
-            ref
-            for ref in self.entries
-            if any(f"/{known}".endswith(end) for known in (ref, ref.rpartition("-")[0]))
-        ]
-        if len(matches) == 1:
-            return matches[0]
-        if matches:
-            raise RequestError(f"{name!r} is ambiguous; say which one: {', '.join(matches[:20])}.")
-        short = [_short(ref) for ref in self.entries]
-        listed = ", ".join(short[:20]) + (", …" if len(short) > 20 else "")
-        raise RequestError(
-            f"There is no entry {name[:100]!r} among the {len(short)} loaded."
-            f"{did_you_mean(name[:100], [*short, *self.entries])} Loaded: {listed or 'none'}."
-        )
+        if name in self.entries:
+            return name
+        return self._names.get(name) or find_ref(name, list(self.entries))
 
     def predict(
         self,
@@ -189,6 +185,12 @@ class Models:
         data = new_rows(spec, to_table(spec, rows), gate=reader.gate)
         unseen = reader.unseen(data) if reader.gate else 0
         return Asked(ref, spec, reader.backbone.encode(data, NEW), unseen)
+
+    def longest(self, name: str) -> int:
+        """Tokens that an entry reads of a text, or of a pair."""
+        reader = self._readers[self.find(name)]
+        lengths = [reader.spec(task).max_length for task in reader.tasks]
+        return min(max(lengths), reader.backbone.tokens)
 
     def answer(self, asked: Sequence[Asked]) -> list[Answers]:
         """Answers to each of ``asked``, in their order; see :meth:`predict`."""
@@ -266,14 +268,12 @@ class Models:
         shared = backbone if changed or self._on_gpu else SharedBase(backbone)
         if not reason:
             try:
-                assert self._shared is not None
-                parts = read_parts(load(entry, zoo, self._shared))
+                parts = self._parts(entry)
             except UnfoldableError as error:
                 reason = error.reason
             else:
                 if self._mixed is None:
-                    base = backbone if self._on_gpu else self._shared
-                    self._mixed = Mixed(base, self._device("fp32").torch_device)
+                    self._mixed = Mixed(shared, self._device("fp32").torch_device)
                 self._mixed.add(entry.ref, parts)
                 self._readers[entry.ref] = Model(entry, self.workspace, backbone)
                 return
@@ -282,21 +282,48 @@ class Models:
         self.alone[entry.ref] = reason
         self._whole[entry.ref] = self._readers[entry.ref] = whole
 
+    def _parts(self, entry: Entry) -> Parts:
+        """The parts of an entry on the shared base. Raises UnfoldableError."""
+        zoo, shared = self.workspace.zoo, self._shared
+        assert shared is not None
+        if entry.manifest.kind == "composition" and is_plain_sum(entry):
+            parents = [self._source(parent) for parent in find_parents(entry, zoo)]
+            found = composed_parts(entry, parents, shared, zoo)
+            if found is not None:
+                return found
+        return read_parts(load(entry, zoo, shared))
+
+    def _source(self, entry: Entry) -> Parts:
+        """The parts of a source; its tensors are those that other entries hold, if they do."""
+        known = self._seen.get(entry.digest)
+        if known is not None and self._mixed is not None:
+            held = self._mixed.source(known.sources[0].key)
+            if held is not None:
+                return replace(known, sources=[held])
+        assert self._shared is not None
+        found = read_parts(load(entry, self.workspace.zoo, self._shared))
+        bare = [SourceParts(source.key, {}) for source in found.sources]
+        self._seen[entry.digest] = replace(found, sources=bare, head=None)
+        return found
+
     def _base(self, entry: Entry) -> tuple[Backbone, str | None]:
-        """The base of an entry, and why it cannot be the one of the others, if it is not."""
-        if self._shared is not None:
+        """The base of an entry, and why it cannot be the one of the others, if it is not.
+
+        It is the base itself, of which an entry that changes its tensors takes copies.
+        """
+        if self._first is not None:
             try:
-                check_base(entry, self._shared.base, head=True)
+                check_base(entry, self._first.base, head=True)
             except RequestError:
                 if self._model is not None:
                     raise
             else:
-                return self._shared, None
+                return self._first, None
         backbone = load_backbone(base_of(entry, self._model))
         check_base(entry, backbone.base, head=True)
-        if self._shared is None:
-            self._shared = SharedBase(backbone)
-            return self._shared, None
+        if self._first is None:
+            self._first, self._shared = backbone, SharedBase(backbone)
+            return backbone, None
         return backbone, f"its base is another one than that of the others, {backbone.base.id}"
 
     @property
@@ -313,11 +340,6 @@ class Models:
         """That of the entry's own answers: rows of two precisions share no pass."""
         told = self.entries[ref].manifest.training.get("precision")
         return "bf16" if told == "bf16" else "fp32"
-
-
-def _short(ref: str) -> str:
-    """``…/demo/entail/scalearn/seed0-ab12cd34`` → ``entail/scalearn/seed0``."""
-    return "/".join(ref.rpartition("-")[0].split("/")[-3:])
 
 
 def _padded(batches: Sequence[Mapping[str, Any]], pad: int) -> dict[str, torch.Tensor]:
@@ -349,7 +371,7 @@ def open_models(
     found = Models(workspace, model)
     found.add(entries)
     if found.alone and len(found.entries) > 1:
-        said = "; ".join(f"{_short(ref)}: {why}" for ref, why in found.alone.items())
+        said = "; ".join(f"{short_ref(ref)}: {why}" for ref, why in found.alone.items())
         _log.warning(
             "%s of %s entries answered one by one: %s", len(found.alone), len(found.entries), said
         )

@@ -28,7 +28,7 @@ from mtl.predict.pools import Form, Group, Pool, Span, form_of
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
-    from mtl.predict.parts import Parts
+    from mtl.predict.parts import Parts, SourceParts
 
 
 @dataclass
@@ -120,6 +120,7 @@ class Mixed(nn.Module):
         else:
             self._add_hooks(parts.omega)
         group.add(name, parts)
+        assert parts.head is not None
         heads = self.heads.setdefault(head_key(parts.head), HeadGroup(parts.head, self.device))
         heads.add(name, parts.head)
         self._members[name] = group, heads
@@ -151,6 +152,11 @@ class Mixed(nn.Module):
         sources = sum(pool.bytes for pool in self._pools.values())
         scales = sum(group.bytes for group in self.groups.values())
         return sources + scales + sum(heads.bytes for heads in self.heads.values())
+
+    def source(self, key: str) -> SourceParts | None:
+        """The source of this key, if an entry uses it."""
+        found = (pool.sources.get(key) for pool in self._pools.values())
+        return next((held[0] for held in found if held is not None), None)
 
     def rank(self, name: str) -> tuple[Any, ...]:
         """By what rows are to be sorted: those computed together stand together."""

@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from mtl.backbone import load_head
+from mtl.backbone.bounded import bounded
+from mtl.backbone.injection import freeze
+from mtl.compose.composition import COMPOSITIONS
 from mtl.compose.stored import find_parents
 from mtl.export.folding import UnfoldableError, placement_of, plain_sites
 from mtl.export.low_rank import plain_linears
 from mtl.methods import find_method
 from mtl.methods.source import PlainSource
 from mtl.words import counted
-from mtl.zoo.composition import gate_column
+from mtl.zoo.composition import gate_column, used_weights
 
 if TYPE_CHECKING:
+    from mtl.backbone import Backbone
     from mtl.backbone.heads import Head
     from mtl.runs import Loaded
     from mtl.zoo import Entry, Zoo
@@ -47,14 +52,14 @@ class Parts:
         activation: act, by its name in ``adapters``.
         sources: K of them, in the order of their keys.
         omega: site → (K,out).
-        head: frozen.
+        head: frozen; None of a source.
     """
 
     placement: str
     activation: str
     sources: Sequence[SourceParts]
     omega: Mapping[str, Tensor]
-    head: Head
+    head: Head | None
 
 
 def why_alone(entry: Entry, zoo: Zoo) -> tuple[str, bool]:
@@ -112,6 +117,72 @@ def read_parts(loaded: Loaded) -> Parts:
         omegas[site] = wide[order].contiguous()
     head: Any = loaded.network.head
     return Parts(placement, activations.pop(), [sources[k] for k in order], omegas, head)
+
+
+def composed_parts(
+    entry: Entry,
+    parents: Sequence[Parts],
+    backbone: Backbone,
+    zoo: Zoo,
+) -> Parts | None:
+    """The parts of a composition from those of its sources and its stored omega, without a network.
+
+    Args:
+        parents: the parts of its sources alone, in the order of its manifest.
+
+    Returns:
+        None where that is not all there is to it (a control's twins, a soup, a composition of
+        another package): :func:`read_parts` of the loaded entry says it then.
+
+    Raises:
+        ZooError: its files are damaged.
+    """
+    if not is_plain_sum(entry):
+        return None
+    zoo.load_check(entry)
+    with zoo.reading(entry), bounded(entry.ref):
+        used = used_weights(entry)
+        head = load_head(entry.folder, backbone.pristine.config, pooler=backbone.pooler)
+    alike = {(found.placement, found.activation, tuple(found.omega)) for found in parents}
+    if used is None or len(alike) != 1:
+        return None
+    freeze(head.eval())
+    sources = [found.sources[0] for found in parents]
+    order = sorted(range(len(sources)), key=lambda k: sources[k].key)
+    omegas = {}
+    for site, one in parents[0].omega.items():
+        found = _at(used, site)
+        if found is None:
+            return None
+        omegas[site] = torch.from_numpy(found).float().expand(-1, one.shape[1])[order].contiguous()
+    placement, activation, _ = alike.pop()
+    return Parts(placement, activation, [sources[k] for k in order], omegas, head)
+
+
+def is_plain_sum(entry: Entry) -> bool:
+    """Whether omega alone says what a composition makes of its sources."""
+    manifest = entry.manifest
+    known = COMPOSITIONS.get(manifest.method) if manifest.method in COMPOSITIONS else None
+    return (
+        known is not None
+        and known.settings.__module__.startswith("mtl.compose.")
+        and manifest.method not in {"soup", "fusion"}
+        and not manifest.control
+    )
+
+
+def _at(used: Mapping[str, Any], site: str) -> Any:
+    """The one omega of ``used`` that a site reads: its own, its layers', or all layers'."""
+    layer, _, location = site.partition(".")
+    found = []
+    for key, value in used.items():
+        layers, _, place = key.partition(".")
+        first, _, last = layers.partition("-")
+        if (layers == "shared" or int(first) <= int(layer) <= int(last or first)) and (
+            place in {"", location}
+        ):
+            found.append(value)
+    return found[0] if len(found) == 1 else None
 
 
 def _check_cost(sites: Mapping[str, tuple[Sequence[PlainSource], Tensor]]) -> None:

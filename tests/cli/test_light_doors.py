@@ -122,6 +122,12 @@ def test_runs_that_are_done(stocked: Path) -> None:
     assert {run["status"] for run in said.json["runs"]} == {"skipped"}
 
 
+def test_what_would_be_served(stocked: Path) -> None:
+    said = light("serve", "--all", "--zoo", stocked, "--dry-run", "--json")
+    assert len(said.json["entries"]) == 3
+    light("serve", "no/such", "--zoo", stocked)
+
+
 def test_an_unknown_base_is_loaded_and_a_changed_one_again(
     stocked: Path, tiny: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

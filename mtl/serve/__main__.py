@@ -1,0 +1,3 @@
+from mtl.cli.main import module_entry
+
+module_entry("serve")
