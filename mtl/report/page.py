@@ -18,6 +18,7 @@ from mtl.report import page_tables as tables
 from mtl.report.html import document, listed, text
 from mtl.report.page_against import against, verdicts_of
 from mtl.report.page_sources import Transfer
+from mtl.report.tables import base_names
 from mtl.words import counted
 
 if TYPE_CHECKING:
@@ -93,9 +94,11 @@ def _summary(shown: Shown) -> str:
         f"{counted(len(shown.entries), 'run')} of {counted(len(tasks), 'task')} and "
         f"{counted(len(seeds), 'seed')} in {counted(len(shown.rows), 'row')}{when}."
     )
+    bases = base_names(shown.entries).values()
+    base = f"<p>Base: {text(', '.join(sorted(bases)))}.</p>"
     notes = listed(map(text, shown.notes)) if shown.notes else ""
     command = f"This page: <code>{text(shown.command)}</code>"
-    return f"<p>{text(said)}</p><p>{command}</p>{notes}"
+    return f"<p>{text(said)}</p>{base}<p>{command}</p>{notes}"
 
 
 def _sections(shown: Shown) -> list[tuple[str, str, str, str]]:
@@ -138,8 +141,8 @@ RESULTS = (
     "(Student's t). An own adapter is trained on the task alone; a composition, method (K=n), "
     "uses n source adapters. Gains are paired by seed: ▲ the interval is above zero, ▼ below, ○ "
     "neither (or all seeds are alike), · one seed, no interval. Gain over test examples: 95 % "
-    "of a paired bootstrap over the test rows. (!) marks a score that says less than it seems. "
-    "A click on a heading sorts."
+    "of a paired bootstrap over the test rows. Dev: the same metric on the rows that choices "
+    "were made on. (!) marks a score that says less than it seems. A click on a heading sorts."
 )
 SUITES = (
     "Test score per task, mean over seeds, and their average ± half of the 95 % interval; "
@@ -165,7 +168,10 @@ COSTS = (
     "triangle control (never ringed). What a composition trains does not count its sources. "
     "Where a task has several drawings, they were trained on different rows."
 )
-CURVES = "The metric on dev while training; thick: mean over seeds; a dot: the state that was kept."
+CURVES = (
+    "The metric on dev (the rows that choices are made on) while training; thick: mean over "
+    "seeds; a dot: the state that was kept."
+)
 SHARES = (
     "How much of what a composition mixes comes from each source, per layer; columns add up to "
     "1. Blue above an even share, orange below."

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mtl.report.against import GAP, NOT_COMPARABLE, NOT_RUN, Cell, Comparison
-from mtl.report.against_text import SIGNS, differs_text, follows_text, said_text, verdict_text
+from mtl.report.against_text import SIGNS, follows_text, said_text, verdict_text
 from mtl.report.html import listed, text
 from mtl.report.page_tables import Cell as Shown
 from mtl.report.page_tables import number, table, word
@@ -54,13 +54,14 @@ def against(found: Comparison) -> str:
     parts = [
         f"<p>{text(f'{source.title}. Base {source.base}, in {source.unit}.')}</p>",
         table(title, ["published row", *places], grid, sortable=False),
+        f"<p>{text(f'{SIGNS[NOT_RUN]} {NOT_RUN}')}; ours above the verdict</p>",
     ]
     run = [cell for cell in found.cells if cell.found is not None]
     if run:
         parts.append(_figures(run, source.decimals))
     else:
         parts.append("<p>None of its cells was run in this zoo.</p>")
-    for block in (differs_text(run), follows_text(found), said_text(run)) if run else ():
+    for block in (follows_text(found), said_text(run)) if run else ():
         if block:
             parts.append(listed(map(text, block.splitlines())))
     return "".join(parts)
@@ -69,6 +70,8 @@ def against(found: Comparison) -> str:
 def _verdict(cell: Cell | None, decimals: int) -> Shown:
     if cell is None:
         return word("")
+    if cell.verdict == NOT_RUN:
+        return Shown(f'<abbr title="{NOT_RUN}">{SIGNS[NOT_RUN]}</abbr>', plain=True)
     if cell.mean is None:
         return Shown(chip(cell), plain=True)
     return Shown(f"{cell.mean:.{decimals}f}<br>{chip(cell)}", cell.mean)

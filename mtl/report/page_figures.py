@@ -70,6 +70,13 @@ def left_out(number: int, what: str) -> str:
     return f"<p>{counted(number, what)} more: see the table, or narrow the report down.</p>"
 
 
+def grid(drawn: Sequence[str], beyond: int) -> str:
+    """Drawings beside each other, and how many there are ``beyond`` them."""
+    if not drawn:
+        return "<p>Nothing to draw: single runs, which the table shows.</p>"
+    return f'<div class="figures">{"".join(drawn)}</div>{left_out(beyond, "drawing")}'
+
+
 def all_dots(rows: Sequence[Row]) -> str:
     """A drawing per task: every seed of every row a dot."""
     found = {
@@ -78,7 +85,7 @@ def all_dots(rows: Sequence[Row]) -> str:
         if sum(len(row.scores) for row in own) > 1  # one mark alone says no more than the table
     }
     drawn = [_dots(n, title, own) for n, (title, own) in enumerate([*found.items()][:PANELS])]
-    return f'<div class="figures">{"".join(drawn)}</div>{left_out(len(found) - PANELS, "drawing")}'
+    return grid(drawn, len(found) - PANELS)
 
 
 def _dots(number: int, title: str, rows: Sequence[Row]) -> str:
@@ -184,7 +191,7 @@ def all_costs(rows: Sequence[Row], suites: Sequence[SuiteTable]) -> str:
         ]
     found = {title: points for title, points in found.items() if points}
     drawn = [_costs(n, title, own) for n, (title, own) in enumerate([*found.items()][:PANELS])]
-    return f'<div class="figures">{"".join(drawn)}</div>{left_out(len(found) - PANELS, "drawing")}'
+    return grid(drawn, len(found) - PANELS)
 
 
 def _costs(number: int, title: str, points: Sequence[Point]) -> str:
@@ -240,7 +247,7 @@ def all_curves(found: Mapping[tuple[str, str], Sequence[Line]]) -> str:
         _curve(number, printable(f"{task}: dev {metric}"), lines)
         for number, ((task, metric), lines) in enumerate([*found.items()][:PANELS])
     ]
-    return f'<div class="figures">{"".join(drawn)}</div>{left_out(len(found) - PANELS, "drawing")}'
+    return grid(drawn, len(found) - PANELS)
 
 
 def _curve(number: int, title: str, lines: Sequence[Line]) -> str:

@@ -107,9 +107,12 @@ def results_table(rows: Sequence[Row], verdicts: Mapping[int, Cell]) -> str:
     several = len({row.base for row in rows}) > 1
     controlled = any(row.controls for row in rows)
     apart = any(own_settings(row) for row in rows)
+    gained = any(row.gain for row in rows)
     heads = ["task", *(["base"] if several else []), "method", *(["settings"] if apart else [])]
-    heads += ["test, mean ± 95 %", *(["published"] if verdicts else []), "gain over own adapter"]
-    heads += [*(["gain over control"] if controlled else []), "gain over test examples", "seeds"]
+    heads += ["test, mean ± 95 %", *(["published"] if verdicts else [])]
+    heads += ["gain over own adapter"] if gained else []
+    heads += [*(["gain over control"] if controlled else [])]
+    heads += [*(["gain over test examples"] if gained else []), "seeds"]
     heads += ["dev", "trained parameters", "training rows", "test rows", "state chosen by"]
     lines = []
     for place, row in enumerate(rows):
@@ -123,9 +126,9 @@ def results_table(rows: Sequence[Row], verdicts: Mapping[int, Cell]) -> str:
                 *([word(own_settings(row), "small")] if apart else []),
                 mean(row.test, caveats=row.caveats),
                 *([verdicts.get(place, word(""))] if verdicts else []),
-                mean(row.gain, sign=True, caveats=row.gain_caveats),
+                *([mean(row.gain, sign=True, caveats=row.gain_caveats)] if gained else []),
                 *([_controls(row)] if controlled else []),
-                Cell(span, low, "n small"),
+                *([Cell(span, low, "n small")] if gained else []),
                 number(len(row.seeds)),
                 number(row.dev.mean if row.dev else None, ".4f"),
                 number(row.parameters),

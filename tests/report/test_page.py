@@ -20,11 +20,13 @@ from page_browser import NAMES as BROWSERS
 from page_browser import Page, find_browser, headless
 from zoo_bench import composition, manifest, store, task
 
+from mtl.report.against import compare
 from mtl.report.dev_curves import Line
 from mtl.report.page import Shown, page, write_page
 from mtl.report.page_figures import Point, fewer, front
 from mtl.report.page_sources import FAINT, Transfer, shade
 from mtl.report.page_tables import ALONE, LOST, OPEN, WON, told
+from mtl.report.published import load_published
 from mtl.report.stats import Interval, mean_interval
 from mtl.report.svg import Scale, scale_of
 from mtl.report.tables import Row, rows_and_runs
@@ -173,6 +175,46 @@ def test_it_can_be_read_without_eyes(tmp_path: Path) -> None:
     assert count("h1") == 1
     assert ("html", {"lang": "en"}) in reader.tags
     assert any(a.get("name") == "viewport" for _, a in reader.tags)
+
+
+PUBLISHED = """
+title: Invented <b>
+source: nobody
+base: roberta-base
+suite: glue
+protocol: scalearn
+unit: points
+decimals: 2
+runs: {adapter: 10}
+columns:
+  RTE: {task: glue/rte, metric: accuracy}
+  MRPC: {task: glue/mrpc, metric: accuracy}
+rows:
+  - {name: Adapter, kind: adapter, method: pfeiffer, values: [72.0, 90.0], average: 81}
+"""
+
+
+def test_verdicts_beside_a_published_table(tmp_path: Path) -> None:
+    (tmp_path / "table.yaml").write_text(PUBLISHED)
+    table = load_published(str(tmp_path / "table.yaml"))
+    entries = []
+    for seed, value in enumerate((0.901, 0.902, 0.900)):
+        described = manifest(
+            base={**manifest().base, "id": "roberta-base"},
+            task={**manifest().task, "id": "glue/rte", "suite": "glue", "name": "rte"},
+            suite="glue",
+            data={**manifest().data, "protocol": "scalearn"},
+            metrics=scored(value),
+            seed=seed,
+        )
+        entries.append(Entry(Path(), f"rte/{seed}", described, f"{seed:064x}", {}))
+    text = page(shown(entries, against=compare(table, entries)))
+    said = " ".join(" ".join(read(text).words).split())
+    assert "Adapter on RTE + better" in said  # in the row of the results
+    assert text.count('class="chip above"') == 3  # there, in the grid, and beside the figures
+    assert "90.10" in said
+    assert "3 cells, 1 better, 2 not run" in said
+    assert "Invented <b>" in said  # as text
 
 
 def evil(number: int, **changes: Any) -> Entry:
