@@ -7,6 +7,7 @@ BERT, ALBERT           ``W pooler(x) + b``, the pooler of the checkpoint      ``
 BERT, pooler trained   ``W tanh(P x + p) + b``, x the first token             ``two_layer``
 RoBERTa and its kin,   ``W tanh(P x + p) + b``                                ``two_layer``
 MPNet
+decoders               ``W x``, x the last real token                         ``linear``, b = 0
 =====================  =====================================================  =================
 
 Others have another activation, or read something else (DeBERTa, ELECTRA, DistilBERT, ModernBERT):
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mtl.backbone.arch import arch_of
 from mtl.backbone.heads import build_head
 from mtl.hub.foreign_files import FoundHead
 from mtl.hub.peft_config import PeftConfig
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 _POOLER = "pooler.dense"
 _LINEAR = ("classifier",)
+_SCORE = "score.weight"
 _TWO = ("classifier.dense", "classifier.out_proj")
 _BY_TYPE = {
     **dict.fromkeys(("bert", "albert"), _LINEAR),
@@ -77,6 +80,9 @@ def _layers(config: PeftConfig, tensors: PeftTensors, backbone: Backbone) -> tup
     left = f"Its head was left out ({unused(tensors.beside)}): "
     if config.task_type != "SEQ_CLS":
         return "", [], f"{left}it is of a model for {config.task_type or 'no task that it names'}."
+    if arch_of(backbone.pristine.config).pooling == "last" and {*tensors.beside} == {_SCORE}:
+        weight = tensors.beside[_SCORE]
+        return "linear", [(weight, weight.new_zeros(len(weight)))], ""
     names = _BY_TYPE.get(kind)
     if names is None:
         return "", [], f"{left}the head of a {kind} model is of no design of mtl."

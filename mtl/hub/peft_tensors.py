@@ -73,7 +73,7 @@ def read_tensors(remote: Remote, folder: str, config: PeftConfig, encoder: Any) 
             raise ZooError(
                 f"its tensor {printable(name)[:80]} holds NaN, infinities or no fractions"
             )
-        _sort(found, name, tensor.float(), config, modules, f"{encoder.base_model_prefix}.")
+        _sort(found, name, tensor.float(), config, modules, _prefixes(encoder))
     _check_complete(found, config, encoder)
     return found
 
@@ -84,7 +84,7 @@ def _sort(
     tensor: Tensor,
     config: PeftConfig,
     modules: Mapping[str, Any],
-    prefix: str,
+    prefixes: tuple[str, ...],
 ) -> None:
     inner = name.removeprefix(PREFIX)
     if inner == name:
@@ -93,7 +93,7 @@ def _sort(
             raise ZooError(f"its tensor {printable(name)[:80]} is none that peft writes there")
         found.shared[name] = tensor
         return
-    own = inner.removeprefix(prefix)
+    own = next((inner.removeprefix(end) for end in prefixes if inner.startswith(end)), inner)
     parts = own.split(".")
     ends = range(len(parts) - 1, 0, -1)
     path = next((p for end in ends if (p := ".".join(parts[:end])) in modules), None)
@@ -125,13 +125,13 @@ def _check_complete(found: PeftTensors, config: PeftConfig, encoder: Any) -> Non
         )
     if config.targets is None or config.some_layers:
         return
-    prefix = f"{encoder.base_model_prefix}."
+    prefixes = ("", *_prefixes(encoder))
     linears = [
         name
         for name, item in encoder.named_modules()
         if isinstance(item, nn.Linear) or hasattr(item, "nf")  # GPT-2's Conv1D
     ]
-    expected = {name for name in linears if _named(name, prefix, config.targets)}
+    expected = {name for name in linears if _named(name, prefixes, config.targets)}
     more = sorted({*found.modules} - expected)
     # Models for sequence classification have no pooler where their head has a layer of its own.
     absent = sorted(name for name in expected - {*found.modules} if not is_pooler(name))
@@ -143,8 +143,13 @@ def _check_complete(found: PeftTensors, config: PeftConfig, encoder: Any) -> Non
         )
 
 
-def _named(name: str, prefix: str, targets: tuple[str, ...]) -> bool:
-    names = (name, prefix + name)
+def _prefixes(encoder: Any) -> tuple[str, ...]:
+    """How models around the encoder call it: a decoder ``model``, whatever its class says."""
+    return (f"{encoder.base_model_prefix}.", "model.")
+
+
+def _named(name: str, prefixes: tuple[str, ...], targets: tuple[str, ...]) -> bool:
+    names = [prefix + name for prefix in prefixes]
     return any(one == end or one.endswith(f".{end}") for one in names for end in targets)
 
 

@@ -237,6 +237,10 @@ TYPES: dict[str, tuple[list[str], str | None]] = {
     "electra": (QV, None),
     "distilbert": (["q_lin", "lin1", "lin2"], None),
     "modernbert": (["Wqkv"], None),
+    "gpt2": (["c_attn", "c_fc"], "linear"),
+    "llama": (["q_proj", "v_proj"], "linear"),
+    "qwen3": (["q_proj", "k_proj", "up_proj", "down_proj"], "linear"),
+    "gemma3_text": (["q_proj", "v_proj"], "linear"),
 }
 """Model type → modules, and the design of ours that its head is."""
 
@@ -248,9 +252,12 @@ def test_other_types(
 ) -> None:
     """What is changed inside, fused modules too; and heads, where they are the same."""
     modules, design = TYPES[kind]
+    if (kind, method) == ("gpt2", "loha"):
+        method = "dora"  # peft has no LoHa for its transposed linears
     config = {
         "lora": peft.LoraConfig(r=2, target_modules=modules),
         "loha": peft.LoHaConfig(r=2, target_modules=modules),
+        "dora": peft.LoraConfig(r=2, use_dora=True, target_modules=modules),
     }[method]
     model, folder = write(config, kind, labels=3)
     entry = get(folder, folder_of, mini, "--name", "moods", kind=kind)
