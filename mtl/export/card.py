@@ -15,6 +15,7 @@ from mtl.zoo.card_code import (
     TOKENIZER,
     answering_code,
     plugged_code,
+    what_heads_read,
     without_heads,
 )
 
@@ -137,9 +138,10 @@ def _load(entry: Entry, record: Mapping[str, Any]) -> str:
         )
     if without_heads(entry.manifest.base):
         code = plugged_code(entry.manifest.base, base.lines, base.arguments, "FOLDER")
+        place = what_heads_read(entry.manifest.base)
         return (
             f"{note}{fenced(code, 'python')}\n\nadapters has no heads for this type: the head, "
-            f"called {text(name)}, reads the first token of `last_hidden_state` (spans: every one)."
+            f"called {text(name)}, reads {place} of `last_hidden_state` (spans: every one)."
         )
     return (
         note

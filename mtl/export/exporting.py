@@ -32,6 +32,7 @@ from mtl.export.low_rank import (
 )
 from mtl.export.omega import is_soup, near_zero
 from mtl.export.stock import (
+    check_stock_head,
     check_stock_norms,
     install,
     stock_network,
@@ -154,6 +155,8 @@ def export_entry(
     with filling(folder) as temporary:
         for file in (HEAD_CONFIG, HEAD_WEIGHTS):
             shutil.copyfile(entry.folder / file, temporary / file)
+        if options.form == "adapters":
+            check_stock_head(temporary, backbone, entry.ref)
         stock = write_form(temporary, shaped.folded, loaded, backbone, options.form)
         reference: nn.Module = loaded.network
         if not options.exact and shaped.folded is not None:

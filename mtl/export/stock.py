@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 from mtl.backbone.adapter_files import alone, save_adapter
 from mtl.backbone.arch import arch_of
-from mtl.backbone.heads import load_head
+from mtl.backbone.heads import CONFIG_FILE, load_head
 from mtl.backbone.injection import bottleneck_layers, prepare
 from mtl.backbone.network import INPUTS, Network
 from mtl.errors import RequestError, RunError
+from mtl.files import read_json
 from mtl.methods.pfeiffer import exact_reduction_factor
 from mtl.tasks.spans import MASKED
 
@@ -105,6 +106,26 @@ def check_stock_norms(folded: Folded, backbone: Backbone) -> None:
             f"adapters gives every layer of a {backbone.base.type} the LayerNorm of the last one, "
             "and answers would be others. Nearest: sources of --method houlsby or parallel, which "
             "read no LayerNorm; mtl itself gives each layer its own."
+        )
+
+
+def check_stock_head(folder: Path, backbone: Backbone, ref: str) -> None:
+    """Refuse the head in ``folder`` where stock ``adapters`` has none of its kind for the type.
+
+    Raises:
+        RequestError: it has not, with the nearest alternative.
+    """
+    import adapters
+
+    arch = arch_of(backbone.pristine.config)
+    if not arch.heads:
+        return
+    kind = read_json(folder / CONFIG_FILE)["config"]["head_type"]
+    if kind not in getattr(adapters, arch.heads).head_types:
+        raise RequestError(
+            f"Cannot export {ref} to adapters: stock adapters has no head for "
+            f"{kind.replace('_', ' ')} on a base of type {arch.type!r}. Nearest: --to onnx, the "
+            "whole model, or a base whose heads are more: BERT, RoBERTa."
         )
 
 

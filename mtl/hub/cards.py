@@ -20,6 +20,7 @@ from mtl.zoo.card_code import (
     answering_code,
     needs_interface,
     plugged_code,
+    what_heads_read,
     without_heads,
 )
 
@@ -62,9 +63,10 @@ def _use(entry: Entry, repo: RepoName, place: Listed, library: str) -> str:
     plugged = library == "adapters" and without_heads(entry.manifest.base)
     if plugged and not needs_interface(entry.manifest.base):
         code = plugged_code(entry.manifest.base, base.lines, base.arguments, "FOLDER")
+        token = what_heads_read(entry.manifest.base)
         return (
             f"{note}Stock `adapters` reads the adapter, from a `FOLDER` with its files; it has no "
-            f"heads for this type, and the one here reads the first token:\n\n"
+            f"heads for this type, and the one here reads {token}:\n\n"
             f"{fenced(code, 'python')}\n\n{_by_mtl(source, entry, pull)}"
         )
     if library == "adapters" and not plugged:

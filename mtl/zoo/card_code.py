@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 IMPORTS = "import torch\n"
 TOKENIZER = "from transformers import AutoTokenizer\n"
 """What the lines of :func:`answering_code` need, before and behind another import."""
+OURS = "FOLDER"
+"""Where the tokenizer lies beside the model, as training had it."""
 MOST_LABELS = 200
 """Names of classes that a snippet lists at most."""
 
@@ -23,6 +25,13 @@ def without_heads(base: Mapping[str, Any]) -> bool:
     """Whether ``adapters`` has no heads for the base of a manifest, and gets in by an interface."""
     arch = find_arch(str(base.get("type")))
     return arch is not None and not arch.heads
+
+
+def what_heads_read(base: Mapping[str, Any]) -> str:
+    """Which token of ``last_hidden_state`` a head on the base of a manifest reads, in words."""
+    arch = find_arch(str(base.get("type")))
+    last = arch is not None and arch.pooling == "last"
+    return "the last token of each text that is no padding" if last else "the first token"
 
 
 def needs_interface(base: Mapping[str, Any]) -> bool:
@@ -67,7 +76,8 @@ def answering_code(manifest: Manifest, base: str, model: str = "model") -> str:
     made of (the task's templates) stands in a comment.
 
     Args:
-        base: arguments of ``from_pretrained``, for the tokenizer.
+        base: arguments of ``from_pretrained``, for the tokenizer; :data:`OURS` for the one that was
+            written beside the model.
     """
     spec = manifest.task.get("spec")
     if manifest.kind == "joint" or not isinstance(spec, Mapping) or spec.get("prepare"):
@@ -77,6 +87,16 @@ def answering_code(manifest: Manifest, base: str, model: str = "model") -> str:
         return ""
     read = _reading(str(kind), manifest.task.get("labels"))
     length = spec.get("max_length")
+    arch, fills = find_arch(str(manifest.base.get("type"))), ""
+    if arch is not None and arch.decoder and base != OURS:
+        if len(inputs) == 2:  # its own tokenizer joins them otherwise than ours did
+            return ""
+        # the heads of adapters find the last token by the padding behind it
+        fills = (
+            "tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token\n"
+            'tokenizer.padding_side = "right"\n'
+            f"{model}.config.pad_token_id = tokenizer.pad_token_id\n"
+        )
     if not read or not isinstance(length, int) or isinstance(length, bool):
         return ""
     texts = ", ".join(f'["text {number}"]' for number, _ in enumerate(inputs, start=1))
@@ -84,7 +104,7 @@ def answering_code(manifest: Manifest, base: str, model: str = "model") -> str:
     cut = json.dumps(cut) if cut != "True" else cut
     comment = ", ".join(_code(template) for template in inputs)
     return (
-        f"tokenizer = AutoTokenizer.from_pretrained({base})\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({base})\n{fills}"
         f"# text of a row: {comment}\n"
         f"batch = tokenizer({texts}, padding=True, truncation={cut}, max_length={length}, "
         f'return_tensors="pt")\n'

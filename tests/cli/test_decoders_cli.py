@@ -131,6 +131,8 @@ def test_sora_and_adalora_on_llama(method: str, use: Callable[[str], Path], tmp_
     assert out["proof"]["max_logit_difference"] <= out["proof"]["limit"]
     assert out["proof"]["adapter_effect"] > out["proof"]["limit"]
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+    if method == "sora":
+        assert (good("export", ref, tmp_path / "whole", "--to", "onnx"))["proof"]
 
 
 @pytest.mark.parametrize("method", SOURCES)
@@ -178,3 +180,25 @@ def test_a_base_held_in_bf16_end_to_end(use: Callable[[str], Path], tmp_path: Pa
     )
     refused(mtl("train", *line, "--method", "full-ft", "--base-precision", "bf16"), "full-ft")
     refused(mtl("train", *line, "--base-precision", "nf4"), "nf4")
+
+
+@pytest.mark.parametrize(("kind", "answer"), [("llama", "refused"), ("qwen3", "own head")])
+def test_heads_that_stock_adapters_lacks_are_refused(
+    kind: str, answer: str, folder_of: Callable[[str], str], tmp_path: Path
+) -> None:
+    from mtl.backbone import build_head, load_backbone, save_head
+    from mtl.errors import RequestError
+    from mtl.export.stock import check_stock_head
+
+    backbone = load_backbone(folder_of(kind))
+    config = backbone.pristine.config
+    for task in ("classification", "multilabel", "span_extraction", "multiple_choice"):
+        head = build_head("linear", config, 2, pooler=False, kind=task)
+        folder = tmp_path / task
+        folder.mkdir()
+        save_head(head, folder, "x", config, kind=task, labels=("a", "b"), model_id="x")
+        if answer == "refused" and task == "multiple_choice":
+            with pytest.raises(RequestError, match="no head for multiple choice"):
+                check_stock_head(folder, backbone, "it")
+        else:
+            check_stock_head(folder, backbone, "it")
