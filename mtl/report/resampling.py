@@ -60,7 +60,7 @@ def paired_bootstrap(
         (low, high), or None where the pairs do not cover the same rows, or where an example of
         the metric is a group of rows, which predictions do not tell.
     """
-    if not own or len(own) != len(composed) or METRICS.get(metric).grouped is not None:
+    if not own or len(own) != len(composed) or not _by_rows(metric):
         return None
     if any(not np.array_equal(item.row, own[0].row) for item in [*own, *composed]):
         return None
@@ -76,7 +76,8 @@ def resampled_gains(
 ) -> np.ndarray | None:
     """Differences of a metric on test, pair by pair, over all samples: (pairs, draws).
 
-    None where the pairs do not cover the same rows, or where an example is a group of rows.
+    None where the pairs do not cover the same rows, or where an example is a group of rows, or
+    nobody here knows the metric.
 
     Raises:
         ZooError: an entry stores no answers on test, or damaged ones.
@@ -88,12 +89,13 @@ def resampled_gains(
 def resampled_scores(metric: str, entries: Sequence[Entry]) -> np.ndarray | None:
     """A metric on test of every entry over all samples: (entries, draws).
 
-    None where they do not cover the same rows, or where an example is a group of rows.
+    None where they do not cover the same rows, or where an example is a group of rows, or
+    nobody here knows the metric.
 
     Raises:
         ZooError: an entry stores no answers on test, or damaged ones.
     """
-    if METRICS.get(metric).grouped is not None:
+    if not _by_rows(metric):
         return None
     found = [_of_entry(metric, *_place(entry)) for entry in entries]
     if len({rows for rows, _ in found}) != 1:
@@ -109,7 +111,7 @@ def gain_over_examples(
     Kept on this machine by the hashes of the answers; an entry that several rows are compared with
     is resampled once.
     """
-    if METRICS.get(metric).grouped is not None:
+    if not _by_rows(metric):
         return None
     try:
         marks = [[_mark(entry) for entry in side] for side in (own, composed)]
@@ -123,6 +125,11 @@ def gain_over_examples(
     except ZooError as error:
         _LOG.warning("no interval over test examples: %s", error)
         return None
+
+
+def _by_rows(metric: str) -> bool:
+    """Whether a metric is of single rows; one that is not known here, of a stranger's, is none."""
+    return metric in METRICS.names() and METRICS.get(metric).grouped is None
 
 
 def _mark(entry: Entry) -> str:

@@ -15,7 +15,7 @@ from mtl.zoo.card import card, license_of
 from mtl.zoo.check import file_table
 from mtl.zoo.intake import admit, check_listing
 from mtl.zoo.manifest import Recorded, digest
-from mtl.zoo.merged import beside, plain, same_run
+from mtl.zoo.merged import JOIN, beside, plain, same_run
 from mtl.zoo.names import CARD, MANIFEST, safe_path
 from mtl.zoo.staging import cannot
 
@@ -81,14 +81,20 @@ def free_place(zoo: Zoo, ref: str, recorded: Recorded, doing: str) -> str:
         doing: "pull x from y", for the message.
 
     Raises:
-        RequestError, ZooError: see :func:`check_place`.
+        RequestError, ZooError: see :func:`check_place`; or the name has another digest in it.
         RunError: the zoo holds the result of another run there.
     """
     check_place(zoo, ref)
+    other = beside(plain(ref), recorded.digest)
+    if ref not in (plain(ref), other):
+        raise ZooError(
+            f"Cannot {doing}: its name says the digest {ref.rpartition(JOIN)[2]}, its manifest "
+            f"{recorded.digest[:12]}…. Nothing was stored; ask whoever made it for a name that is "
+            "its own."
+        )
     if not (zoo.path(ref) / MANIFEST).is_file():
         return ref
     there = zoo.get(ref)
-    other = beside(plain(ref), recorded.digest)
     if same_run(there.manifest, recorded.manifest) and other != ref:
         return free_place(zoo, other, recorded, doing)
     raise RunError(

@@ -143,3 +143,11 @@ def test_entries_without_answers_or_of_other_rows(entries: list[Entry], tmp_path
     for ref in refs:
         assert gain_over_examples("accuracy", [one], [zoo.get(ref)]) is None
     assert gain_over_examples("token_f1", [one], [one]) is None
+
+
+def test_a_metric_that_nobody_here_knows(tmp_path: Path) -> None:
+    """A stranger's entry stops no report: there is no interval, and everything else."""
+    zoo = open_zoo(tmp_path / "zoo")
+    entry = store(zoo, manifest())
+    assert gain_over_examples("their_own", [entry], [entry]) is None
+    assert gain_over_examples("accuracy", [entry], [entry]) is not None

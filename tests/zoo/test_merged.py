@@ -9,16 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hub_bench import hub
+from loopback_hub import Hub
 from zoo_bench import composition, manifest, predictions, store, task
 
 from mtl.cli.main import dispatch
-from mtl.errors import RequestError, RunError
+from mtl.errors import RequestError, RunError, ZooError
+from mtl.hub import parse_repo, pull, push
 from mtl.report import render_suite, results, suite_tables
 from mtl.zoo import Entry, Zoo, open_zoo
 from mtl.zoo.merged import again, again_text, beside, first_of, once, plain, same_run
 from mtl.zoo.packing import pack, unpack
 from mtl.zoo.sharing import copy
 
+__all__ = ["hub"]  # the fixture
 NAME = "own/pfeiffer/seed0"
 
 
@@ -165,6 +169,26 @@ def test_many_are_said_in_few_lines(ours: Zoo, tmp_path: Path) -> None:
     assert len(once(entries)) == 9
 
 
+def test_results_travel_by_the_hub(hub: Hub, ours: Zoo, theirs: Zoo, tmp_path: Path) -> None:
+    repo = parse_repo("ada/zoo")
+    other = result(theirs, 1.0001, accuracy=1.0, verified={"n": 4})
+    push(theirs, [other.ref], repo)
+    mine = result(ours, verified={"n": 4})
+    place = beside(mine.ref, other.digest)
+    for status in ("pulled", "there"):
+        (row,) = pull(ours, repo).entries
+        assert (row["ref"], row["status"]) == (place, status)
+    assert ours.fsck() == []
+    both = parse_repo("ada/both")
+    push(ours, [mine.ref, place], both)
+    fresh = open_zoo(tmp_path / "fresh")
+    pull(fresh, both)
+    assert {e.ref: e.digest for e in fresh.entries()} == {
+        mine.ref: mine.digest,
+        place: other.digest,
+    }
+
+
 # --------------------------------------------------------------- strangers
 
 
@@ -194,8 +218,11 @@ def test_a_name_that_lies(ours: Zoo, theirs: Zoo, tmp_path: Path) -> None:
     """A digest in a name that is not the entry's own; a name that says two."""
     mine = result(ours)
     other = result(theirs, 1.0001)
-    lie = ours.path(f"{mine.ref}+{'0' * 8}")
-    other.folder.rename(lie)
+    lying = other.folder.rename(theirs.path(f"{mine.ref}+{'0' * 8}"))
+    for share in (copied, unpacked):
+        with pytest.raises(ZooError, match=r"says the digest 00000000, its manifest"):
+            share(theirs, ours, tmp_path)
+    lie = lying.rename(ours.path(theirs.ref(lying)))
     found = ours.fsck()
     assert [(problem.kind, problem.path) for problem in found] == [("name", ours.ref(lie))]
     assert other.digest[:8] in found[0].remedy
