@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.backbone import adapter_files
+from mtl.backbone.arch import arch_of
 from mtl.backbone.bounded import bounded
 from mtl.errors import MtlError, RequestError, ZooError
 from mtl.files import sha256_json, write_json
@@ -85,7 +86,9 @@ def _one(
     refuse_peft(stored, remote)
     _check_encoder(stored, backbone)
     width = backbone.base.hidden_size
-    name, values = recognise(stored.get("config"), width)
+    name, values = recognise(
+        stored.get("config"), width, arch_of(backbone.pristine.config).lora_names
+    )
     method = find_method(name)
     settings = make_settings(name, method.settings, values)
     with tempfile.TemporaryDirectory(prefix="mtl-foreign-") as scratch:

@@ -10,13 +10,16 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import adapters
 
+from mtl.backbone.linear import module_names
 from mtl.errors import MtlError, RequestError
 from mtl.methods import METHODS
 from mtl.methods.library import load_library
+from mtl.methods.lora import KNOWN, lora_config
 from mtl.methods.method import make_settings, settings_dict
 from mtl.words import printable
 
@@ -41,8 +44,13 @@ _CLASSES: dict[str | None, Any] = {
 _LORA_SCALE_ONLY = {"vera_d", "vera_b"}
 
 
-def recognise(config: Any, hidden_size: int) -> tuple[str, Any]:
+def recognise(
+    config: Any, hidden_size: int, lora_names: Mapping[str, str] = MappingProxyType({})
+) -> tuple[str, Any]:
     """Name of the method and its settings for a ``config`` of stock ``adapters``.
+
+    Args:
+        lora_names: of the encoder's type, see :class:`mtl.backbone.arch_row.Arch`.
 
     Raises:
         RequestError: no method of ours builds it; names the closest and what differs.
@@ -51,12 +59,15 @@ def recognise(config: Any, hidden_size: int) -> tuple[str, Any]:
         raise RequestError(f"its config is {printable(config)[:60]!r}, not an object")
     close: list[tuple[int, str]] = []
     stored = _function(config, hidden_size)
-    for name, guess in _GUESSES.items():
+    builders = {name: _builder(name) for name in _GUESSES if name != "lora"}
+    builders["lora"] = partial(_built_lora, lora_names)
+    guesses = {**_GUESSES, "lora": partial(_lora, lora_names)}
+    for name, guess in guesses.items():
         try:
             values = guess(config, hidden_size)
             method = METHODS.get(name)
             settings = make_settings(name, method.settings, {**method.defaults, **values})
-            built = _function(_builder(name)(settings, hidden_size).to_dict(), hidden_size)
+            built = _function(builders[name](settings, hidden_size).to_dict(), hidden_size)
         except (MtlError, KeyError, TypeError, ValueError, ArithmeticError):
             continue
         wrong = sorted(k for k in {*stored, *built} if stored.get(k, _NONE) != built.get(k, _NONE))
@@ -154,13 +165,19 @@ def _prefix(config: Config, _: int) -> dict[str, Any]:
     }
 
 
-def _lora(config: Config, _: int) -> dict[str, Any]:
+def _lora(lora_names: Mapping[str, str], config: Config, _: int) -> dict[str, Any]:
     known = _function(config, 0)
-    modules = [name for name in ("q", "k", "v") if name in known["attn_matrices"]]
-    modules += [name for name in ("intermediate", "output") if known[f"{name}_lora"]]
+    theirs = [name for name in ("q", "k", "v") if name in known["attn_matrices"]]
+    theirs += [name for name in ("intermediate", "output") if known[f"{name}_lora"]]
+    modules = [name for name in KNOWN if lora_names.get(name, name) in theirs]
     names = {"rank": "r", "alpha": "alpha", "dropout": "dropout"}
     values = {ours: known[theirs] for ours, theirs in names.items()}
     return {**values, "modules": ",".join(modules)}
+
+
+def _built_lora(lora_names: Mapping[str, str], settings: Any, _: int) -> Any:
+    values = {"r": settings.rank, "alpha": settings.alpha, "dropout": settings.dropout}
+    return lora_config(lora_names, module_names(settings.modules), **values)
 
 
 def _loreft(config: Config, _: int) -> dict[str, Any]:
@@ -187,7 +204,7 @@ _GUESSES: dict[str, Callable[[Config, int], dict[str, Any]]] = {
     "prefix": _prefix,
     "ia3": lambda config, hidden_size: {},
     "loreft": _loreft,
-    "lora": _lora,
+    "lora": partial(_lora, {}),
     "unipelt-ap": _unipelt,
     "unipelt-apl": _unipelt,
 }

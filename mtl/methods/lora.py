@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -61,9 +61,13 @@ def stock_lora(encoder: Any, modules: Sequence[str], **values: Any) -> Any:
     Args:
         values: further fields, ``r`` and ``alpha`` among them.
     """
+    return lora_config(arch_of(encoder.config).lora_names, modules, **values)
+
+
+def lora_config(names: Mapping[str, str], modules: Sequence[str], **values: Any) -> Any:
+    """The same by the ``lora_names`` of the encoder's type."""
     from adapters import LoRAConfig
 
-    names = arch_of(encoder.config).lora_names
     theirs = [names.get(module, module) for module in modules]
     heads = [name for name in ("q", "k", "v") if name in theirs]
     return LoRAConfig(

@@ -21,8 +21,9 @@ from mtl.backbone import load_backbone
 from mtl.errors import RequestError
 from mtl.hub import Claims, parse_repo, pull
 from mtl.hub.recognise import recognise
-from mtl.methods import METHODS
+from mtl.methods import METHODS, find_method
 from mtl.methods.library import load_library
+from mtl.methods.lora import lora_config
 from mtl.methods.method import make_settings
 from mtl.runs import load
 from mtl.zoo import Entry, Zoo, open_zoo
@@ -91,6 +92,17 @@ def test_every_library_method_is_recognised(name: str) -> None:
     assert {k: v for k, v in again.items() if k != "configs"} == {
         k: v for k, v in config.items() if k != "configs"
     }
+
+
+@pytest.mark.parametrize("modules", ["q,v", "k,intermediate", "output", "all"])
+def test_a_lora_is_recognised_by_the_names_of_its_type(modules: str) -> None:
+    """The classes of adapters for Llama call the two of the FFN the other way round."""
+    settings = find_method("lora").settings(rank=3, alpha=5.0, modules=modules)
+    plain, llama = {}, {"intermediate": "output", "output": "intermediate"}
+    for names in (plain, llama):
+        config = lora_config(names, settings.modules.split(","), r=3, alpha=5.0).to_dict()
+        name, values = recognise(json.loads(json.dumps(config)), 48, names)
+        assert (name, values["modules"], values["rank"]) == ("lora", settings.modules, 3)
 
 
 def test_an_older_config_has_the_defaults_of_its_time() -> None:
