@@ -87,6 +87,7 @@ def page(shown: Shown) -> str:
 
 def _summary(shown: Shown) -> str:
     tasks = {row.task for row, _ in shown.rows}
+    tasks |= {task for table in shown.suites for task in table.tasks}
     seeds = {entry.manifest.seed for entry in shown.entries}
     made = sorted(entry.manifest.created[:10] for entry in shown.entries)
     when = "" if not made else f", made {made[0]}" + (f" to {made[-1]}" * (made[0] != made[-1]))
@@ -133,7 +134,7 @@ def _curves(shown: Shown) -> str:
     if shown.lost:
         lost = counted(len(shown.lost), "run")
         drawn += f"<p>Not at hand: the events of {lost}, which are where those were trained.</p>"
-    return drawn
+    return drawn or "<p>No runs to draw.</p>"
 
 
 RESULTS = (
@@ -155,8 +156,8 @@ AGAINST = (
 )
 WINS = (
     "In how many rows (a task, settings) a composition is above what it is compared with. Won "
-    "and lost: the 95 % interval of the gain leaves out zero; open: it does not. The bar: won, "
-    "open, lost."
+    "and lost: the 95 % interval of the gain leaves out zero; open: it does not (not corrected "
+    "for how many rows there are). The bar: won, open, lost."
 )
 SEEDS = (
     "Each mark is a run (a seed): circle own adapter, square composition, triangle control. The "
