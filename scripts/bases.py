@@ -41,12 +41,20 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "adalora": {"rank": 3, "target_rank": 1},
     "sora": {"rank": 4},
     "lora": {"rank": 4},
-    "tensorized-cp": {"lr": 0.2, "rank": 8, "train_layer_norm": False, "placement": "houlsby"},
+    "tensorized-cp": {
+        "lr": 0.03,
+        "epochs": 12,
+        "rank": 8,
+        "bottleneck_form": False,
+        "train_layer_norm": False,
+        "placement": "houlsby",
+    },
     "adakron": {"placement": "houlsby"},
     "compacter++": {"reduction_factor": 4.0},
 }
 """What tiny models or a short training need; and placements that export to every type."""
-LIMIT = 1e-5
+LIMIT, LEAST = 1e-5, 1e-7
+"""Of logits: what may differ, and what an adapter must change for that to say something."""
 
 
 class Cell:
@@ -189,9 +197,10 @@ def export(entry: Any, place: Path) -> Cell:
     if record is None:
         return refused or Cell(error="no record")
     proof = record["proof"]
-    if proof["adapter_effect"] <= proof["limit"]:
-        return Cell(error="the adapter changes nothing, so the proof says nothing")
-    return Cell(proof["max_logit_difference"])
+    difference = proof["max_logit_difference"]
+    if proof["adapter_effect"] <= max(LEAST, 10 * difference):
+        return Cell(error=f"the adapter changes {proof['adapter_effect']:.0e}: nothing is shown")
+    return Cell(difference)
 
 
 def base_of(entry: Any) -> str:
