@@ -42,16 +42,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "sora": {"rank": 4},
     "lora": {"rank": 4},
     "tensorized-cp": {
-        "lr": 0.03,
-        "epochs": 12,
-        "rank": 8,
-        "bottleneck_form": False,
-        "train_layer_norm": False,
-        "placement": "houlsby",
+        "epochs": 12, "rank": 8, "bottleneck_form": False, "train_layer_norm": False,
+        "placement": "parallel",
     },
     "adakron": {"placement": "houlsby"},
     "compacter++": {"reduction_factor": 4.0},
-}
+}  # fmt: skip
 """What tiny models or a short training need; and placements that export to every type."""
 LIMIT, LEAST = 1e-5, 1e-7
 """Of logits: what may differ, and what an adapter must change for that to say something."""

@@ -71,7 +71,7 @@ class _BottleneckSeam(BottleneckLayer):
                 down, up = CORES[config.core](config, adapter.input_size, adapter.down_sample)
                 adapter.adapter_down, adapter.adapter_up = down, up
                 adapter.train(self.training)
-                block = self.dropout_of
+                block: Any = self.dropout_of
                 if config.late_dropout and self.late_dropout is None and block is not None:
                     self.late_dropout, block.dropout = block.dropout, nn.Identity()
         return added
@@ -199,8 +199,9 @@ def prepare(encoder: Any) -> None:
         encoder.get_submodule(name).bias = None
     if arch.eager:
         for module in encoder.modules():
-            if _MATCH in type(module).forward.__globals__:
-                module.__class__ = _uncopied(type(module))
+            kind: Any = type(module)
+            if _MATCH in kind.forward.__globals__:
+                module.__class__ = _uncopied(kind)
     known = getattr(encoder, "adapter_interface", None)
     if known is not None:  # it adds only what is named there, by the architecture of its config
         methods = [*known.adapter_methods, CoreConfig.architecture]
@@ -221,7 +222,8 @@ def _own_norms(encoder: Any) -> None:
                     site = hook.args[0]
                     norm = norms.get(site.location_key)
                     own = partial(layer.get_submodule, norm) if norm else None
-                    hooks[key] = partial(hook_fn, site, own)
+                    call: Any = hook_fn
+                    hooks[key] = partial(call, site, own)
 
 
 def bottleneck_layers(encoder: Any) -> Iterator[tuple[int, str, BottleneckLayer]]:

@@ -150,7 +150,14 @@ def _count(options: Namespace) -> int:
             for name in [name for name in names if not recipe.names(name)]:
                 print(f"{name}: not counted, recipe {recipe.name} has no settings", file=sys.stderr)
                 names.remove(name)
-        found = {name: _count_one(name, options, recipe, values) for name in names}
+        found = {}
+        for name in names:
+            try:
+                found[name] = _count_one(name, options, recipe, values)
+            except RequestError as error:
+                if values:  # which may be wrong
+                    raise
+                print(f"{name}: not counted, {error}", file=sys.stderr)
     elif options.method in COMPOSITIONS:
         found = {options.method: _count_composition(options, recipe, values)}
     elif options.method in JOINT:

@@ -126,6 +126,7 @@ def test_a_refused_method_says_what_can(mini: Path, bases: ModuleType, tmp_path:
     said = mtl("methods", "count", "--method", "all", "--model", str(model))
     assert said.code == 0
     assert "bitfit: not counted, its linears" in said.err
+    assert "vera: not counted, vera changes whole linear modules" in said.err
 
 
 def test_composing_on_one_shared_layer_is_refused_with_the_reason(
