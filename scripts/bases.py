@@ -62,7 +62,8 @@ class Cell:
             self.error = f"logits differ by {difference:.3g}"
 
     def __str__(self) -> str:
-        return self.error or self.reason or f"{self.difference:.0e}"
+        shown = f"{self.difference:.0e}" if self.difference else "0"
+        return self.error or self.reason or shown
 
 
 def attempt(make: Any) -> tuple[Any, Cell | None]:
@@ -272,8 +273,8 @@ def page(found: dict[str, dict[str, dict[str, Cell]]]) -> str:
         parts.append(
             tabulate(rows, headers=["", *columns], tablefmt="github", disable_numparse=True)
         )
-        for name, why in arch.refuses.items():
-            parts.append(f"- no `{name}`: {why}.")
+        if arch.refuses:
+            parts.append("\n".join(f"- no `{name}`: {why}." for name, why in arch.refuses.items()))
     parts.append("## Reasons")
     parts.append("\n".join(f"{number}. {reason}" for number, reason in enumerate(reasons, 1)))
     parts.append("## Types that are left out")
