@@ -234,8 +234,7 @@ def page(found: dict[str, dict[str, dict[str, Cell]]]) -> str:
     """The whole page, as Markdown."""
     from tabulate import tabulate
 
-    from mtl.backbone.arch import archs
-    from mtl.backbone.encoders import LEFT_OUT
+    from mtl.backbone.arch import LEFT_OUT, archs
 
     reasons: list[str] = []
 

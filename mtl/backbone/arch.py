@@ -16,19 +16,22 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any
 
+from mtl.backbone import decoders, encoders
 from mtl.backbone.arch_row import Arch, Place
-from mtl.backbone.decoders import DECODERS
-from mtl.backbone.decoders import LEFT_OUT as LEFT_OUT_DECODERS
-from mtl.backbone.encoders import ENCODERS, LEFT_OUT
 from mtl.errors import RequestError
 
-__all__ = ["Arch", "Place", "arch_of", "archs", "check_method", "find_arch", "supported"]
+__all__ = [
+    "LEFT_OUT", "Arch", "Place", "arch_of", "archs", "check_method", "find_arch", "supported",
+]  # fmt: skip
+
+LEFT_OUT: Mapping[str, str] = MappingProxyType({**encoders.LEFT_OUT, **decoders.LEFT_OUT})
+"""Types that one could ask for, and why they are no entry."""
 
 
 @cache
 def archs() -> Mapping[str, Arch]:
     """The table: ``model_type`` → :class:`Arch`."""
-    return {arch.type: arch for arch in (*ENCODERS, *DECODERS)}
+    return {arch.type: arch for arch in (*encoders.ENCODERS, *decoders.DECODERS)}
 
 
 def find_arch(kind: str) -> Arch | None:
@@ -57,7 +60,7 @@ def supported(kind: str, model: str) -> Arch:
     arch = find_arch(kind)
     if arch is not None:
         return arch
-    reason = {**LEFT_OUT, **LEFT_OUT_DECODERS}.get(kind)
+    reason = LEFT_OUT.get(kind)
     why = f": {reason}" if reason else ""
     raise RequestError(
         f"Model {model} is of type {kind!r}, on which mtl composes no adapters{why}. It does on "

@@ -15,8 +15,7 @@ from recommended import follow, provoked, recommends
 from test_light_doors import light
 
 from mtl.backbone import load_backbone
-from mtl.backbone.arch import archs
-from mtl.backbone.encoders import LEFT_OUT
+from mtl.backbone.arch import LEFT_OUT, archs
 
 TYPES = list(archs())
 NEVER_REFUSED = ("pfeiffer", "lora", "adakron", "sora", "adalora")
