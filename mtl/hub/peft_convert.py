@@ -308,8 +308,9 @@ def _factorised(deltas: Iterable[tuple[str, Tensor]], bounds: Bounds) -> dict[st
     Raises:
         RequestError: a module loses more than ``bounds`` allow.
     """
-    found, exact, lost = {}, 1, 0.0
+    found, exact, lost, shapes = {}, 1, 0.0, []
     for path, delta in deltas:
+        shapes.append(delta.shape)
         left, values, right = torch.linalg.svd(delta, full_matrices=False)
         rest = values.square().flip(0).cumsum(0).flip(0).sqrt()  # what the ranks from k on hold
         needed = int((rest > EXACT * rest[0]).sum())
@@ -322,8 +323,8 @@ def _factorised(deltas: Iterable[tuple[str, Tensor]], bounds: Bounds) -> dict[st
     if lost > max(bounds.error, EXACT):
         raise RequestError(
             f"as a LoRA of rank {bounds.rank} it would lose {lost:.2g} of what a module adds "
-            f"(--max-error {bounds.error:g}); rank {exact} loses nothing: pass --rank {exact}, or "
-            "a larger --max-error"
+            f"(--max-error {bounds.error:g}); rank {exact} loses nothing: pass --rank {exact} "
+            f"({exact * sum(map(sum, shapes)):,} numbers), or a larger --max-error"
         )
     return found
 

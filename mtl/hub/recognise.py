@@ -61,7 +61,8 @@ def recognise(
     stored = _function(config, hidden_size)
     builders = {name: _builder(name) for name in _GUESSES if name != "lora"}
     builders["lora"] = partial(_built_lora, lora_names)
-    guesses = {**_GUESSES, "lora": partial(_lora, lora_names)}
+    guesses: dict[str, Callable[[Config, int], dict[str, Any]]] = {**_GUESSES}
+    guesses["lora"] = partial(_lora, lora_names)
     for name, guess in guesses.items():
         try:
             values = guess(config, hidden_size)

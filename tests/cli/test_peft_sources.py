@@ -381,7 +381,8 @@ def test_rank_and_loss(
     _, folder = write(CONFIGS["fourierft"])
     said = pulled(folder, tiny, "--rank", "20")
     refused(said, "as a LoRA of rank 20 it would lose 0.", ": pass --rank ")
-    needed = said.err.partition("pass --rank ")[2].partition(",")[0]
+    needed = said.err.partition("pass --rank ")[2].partition(" ")[0]
+    assert f"({int(needed) * 4 * (HIDDEN + HIDDEN):,} numbers)" in said.err
     entry = get(folder, tiny, mini, "--rank", needed)
     assert entry.manifest.data["converted"]["rank"] == int(needed) > 20
     assert entry.manifest.data["converted"]["largest_error"] <= 1e-6
