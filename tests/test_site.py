@@ -17,7 +17,17 @@ import mtl
 
 ROOT = Path(__file__).parents[1]
 MUST = os.environ.get("CI") or os.environ.get("MTL_TEST_ALL")  # scripts/test.sh sets the latter
-PAGES = ("index", "api", "methods", "settings", "studies", "architecture", "results", "benchmarks")
+PAGES = (
+    "index",
+    "api",
+    "methods",
+    "bases",
+    "settings",
+    "studies",
+    "architecture",
+    "results",
+    "benchmarks",
+)
 PAGES += ("clusters", "serving", "statistics", "contributing", "changelog", "security")
 
 if importlib.util.find_spec("mkdocstrings_handlers") is None and not MUST:
