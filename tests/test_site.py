@@ -27,6 +27,7 @@ PAGES = (
     "architecture",
     "results",
     "benchmarks",
+    "transformers5",
 )
 PAGES += ("clusters", "serving", "statistics", "contributing", "changelog", "security")
 

@@ -84,6 +84,7 @@ def test_texts_that_would_run_together_are_refused(use: Callable[[str], Path]) -
     use("llama")
     line = ["--suite", "mini", "--task", "same", *SHORT, "--json"]
     refused(mtl("train", *line), "nothing between them", "--set 'pair={first} | {second}'")
+    assert mtl("train", *line, "--set", "pair={first} | {second}").code == 0
 
 
 @pytest.mark.parametrize("kind", TYPES)

@@ -284,6 +284,7 @@ def test_what_the_settings_page_says_prints_it() -> None:
 @recommends("search/searching.py", "pip install optuna")
 @recommends("study/ray_engine.py", "pip install ray")
 @recommends("export/onnx.py", "Install it: pip install")
+@recommends("backbone/held.py", "pip install bitsandbytes")
 def test_packages_to_install_are_those_of_the_project() -> None:
     """By their own names: what ``mtl`` is in an index of packages is not ours to say."""
     from mtl.engine.tracking import TRACKERS
@@ -293,10 +294,11 @@ def test_packages_to_install_are_those_of_the_project() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
-    named = ("plot", "peft", "metrics", "track", "search", "ray", "onnx")
+    named = ("plot", "peft", "metrics", "track", "search", "ray", "onnx", "nf4")
     known = {line.split(">")[0] for extra in named for line in extras[extra]}
     needed = {METHODS.get(name).package for name in METHODS.names()} - {None, ""}
     ours = {"matplotlib", "evaluate", "optuna", "ray", TRACKERS["tensorboard"], *PACKAGES}
+    ours.add("bitsandbytes")
     assert ours | needed == known
     rows = {row["method"]: row for row in json.loads(mtl("methods", "ls", "--json").out)["methods"]}
     shown = mtl("methods", "ls").out
