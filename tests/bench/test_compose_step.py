@@ -156,3 +156,18 @@ def test_shapes_are_checked(config: Any) -> None:
         Shape(sources=0)
     with pytest.raises(RequestError, match="at most 40"):
         measure_compose(config, Shape(tokens=100), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("kind", ["distilbert", "albert", "modernbert", "mpnet"])
+def test_other_types_are_measured_likewise(kind: str) -> None:
+    """ModernBERT's linears have no bias that the bare encoder could train; ALBERT one layer."""
+    from mtl.backbone.arch import tiny_config
+
+    config = tiny_config(kind, vocab_size=60, pad_token_id=1)
+    shape = Shape(sources=2, **SMALL)
+    found = measure_compose(
+        config, shape, torch.device("cpu"), training=("bare", "scalearn_folded"), inference=()
+    )
+    assert found["training"]["bare"]["trainable"] == 48
+    layers = 1 if kind == "albert" else 2
+    assert found["training"]["scalearn_folded"]["trainable"] == layers * 2 * 48
