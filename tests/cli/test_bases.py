@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +19,8 @@ from test_light_doors import light
 
 from mtl.backbone import load_backbone
 from mtl.backbone.arch import LEFT_OUT, archs
+from mtl.runs import load
+from mtl.zoo import open_zoo
 
 TYPES = list(archs())
 NEVER_REFUSED = ("pfeiffer", "lora", "adakron", "sora", "adalora")
@@ -186,3 +191,45 @@ def test_a_camembert_is_a_roberta(bases: ModuleType, tmp_path: Path) -> None:
     with torch.no_grad():
         ours = backbone.pristine(**inputs).last_hidden_state
         assert torch.equal(ours, theirs(**inputs).last_hidden_state)
+
+
+@pytest.mark.parametrize(("kind", "method"), [("modernbert", "pfeiffer"), ("mpnet", "houlsby")])
+def test_the_card_loads_what_has_no_heads_in_adapters(
+    kind: str, method: str, mini: Path, bases: ModuleType, tmp_path: Path
+) -> None:
+    """The lines of the card in a process without mtl, with the head applied as it says."""
+    model = bases.write_tiny(kind, tmp_path / kind)
+    line = ["--suite", "mini", "--task", "mood", "--model", str(model), "--method", method]
+    assert mtl("train", *line, "--epochs", "3", "--lr", "0.02", "--json").code == 0
+    ref = open_zoo(mini).entries()[0].ref
+    said = mtl("export", ref, str(tmp_path / "out"), "--to", "adapters", "--model", str(model))
+    assert said.code == 0, said.err
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    code = card.partition("```python\n")[2].partition("\n```")[0]
+    code = code.replace("FOLDER_OF_THE_ENCODER", repr(str(model)))
+    code = code.replace("FOLDER", repr(str(tmp_path / "out")))
+    code += (
+        "\nimport sys\n"
+        "ids = torch.tensor([[0, 9, 11, 13, 2], [0, 10, 2, 1, 1]])\n"
+        "x = encoder.eval()(input_ids=ids, attention_mask=(ids != 1).long())\n"
+        "x = x.last_hidden_state[:, 0]\n"
+        "layers = sorted({int(key.split('.')[2]) for key in head})\n"
+        "for place in layers:\n"
+        "    weight, bias = (v for k, v in sorted(head.items(), reverse=True)\n"
+        "                    if k.split('.')[2] == str(place))\n"
+        "    x = torch.nn.functional.linear(x if place == layers[0] else x.tanh(), weight, bias)\n"
+        "assert 'mtl' not in sys.modules\n"
+        "print(x.tolist())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr[-1500:]
+    theirs = torch.tensor(json.loads(done.stdout.splitlines()[-1]))
+    backbone = load_backbone(str(model))
+    entry = open_zoo(mini).entries()[0]
+    network = load(entry, open_zoo(mini), backbone).network.eval()
+    ids = torch.tensor([[0, 9, 11, 13, 2], [0, 10, 2, 1, 1]])
+    with torch.no_grad():
+        ours = network({"input_ids": ids, "attention_mask": (ids != 1).long()})
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
