@@ -13,9 +13,12 @@ from mtl.backbone.arch_row import Arch
 _PRE_NORM = "its layers normalise before attention and FFN, so that no LayerNorm stands behind one"
 _NO_PREFIX = "adapters gets into it through an interface, which has no place for prefixes"
 _NO_BIAS = "its linears and norms have no biases"
-_GROUPED = "a prefix of adapters is as wide as the queries, and keys and values of it may be fewer"
+_HIDDEN = (
+    "in a padded batch the classes of adapters for it hide prefixes, so that a text alone has "
+    "another answer"
+)
 _HOOKED = {"prefix": _NO_PREFIX, "unipelt-ap": _NO_PREFIX, "unipelt-apl": _NO_PREFIX}
-_PREFIXES = dict.fromkeys(_HOOKED, _GROUPED)
+_PREFIXES = dict.fromkeys(_HOOKED, _HIDDEN)
 
 _LLAMA = Arch(
     "llama",
@@ -87,7 +90,7 @@ DECODERS = (
         types=False,
         decoder=True,
         shared="q, k and v are one linear module",
-        refuses={"hadamard": _PRE_NORM},
+        refuses={**_PREFIXES, "hadamard": _PRE_NORM},
         settings={"use_cache": False},
         names={
             "hidden_size": "n_embd",

@@ -92,6 +92,17 @@ def test_left_and_right_padding_give_the_logits_of_each_text_alone(
     assert (right[0] - right[1]).abs().max() > 1e-3
 
 
+def test_stock_adapters_would_hide_prefixes() -> None:
+    """Why the table refuses them on decoders: this fails when adapters mends it."""
+    for kind in TYPES:
+        assert {"prefix", "unipelt-ap", "unipelt-apl"} <= archs()[kind].refuses.keys()
+    plain = logits("gpt2", None, padded("right"))
+    assert (logits("gpt2", "prefix", padded("right")) - plain).abs().max() < 1e-6
+    ids = torch.tensor(texts()[:1])
+    alone = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    assert (logits("gpt2", "prefix", alone) - plain[:1]).abs().max() > 1e-4
+
+
 @pytest.mark.parametrize("kind", TYPES)
 def test_a_token_sees_those_before_it_alone(kind: str) -> None:
     batch = padded("right")
