@@ -7,11 +7,12 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mtl.cli.options import Parser
 
 if TYPE_CHECKING:
+    from mtl.serve.bounds import Bounds
     from mtl.zoo import Entry, Zoo
 
 TOKEN = "MTL_SERVE_TOKEN"
@@ -28,6 +29,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one [8000]")
     parser.add_argument("--dry-run", action="store_true", help="list what would be served")
     parser.add_argument("--json", action="store_true", help="what is served as one line of JSON")
+    group = parser.add_argument_group("replicas")
+    group.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="this process, or Ray Serve"
+    )
+    group.add_argument("--replicas", type=int, metavar="N", help="with --engine ray [1]")
+    group.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster that is there")
     group = parser.add_argument_group("batches and bounds")
     group.add_argument(
         "--latency", type=float, metavar="MS", help="wait for others at most so long [5]"
@@ -69,7 +76,17 @@ def main(argv: Sequence[str]) -> int:
     if "memory" in given:
         given["memory"] *= 1_000_000
     bounds = Bounds(**given)
+    for name in ("replicas", "address"):
+        if getattr(options, name) is not None and options.engine != "ray":
+            raise RequestError(f"--{name} belongs to --engine ray.")
+    if options.replicas is not None and options.replicas < 1:
+        raise RequestError(f"--replicas {options.replicas} must be at least 1.")
     token = _token(options.token_file)
+    if token and options.engine == "ray":
+        raise RequestError(
+            "With --engine ray entries are those that the server is started with: leave the token "
+            "away, or start --engine local behind a balancer."
+        )
     zoo = open_zoo(options.zoo)
     chosen = _chosen(zoo, options.entries, options.all, options.base)
     if options.dry_run:
@@ -145,42 +162,53 @@ def _token(file: str | None) -> str:
     return value
 
 
-def _serve(options: object, bounds: object, chosen: Sequence[Entry], zoo: Zoo, token: str) -> int:
-    from typing import Any
-
+def _serve(options: Any, bounds: Bounds, chosen: Sequence[Entry], zoo: Zoo, token: str) -> int:
     from mtl.cli.common import note_unknown, quieten
     from mtl.cli.leaving import Told
     from mtl.runs.workspace import open_workspace
     from mtl.serve.app import build_app
     from mtl.serve.running import is_loopback, listen, run
-    from mtl.serve.service import Service
+    from mtl.serve.service import Answering, Service
     from mtl.words import counted
 
-    given: Any = options
     quieten()
     note_unknown(chosen)
-    sock = listen(given.host, given.port)
-    service = Service(open_workspace(zoo=zoo.root), bounds, given.model)  # type: ignore[arg-type]
-    try:
-        service.serve(chosen)
-    except BaseException:
-        service.close()
-        raise
+    sock = listen(options.host, options.port)
+    workspace = open_workspace(zoo=zoo.root)
+    service: Answering
+    if options.engine == "ray":
+        from mtl.serve.ray_engine import RayService
+
+        service = RayService(
+            workspace,
+            bounds,
+            chosen,
+            model=options.model,
+            replicas=options.replicas or 1,
+            address=options.address,
+        )
+    else:
+        service = own = Service(workspace, bounds, options.model)
+        try:
+            own.serve(chosen)
+        except BaseException:
+            own.close()
+            raise
     host, port = sock.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    local = is_loopback(given.host)
+    local = is_loopback(options.host)
     hosts = ["localhost", "127.0.0.1", "::1"] if local else None
 
     def begun() -> None:
-        models = service.models
-        if given.json:
-            told = {"command": "serve", "url": f"http://{shown}:{port}", "alone": models.alone}
+        alone = {told["entry"]: told["alone"] for told in service.listed() if told.get("alone")}
+        if options.json:
+            told = {"command": "serve", "url": f"http://{shown}:{port}", "alone": alone}
             print(json.dumps({**told, "entries": list(service.served)}), flush=True)
-        for ref, why in models.alone.items():
+        for ref, why in alone.items():
             print(f"answered one by one: {ref}: {why}", file=sys.stderr)
         if not local:
             print(
-                f"whoever reaches {given.host} may ask: put a proxy that knows whom before it",
+                f"whoever reaches {options.host} may ask: put a proxy that knows whom before it",
                 file=sys.stderr,
             )
         print(

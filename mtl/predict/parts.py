@@ -71,6 +71,9 @@ def why_alone(entry: Entry, zoo: Zoo) -> tuple[str, bool]:
     manifest = entry.manifest
     if manifest.kind == "joint":
         return "a joint model, whose adapters are made for each task", True
+    held = str(manifest.run_settings.get("base_precision", "fp32"))
+    if held != "fp32":
+        return f"its base is held in {held}", True
     whole = find_parents(entry, zoo) if manifest.kind == "composition" else [entry]
     for part in whole:
         if part.manifest.weights == "delta":

@@ -19,11 +19,11 @@ from starlette.exceptions import HTTPException
 
 import mtl
 from mtl.errors import MtlError, RequestError
-from mtl.serve.batcher import BusyError, Job, StoppingError
+from mtl.serve.batcher import BusyError, StoppingError
 from mtl.serve.guard import Guard
 from mtl.serve.metrics import CONTENT_TYPE
 from mtl.serve.page import page
-from mtl.serve.service import FullError, Service, UnknownEntryError, Wanted, spoken
+from mtl.serve.service import Answering, Flight, FullError, UnknownEntryError, Wanted
 
 _log = logging.getLogger("mtl")
 Row = str | list[Any] | dict[str, Any]
@@ -84,7 +84,7 @@ def error(
     return JSONResponse({"error": {"code": code, "message": message}}, status, headers)
 
 
-def build_app(service: Service, *, token: str = "", hosts: Sequence[str] | None = None) -> Any:
+def build_app(service: Answering, *, token: str = "", hosts: Sequence[str] | None = None) -> Any:
     """The application over ``service``, with its guard.
 
     Args:
@@ -125,12 +125,8 @@ def build_app(service: Service, *, token: str = "", hosts: Sequence[str] | None 
             text = f"The list holds {len(asked)} requests; at most {service.bounds.rows} are taken."
             return error(422, "too_many", text)
         wanted = [Wanted(item.entry, item.inputs, item.task, item.scores) for item in asked]
-        service.batcher.check()
-        refs = service.pin([item.entry for item in wanted])
-        try:
-            found = await _answered(service, wanted, refs, request)
-        finally:
-            service.unpin(refs)
+        service.check()
+        found = await _answered(service, wanted, request)
         if isinstance(found, Response):
             return found
         return JSONResponse(found if several else found[0])
@@ -170,13 +166,13 @@ def build_app(service: Service, *, token: str = "", hosts: Sequence[str] | None 
 
     @app.get("/healthz", summary="Whether the server lives")
     async def healthz() -> Any:
-        if service.batcher.alive:
+        if service.alive:
             return {"status": "ok"}
         return error(503, "stopping", "This server is about to end, or its worker died.")
 
     @app.get("/readyz", summary="Whether requests are taken now")
     async def readyz() -> Any:
-        service.batcher.check()
+        service.check()
         return {"status": "ok", "entries": len(service.served)}
 
     @app.get("/metrics", summary="Counters for Prometheus", response_class=Response)
@@ -206,6 +202,10 @@ def build_app(service: Service, *, token: str = "", hosts: Sequence[str] | None 
         text = f"{request.method} {request.url.path[:100]}: {problem.detail}. GET /docs shows all."
         return error(problem.status_code, "refused", text)
 
+    @app.exception_handler(Exception)
+    async def failed(request: Request, problem: Exception) -> JSONResponse:
+        return error(500, "failed", "The server could not do that; its log says why.")
+
     paths = [route.path for route in app.routes if hasattr(route, "path")]
     return Guard(app, service.bounds, service.metrics, hosts, paths)
 
@@ -226,26 +226,11 @@ def _told(problem: MtlError) -> JSONResponse:
 
 
 async def _answered(
-    service: Service, wanted: Sequence[Wanted], refs: Sequence[str], request: Request
+    service: Answering, wanted: Sequence[Wanted], request: Request
 ) -> list[dict[str, Any]] | Response:
-    """Read, queue and wait; gives up when time is over or the client is gone."""
-    job: Job | None = None
-
-    async def work() -> list[dict[str, Any]]:
-        nonlocal job
-        loading = service.ready(refs)
-        if loading is not None:
-            await asyncio.wrap_future(loading)
-        read: Job = await asyncio.wrap_future(service.read(wanted, refs))
-        job = read
-        service.batcher.put(read)
-        answers = await asyncio.wrap_future(read.answers)
-        return [
-            spoken(ref, item, asked, answer)
-            for ref, item, asked, answer in zip(refs, wanted, read.asked, answers, strict=True)
-        ]
-
-    working = asyncio.ensure_future(work())
+    """Answers, or why there are none: time is over, or the client is gone."""
+    flight = Flight()
+    working = asyncio.ensure_future(service.answers(wanted, flight))
     leaving = asyncio.ensure_future(_gone(request))
     seconds = service.bounds.timeout
     try:
@@ -254,14 +239,13 @@ async def _answered(
             return working.result()
         if leaving.done():
             return Response(status_code=499)  # nobody reads it; counted
-        if job is not None and job.started:
+        if flight.started:
             text = f"No answer within {seconds:g} s; send fewer or shorter rows."
             return error(504, "too_long", text)
         text = f"The request waited for {seconds:g} s; ask again later."
         return error(503, "busy", text, max(1, math.ceil(seconds / 2)))
     finally:
-        if job is not None:
-            job.dropped = True
+        flight.drop()
         leaving.cancel()
         working.cancel()
 

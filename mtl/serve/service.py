@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import threading
@@ -9,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mtl.errors import MtlError, RequestError
 from mtl.predict.many import Asked, Models
@@ -44,6 +45,50 @@ class Wanted:
     inputs: Sequence[Any]
     task: str | None = None
     scores: bool = False
+
+
+@dataclass
+class Flight:
+    """A request on its way; ``job`` once it is read."""
+
+    job: Job | None = None
+
+    @property
+    def started(self) -> bool:
+        """Whether it is being computed."""
+        return self.job is not None and self.job.started
+
+    def drop(self) -> None:
+        """Nobody waits for it any more."""
+        if self.job is not None:
+            self.job.dropped = True
+
+
+class Answering(Protocol):
+    """What the HTTP application needs of what answers: here, or on the replicas of a cluster."""
+
+    bounds: Bounds
+    metrics: Metrics
+
+    @property
+    def served(self) -> Mapping[str, Entry]: ...
+
+    @property
+    def alive(self) -> bool: ...
+
+    def check(self) -> None:
+        """Raises BusyError or StoppingError where nothing more is taken now."""
+
+    async def answers(self, wanted: Sequence[Wanted], flight: Flight) -> list[dict[str, Any]]:
+        """Answers to each request, as JSON."""
+
+    def listed(self) -> list[dict[str, Any]]: ...
+
+    def take(self, name: str) -> str: ...
+
+    def drop(self, name: str) -> str: ...
+
+    def close(self) -> None: ...
 
 
 class Service:
@@ -91,15 +136,41 @@ class Service:
         with self._lock:
             self.served |= {entry.ref: entry for entry in entries}
 
+    @property
+    def alive(self) -> bool:
+        """Whether the worker takes requests."""
+        return self.batcher.alive
+
+    def check(self) -> None:
+        """Raises BusyError or StoppingError where nothing more is taken now."""
+        self.batcher.check()
+
+    async def answers(self, wanted: Sequence[Wanted], flight: Flight) -> list[dict[str, Any]]:
+        """Answers to each request, as JSON: read, queued, waited for.
+
+        Raises:
+            UnknownEntryError, RequestError, BusyError, StoppingError, FullError.
+        """
+        refs = self.pin([item.entry for item in wanted])
+        try:
+            loading = self.ready(refs)
+            if loading is not None:
+                await asyncio.wrap_future(loading)
+            job: Job = await asyncio.wrap_future(self.read(wanted, refs))
+            flight.job = job
+            self.batcher.put(job)
+            found = await asyncio.wrap_future(job.answers)
+        finally:
+            self.unpin(refs)
+        return [
+            spoken(ref, item, asked, answers)
+            for ref, item, asked, answers in zip(refs, wanted, job.asked, found, strict=True)
+        ]
+
     def find(self, name: str) -> str:
         """The reference of a served entry. Raises UnknownEntryError."""
         with self._lock:
-            refs = list(self.served)
-        try:
-            return find_ref(name, refs)
-        except RequestError as error:
-            text = str(error).replace("loaded. ", "served. ").replace("Loaded:", "Served:")
-            raise UnknownEntryError(f"{text} GET /v1/entries lists them.") from error
+            return find_served(name, list(self.served))
 
     def drop(self, name: str) -> str:
         """Answer for an entry no more; it leaves memory when what is in flight is answered.
@@ -213,25 +284,14 @@ class Service:
         """What ``GET /v1/entries`` says of every entry."""
         with self._lock:
             served = dict(self.served)
-        found: list[dict[str, Any]] = []
-        names = Counter(short_ref(ref) for ref in served)
-        for ref, entry in served.items():
-            short = short_ref(ref)
-            manifest = entry.manifest
-            test = manifest.headline()
-            found.append(
-                {
-                    "entry": ref,
-                    "name": short if names[short] == 1 else ref,
-                    "kind": manifest.kind,
-                    "task": str(manifest.task["id"]),
-                    "method": manifest.method,
-                    "loaded": ref in self.models.entries,
-                    "alone": self.models.alone.get(ref),
-                    "test": None if test is None else test["value"],
-                }
-            )
-        return found
+        return [
+            {
+                **told,
+                "loaded": told["entry"] in self.models.entries,
+                "alone": self.models.alone.get(told["entry"]),
+            }
+            for told in described(served)
+        ]
 
     def close(self) -> None:
         """Answer what waits, then end the threads."""
@@ -274,6 +334,35 @@ class Service:
         for ref in gone:
             self.models.remove(ref)
             self._used.pop(ref, None)
+
+
+def find_served(name: str, refs: Sequence[str]) -> str:
+    """The one of ``refs`` that is meant. Raises UnknownEntryError."""
+    try:
+        return find_ref(name, refs)
+    except RequestError as error:
+        text = str(error).replace("loaded. ", "served. ").replace("Loaded:", "Served:")
+        raise UnknownEntryError(f"{text} GET /v1/entries lists them.") from error
+
+
+def described(served: Mapping[str, Entry]) -> list[dict[str, Any]]:
+    """What manifests tell of served entries, for ``GET /v1/entries``."""
+    names = Counter(short_ref(ref) for ref in served)
+    found: list[dict[str, Any]] = []
+    for ref, entry in served.items():
+        short, manifest = short_ref(ref), entry.manifest
+        test = manifest.headline()
+        found.append(
+            {
+                "entry": ref,
+                "name": short if names[short] == 1 else ref,
+                "kind": manifest.kind,
+                "task": str(manifest.task["id"]),
+                "method": manifest.method,
+                "test": None if test is None else test["value"],
+            }
+        )
+    return found
 
 
 def _characters(row: Any) -> int:

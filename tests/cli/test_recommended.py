@@ -283,6 +283,7 @@ def test_what_the_settings_page_says_prints_it() -> None:
 @recommends("engine/tracking.py", "which is not installed: pip install")
 @recommends("search/searching.py", "pip install optuna")
 @recommends("study/ray_engine.py", "pip install ray")
+@recommends("serve/ray_engine.py", "pip install 'ray[serve]'")
 @recommends("export/onnx.py", "Install it: pip install")
 @recommends("backbone/held.py", "pip install bitsandbytes")
 def test_packages_to_install_are_those_of_the_project() -> None:
@@ -295,7 +296,7 @@ def test_packages_to_install_are_those_of_the_project() -> None:
         "optional-dependencies"
     ]
     named = ("plot", "peft", "metrics", "track", "search", "ray", "onnx", "nf4")
-    known = {line.split(">")[0] for extra in named for line in extras[extra]}
+    known = {re.split("[[>]", line)[0] for extra in named for line in extras[extra]}
     needed = {METHODS.get(name).package for name in METHODS.names()} - {None, ""}
     ours = {"matplotlib", "evaluate", "optuna", "ray", TRACKERS["tensorboard"], *PACKAGES}
     ours.add("bitsandbytes")

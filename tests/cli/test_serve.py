@@ -317,6 +317,7 @@ def test_one_bad_request_of_a_batch_spoils_no_other(server: Running) -> None:
         said = list(pool.map(lambda item: server.predict(*item), rows))
     assert first.result().status == 200
     assert [reply.status for reply in said] == [200, 500, 200]
+    assert said[1].code == "failed"
     assert "a defect" not in said[1].body.decode()
 
 
