@@ -25,3 +25,9 @@ def write_study(folder: Path, *without: str, **changes: Any) -> Path:
     path = folder / "small.yaml"
     path.write_text(yaml.safe_dump({**content, **changes}, sort_keys=False))
     return path
+
+
+def first_lines(runs: Path) -> dict[Path, str]:
+    """Of runs that were evaluated, with their time: who was begun anew has another one."""
+    texts = {path: path.read_text() for path in runs.glob("*/events.jsonl")}
+    return {path: text.splitlines()[0] for path, text in texts.items() if text}

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from cli_bench import Said, digests, leftovers, mtl, process, refused
 from ray_bench import alone, order, two_machines
-from study_bench import SHORT, write_study
+from study_bench import SHORT, first_lines, write_study
 
 if find_spec("ray") is None:  # importing it takes seconds, here and in every worker of pytest
     pytest.skip("without Ray", allow_module_level=True)
@@ -93,12 +93,6 @@ def halfway(runs: Path) -> list[Path]:
             if len((point.parents[1] / "events.jsonl").read_text().splitlines()) <= 20:
                 found.append(point)
     return found
-
-
-def first_lines(runs: Path) -> dict[Path, str]:
-    """Of runs that were evaluated, with their time: who was begun anew has another one."""
-    texts = {path: path.read_text() for path in runs.glob("*/events.jsonl")}
-    return {path: text.splitlines()[0] for path, text in texts.items() if text}
 
 
 def holders(runs: Path) -> dict[str, int]:
