@@ -90,7 +90,11 @@ def answering_code(manifest: Manifest, base: str, model: str = "model") -> str:
     arch, fills = find_arch(str(manifest.base.get("type"))), ""
     if arch is not None and arch.decoder and base != OURS:
         if len(inputs) == 2:  # its own tokenizer joins them otherwise than ours did
-            return ""
+            return (
+                "# A pair is one text here: the first, a separator, the second, tokenised apart,\n"
+                "# as mtl.predict does. Pad behind it and set model.config.pad_token_id: the head\n"
+                "# reads the token before the padding.\n"
+            )
         # the heads of adapters find the last token by the padding behind it
         fills = (
             "tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token\n"

@@ -102,6 +102,8 @@ def test_a_decoder_from_training_to_answers(
     out = good("export", ref, tmp_path / "out", "--to", "adapters")
     assert out["proof"]["max_logit_difference"] <= out["proof"]["limit"]
     assert out["proof"]["adapter_effect"] > out["proof"]["limit"]
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert ("A pair is one text here" if archs()[kind].heads else "no padding") in card
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"a": "the cat sees a tree", "b": "some dog"}\n')
     said = mtl("predict", ref, "--input", rows, "--output", tmp_path / "answers.jsonl")
@@ -167,6 +169,7 @@ def test_a_base_held_in_bf16_end_to_end(use: Callable[[str], Path], tmp_path: Pa
     assert "| base held in | bf16 |" in (zoo / ref / "README.md").read_text()
     out = good("export", ref, tmp_path / "out", "--to", "adapters")
     assert out["proof"]["max_logit_difference"] <= out["proof"]["limit"]
+    assert "model.config.pad_token_id = " in (tmp_path / "out" / "README.md").read_text()
     good(
         "compose",
         "--suite",
@@ -203,3 +206,11 @@ def test_heads_that_stock_adapters_lacks_are_refused(
                 check_stock_head(folder, backbone, "it")
         else:
             check_stock_head(folder, backbone, "it")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["hyperformer++", "propetl-m", "adapter-m"])
+def test_joint_runs_on_a_decoder(method: str, use: Callable[[str], Path]) -> None:
+    use("llama")
+    ref = ref_of(good("joint", "--suite", "mini", "--method", method, *SHORT, *PAIR))
+    assert good("zoo", "verify", ref)
