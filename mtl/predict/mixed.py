@@ -245,6 +245,8 @@ class Mixed(nn.Module):
         spans = [span for span in self.way.linear if site in span.group.omega]
         if not spans:
             return x.new_zeros(())
+        if len(x) != self.way.frames[-1].stop:
+            raise AssertionError(f"{site} of this base does not see its rows one by one")
         mixed = [span.mix(x[span.start : span.stop], site) for span in spans]
         if len(spans) == 1 and len(mixed[0]) == len(x):
             return mixed[0]

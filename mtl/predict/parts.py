@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from mtl.zoo import Entry, Zoo
 
 
+_ALL_ROWS = {"deberta-v2": {"q", "k"}}
+"""Type of a base → linear modules that it also applies to something that all rows share."""
+
+
 @dataclass(frozen=True)
 class SourceParts:
     """One source at all its sites, fp32 on the CPU.
@@ -97,6 +101,11 @@ def read_parts(loaded: Loaded) -> Parts:
     if loaded.low_rank:
         sites = plain_linears(loaded)
         _check_cost(sites)
+        kind = str(loaded.entry.manifest.base["type"])
+        if {site.partition(".")[2] for site in sites} & _ALL_ROWS.get(kind, set()):
+            raise _unfoldable(
+                f"in {kind} its linear modules also read the relative positions, once for all rows"
+            )
     else:
         placement = json.dumps(placement_of(loaded), sort_keys=True)
         sites = {

@@ -277,3 +277,26 @@ def test_choices_spans_and_texts_share_a_pass(mini: Path, tmp_path: Path) -> Non
         alone = face.load(entry).predict(inputs[entry.ref], scores=True)
         assert found[entry.ref].labels == alone.labels
         np.testing.assert_allclose(found[entry.ref].scores, alone.scores, atol=1e-5)
+
+
+def test_deberta_answers_low_rank_ones_alone(
+    mini: Path, tiny: Callable[[str], str], suite_folder: Path
+) -> None:
+    """Its q and k also project relative positions, once for a batch: rows cannot differ there."""
+    words = ["--suite", "mini", "--model", tiny("deberta-v2"), *SHORT]
+    assert mtl("train", *words, "--task", "mood", "same", "--method", "pfeiffer", "lora").code == 0
+    pair = ["--sources", "mood:pfeiffer", "same:pfeiffer"]
+    made = mtl("compose", "--target", "mood", *pair, *words)
+    assert made.code == 0, made
+    models = face.load_many(open_zoo(mini).entries(), model=tiny("deberta-v2"))
+    assert {models.entries[ref].manifest.method for ref in models.alone} == {"lora"}
+    assert all("relative positions" in why for why in models.alone.values())
+    inputs = asked(models, suite_folder, 4)
+    assert len(inputs) == 5
+    passes: list[int] = []
+    models._mixed.encoder.register_forward_hook(lambda *given: passes.append(1))
+    together = models.predict(inputs, scores=True)
+    assert len(passes) == 1
+    for ref, rows in inputs.items():
+        alone = face.load(ref, zoo=mini, model=tiny("deberta-v2")).predict(rows, scores=True)
+        np.testing.assert_allclose(together[ref].raw, alone.raw, atol=1e-5, err_msg=ref)
