@@ -93,7 +93,7 @@ def serve(folder: Path, model: str, refs: Sequence[str], one_by_one: bool) -> No
     from mtl.serve.app import build_app
     from mtl.serve.running import listen, run
 
-    bounds = Bounds()
+    bounds = Bounds(timeout=600)  # other work may hold the machine up
     workspace = open_workspace(zoo=folder / "zoo")
     service = Service(workspace, bounds, model)
     service.serve([workspace.zoo.get(ref) for ref in refs])
@@ -119,7 +119,7 @@ class Client:
     """One connection that is kept."""
 
     def __init__(self, port: int) -> None:
-        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
 
     def ask(self, ref: str, row: str) -> float:
         """Seconds until the answer was there."""

@@ -214,3 +214,26 @@ def test_joint_runs_on_a_decoder(method: str, use: Callable[[str], Path]) -> Non
     use("llama")
     ref = ref_of(good("joint", "--suite", "mini", "--method", method, *SHORT, *PAIR))
     assert good("zoo", "verify", ref)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_entries_share_passes(kind: str, use: Callable[[str], Path]) -> None:
+    """Fused linears, hooked sites and the last token, mixed as one by one (``mtl.load_many``)."""
+    import numpy as np
+
+    import mtl as face
+    from mtl.zoo import open_zoo
+
+    zoo = use(kind)
+    good("train", "--suite", "mini", "--task", "mood", "--method", "pfeiffer", "lora", *SHORT)
+    good("train", "--suite", "mini", "--task", "shared", "--method", "pfeiffer", *SHORT, *PAIR)
+    models = face.load_many(open_zoo(zoo).entries())
+    assert models.alone == {}
+    rows: dict[str, list[Any]] = {
+        "mini/mood": ["every cat is happy today", "no dog"],
+        "mini/shared": [("tree house", "a tree and a stone")],
+    }
+    inputs = {ref: rows[str(e.manifest.task["id"])] for ref, e in models.entries.items()}
+    for ref, answers in models.predict(inputs, scores=True).items():
+        alone = face.load(ref).predict(inputs[ref], scores=True)
+        np.testing.assert_allclose(answers.raw, alone.raw, atol=1e-5, err_msg=ref)
