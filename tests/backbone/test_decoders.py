@@ -222,7 +222,7 @@ def test_a_pair_changes_what_is_encoded_and_its_fingerprint(tmp_path: Path) -> N
 def test_templates_that_cannot_be_read_are_refused(template: str) -> None:
     from mtl.engine.settings import RunSettings
 
-    with pytest.raises(ValueError, match=r"first|brace|expected"):
+    with pytest.raises(ValueError, match=r"first|encountered"):
         pair_parts(template)
     with pytest.raises(RequestError, match="pair"):
         RunSettings(pair=template)
