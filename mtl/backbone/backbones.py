@@ -99,7 +99,8 @@ class Backbone:
         texts = len(data.splits[split].texts)
         if texts > 1 and not data.spec.pair and supported(self.base.type, self.base.id).decoder:
             check_pairs(self.tokenizer)
-        encoded = encode(data, split, self.tokenizer, cache=cache)
+        words = self.base.tokenizer
+        encoded = encode(data, split, self.tokenizer, cache=cache, words=words)
         notes = check_fit(encoded, self.tokenizer, self.pristine.config, data.spec.id, texts)
         for note in notes if split == "train" else ():
             logging.getLogger("mtl").warning("%s, %s", data.spec.id, note)

@@ -167,6 +167,7 @@ def encode(
     *,
     max_length: int | None = None,
     cache: Path | None = None,
+    words: str | None = None,
 ) -> Encoded:
     """Tokenise a split as its kind of task asks: pairs as the tokenizer, or the task, joins them.
 
@@ -181,6 +182,7 @@ def encode(
         max_length: tokens per encoding at most, None for the task's, or for the tokenizer's own
             limit where that is lower.
         cache: folder of encoded splits; a damaged or unwritable file there costs only time.
+        words: the tokenizer's fingerprint, where it is known: making it reads all of its words.
 
     Raises:
         RequestError: no such split, a slow tokenizer, one without padding token, or a length
@@ -212,7 +214,7 @@ def encode(
     settings = {
         "version": ENCODING_VERSION,
         "data": data.fingerprints[split],
-        "tokenizer": tokenizer_fingerprint(tokenizer),
+        "tokenizer": words or tokenizer_fingerprint(tokenizer),
         "max_length": length,
         **tokenizer_options(tokenizer),
     }
