@@ -76,6 +76,8 @@ def main(argv: Sequence[str]) -> int:
     if "memory" in given:
         given["memory"] *= 1_000_000
     bounds = Bounds(**given)
+    if not 0 <= options.port < 1 << 16:  # the system would take it modulo that
+        raise RequestError(f"--port {options.port} must be from 0 (a free one) to 65535.")
     for name in ("replicas", "address"):
         if getattr(options, name) is not None and options.engine != "ray":
             raise RequestError(f"--{name} belongs to --engine ray.")

@@ -417,6 +417,8 @@ def test_what_a_command_line_has_wrong(
     refused(mtl("serve", MOOD, "--queue", "0", *where), "queue=0 must be above 0")
     refused(mtl("serve", MOOD, "--batch", "64", "--queue", "8", *where), "more than queue=8")
     refused(mtl("serve", MOOD, "--token-file", tmp_path / "none", *where), "--token-file")
+    refused(mtl("serve", MOOD, "--port", 1 << 16, *where), "--port 65536 must be from 0")
+    refused(mtl("serve", MOOD, "--port", -1, *where), "--port -1 must be from 0")
     (tmp_path / "token").write_text("short\n")
     refused(mtl("serve", MOOD, "--token-file", tmp_path / "token", *where), "16 ASCII characters")
     with socket.socket() as taken:
