@@ -102,12 +102,13 @@ def test_a_mistyped_name(argv: list[str], guess: str) -> None:
 
 PLANS = [
     ["train", "--suite", "mini", "--seeds", "0", "1"],
+    ["train", "--suite", "mini", "--method", "lora", "--base-precision", "bf16"],
     ["compose", "--target", "same", "--method", "scalearn"],
     ["joint", "--suite", "mini", "--method", "adapter-m"],
 ]
 
 
-@pytest.mark.parametrize("argv", PLANS, ids=lambda argv: argv[0])
+@pytest.mark.parametrize("argv", PLANS, ids=" ".join)
 def test_a_dry_run_of_a_base_that_is_known(argv: list[str], stocked: Path) -> None:
     first = mtl(*argv, "--dry-run", "--json")
     assert first.code == 0, first
