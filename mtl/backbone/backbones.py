@@ -75,6 +75,11 @@ class Backbone:
         return self._loaded.pristine
 
     @property
+    def config(self) -> Any:
+        """The encoder's ``transformers`` config."""
+        return self.pristine.config
+
+    @property
     def tokenizer(self) -> Any:
         """The fast tokenizer."""
         return self._loaded.tokenizer
@@ -101,7 +106,7 @@ class Backbone:
             check_pairs(self.tokenizer)
         words = self.base.tokenizer
         encoded = encode(data, split, self.tokenizer, cache=cache, words=words)
-        notes = check_fit(encoded, self.tokenizer, self.pristine.config, data.spec.id, texts)
+        notes = check_fit(encoded, self.tokenizer, self.config, data.spec.id, texts)
         for note in notes if split == "train" else ():
             logging.getLogger("mtl").warning("%s, %s", data.spec.id, note)
         return encoded

@@ -60,6 +60,11 @@ class HeldBackbone(Backbone):
         return self._rounded
 
     @property
+    def config(self) -> Any:
+        """That of the base as it was loaded: reading it rounds nothing."""
+        return self.whole.config
+
+    @property
     def tokenizer(self) -> Any:
         """The fast tokenizer."""
         return self.whole.tokenizer

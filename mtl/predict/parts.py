@@ -154,7 +154,7 @@ def composed_parts(
     zoo.load_check(entry)
     with zoo.reading(entry), bounded(entry.ref):
         used = used_weights(entry)
-        head = load_head(entry.folder, backbone.pristine.config, pooler=backbone.pooler)
+        head = load_head(entry.folder, backbone.config, pooler=backbone.pooler)
     alike = {(found.placement, found.activation, tuple(found.omega)) for found in parents}
     if used is None or len(alike) != 1:
         return None

@@ -12,10 +12,12 @@ import transformers
 from torch import nn
 
 from mtl.backbone.arch import archs, tiny_config
-from mtl.backbone.backbones import Backbone, config_to_load
+from mtl.backbone.backbones import Backbone, config_to_load, load_backbone
 from mtl.backbone.held import HeldBackbone, check_nf4, hold
 from mtl.backbone.injection import freeze, init
+from mtl.data import load_data
 from mtl.errors import RequestError
+from mtl.tasks import load_task
 
 TYPES = list(archs())
 
@@ -121,3 +123,17 @@ def test_four_bits_are_refused_where_they_cannot_be(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(RequestError, match="needs a GPU"):
         hold(given("llama"), "nf4")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "nf4"])
+def test_rows_are_encoded_without_another_copy_of_the_base(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mtl.backbone.held_encoder as encoders
+
+    monkeypatch.setattr("mtl.backbone.held.check_nf4", lambda: None)
+    monkeypatch.setattr(encoders, "rounded", lambda base: pytest.fail("rounds a whole base"))
+    whole = load_backbone("demo")
+    data = load_data(load_task("demo/sentiment"), max_eval_samples=20)
+    found = hold(whole, precision).encode(data, "dev")
+    assert found.fingerprint == whole.encode(data, "dev").fingerprint
