@@ -118,7 +118,12 @@ def rows_and_runs(
             controls=gains_over_controls(found, groups),
         )
         rows.append((key, row))
-    rows.sort(key=lambda item: (item[1].task, item[1].base, ORDER.index(item[1].kind), item[0]))
+    rows.sort(
+        key=lambda item: (
+            *(item[1].task, item[1].base, ORDER.index(item[1].kind)),
+            *(item[1].method, item[1].train or 0, item[0]),  # a learning curve in its order
+        )
+    )
     return [(row, groups[key]) for key, row in rows]
 
 
