@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.backbone import Network
+from mtl.data.pairs import paired
 from mtl.errors import RequestError
 from mtl.export import proof
 from mtl.export.card import write_card
@@ -74,7 +75,7 @@ def export_whole(
             write_merged(temporary, loaded, backbone)
             other = load_merged(temporary)
             library, tolerance = "transformers", proof.TOLERANCE
-        backbone.tokenizer.save_pretrained(str(temporary))
+        _tokenizer(entry, backbone).save_pretrained(str(temporary))
         proven = _worst(
             [proof.compare(network, other, batch, plain, tolerance) for batch in batches]
         )
@@ -111,6 +112,15 @@ def export_whole(
         }
         write_card(temporary, entry, record)
     return record
+
+
+def _tokenizer(entry: Entry, backbone: Backbone) -> Any:
+    """The tokenizer that joins pairs as the entry's run did."""
+    spec = entry.manifest.task.get("spec") or {}
+    template = str(spec.get("pair") or "")
+    if not template or len(spec["inputs"]) < 2:
+        return backbone.tokenizer
+    return paired(backbone.tokenizer, template)
 
 
 def versions_of(library: str) -> str:

@@ -87,15 +87,21 @@ def answering_code(manifest: Manifest, base: str, model: str = "model") -> str:
         return ""
     read = _reading(str(kind), manifest.task.get("labels"))
     length = spec.get("max_length")
-    arch, fills = find_arch(str(manifest.base.get("type"))), ""
-    if arch is not None and arch.decoder and base != OURS:
-        if len(inputs) == 2:  # its own tokenizer joins them otherwise than ours did
-            return (
-                "# A pair is one text here: the first, a separator, the second, tokenised apart,\n"
-                "# as mtl.predict does. Pad behind it and set model.config.pad_token_id: the head\n"
-                "# reads the token before the padding.\n"
+    arch, template, fills = find_arch(str(manifest.base.get("type"))), spec.get("pair"), ""
+    decoder = arch is not None and arch.decoder and base != OURS
+    # Its own tokenizer joins pairs otherwise than ours did.
+    if len(inputs) == 2 and base != OURS and (template or decoder):
+        return (
+            "# A pair is one text here: the first, a separator, the second, tokenised apart,\n"
+            f"# as mtl.predict does{f': {_code(template)}' if template else ''}.\n"
+            + (
+                "# Pad behind it and set model.config.pad_token_id: the head reads the token\n"
+                "# before the padding.\n"
+                if decoder
+                else ""
             )
-        # the heads of adapters find the last token by the padding behind it
+        )
+    if decoder:  # the heads of adapters find the last token by the padding behind it
         fills = (
             "tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token\n"
             'tokenizer.padding_side = "right"\n'

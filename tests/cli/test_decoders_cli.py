@@ -12,7 +12,9 @@ import torch
 import transformers
 from cli_bench import mtl, refused
 
+from mtl.backbone import load_backbone
 from mtl.backbone.arch import archs, tiny_config
+from mtl.data.pairs import paired
 from mtl.files import read_json
 
 TYPES = [kind for kind, arch in archs().items() if arch.decoder]
@@ -110,6 +112,22 @@ def test_a_decoder_from_training_to_answers(
     assert said.code == 0, said
     assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 1
     assert "scalearn" in mtl("report", "--suite", "mini").out
+
+
+def test_an_export_joins_pairs_as_the_run_did(
+    use: Callable[[str], Path], folder_of: Callable[[str], str], tmp_path: Path
+) -> None:
+    zoo = use("llama")
+    ref = ref_of(good("train", "--suite", "mini", "--task", "same", *SHORT, *PAIR))
+    assert good("export", ref, tmp_path / "out", "--to", "onnx")["proof"]
+    own = load_backbone(folder_of("llama")).tokenizer
+    pair = ("the cat", "dog")
+    found = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")(*pair)["input_ids"]
+    assert found == paired(own, "{first} some {second}")(*pair)["input_ids"]
+    assert found != own(*pair)["input_ids"]
+    card = (zoo / ref / "README.md").read_text()
+    assert "{first} some {second}" in card
+    assert '["text 2"]' not in card
 
 
 # What may not be refused where the table of types is asked: see docs/bases.md for the whole matrix.
