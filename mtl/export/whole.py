@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.backbone import Network
+from mtl.backbone.arch import arch_of
 from mtl.data.pairs import paired
 from mtl.errors import RequestError
 from mtl.export import proof
@@ -21,6 +22,7 @@ from mtl.export.folder import filling
 from mtl.export.merged import load_merged, write_merged
 from mtl.export.onnx import OnnxNetwork, quantise, require_onnx, write_onnx
 from mtl.export.telling import chosen_sizes, gates_record, gates_text, source_rows
+from mtl.files import read_json, write_json
 from mtl.runs import load
 from mtl.runs.loading import held_for
 from mtl.runs.versions import versions
@@ -75,7 +77,7 @@ def export_whole(
             write_merged(temporary, loaded, backbone)
             other = load_merged(temporary)
             library, tolerance = "transformers", proof.TOLERANCE
-        _tokenizer(entry, backbone).save_pretrained(str(temporary))
+        _write_tokenizer(entry, backbone, temporary)
         proven = _worst(
             [proof.compare(network, other, batch, plain, tolerance) for batch in batches]
         )
@@ -114,13 +116,16 @@ def export_whole(
     return record
 
 
-def _tokenizer(entry: Entry, backbone: Backbone) -> Any:
-    """The tokenizer that joins pairs as the entry's run did."""
+def _write_tokenizer(entry: Entry, backbone: Backbone, folder: Path) -> None:
+    """Write the tokenizer that joins pairs as the entry's run did."""
     spec = entry.manifest.task.get("spec") or {}
-    template = str(spec.get("pair") or "")
-    if not template or len(spec["inputs"]) < 2:
-        return backbone.tokenizer
-    return paired(backbone.tokenizer, template)
+    template = str(spec.get("pair") or "") if len(spec.get("inputs", ())) > 1 else ""
+    words = paired(backbone.tokenizer, template) if template else backbone.tokenizer
+    words.save_pretrained(str(folder))
+    if template or arch_of(backbone.config).decoder:
+        # Classes of some types (Llama's) make a format for pairs of their own when they are loaded.
+        path = folder / "tokenizer_config.json"
+        write_json(path, {**read_json(path), "tokenizer_class": "PreTrainedTokenizerFast"})
 
 
 def versions_of(library: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,12 +116,17 @@ def test_a_decoder_from_training_to_answers(
 
 
 def test_an_export_joins_pairs_as_the_run_did(
-    use: Callable[[str], Path], folder_of: Callable[[str], str], tmp_path: Path
+    mini: Path, folder_of: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    zoo = use("llama")
+    zoo, model = mini, tmp_path / "model"
+    shutil.copytree(folder_of("llama"), model)
+    said = read_json(model / "tokenizer_config.json")  # a class that makes its own format for pairs
+    said["tokenizer_class"] = "LlamaTokenizerFast"
+    (model / "tokenizer_config.json").write_text(json.dumps(said))
+    monkeypatch.setenv("MTL_MODEL", str(model))
     ref = ref_of(good("train", "--suite", "mini", "--task", "same", *SHORT, *PAIR))
     assert good("export", ref, tmp_path / "out", "--to", "onnx")["proof"]
-    own = load_backbone(folder_of("llama")).tokenizer
+    own = load_backbone(str(model)).tokenizer
     pair = ("the cat", "dog")
     found = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")(*pair)["input_ids"]
     assert found == paired(own, "{first} some {second}")(*pair)["input_ids"]
