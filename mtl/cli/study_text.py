@@ -169,8 +169,8 @@ def _searches(plan: StudyPlan) -> list[str]:
         lines.append(said)
     if not found or not (search := found[0].cell.search):
         return []
-    head = f"Searched first, at most {counted(search.trials, 'trial')} each and the settings as they are, "
-    head += f"on dev, seeds {', '.join(map(str, search.seeds))}:"
+    head = f"Searched first, at most {counted(search.trials, 'trial')} each and the settings "
+    head += f"as they are, on dev, seeds {', '.join(map(str, search.seeds))}:"
     return ["", head, *lines]
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,6 +17,11 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+
+DRAINED = 4
+"""A body that is said to have so many times the bytes that are taken is read before it is refused,
+that the client sees why; of a larger one the connection is closed."""
 
 
 class Guard:
@@ -79,6 +85,9 @@ class Guard:
         most = self.bounds.body
         said = f"The body has more than {most:,} bytes; send several requests."
         if length > most:
+            if length <= DRAINED * most:  # most clients write all of it before they read an answer
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(_passed_over(receive), self.bounds.reading)
             await refuse(send, 413, "too_large", said)
             return
         try:
@@ -111,6 +120,14 @@ async def _whole(receive: Receive, most: int) -> bytes | None:
         if not message.get("more_body"):
             break
     return bytes(body)
+
+
+async def _passed_over(receive: Receive) -> None:
+    """Read the body and keep nothing of it."""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body"):
+            return
 
 
 def _host(value: str) -> str:

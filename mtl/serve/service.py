@@ -9,13 +9,14 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mtl.errors import MtlError, RequestError
 from mtl.predict.many import Asked, Models
 from mtl.predict.naming import find_ref, short_ref
-from mtl.serve.batcher import Batcher, Job
+from mtl.serve.batcher import Batcher, Job, StoppingError
 from mtl.serve.metrics import Metrics
 from mtl.words import counted
 
@@ -223,6 +224,10 @@ class Service:
                 self._pins[ref] -= 1
                 if not self._pins[ref]:
                     del self._pins[ref]
+            late = any(ref not in self.served and ref not in self._pins for ref in refs)
+        if late:  # the worker swept while this was in flight, and may have nothing else to do
+            with suppress(StoppingError):
+                self.batcher.call(lambda: None)
 
     def ready(self, refs: Sequence[str]) -> Any:
         """A future of having pinned entries in memory; None where they are there.

@@ -101,7 +101,7 @@ def test_heads(head: str, model: str, labels: int, expected: int) -> None:
         ("pfeiffer", "roberta-base", {"activation": "rellu"}, "Did you mean 'relu'"),
         ("pfeiffer", "roberta-base", {"placement": "hoolsby"}, "Did you mean 'houlsby'"),
         ("pfeiffer", "roberta-base", {"dropout": 1.0}, "dropout=1.0"),
-        ("pfeiffer", "gpt2", {}, "gpt2"),
+        ("pfeiffer", "gpt22", {}, "Did you mean 'openai-community/gpt2'"),
     ],
 )
 def test_wrong_requests(name: str, model: str, values: dict[str, Any], said: str) -> None:
