@@ -77,7 +77,11 @@ def curve_of(points: Mapping[int, tuple[Sequence[Entry], Sequence[Entry]]]) -> C
     Returns:
         None where there is no composition at all.
     """
-    composed = [entry for _, found in points.values() for entry in found]
+    composed = [  # by rows and seed, not by when they were made: two may be of one second
+        entry
+        for _, (_, found) in sorted(points.items(), key=lambda item: item[0])
+        for entry in sorted(found, key=lambda entry: entry.manifest.seed)
+    ]
     if not composed:
         return None
     manifest = composed[0].manifest
@@ -98,7 +102,7 @@ def curve_of(points: Mapping[int, tuple[Sequence[Entry], Sequence[Entry]]]) -> C
                 row_of(own, [], {}, bases) if own else None,
                 row_of(found, own, {}, bases) if found else None,
             )
-            for rows, (own, found) in sorted(points.items())
+            for rows, (own, found) in sorted(points.items(), key=lambda item: item[0])
         ),
         refs=tuple(entry.ref for entry in composed),
     )
