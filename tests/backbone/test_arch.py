@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import copy
-from functools import cache
 from typing import Any
 
 import pytest
 import torch
-import transformers
+from bases_bench import pristine, ready
 from torch import nn
 
-from mtl.backbone.arch import Place, archs, find_arch, supported, tiny_config
-from mtl.backbone.backbones import config_to_load
-from mtl.backbone.injection import bottleneck_layers, freeze, init, prepare
+from mtl.backbone.arch import Place, archs, find_arch, supported
+from mtl.backbone.injection import bottleneck_layers, prepare
 from mtl.backbone.linear import LINEARS, Part, add_delta, linear_paths, linear_sites, whole_paths
 from mtl.backbone.network import pooled
 from mtl.errors import RequestError
@@ -23,26 +21,6 @@ from mtl.methods.modules.low_rank import install
 
 TYPES = list(archs())
 INTERFACES = [kind for kind, arch in archs().items() if arch.entry == "interface"]
-
-
-@cache
-def pristine(kind: str) -> Any:
-    """A tiny random model of ``kind`` whose biases and LayerNorms are not trivial."""
-    arch = archs()[kind]
-    config = config_to_load(tiny_config(kind, vocab_size=60, pad_token_id=1), arch)
-    torch.manual_seed(7)
-    model = getattr(transformers, arch.auto).from_config(config, **arch.load).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    return model
-
-
-def ready(kind: str) -> Any:
-    encoder = init(copy.deepcopy(pristine(kind)))
-    freeze(encoder)
-    return encoder.eval()
 
 
 def batch() -> dict[str, torch.Tensor]:

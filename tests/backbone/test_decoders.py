@@ -2,45 +2,22 @@
 
 from __future__ import annotations
 
-import copy
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from bases_bench import ready
 
 from mtl.backbone import Network, build_head, load_backbone
 from mtl.backbone.arch import archs, find_arch, supported, tiny_config
-from mtl.backbone.backbones import config_to_load
-from mtl.backbone.injection import freeze, init
 from mtl.data.pairs import DEFAULT_PAIR, paired, separates
 from mtl.errors import RequestError
 from mtl.tasks.spec import pair_parts
 
 TYPES = [kind for kind, arch in archs().items() if arch.decoder]
 TEXT = "the cat sat on a mat. a dog ran! is it so? yes, it is; no: they walk"
-
-
-@cache
-def pristine(kind: str) -> Any:
-    """A tiny random decoder whose norms and biases are not trivial."""
-    arch = archs()[kind]
-    config = config_to_load(tiny_config(kind, vocab_size=60, pad_token_id=1), arch)
-    torch.manual_seed(7)
-    model = getattr(transformers, arch.auto).from_config(config, **arch.load).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    return model
-
-
-def ready(kind: str) -> Any:
-    encoder = init(copy.deepcopy(pristine(kind)))
-    freeze(encoder)
-    return encoder.eval()
 
 
 def texts() -> list[list[int]]:
