@@ -37,7 +37,7 @@ from mtl.predict.parts import (
 )
 from mtl.predict.shared_base import SharedBase
 from mtl.predict.tables import to_table
-from mtl.runs.loading import answer_passes, base_of, check_base, held_for, load
+from mtl.runs.loading import answer_passes, base_of, check_base, held_for, held_in, load
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
@@ -72,9 +72,10 @@ class Models:
     """Entries of a zoo, loaded side by side.
 
     All that are sums of plain sources on one base (single bottleneck and low-rank adapters, and
-    compositions of the ScaLearn family of them) share one frozen encoder, and sources that are
-    the same lie in memory once: such an entry is its scales and its head. Rows of any of them go
-    through the encoder together (:mod:`mtl.predict.mixed`), with the answers that each entry
+    compositions of the ScaLearn family of them, with gates by group or without) share one frozen
+    encoder, those that were trained on a base held in bf16 another one, and sources that are the
+    same lie in memory once: such an entry is its scales and its head. Rows of any of them go
+    through their encoder together (:mod:`mtl.predict.mixed`), with the answers that each entry
     gives alone, to rounding. Others are loaded whole, and answered one by one: :attr:`alone`.
 
     Attributes:
@@ -93,7 +94,7 @@ class Models:
         self._names: dict[str, str] = {}
         self._whole: dict[str, Model] = {}
         self._readers: dict[str, Model] = {}
-        self._mixed: Mixed | None = None
+        self._mixed: dict[str, Mixed] = {}  # by the precision in which its encoder is held
         self._first: Backbone | None = None  # the base of those that share passes
         self._shared: SharedBase | None = None
         self._devices: dict[str, Device] = {}
@@ -115,19 +116,22 @@ class Models:
                     self._load(entry)
                     self.entries[entry.ref] = entry
         finally:
-            if self._mixed is not None:
-                self._mixed.seal()
+            for mixed in self._mixed.values():
+                mixed.seal()
 
     def remove(self, name: str) -> None:
         """Let an entry go, and the memory that it alone used. Raises RequestError."""
         ref = self.find(name)
+        held = held_in(self.entries[ref])
         del self.entries[ref], self._readers[ref]
         self._names = {name: known for name, known in self._names.items() if known != ref}
         if self.alone.pop(ref, None) is not None:
             del self._whole[ref]
-        elif self._mixed is not None:
-            self._mixed.remove(ref)
-            self._mixed.seal()
+            return
+        self._mixed[held].remove(ref)
+        self._mixed[held].seal()
+        if not self._mixed[held].groups:
+            del self._mixed[held]
 
     def find(self, name: str) -> str:
         """The reference of a loaded entry by what it was loaded as, or the last parts of it.
@@ -195,7 +199,7 @@ class Models:
     def answer(self, asked: Sequence[Asked]) -> list[Answers]:
         """Answers to each of ``asked``, in their order; see :meth:`predict`."""
         found: list[Answers | None] = [None] * len(asked)
-        together: dict[str, list[int]] = {}
+        together: dict[tuple[str, str], list[int]] = {}
         for place, item in enumerate(asked):
             if item.ref in self.alone:
                 whole = self._whole[item.ref]
@@ -204,9 +208,10 @@ class Models:
                 _, logits = answer(whole.loaded.attached, data, whole.device, passes)
                 found[place] = of_logits(item.spec, logits, item.encoded)
             else:
-                together.setdefault(self._precision(item.ref), []).append(place)
-        for precision, places in together.items():
-            logits_of = self._pass([asked[place] for place in places], precision)
+                key = held_in(self.entries[item.ref]), self._precision(item.ref)
+                together.setdefault(key, []).append(place)
+        for (held, precision), places in together.items():
+            logits_of = self._pass([asked[place] for place in places], held, precision)
             for place, logits in zip(places, logits_of, strict=True):
                 item = asked[place]
                 found[place] = of_logits(item.spec, logits, item.encoded)
@@ -215,7 +220,10 @@ class Models:
     @property
     def bytes(self) -> int:
         """What the entries take in memory beside the one encoder."""
-        own = 0 if self._mixed is None else self._mixed.bytes
+        own = sum(mixed.bytes for mixed in self._mixed.values())
+        for held, mixed in self._mixed.items():
+            if held != "fp32":  # an encoder of its own
+                own += sum(t.nbytes for t in mixed.encoder.parameters())
         for whole in self._whole.values():
             shared = {id(tensor) for tensor in whole.backbone.pristine.parameters()}
             network = whole.loaded.network
@@ -223,10 +231,9 @@ class Models:
             own += sum(t.nbytes for key, t in tensors.items() if key not in shared)
         return own
 
-    def _pass(self, asked: Sequence[Asked], precision: str) -> list[np.ndarray]:
+    def _pass(self, asked: Sequence[Asked], held: str, precision: str) -> list[np.ndarray]:
         """Logits (n,·) of each of ``asked``, from as few passes as the rows' lengths allow."""
-        assert self._mixed is not None
-        mixed, device = self._mixed, self._device(precision)
+        mixed, device = self._mixed[held], self._device(precision)
         owner = np.concatenate([np.full(len(item.encoded), i) for i, item in enumerate(asked)])
         row = np.concatenate([np.arange(len(item.encoded)) for item in asked])
         tokens = np.concatenate([item.encoded.tokens_per_row for item in asked])
@@ -241,14 +248,16 @@ class Models:
         parts: list[list[np.ndarray | None]] = [[None] * len(item.encoded) for item in asked]
         for piece in cut(tokens, overhead, most):
             placed = piece[np.argsort(turn[owner[piece]], kind="stable")]
-            batches, names = [], []
+            batches, names, groups = [], [], []
             for i, group in groupby(placed, key=lambda at: owner[at]):
                 rows = row[list(group)]
                 batches.append(asked[i].encoded.collate(rows))
                 names += [asked[i].ref] * (len(rows) * int(wide[i]))
+                each = batches[-1].get("group") or [""] * len(rows)
+                groups += [name for name in each for _ in range(int(wide[i]))]
             batch = to_device(_padded(batches, asked[0].encoded.pad_id), device.torch_device)
             with device.autocast():
-                logits = mixed(batch, names)
+                logits = mixed(batch, names, groups)
             start = 0
             for at in placed:
                 stop = start + int(wide[owner[at]])
@@ -262,9 +271,6 @@ class Models:
         backbone, own = self._base(entry)
         if own is not None:
             reason = reason or own
-        held = held_for(entry, backbone).held_in
-        if held != backbone.held_in:
-            reason = reason or f"its base is held in {held}"
         shared = backbone if changed or self._on_gpu else SharedBase(backbone)
         if not reason:
             try:
@@ -272,9 +278,11 @@ class Models:
             except UnfoldableError as error:
                 reason = error.reason
             else:
-                if self._mixed is None:
-                    self._mixed = Mixed(shared, self._device("fp32").torch_device)
-                self._mixed.add(entry.ref, parts)
+                held = held_in(entry)
+                if held not in self._mixed:
+                    device = self._device("fp32").torch_device
+                    self._mixed[held] = Mixed(held_for(entry, shared), device)
+                self._mixed[held].add(entry.ref, parts)
                 self._readers[entry.ref] = Model(entry, self.workspace, backbone)
                 return
         whole = Model(entry, self.workspace, shared)
@@ -287,19 +295,20 @@ class Models:
         zoo, shared = self.workspace.zoo, self._shared
         assert shared is not None
         if entry.manifest.kind == "composition" and is_plain_sum(entry):
-            parents = [self._source(parent) for parent in find_parents(entry, zoo)]
+            held = held_in(entry)
+            parents = [self._source(parent, held) for parent in find_parents(entry, zoo)]
             found = composed_parts(entry, parents, shared, zoo)
             if found is not None:
                 return found
         return read_parts(load(entry, zoo, shared))
 
-    def _source(self, entry: Entry) -> Parts:
+    def _source(self, entry: Entry, held: str) -> Parts:
         """The parts of a source; its tensors are those that other entries hold, if they do."""
         known = self._seen.get(entry.digest)
-        if known is not None and self._mixed is not None:
-            held = self._mixed.source(known.sources[0].key)
-            if held is not None:
-                return replace(known, sources=[held])
+        if known is not None and held in self._mixed:
+            source = self._mixed[held].source(known.sources[0].key)
+            if source is not None:
+                return replace(known, sources=[source])
         assert self._shared is not None
         found = read_parts(load(entry, self.workspace.zoo, self._shared))
         bare = [SourceParts(source.key, {}) for source in found.sources]

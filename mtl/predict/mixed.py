@@ -164,14 +164,17 @@ class Mixed(nn.Module):
         return group.form, group.names.index(name)
 
     @torch.no_grad()
-    def forward(self, batch: Mapping[str, Tensor], names: Sequence[str]) -> list[Tensor]:
+    def forward(
+        self, batch: Mapping[str, Tensor], names: Sequence[str], groups: Sequence[str]
+    ) -> list[Tensor]:
         """Logits of every sequence, (C,) or over tokens (T,C), C as its entry's head has.
 
         Args:
             batch: as :class:`mtl.backbone.Network` reads it, N sequences.
             names: entry of each, sorted by :meth:`rank`.
+            groups: group of each by which its entry's gates go; any where it has none.
         """
-        self.way.frames, self.way.linear = self._frames_of(names)
+        self.way.frames, self.way.linear = self._frames_of(names, groups)
         output = self.encoder(
             **{
                 key: batch[key]
@@ -190,12 +193,15 @@ class Mixed(nn.Module):
                 found[row] = logits
         return [logits for logits in found if logits is not None]
 
-    def _frames_of(self, names: Sequence[str]) -> tuple[list[Frame], list[Span]]:
+    def _frames_of(
+        self, names: Sequence[str], groups: Sequence[str]
+    ) -> tuple[list[Frame], list[Span]]:
         frames: list[Frame] = []
         linear: list[Span] = []
         start = 0
         for group, own in groupby(names, key=lambda name: self._members[name][0]):
-            span = group.span(list(own), start)
+            members = list(own)
+            span = group.span(members, groups[start : start + len(members)], start)
             setup = self._frames.get(group.form.placement)
             if not frames or frames[-1].setup is not setup:
                 frames.append(Frame(setup, start, start, []))

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mtl.compose.groups import names_of
 from mtl.data.new_rows import NEW, new_rows
 from mtl.engine import EvalSet, evaluate, open_device
 from mtl.engine.evaluation import answer
@@ -77,9 +78,11 @@ class Model:
 
     def unseen(self, data: TaskData) -> int:
         """How many new rows are of no group that training knew: the pooled gates answer them."""
-        composed: Any = self.loaded.composed
         groups = data.splits[NEW].groups
-        return 0 if groups is None else composed.groups.unseen(groups)
+        if groups is None:
+            return 0
+        known = names_of(str(self.entry.manifest.method_settings["groups"]))
+        return sum(name not in known for name in groups)
 
     @cached_property
     def loaded(self) -> Loaded:

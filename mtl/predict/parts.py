@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtl.backbone import load_head
 from mtl.backbone.bounded import bounded
@@ -20,6 +20,7 @@ from mtl.export.folding import UnfoldableError, placement_of, plain_sites
 from mtl.export.low_rank import plain_linears
 from mtl.methods import find_method
 from mtl.methods.source import PlainSource
+from mtl.runs.loading import held_in
 from mtl.words import counted
 from mtl.zoo.composition import gate_column, used_weights
 
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 _ALL_ROWS = {"deberta-v2": {"q", "k"}}
 """Type of a base → linear modules that it also applies to something that all rows share."""
+
+
+SHARED = ("fp32", "bf16")
+"""Precisions of a held base that entries share. In nf4 no GPU was at hand to compare answers."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,28 @@ class SourceParts:
 
 
 @dataclass(frozen=True)
+class Gates:
+    """What ω is multiplied by for rows of each group (:mod:`mtl.compose.groups`).
+
+    Attributes:
+        codes: group → its row in ``table``.
+        table: (G+1,K), in the order of the sources; the last row, of rows of other groups, is 1.
+    """
+
+    codes: Mapping[str, int]
+    table: Tensor
+
+    def of(self, group: str) -> Tensor:
+        """(K,) for rows of ``group``."""
+        return self.table[self.codes.get(group, len(self.codes))]
+
+    def padded(self, sources: int, device: torch.device) -> Gates:
+        """The same on ``device`` for so many sources, the further ones ungated."""
+        more = sources - self.table.shape[1]
+        return Gates(self.codes, nn.functional.pad(self.table, (0, more), value=1.0).to(device))
+
+
+@dataclass(frozen=True)
 class Parts:
     """``Σ_k ω_k ⊙ (U_k act(D_k z + c_k) + b_k)`` at every site of an entry, and its head.
 
@@ -57,6 +84,7 @@ class Parts:
         sources: K of them, in the order of their keys.
         omega: site → (K,out).
         head: frozen; None of a source.
+        gates: of a composition with gates by group, whose ω is the pooled one.
     """
 
     placement: str
@@ -64,6 +92,7 @@ class Parts:
     sources: Sequence[SourceParts]
     omega: Mapping[str, Tensor]
     head: Head | None
+    gates: Gates | None = None
 
 
 def why_alone(entry: Entry, zoo: Zoo) -> tuple[str, bool]:
@@ -75,15 +104,12 @@ def why_alone(entry: Entry, zoo: Zoo) -> tuple[str, bool]:
     manifest = entry.manifest
     if manifest.kind == "joint":
         return "a joint model, whose adapters are made for each task", True
-    held = str(manifest.run_settings.get("base_precision", "fp32"))
-    if held != "fp32":
-        return f"its base is held in {held}", True
+    if held_in(entry) not in SHARED:
+        return f"its base is held in {held_in(entry)}", True
     whole = find_parents(entry, zoo) if manifest.kind == "composition" else [entry]
     for part in whole:
         if part.manifest.weights == "delta":
             return f"{part.manifest.method} changes weights of the base itself", True
-    if gate := gate_column(manifest.method_settings):
-        return f"its answers depend on the column {gate!r}", False
     for part in whole:
         if not find_method(part.manifest.method).composes:
             return f"{part.manifest.method} adds no bottlenecks or low-rank products", False
@@ -128,7 +154,13 @@ def read_parts(loaded: Loaded) -> Parts:
         wide = omega.float().cpu().expand(count, views[0].up_weight.shape[0])
         omegas[site] = wide[order].contiguous()
     head: Any = loaded.network.head
-    return Parts(placement, activations.pop(), [sources[k] for k in order], omegas, head)
+    composed: Any = loaded.composed
+    gates, groups = None, composed and composed.groups
+    if groups is not None:
+        own = groups.gates.detach().float().cpu()[:, order]
+        codes = {name: code for code, name in enumerate(groups.counts)}
+        gates = Gates(codes, torch.cat([own, own.new_ones(1, count)]))
+    return Parts(placement, activations.pop(), [sources[k] for k in order], omegas, head, gates)
 
 
 def composed_parts(
@@ -143,8 +175,8 @@ def composed_parts(
         parents: the parts of its sources alone, in the order of its manifest.
 
     Returns:
-        None where that is not all there is to it (a control's twins, a soup, a composition of
-        another package): :func:`read_parts` of the loaded entry says it then.
+        None where that is not all there is to it (a control's twins, a soup, gates by group, a
+        composition of another package): :func:`read_parts` of the loaded entry says it then.
 
     Raises:
         ZooError: its files are damaged.
@@ -180,6 +212,7 @@ def is_plain_sum(entry: Entry) -> bool:
         and known.settings.__module__.startswith("mtl.compose.")
         and manifest.method not in {"soup", "fusion"}
         and not manifest.control
+        and not gate_column(manifest.method_settings)
     )
 
 

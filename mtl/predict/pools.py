@@ -11,7 +11,8 @@ an entry is K numbers of sources and ω (K,out), never a folded matrix of its ow
     out = h · (up[i] ⊙ ω) + Σ_k ω_k ⊙ up_bias[i_k]                (n,T,out)
 
 two batched products, however many entries the rows are of. Where all rows have the same sources,
-``down`` is one plain product for all; where they are of one entry, ``up`` is one, too.
+``down`` is one plain product for all; where they are of one entry, ``up`` is one, too. Of an entry
+with gates by group a row's ω_k is g_k·ω_k, g (K,) those of its group.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from mtl.methods.source import activation
-from mtl.predict.parts import Parts, SourceParts
+from mtl.predict.parts import Gates, Parts, SourceParts
 
 
 class Form(NamedTuple):
@@ -139,6 +140,7 @@ class Group:
         self.names: list[str] = []
         self._keys: list[list[str]] = []
         self._omega: list[dict[str, Tensor]] = []
+        self._gates: list[Gates | None] = []
         self.index = torch.zeros(0, 0, dtype=torch.long)
         self.omega: dict[str, Tensor] = {}
         self._sealed = True
@@ -151,13 +153,14 @@ class Group:
         self._omega.append(
             {site: _padded(omega, self.form.sources) for site, omega in parts.omega.items()}
         )
+        self._gates.append(parts.gates and parts.gates.padded(self.form.sources, self.pool.device))
         self._sealed = False
 
     def remove(self, name: str) -> None:
         """Let an entry go, and with it the sources that were its alone."""
         slot = self.names.index(name)
         self.pool.release(self._keys[slot])
-        for held in (self.names, self._keys, self._omega):
+        for held in (self.names, self._keys, self._omega, self._gates):
             del held[slot]
         self._sealed = False
 
@@ -177,20 +180,30 @@ class Group:
                 own[site] = view
         self._sealed = True
 
-    def span(self, names: Sequence[str], start: int) -> Span:
-        """Rows of these entries, which stand from ``start`` on in a batch."""
+    def span(self, names: Sequence[str], groups: Sequence[str], start: int) -> Span:
+        """Rows of these entries and groups, which stand from ``start`` on in a batch."""
         places = {name: slot for slot, name in enumerate(self.names)}
         slots = [places[name] for name in names]
         rows = torch.tensor(slots, device=self.pool.device)
         alike = len({tuple(self._keys[slot]) for slot in set(slots)}) == 1
         one = slots[0] if len(set(slots)) == 1 else None
         index = self.index[slots[0]] if alike else self.index[rows]
-        return Span(self, start, start + len(slots), rows, index, one)
+        return Span(
+            self, start, start + len(slots), rows, index, one, self._gates_of(slots, groups)
+        )
+
+    def _gates_of(self, slots: Sequence[int], groups: Sequence[str]) -> Tensor | None:
+        if all(self._gates[slot] is None for slot in set(slots)):
+            return None
+        ones = torch.ones(self.form.sources, device=self.pool.device)
+        held = [(self._gates[slot], name) for slot, name in zip(slots, groups, strict=True)]
+        return torch.stack([ones if gates is None else gates.of(name) for gates, name in held])
 
     @property
     def bytes(self) -> int:
-        """Of ω of all entries."""
-        return sum(omega.nbytes for omega in self.omega.values())
+        """Of ω and gates of all entries."""
+        gates = sum(held.table.nbytes for held in self._gates if held is not None)
+        return gates + sum(omega.nbytes for omega in self.omega.values())
 
 
 @dataclass(frozen=True)
@@ -202,6 +215,7 @@ class Span:
         rows: (n,) slot of each row's entry.
         index: (K,) the sources of all rows where those are the same, else (n,K).
         one: the slot of all rows where they are of one entry, else None.
+        gates: (n,K) of each row's group, 1 where its entry has none; None where no entry has any.
     """
 
     group: Group
@@ -210,6 +224,7 @@ class Span:
     rows: Tensor
     index: Tensor
     one: int | None
+    gates: Tensor | None = None
 
     def mix(self, z: Tensor, site: str) -> Tensor:
         """(n,T,in) → (n,T,out): what each row's entry adds at a site, before any residual."""
@@ -226,7 +241,12 @@ class Span:
         if self.one is not None:
             scale = omega[self.one]
             weight = (up * scale.unsqueeze(1)).flatten(0, 1)
-            return functional.linear(h, weight.t(), (scale * up_bias).sum(0))
+            if self.gates is None:
+                return functional.linear(h, weight.t(), (scale * up_bias).sum(0))
+            h = (h.unflatten(-1, up.shape[:2]) * self.gates[:, None, :, None]).flatten(-2)
+            return functional.linear(h, weight.t()) + (self.gates @ (scale * up_bias)).unsqueeze(1)
         scale = omega[self.rows]
+        if self.gates is not None:
+            scale = scale * self.gates.unsqueeze(2)
         weight = (up * scale.unsqueeze(2)).flatten(1, 2)
         return torch.baddbmm((scale * up_bias).sum(1).unsqueeze(1), h, weight)

@@ -273,13 +273,18 @@ def load(entry: Entry, zoo: Zoo, backbone: Backbone) -> Loaded:
     return LOADERS.get(entry.manifest.kind)(entry, zoo, held_for(entry, backbone))
 
 
+def held_in(entry: Entry) -> str:
+    """The precision in which the run of ``entry`` held its base."""
+    return str(entry.manifest.run_settings.get("base_precision", "fp32"))
+
+
 def held_for(entry: Entry, backbone: Backbone) -> Backbone:
     """``backbone`` in the precision in which the run of ``entry`` held it.
 
     Raises:
         RequestError: it cannot be here.
     """
-    precision = str(entry.manifest.run_settings.get("base_precision", "fp32"))
+    precision = held_in(entry)
     if precision == backbone.held_in:
         return backbone
     from mtl.backbone.held import hold

@@ -17,6 +17,7 @@ from mtl.errors import RequestError
 from mtl.zoo import open_zoo
 from mtl.zoo.composition import GATES
 
+USED = [(a, u) for a in ANIMALS for u in ("ann", "bob")]
 LINE = ["--target", "asked", "--sources", "same", "mood", "--without-own", "--epochs", "4"]
 GATED = [*LINE, "--gate", "user"]
 
@@ -149,6 +150,70 @@ def test_new_rows_are_answered_by_group(gated: Path, tmp_path: Path, caplog: Any
     np.testing.assert_allclose(mixed[1], pooled[1], atol=1e-5)
     with pytest.raises(RequestError, match="the gate goes by the column 'user'"):
         model.predict(texts)
+
+
+def test_gated_entries_share_passes_with_others(
+    gated: Path, composed: Path, tmp_path: Path, monkeypatch: Any, caplog: Any
+) -> None:
+    """Bottlenecks, low-rank products and choices, each row with the gates of its group."""
+    suite = tmp_path / "mini"
+    shutil.copytree(composed / "mini", suite)
+    head = "text,one,two,user,label\n"
+    lines = [f"every {a},some {a},no {a},{u},{i % 2}" for i, (a, u) in enumerate(USED * 4)]
+    for split in ("train", "dev", "test"):
+        (suite / f"pick_{split}.csv").write_text(head + "\n".join(lines) + "\n")
+    (suite / "pick.yaml").write_text(
+        "id: mini/pick\ndata: {files: {train: pick_train.csv, dev: pick_dev.csv, "
+        "test: pick_test.csv}}\nkind: multiple_choice\ninputs: ['{text}', '{one}', '{two}']\n"
+        "labels: ['one', 'two']\nmetrics: [accuracy]\nmax_length: 32\n"
+    )
+    listed = suite / "suite.yaml"
+    listed.write_text(listed.read_text().replace("mini/asked]", "mini/asked, mini/pick]"))
+    monkeypatch.setenv("MTL_TASKS", str(suite))
+    rate = ["--gate", "user", "--set", "gate_rate=500"]
+    train = ["train", "--suite", "mini", "--task", "same", "mood", "--method", "lora"]
+    sources = ["--sources", "same:lora", "mood:lora"]
+    for line in (
+        [*train, "--epochs", "1"],
+        ["compose", *LINE[:2], *sources, "--without-own", "--epochs", "2", *rate],
+        ["compose", "--target", "pick", *LINE[2:], *rate],
+        ["compose", "--target", "asked", *LINE[2:]],
+    ):
+        said = mtl(*line)
+        assert said.code == 0, said
+    models = face.load_many(open_zoo(gated).entries())
+    assert models.alone == {}
+    rng = random.Random(1)
+    users = ["ann", "bob", "7", None, "never seen"]
+    inputs: dict[str, list[Any]] = {}
+    for ref, entry in models.entries.items():
+        task, words = str(entry.manifest.task["id"]), rng.choices(ANIMALS, k=5)
+        if task in {"mini/same", "mini/shared"}:
+            inputs[ref] = [(f"every {a}", f"some {words[0]}") for a in words]
+            continue
+        inputs[ref] = [
+            {"text": f"every {a} is sad", "one": f"no {a}", "two": f"{a}s", "user": user}
+            for a, user in zip(words, users, strict=True)
+        ]
+    passes: list[int] = []
+    models._mixed["fp32"].encoder.register_forward_hook(lambda *given: passes.append(1))
+    found = models.predict(inputs, scores=True)
+    assert len(passes) == 1
+    assert caplog.text.count(" of 5 rows have no value in 'user' that training knew") == 3
+    gates = [
+        entry for entry in models.entries.values() if entry.manifest.method_settings.get("gate")
+    ]
+    assert len(gates) == 3
+    for ref, entry in models.entries.items():
+        alone = face.load(entry).predict(inputs[ref], scores=True)
+        np.testing.assert_allclose(found[ref].raw, alone.raw, atol=2e-6, err_msg=ref)
+        one = models.predict({ref: inputs[ref]}, scores=True)[ref]  # rows of one entry alone
+        np.testing.assert_allclose(one.raw, alone.raw, atol=2e-6, err_msg=ref)
+        if entry in gates:  # and the groups do differ
+            pooled = [{**row, "user": None} for row in inputs[ref]]
+            assert (
+                np.abs(models.predict({ref: pooled}, scores=True)[ref].raw - one.raw).max() > 1e-5
+            )
 
 
 def test_a_file_says_how_many_rows_were_pooled(gated: Path, composed: Path, tmp_path: Path) -> None:

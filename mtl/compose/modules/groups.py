@@ -67,10 +67,6 @@ class RowGates:
             raise unknown(f"group ({self.column})", group, self._codes)
         self.chosen = gate.unsqueeze(1)
 
-    def unseen(self, groups: list[str]) -> int:
-        """How many of these rows are answered by the pooled gates."""
-        return sum(name not in self._codes for name in groups)
-
     def away(self, std: float) -> Tensor:
         """The penalty: how far the gates are from the pool."""
         return (self.gates - 1).square().sum() / (2 * std**2 * sum(self.counts.values()))
