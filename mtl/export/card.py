@@ -57,7 +57,11 @@ def card(entry: Entry, record: Mapping[str, Any]) -> str:
     metrics = record.get("scores") or {}
     same = record["exact"] and not record.get("gates")
     shown = manifest.metrics if same and not metrics else _as_metrics(entry, metrics)
-    return f"---\n{header(manifest, shown)}\n---\n\n" + "\n\n".join(sections) + "\n"
+    return (
+        f"---\n{header(manifest, shown, form=record['form'])}\n---\n\n"
+        + "\n\n".join(sections)
+        + "\n"
+    )
 
 
 def _gates(gates: Mapping[str, Any]) -> str:

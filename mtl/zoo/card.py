@@ -334,8 +334,9 @@ def header(
     splits: Mapping[str, Any],
     license: str | None = None,
     library: str | None = None,
+    form: str | None = None,
 ) -> str:
-    """The metadata of the Hub as YAML; ``splits`` are metrics in the form of a manifest's."""
+    """The metadata of the Hub as YAML; ``splits`` in a manifest's form, ``form`` of an export."""
     from huggingface_hub import EvalResult, ModelCardData
 
     repo = _dataset(manifest).get("repo")
@@ -359,13 +360,16 @@ def header(
         if item["value"] is not None and not is_undefined(item) and not manifest.control
     ]
     name = f"{manifest.task['id']} {manifest.method} seed {manifest.seed}"
-    stock = manifest.weights == "adapters"
-    more: dict[str, Any] = {"base_model_relation": "adapter"} if _HUB_ID.fullmatch(base) else {}
+    weights = form or manifest.weights
+    whole = form in {"onnx", "transformers"}
+    relation = "finetune" if whole else "adapter"
+    more: dict[str, Any] = {"base_model_relation": relation} if _HUB_ID.fullmatch(base) else {}
+    stock = weights == "adapters" and library in {None, "adapters"}
     data = ModelCardData(
         base_model=base if _HUB_ID.fullmatch(base) else None,
         datasets=[dataset] if dataset else None,
         eval_results=results or None,
-        library_name=library,
+        library_name=library or form,
         license=license,
         metrics=sorted({item.metric_type for item in results}) or None,
         model_name=printable(name) if results else None,
@@ -375,8 +379,8 @@ def header(
             "control" if manifest.control else manifest.kind,
             printable(manifest.method),
             printable(f"task:{manifest.task['id']}"),
-            *(["adapter-transformers"] if library in {None, "adapters"} and stock else []),
-            *(["peft"] if manifest.weights == "peft" else []),
+            *(["adapter-transformers"] if stock else []),
+            *([weights] if weights in {"peft", "onnx"} else []),
         ],
         **more,
     )

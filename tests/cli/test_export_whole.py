@@ -74,6 +74,8 @@ def test_a_composition_goes_to_onnx_and_answers_alike(
         assert session.run(None, given)[0].shape == (rows, 2)
     card = (folder / "README.md").read_text()
     assert "| int8 | test | accuracy |" in card
+    assert "library_name: onnx\n" in card
+    assert "adapter-transformers" not in card
     assert code_of(card, folder, *TEXTS) == face.load(entry).predict(TEXTS)
     assert not leftovers(tmp_path)
 

@@ -14,7 +14,7 @@ from mtl.hub import parse_repo
 from mtl.hub.cards import check_license, entry_card, zoo_card
 from mtl.hub.index import ROOT, listed
 from mtl.zoo import Zoo, open_zoo
-from mtl.zoo.card import card, interval, license_of
+from mtl.zoo.card import card, header, interval, license_of
 
 REPO = parse_repo("ada/zoo")
 
@@ -53,6 +53,26 @@ def test_what_the_hub_reads() -> None:
     assert (result.dataset_type, result.dataset_config) == ("nyu-mll/glue", "rte")
     assert (result.metric_type, result.metric_value) == ("accuracy", 0.75)
     assert "adapter-transformers" not in ModelCard(card(real(), library="mtl")).data.tags
+
+
+@pytest.mark.parametrize(
+    ("form", "tags", "relation"),
+    [
+        ("adapters", {"adapter-transformers"}, "adapter"),
+        ("peft", {"peft"}, "adapter"),
+        ("onnx", {"onnx"}, "finetune"),
+        ("transformers", set(), "finetune"),
+    ],
+)
+def test_an_exported_folder_is_tagged_by_who_loads_it(
+    form: str, tags: set[str], relation: str
+) -> None:
+    """Whatever the entry itself is: this one's own weights are an adapter of ``adapters``."""
+    assert real().weights == "adapters"
+    data = ModelCard(f"---\n{header(real(), {}, form=form)}\n---\n").data
+    assert data.library_name == form
+    assert {"adapter-transformers", "peft", "onnx"} & set(data.tags) == tags
+    assert data.to_dict()["base_model_relation"] == relation
 
 
 def test_what_people_read() -> None:
