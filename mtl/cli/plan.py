@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.cli.grid import Point
 from mtl.engine.folder import RunFolder
-from mtl.engine.hardware import device_name, resolve_precision
+from mtl.engine.hardware import cpu_has_bf16, device_name, resolve_precision
 from mtl.methods.method import settings_dict
 from mtl.runs.running import find_done
 from mtl.words import counted
@@ -73,11 +73,14 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """As JSON: what all runs share, and per variant what differs."""
         common, by_method = self._settings()
-        base = self.context.backbone.base
+        base, device = self.context.backbone.base, device_name()
+        precisions = sorted({resolve_precision(r.settings.precision) for r in self.runs})
+        emulated = device == "cpu" and "bf16" in precisions and not cpu_has_bf16()
         found = {
             "base": {"model": self.context.model, "id": base.id, "fingerprint": base.fingerprint},
-            "device": device_name(),
-            "precision": sorted({resolve_precision(r.settings.precision) for r in self.runs}),
+            "device": device,
+            "precision": precisions,
+            **({"emulated": ["bf16"]} if emulated else {}),
             "recipe": self.context.recipe.name,
             "tasks": self._tasks(),
             "settings": common,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SHOWN = 30
 """Rows of the table, at most."""
 WIDTH = 110
+EMULATED = " (emulated: this processor has neither AVX512-BF16 nor AMX, and fp32 is faster on it)"
 
 
 def block_text(plan: Plan, *, candidates: bool = False) -> str:
@@ -36,9 +37,10 @@ def block_text(plan: Plan, *, candidates: bool = False) -> str:
     variants, tasks, sources = told["variants"], told["tasks"], told["sources"]
     base, several = told["base"], len(variants) > 1
     name = base["id"] if base["id"] == base["model"] else f"{base['model']} ({base['id']})"
+    emulated = EMULATED if told.get("emulated") else ""
     lines = [
         ("base", f"{name} {base['fingerprint'][:8]}, on {told['device']}, "
-                 f"{' and '.join(told['precision'])}"),
+                 f"{' and '.join(told['precision'])}{emulated}"),
     ]  # fmt: skip
     if len(tasks) == 1 or plan.runs[0].joint:
         lines += [("task" if len(tasks) == 1 else "tasks", _rows_text(task)) for task in tasks]

@@ -14,6 +14,9 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
+CPU_INFO = Path("/proc/cpuinfo")
+BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+
 
 def resolve_precision(precision: str) -> str:
     """``auto`` → bf16 where the run's GPU computes in it, else fp32; what is asked for otherwise.
@@ -30,6 +33,20 @@ def resolve_precision(precision: str) -> str:
     if _told_cpu() or not torch.cuda.is_available():
         return "fp32"
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
+@lru_cache(maxsize=1)
+def cpu_has_bf16() -> bool:
+    """Whether this processor multiplies in bf16: x86 with AVX512-BF16 or AMX.
+
+    Others compute the same by rounding fp32, which saves nothing. False where Linux does not say.
+    """
+    try:
+        text = CPU_INFO.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
+    return not BF16_FLAGS.isdisjoint(flags.split())
 
 
 def device_name() -> str:

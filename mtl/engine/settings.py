@@ -84,7 +84,8 @@ class RunSettings:
             task's own.
         class_weights: ``balanced``: in the loss (that of dev, too) rare classes count as much as
             frequent ones, of multi-label tasks each label's rows as much as the others; ``none``.
-        precision: ``fp32``, ``bf16`` (autocast), or ``auto``: bf16 where a GPU has it.
+        precision: ``fp32``, ``bf16`` (autocast; on CPUs with AVX512-BF16 or AMX about twice as fast
+            as fp32, on others slower), or ``auto``: bf16 where a GPU has it.
         base_precision: in what the frozen base is held, adapters and heads being fp32: ``fp32``,
             ``bf16`` (half the memory), or ``nf4`` (a quarter of that; bitsandbytes, on a GPU).
         head: a name in ``mtl.backbone.HEADS``: ``two_layer``, ``linear``, ``pooler_linear``,

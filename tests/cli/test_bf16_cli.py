@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from cli_bench import mtl
 
+from mtl.engine.hardware import cpu_has_bf16
+
 BF16 = ["--suite", "mini", "--epochs", "2", "--json", "--set", "precision=bf16"]
 
 
@@ -54,6 +56,36 @@ def test_the_two_precisions_are_two_runs(stocked: Path) -> None:
         for precision in ("fp32", "bf16", "fp32")
     }
     assert len(refs) == 2
+
+
+@pytest.mark.skipif(not cpu_has_bf16(), reason="this processor has neither AVX512-BF16 nor AMX")
+def test_a_processor_that_computes_in_bf16_gives_the_same_again(mini: Path, tmp_path: Path) -> None:
+    """One seed in two zoos: weights and answers bit for bit, dropout on."""
+    found = []
+    for name in ("one", "two"):
+        places = ["--zoo", tmp_path / name, "--runs", tmp_path / f"{name}-runs"]
+        said = mtl("train", "--task", "same", "--method", "pfeiffer", *BF16, *places)
+        assert said.code == 0, said.err
+        folder = tmp_path / name / said.json["runs"][0]["ref"]
+        files = {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix != ".json"}
+        del files["README.md"]
+        assert {"adapter.safetensors", "predictions.safetensors"} <= files.keys()
+        found.append(files)
+    assert found[0] == found[1]
+
+
+def test_a_plan_says_where_bf16_is_emulated(mini: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mtl.cli import plan
+
+    line = ["train", "--suite", "mini", "--task", "same", "--dry-run"]
+    for native in (True, False):
+        monkeypatch.setattr(plan, "cpu_has_bf16", lambda native=native: native)
+        said = mtl(*line, "--precision", "bf16")
+        assert said.code == 0, said.err
+        assert ("emulated" in said.out) is not native
+        told = mtl(*line, "--precision", "bf16", "--json").json["plan"]
+        assert told.get("emulated") == (None if native else ["bf16"])
+        assert "emulated" not in mtl(*line, "--precision", "fp32").out
 
 
 @pytest.mark.parametrize("method", ["adalora", "vera", "sora", "adamix", "madakron-full"])

@@ -75,3 +75,31 @@ def test_built_for_cuda_the_driver_decides_whether_torch_is_asked(
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(hardware.ctypes, "CDLL", load)
     assert hardware.no_gpu.__wrapped__() is not driver
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu avx512f avx512_bf16 gfni\n", True),
+        ("processor\t: 0\nflags\t\t: fpu amx_bf16 amx_tile\n", True),
+        ("processor\t: 0\nflags\t\t: fpu avx512f avx512_vnni amx_tile\n", False),
+        ("processor\t: 0\nFeatures\t: fp asimd\n", False),
+        (None, False),
+    ],
+)
+def test_which_processors_compute_in_bf16(
+    text: str | None, found: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if text is not None:
+        (tmp_path / "cpuinfo").write_text(text)
+    monkeypatch.setattr(hardware, "CPU_INFO", tmp_path / "cpuinfo")
+    assert hardware.cpu_has_bf16.__wrapped__() is found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
+def test_the_processor_is_what_torch_takes_it_for() -> None:
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    if hardware.cpu_has_bf16():
+        assert native
+    elif torch.cpu._is_avx512_bf16_supported():
+        pytest.fail("torch finds AVX512-BF16, and cpu_has_bf16 does not")
