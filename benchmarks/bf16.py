@@ -1,11 +1,11 @@
 """bf16 beside fp32 on a CPU: what it saves, and what it does to the results.
 
-    python benchmarks/bf16.py --model FOLDER                                   # speed
-    python benchmarks/bf16.py --model FOLDER --quality --data-root DIR         # quality
+    python benchmarks/bf16.py --model FOLDER                             # speed
+    python benchmarks/bf16.py --model FOLDER --quality --data-root DIR   # quality
 
 Speed: texts per second of an evaluation and training steps (a Pfeiffer adapter, AdamW and clipping,
-dropout on) at several B × T of random tokens. The two take turns in one process, in one thread;
-reported are medians of their processor seconds and the median of the pairs' ratios, with quartiles.
+dropout on) at several B × T of random tokens. Both take turns in one process, in one thread; told
+are medians of their processor seconds and the median of the pairs' ratios, with quartiles.
 Quality: the same runs in both, task by task and seed by seed (few training rows), and the difference
 of their headline metric on test, bf16 minus fp32, with Student's 95 % interval over the pairs.
 """
@@ -45,7 +45,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def compared(calls: dict[str, Callable[[], object]], pairs: int) -> dict[str, Any]:
-    """Median seconds of each call, and the median and quartiles of first / second over the pairs."""
+    """Median seconds of each call; median and quartiles of first / second over the pairs."""
     for call in calls.values():  # the first one pays for what is made once
         call()
     rounds = [[seconds(call) for call in calls.values()] for _ in range(pairs)]

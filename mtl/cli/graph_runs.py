@@ -7,6 +7,7 @@ import os
 import shlex
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mtl.cli.graph_options import RUNS, add_scene, check_limit
@@ -30,6 +31,13 @@ def suggest(argv: Sequence[str]) -> int:
     parser.add_argument("--source-seed", type=int, default=0, help="seed of the sources")
     parser.add_argument("--max-train-samples", type=int, default=0, help="as in mtl.compose")
     parser.add_argument("--rows", type=int, default=2000, help="rows per task to look at, at most")
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default="auto",
+        help="of the passes [auto: bf16 on a CPU that computes in it, if a test on dev rows shows "
+        "equal scores]",
+    )
     add_scene(parser)
     options = parser.parse_args(list(argv))
 
@@ -40,7 +48,7 @@ def suggest(argv: Sequence[str]) -> int:
     from mtl.graph.calibrate import read_calibration
 
     scores = chosen_scores(names(options.scores))
-    scene = open_scene(options, "suggest", argv)
+    scene = replace(open_scene(options, "suggest", argv), precision=options.precision)
     extractor = scene.extractor(check_limit("--rows", options.rows, 2))
     found = scene.look(
         extractor,
@@ -204,6 +212,7 @@ def measure(argv: Sequence[str]) -> int:
             model=context.model,
             asked_protocol=context.asked_protocol,
             workspace=context.workspace,
+            precision=run.settings.precision,
         )
         extractor = scene.extractor()
         try:

@@ -49,6 +49,8 @@ def suggestion_text(found: Suggestion, calibration: Calibration | None, typed: s
         f"\nTarget {printable(found.target)}, {found.rows} training rows looked at; in brackets "
         f"the rank{f', rows in the order of {by}' if by else ''}. No training run was needed.",
     ]
+    if found.self_test is not None:
+        parts.append(found.self_test.text())
     known = calibration.scores if calibration else {}
     if any(score in known for score in scores):
         parts += [f"trust: {score}: {trust_text(known.get(score))}" for score in scores]

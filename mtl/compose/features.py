@@ -3,7 +3,8 @@
 Four passes exist: the plain base over a task's rows (vectors of the first token and their mean),
 the base with a source's adapter over the target's rows, the same over the source's own rows (for
 its embedding-space map), and the plain base with gradients (TaskEmb). Each is kept in a file whose
-name is a hash of everything that decides its content: weights, tokenizer, rows, limit, version.
+name is a hash of everything that decides its content: weights, tokenizer, rows, limit, version,
+and the precision where it is not fp32.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class Extractor:
     Attributes:
         backbone: the base that all candidates must share.
         workspace: whose zoo holds the sources and whose cache keeps the features.
-        device: where passes run.
+        device: where passes run, and in which precision; features of another one are others.
         limit: rows per task at most.
     """
 
@@ -259,7 +260,8 @@ class Extractor:
             for rows in eval_order(encoded, usual_passes(self.device.torch_device)):
                 batch = to_device(encoded.collate(rows), self.device.torch_device)
                 with torch.enable_grad():
-                    output = encoder(**inputs_of(batch), output_hidden_states=True)
+                    with self.device.autocast():
+                        output = encoder(**inputs_of(batch), output_hidden_states=True)
                     states = output.hidden_states[1:]
                     for state in states:
                         state.retain_grad()
@@ -288,6 +290,8 @@ class Extractor:
             "base": base.fingerprint,
             "tokenizer": base.tokenizer,
         }
+        if self.device.precision != "fp32":
+            whole["precision"] = self.device.precision
         return kept(self.workspace.cache.parent / "features", whole, make)
 
 

@@ -61,6 +61,7 @@ def pick(
         context.model,
         context.asked_protocol,
         context.workspace,
+        target.settings.precision,
     )
     extractor = scene.extractor()
     seen = scene.look(extractor, [ALL], [score], method=method, seed=seed)

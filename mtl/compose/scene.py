@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from mtl.compose.features import Extractor
+from mtl.compose.halving import in_precision, pays, self_test
 from mtl.compose.sources import Wanted, find_candidates, wanted_sources
 from mtl.compose.suggest import chosen_scores, score_sources
 from mtl.engine import RunSettings, open_device
@@ -31,7 +32,12 @@ ROWS = 2000
 
 @dataclass(frozen=True)
 class Scene:
-    """A target on a base, with the candidates of a zoo."""
+    """A target on a base, with the candidates of a zoo.
+
+    Attributes:
+        precision: of the passes behind scores: ``fp32``, ``bf16``, or ``auto``
+            (:mod:`mtl.compose.halving`).
+    """
 
     suite: Suite
     spec: TaskSpec
@@ -40,10 +46,12 @@ class Scene:
     model: str
     asked_protocol: str | None
     workspace: Workspace
+    precision: str = "auto"
 
     def extractor(self, rows: int = ROWS) -> Extractor:
         """The passes over this scene's base."""
-        device = open_device("fp32", hidden_size=self.backbone.base.hidden_size)
+        precision = "fp32" if self.precision == "auto" else self.precision
+        device = open_device(precision, hidden_size=self.backbone.base.hidden_size)
         return Extractor(self.backbone, self.workspace, device, limit=rows)
 
     def look(
@@ -70,6 +78,16 @@ class Scene:
         place = (self.data, self.workspace.zoo, self.backbone.base, seed)
         entries, left_out = find_candidates(wanted, *place)
         own, _ = find_candidates([Wanted(self.spec.id, method)], *place)
+        chosen = chosen_scores(scores)
+
+        def judge(data: TaskData, passes: Extractor, **more: Any) -> Suggestion:
+            mine = own[0] if own else None
+            return score_sources(data, entries, self.data_of(), chosen, passes, own=mine, **more)
+
+        tested = None
+        if self.precision == "auto" and pays(chosen, extractor, len(self.data.splits["train"])):
+            tested = self_test(self.data, judge, extractor)
+            extractor = in_precision(extractor, "bf16" if tested.equal else "fp32")
         with tqdm(
             total=len(entries),
             desc=f"score for {self.spec.id}",
@@ -78,16 +96,8 @@ class Scene:
             disable=True if quiet() else None,
             file=sys.stderr,
         ) as bar:
-            return score_sources(
-                self.data,
-                entries,
-                self.data_of(),
-                chosen_scores(scores),
-                extractor,
-                own=own[0] if own else None,
-                left_out=left_out,
-                progress=lambda task: bar.update(),
-            )
+            told = {"left_out": left_out, "progress": lambda task: bar.update()}
+            return replace(judge(self.data, extractor, **told), self_test=tested)
 
     def data_of(self) -> Callable[[Entry], TaskData]:
         """Entry → the data its task trained on: its spec of today, the entry's split and limit."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mtl.compose.features import Extractor
+    from mtl.compose.halving import SelfTest
     from mtl.data import TaskData
     from mtl.graph.scores import Score
     from mtl.zoo import Entry
@@ -38,6 +39,8 @@ class Suggestion:
         left_out: source task → why the whole candidate was left out.
         rows: rows of the target that were looked at.
         entries: source task → its entry.
+        precision: that the passes were made in.
+        self_test: what chose it (:mod:`mtl.compose.halving`), None where nothing was to choose.
     """
 
     target: str
@@ -47,6 +50,8 @@ class Suggestion:
     base: dict[str, float]
     left_out: dict[str, str]
     entries: dict[str, Entry]
+    precision: str = "fp32"
+    self_test: SelfTest | None = None
 
     def ranked(self, score: str) -> list[str]:
         """Sources with a value of ``score``, best first."""
@@ -62,6 +67,8 @@ class Suggestion:
             "base": self.base,
             "left_out": self.left_out,
             "entries": {task: entry.ref for task, entry in self.entries.items()},
+            "precision": self.precision,
+            "self_test": self.self_test.to_dict() if self.self_test else None,
         }
 
 
@@ -139,7 +146,8 @@ def score_sources(
             except (MtlError, Unscorable) as error:
                 missing["target.maps"] = str(error).partition("\n")[0]
     rows = min(len(labels), extractor.limit)
-    found = Suggestion(data.spec.id, rows, {}, {}, {}, dict(left_out or {}), {})
+    precision = extractor.device.precision
+    found = Suggestion(data.spec.id, rows, {}, {}, {}, dict(left_out or {}), {}, precision)
     for score in scores:
         try:
             value = baseline(score, target)
@@ -175,6 +183,10 @@ def keep_suggestion(found: Suggestion, data: TaskData, extractor: Extractor, fol
     base = extractor.backbone.base.fingerprint
     rows = data.fingerprints["train"]
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    exact = found.precision == "fp32"
+    how: dict[str, Any] = {} if exact else {"precision": found.precision}
+    if found.self_test is not None:
+        how["self_test"] = found.self_test.to_dict()
     items = [
         Evidence(
             source=task,
@@ -190,6 +202,7 @@ def keep_suggestion(found: Suggestion, data: TaskData, extractor: Extractor, fol
                 "plain base": found.base.get(score),
                 "command": extractor.workspace.command,
                 "created": now,
+                **how,
             },
         )
         for task, values in found.values.items()
@@ -202,5 +215,6 @@ def keep_suggestion(found: Suggestion, data: TaskData, extractor: Extractor, fol
         "limit": extractor.limit,
         "scores": sorted({item.method for item in items}),
         "sources": sorted(entry.digest for entry in found.entries.values()),
+        **({} if exact else {"precision": found.precision}),
     }
     return write_evidence(folder, f"suggest-{sha256_json(question)[:16]}", items)

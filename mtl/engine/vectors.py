@@ -35,9 +35,10 @@ def inputs_of(batch: Mapping[str, Any]) -> dict[str, Any]:
 def token_vectors(
     encoder: Any, encoded: Encoded, device: Device, rows: np.ndarray | None = None
 ) -> Arrays:
-    """``first`` and ``mean``: the vector that heads read and the mean over the real tokens (fp32).
+    """``first`` and ``mean``: the vector that heads read and the mean over the real tokens.
 
     Args:
+        device: where, and in which precision, the encoder computes; the vectors are fp32.
         rows: which rows, in the order of the result; None for all.
 
     Returns:
@@ -50,7 +51,9 @@ def token_vectors(
     mean = np.zeros_like(first)
     for batch_rows in eval_order(encoded, usual_passes(device.torch_device), chosen):
         batch = to_device(encoded.collate(batch_rows), device.torch_device)
-        states = encoder(**inputs_of(batch)).last_hidden_state.float()
+        with device.autocast():
+            states = encoder(**inputs_of(batch)).last_hidden_state
+        states = states.float()
         shape = first[batch_rows].shape
         own = pooled(states, batch["attention_mask"], pooling)
         first[batch_rows] = own.cpu().numpy().reshape(shape)

@@ -22,7 +22,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -213,7 +213,9 @@ def mean_vectors(rows: Rows, encoder: Any, name: str, wanted: np.ndarray) -> np.
     }
 
     def make() -> dict[str, Any]:
-        found = token_vectors(encoder, split.encoded, rows.device, wanted)
+        # in fp32 whatever the run computes in: what is reported beside results, of any machine
+        exact = replace(rows.device, precision="fp32")
+        found = token_vectors(encoder, split.encoded, exact, wanted)
         return {"mean": found["mean"]}
 
     return np.asarray(kept(rows.cache / "features", key, make)["mean"])

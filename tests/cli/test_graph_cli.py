@@ -175,6 +175,43 @@ def test_suggest_scores_every_candidate_and_keeps_the_evidence(stocked: Path) ->
     assert not list((stocked.parent / "runs").glob("*"))
 
 
+def test_scores_of_bf16_passes_say_so(stocked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mtl.compose import halving
+
+    def evidence() -> list[dict[str, Any]]:
+        files = sorted((stocked.with_name("zoo.graph") / "evidence").glob("suggest-*.json"))
+        return [json.loads(path.read_text())["evidence"][0]["provenance"] for path in files]
+
+    exact = suggest("--scores", "textemb")
+    assert (exact["precision"], exact["self_test"]) == ("fp32", None)
+    assert not {"precision", "self_test"} & evidence()[0].keys()
+    monkeypatch.setattr(halving, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(halving, "WORTH", 1)
+    monkeypatch.setattr(halving, "ROWS", 16)
+    monkeypatch.setattr(halving, "SHARE", 0.5)
+    half = suggest("--scores", "textemb")
+    assert half["precision"] == "bf16", half
+    assert half["self_test"]["equal"] is True
+    assert half["self_test"]["split"] == "dev"
+    for task, values in exact["values"].items():
+        assert half["values"][task]["textemb"] != values["textemb"]
+        assert half["values"][task]["textemb"] == pytest.approx(values["textemb"], abs=0.05)
+    assert sorted(said.get("precision", "fp32") for said in evidence()) == ["bf16", "fp32"]
+    assert suggest("--scores", "textemb") == half  # kept, and found again
+    assert suggest("--scores", "textemb", "--precision", "fp32") == exact
+    asked = suggest("--scores", "textemb", "--precision", "bf16")
+    assert (asked["values"], asked["self_test"]) == (half["values"], None)
+    assert (
+        "passes in bf16: on 16 dev rows no score moved"
+        in mtl("graph", "suggest", "--target", "same", "--scores", "textemb").out
+    )
+    monkeypatch.setattr(halving, "SHARE", 0.0)
+    strict = suggest("--scores", "textemb")
+    assert (strict["precision"], strict["values"]) == ("fp32", exact["values"])
+    assert "textemb moved by" in strict["self_test"]["reason"]
+    assert any("self_test" in said and "precision" not in said for said in evidence())
+
+
 def test_what_suggest_cannot_score_is_named(stocked: Path, tiny: Any) -> None:
     found = suggest("--max-train-samples", "40", "--scores", "weights", "logme")
     for skipped in found["skipped"].values():
