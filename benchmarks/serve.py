@@ -1,7 +1,8 @@
 """What a server of many targets costs beside one of one target, and beside serving one by one.
 
     python benchmarks/serve.py --model MINILM --folder DIR [--targets 1 10 50] [--clients 1 8 32]
-        [--requests 64] [--rounds 3] [--soak 600] [--json]
+        [--requests 64] [--rounds 3] [--parts memory batch http onnx] [--soak 600] [--pause 0.2]
+        [--json]
 
 DIR gets a zoo, once: eight sources, and as many compositions of all eight as targets (runs of one
 step: what they answer does not matter here, what they cost does). Then, on loopback:
@@ -11,8 +12,10 @@ step: what they answer does not matter here, what they cost does). Then, on loop
   its own. The modes take turns; the best round of each counts.
 - the same without HTTP: a batch of 32 rows, interleaved, the fastest of each counts.
 - the memory of a process that has answered with N targets.
-- ``--soak S``: seconds under eight clients, some of which send nonsense or leave; memory before
-  and after.
+- one target out of PyTorch: the same batches of 1, 8 and 32 rows through our network, and through
+  ``export --to onnx --int8`` by onnxruntime on as many threads, interleaved, the fastest of each.
+- ``--soak S``: seconds under eight clients, some of which send nonsense or leave, each with a pause
+  before a request; memory of the server when it has answered once, in the middle and at the end.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ import numpy as np
 import psutil
 
 SOURCES = 8
+PARTS = ["memory", "batch", "http", "onnx"]
 WORDS = """the a old small house river dog cat teacher friend sees finds brings likes and or with
 under green red apple door stone every some quiet happy sad street music paper water light"""
 JSON = {"Content-Type": "application/json"}
@@ -240,16 +244,56 @@ def memories(options: argparse.Namespace, refs: Sequence[str]) -> dict[str, dict
     return found
 
 
+def out_of_torch(options: argparse.Namespace, ref: str) -> list[dict[str, Any]]:
+    """Milliseconds of the processor of a batch: here, as ONNX, as ONNX in int8."""
+    import torch
+
+    import mtl
+    from mtl.engine.feed import to_device
+    from mtl.export.onnx import FILE, SMALL, OnnxNetwork
+
+    model = mtl.load(ref, zoo=options.folder / "zoo", model=options.model)
+    folder = options.folder / "onnx"
+    if not folder.is_dir():
+        model.export(folder, to="onnx", int8=True)
+    rng, found = random.Random(3), []
+    networks = {"onnx": OnnxNetwork(folder / FILE), "onnx int8": OnnxNetwork(folder / SMALL)}
+    reader = mtl.load_many([ref], zoo=options.folder / "zoo", model=options.model)
+    with torch.no_grad(), model.loaded.attached.evaluating():
+        networks = {"pytorch": model.loaded.network, **networks}
+        for rows in (1, 8, 32):
+            encoded = reader.read(ref, [text(rng) for _ in range(rows)]).encoded
+            batch = to_device(encoded.collate(np.arange(rows)), torch.device("cpu"))
+            best = dict.fromkeys(networks, float("inf"))
+            for _ in range(options.rounds * 10):
+                for name, network in networks.items():
+                    begun = time.process_time()
+                    network(batch)
+                    best[name] = min(best[name], time.process_time() - begun)
+            told = {name: seconds * 1000 for name, seconds in best.items()}
+            found.append({"rows": rows, "tokens": batch["input_ids"].shape[1], **told})
+    return found
+
+
 def soak(options: argparse.Namespace, refs: Sequence[str]) -> dict[str, Any]:
-    """Answers, and MB of the server after a tenth of the time and at the end."""
+    """Answers, and MB of the server at the start, in the middle and at the end."""
     child, port = start(options, refs, "--serve")
     watched, counts = psutil.Process(child.pid), {"answered": 0, "nonsense": 0, "left": 0}
-    end, lock = time.monotonic() + options.soak, threading.Lock()
-    after_tenth: list[int] = []
+    Client(port).ask(refs[0], "one row")
+    megabytes = {"start_mb": watched.memory_info().rss / 2**20}
+    begun, lock = time.monotonic(), threading.Lock()
+    places = {"after_tenth_mb": 0.1, "middle_mb": 0.5}
+
+    def sample() -> None:
+        past = (time.monotonic() - begun) / options.soak
+        for name, place in places.items():
+            if past > place and name not in megabytes:
+                megabytes[name] = watched.memory_info().rss / 2**20
 
     def client(number: int) -> None:
         rng, made = random.Random(number), Client(port)
-        while time.monotonic() < end:
+        while time.monotonic() - begun < options.soak:
+            time.sleep(options.pause)
             kind = rng.choices(("answered", "nonsense", "left"), (18, 1, 1))[0]
             if kind == "answered":
                 made.ask(rng.choice(refs), text(rng))
@@ -262,16 +306,14 @@ def soak(options: argparse.Namespace, refs: Sequence[str]) -> dict[str, Any]:
                 made.connection.close()
             with lock:
                 counts[kind] += 1
-            if not after_tenth and time.monotonic() > end - 0.9 * options.soak:
-                after_tenth.append(watched.memory_info().rss)
+                sample()
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(client, range(8)))
-    last = watched.memory_info().rss
+    megabytes["end_mb"] = watched.memory_info().rss / 2**20
     child.terminate()
     child.wait(60)
-    mb = {"after_tenth_mb": after_tenth[0] / 2**20, "end_mb": last / 2**20}
-    return {"seconds": options.soak, **counts, **mb, "exit": child.returncode}
+    return {"seconds": options.soak, **counts, **megabytes, "exit": child.returncode}
 
 
 def main() -> None:
@@ -282,7 +324,9 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--requests", type=int, default=64, help="per mode and round")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS, help="what to measure")
     parser.add_argument("--soak", type=float, default=0.0, metavar="S")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds before a soaking request")
     parser.add_argument("--json", action="store_true")
     for name in ("--serve", "--one-by-one", "--memory"):
         parser.add_argument(name, action="store_true", help=argparse.SUPPRESS)
@@ -295,11 +339,13 @@ def main() -> None:
         memory(options, options.refs)
         return
     refs = make_zoo(options.folder, options.model, max(options.targets))
-    told: dict[str, Any] = {
-        "memory": memories(options, refs),
-        "batch_of_32": in_process(options, refs),
-        "http": over_http(options, refs),
+    parts: dict[str, Callable[[], Any]] = {
+        "memory": lambda: memories(options, refs),
+        "batch": lambda: in_process(options, refs),
+        "http": lambda: over_http(options, refs),
+        "onnx": lambda: out_of_torch(options, refs[0]),
     }
+    told = {name: parts[name]() for name in options.parts}
     if options.soak:
         told["soak"] = soak(options, refs)
     if options.json:
@@ -307,10 +353,15 @@ def main() -> None:
         return
     from tabulate import tabulate
 
-    print(tabulate([{"targets": n, **row} for n, row in told["memory"].items()], headers="keys"))
-    print(told["batch_of_32"])
-    print(tabulate(told["http"], headers="keys", floatfmt=".2f"))
-    print(told.get("soak", ""))
+    if "memory" in told:
+        rows = [{"targets": n, **row} for n, row in told["memory"].items()]
+        print(tabulate(rows, headers="keys"))
+    for name in ("http", "onnx"):
+        if name in told:
+            print(tabulate(told[name], headers="keys", floatfmt=".2f"))
+    for name in ("batch", "soak"):
+        if name in told:
+            print(name, told[name])
 
 
 if __name__ == "__main__":
