@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.backbone.arch import Arch, find_arch, supported
+from mtl.backbone.decoder_words import decoders_tokenizer
 from mtl.backbone.identity import Base, base_differences
 from mtl.backbone.known import (
     KnownBase,
@@ -27,7 +28,7 @@ from mtl.backbone.known import (
 )
 from mtl.backbone.model_files import ModelFiles, read_model_files
 from mtl.backbone.reference import ModelReference, resolve_model
-from mtl.data.pairs import check_pairs, with_pairs
+from mtl.data.pairs import check_pairs
 from mtl.errors import RequestError
 
 if TYPE_CHECKING:
@@ -56,12 +57,19 @@ class Backbone:
     Args:
         known: its identity, from this machine's record or from loading it.
         load: loads it.
+        words: loads its tokenizer alone.
     """
 
-    def __init__(self, known: KnownBase, load: Callable[[], Loaded]) -> None:
+    def __init__(
+        self,
+        known: KnownBase,
+        load: Callable[[], Loaded],
+        words: Callable[[], Any] | None = None,
+    ) -> None:
         self.base = known.base
         self.tokens = known.tokens
         self._load = load
+        self._load_words = words or (lambda: self._loaded.tokenizer)
 
     held_in = "fp32"
 
@@ -91,6 +99,11 @@ class Backbone:
         A missing pooler would be random, so heads that need one refuse.
         """
         return self.base.pooler is not None
+
+    @cached_property
+    def words(self) -> Any:
+        """:attr:`tokenizer`, for which the encoder need not be loaded."""
+        return self._loaded.tokenizer if "_loaded" in self.__dict__ else self._load_words()
 
     def encode(self, data: TaskData, split: str, cache: Path | None = None) -> Encoded:
         """A split tokenised for this encoder (:func:`mtl.data.encode`).
@@ -217,7 +230,7 @@ def _load_tokenizer(model: str, files: ModelFiles) -> Any:
             name for name in tokenizer.model_input_names if name != "token_type_ids"
         ]
     if arch is not None and arch.decoder:
-        tokenizer = _decoders_tokenizer(tokenizer, model)
+        tokenizer = decoders_tokenizer(tokenizer, model)
     known = getattr(files.config, "vocab_size", None)
     if known is not None and not isinstance(known, int):
         raise RequestError(f"Model {model!r}: config.json says vocab_size {known!r}, no number.")
@@ -227,22 +240,6 @@ def _load_tokenizer(model: str, files: ModelFiles) -> Any:
             f"holds {known}. They do not belong together."
         )
     return tokenizer
-
-
-def _decoders_tokenizer(tokenizer: Any, model: str) -> Any:
-    """A decoder's tokenizer with what classifying needs: padding, behind the text, and pairs.
-
-    The padding token is the end of a text where there is none of its own: nothing reads it.
-    """
-    if tokenizer.pad_token_id is None:
-        if tokenizer.eos_token_id is None:
-            raise RequestError(
-                f"Model {model!r}: its tokenizer has neither a padding token nor one for the end "
-                'of a text. Name one of its tokens in tokenizer_config.json: "pad_token": "…"'
-            )
-        tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.padding_side = "right"
-    return with_pairs(tokenizer)
 
 
 def load_text_encoder(model: str) -> tuple[Any, Any]:
@@ -303,7 +300,8 @@ def load_backbone(model: str) -> Backbone:
     place = find_place(reference)
     known = recall_base(reference, place) if place else None
     if known is not None:
-        return Backbone(known, partial(_load_known, model, reference, known))
+        words = partial(load_tokenizer, model)
+        return Backbone(known, partial(_load_known, model, reference, known), words)
     loaded = _load(model, reference, _stamp(reference))
     if place:
         remember_base(reference, place, loaded.known)

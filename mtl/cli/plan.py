@@ -302,7 +302,7 @@ def plan_rows(
             "state": there.name,
             "runhash": plan.runhash[:8],
             "train": sum(data.sizes["train"] for data in plan.datas.values()),
-            "ref": plan.ref(workspace.zoo),
+            "ref": there.ref or plan.ref(workspace.zoo),
         }
         for plan, there in zip(plans, states, strict=True)
     ]

@@ -19,6 +19,7 @@ from mtl.cli import (
     report_variance,
 )
 from mtl.cli.options import Parser
+from mtl.zoo.place import option_of, zoo_option
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry
@@ -121,7 +122,8 @@ def main(argv: Sequence[str]) -> int:
         guess = "" if options.target in tasks else did_you_mean(options.target or "", tasks)
         raise RequestError(
             f"The zoo {zoo.root} holds no entry{f' for {wanted}' if wanted else ''}; "
-            f"python -m mtl.zoo ls lists what it has, python -m mtl.train makes entries.{guess}"
+            f"python -m mtl.zoo ls{zoo_option(zoo.root)} lists what it has, python -m mtl.train "
+            f"makes entries.{guess}"
         )
     twice = again(entries)
     for line in again_text(entries):
@@ -218,8 +220,8 @@ def runs_to_draw(
     if wanted is not None:
         if wanted.manifest.kind != "composition":
             raise RequestError(
-                f"--entry {wanted.ref} is no composition; python -m mtl.zoo ls --kind composition "
-                "lists those."
+                f"--entry {wanted.ref} is no composition; python -m mtl.zoo ls --kind composition"
+                f"{option_of(wanted)} lists those."
             )
         if method not in (None, wanted.manifest.method):
             raise RequestError(

@@ -15,6 +15,7 @@ from mtl.cli.options import Parser, add_task_files
 from mtl.errors import RequestError
 from mtl.words import counted
 from mtl.zoo.migration import SCHEMA_VERSION
+from mtl.zoo.place import zoo_option
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry, Zoo
@@ -170,8 +171,8 @@ def _fsck(zoo: Zoo, options: Namespace) -> int:
             said = "entry is" if old == 1 else "entries are"
             them = "it" if old == 1 else "them"
             print(
-                f"{old} {said} of an older schema version; 'python -m mtl.zoo migrate' rewrites "
-                f"{them}."
+                f"{old} {said} of an older schema version; 'python -m mtl.zoo "
+                f"migrate{zoo_option(zoo.root)}' rewrites {them}."
             )
         wrong = counted(len(problems), "problem")
         print(f"{counted(count, 'entry', 'entries')} in {zoo.root}: {wrong}")

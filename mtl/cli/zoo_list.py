@@ -11,6 +11,7 @@ from mtl.errors import RequestError, did_you_mean
 from mtl.fitting import fitted
 from mtl.words import counted
 from mtl.zoo.homes import Homes
+from mtl.zoo.place import zoo_option
 
 if TYPE_CHECKING:
     from mtl.zoo import Zoo
@@ -56,7 +57,8 @@ def ls(zoo: Zoo, options: Namespace) -> int:
         print(f"note: {counted(len(near) - 10, 'more near-duplicate')}; --json names all")
     if zoo.problems:
         said = "place was" if len(zoo.problems) == 1 else "places were"
-        print(f"{len(zoo.problems)} {said} skipped; 'python -m mtl.zoo fsck' says why")
+        zoo_is = zoo_option(zoo.root)
+        print(f"{len(zoo.problems)} {said} skipped; 'python -m mtl.zoo fsck{zoo_is}' says why")
     found = counted(len(chosen), "entry", "entries")
     print(f"{found} in {zoo.root}{_hint(listed, chosen, options)}")
     return 0

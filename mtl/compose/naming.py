@@ -61,8 +61,8 @@ def parse_source(text: str) -> tuple[str, str, NamedRun | None]:
     if not task or (colon and not method) or (slash and not found):
         raise RequestError(
             f"--sources: {printable(text)!r} names no source: write TASK, TASK:METHOD, or, for one "
-            "of several entries, TASK:METHOD/seedN-HASH (python -m mtl.zoo ls shows seed "
-            "and hash at the end of a reference; the first digits of the hash are enough)."
+            "of several entries, TASK:METHOD/seedN-HASH (a reference ends in seed and hash; the "
+            "first digits of the hash are enough)."
         )
     return task, method, NamedRun(int(found[1]), found[2] or "") if found else None
 

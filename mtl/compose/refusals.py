@@ -12,6 +12,7 @@ from mtl.errors import RequestError
 from mtl.runs.loading import check_base
 from mtl.tasks import list_tasks, load_task
 from mtl.zoo import open_zoo
+from mtl.zoo.place import option_of
 
 if TYPE_CHECKING:
     from mtl.backbone import Base
@@ -38,7 +39,7 @@ def ambiguous(unclear: Sequence[tuple[Wanted, Sequence[Entry]]], target: TaskDat
     return RequestError(
         "\n".join(blocks) + "\nName the one you mean with --sources, as it stands here (beside "
         "'all', or the other tasks), take those that are best on dev (--pick best-dev), or remove "
-        "those you do not want (python -m mtl.zoo rm REF)."
+        f"those you do not want (python -m mtl.zoo rm REF{option_of(unclear[0][1][0])})."
     )
 
 

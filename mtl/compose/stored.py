@@ -17,6 +17,7 @@ from mtl.methods.method import make_settings
 from mtl.runs.loading import Loaded
 from mtl.runs.versions import made_with
 from mtl.zoo.composition import FILE as WEIGHTS_FILE
+from mtl.zoo.place import zoo_option
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
@@ -34,7 +35,7 @@ def find_parents(entry: Entry, zoo: Zoo) -> list[Entry]:
         kind = {"adapter": "an adapter of one task"}.get(entry.manifest.kind, "a joint model")
         raise RequestError(
             f"{entry.ref} is {kind}; only compositions have sources. "
-            "python -m mtl.zoo ls --kind composition lists them."
+            f"python -m mtl.zoo ls --kind composition{zoo_option(zoo.root)} lists them."
         )
     by_digest = {found.digest: found for found in zoo.entries()}
     parents = []

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import copy
 import json
+import shlex
 from typing import Any
 
 from mtl.errors import RequestError
 from mtl.tasks.spec import pair_parts
 
 DEFAULT_PAIR = "{first}\n{second}"
+_OTHERS = ("{first} | {second}", "{first} / {second}", "{first} - {second}", "{first} and {second}")
+"""What to propose where a tokenizer makes no token of what was asked for."""
 
 
 def with_pairs(tokenizer: Any) -> Any:
@@ -37,9 +40,33 @@ def check_pairs(tokenizer: Any) -> None:
     if not separates(tokenizer):
         raise RequestError(
             "The tokenizer of this base joins two texts with nothing between them, and makes no "
-            "token of a line break. Put something between them that it knows, with --set "
-            "'pair={first} | {second}'."
+            f"token of a line break. {_proposal(tokenizer)}"
         )
+
+
+def check_template(tokenizer: Any, template: str, length: int) -> None:
+    """Refuse a template for pairs by which ``tokenizer`` cannot join two texts.
+
+    Args:
+        length: tokens of an encoding at most.
+
+    Raises:
+        RequestError: as :func:`paired`, or it leaves no room for a token of each text.
+    """
+    size = sum(map(len, _specials(paired(tokenizer, template), "a", "a")))
+    if size + 2 > length:
+        raise RequestError(
+            f"pair={template!r} cannot be used here: it is {size} tokens itself, which leaves no "
+            f"room for the texts in max_length={length}. Shorten it, or give more --max-length."
+        )
+
+
+def _proposal(tokenizer: Any) -> str:
+    """What to put between two texts, as a sentence."""
+    for text in _OTHERS:
+        if _ids(tokenizer, pair_parts(text)[1]):
+            return f"Take --set {shlex.quote(f'pair={text}')}."
+    return "Put a word that it knows between them."
 
 
 def separates(tokenizer: Any) -> bool:
@@ -75,9 +102,11 @@ def paired(tokenizer: Any, template: str) -> Any:
         "behind": _ids(tokenizer, behind),
     }
     if not pieces["between"]:
+        leave = "Or leave pair out: it has a way of its own. " if separates(tokenizer) else ""
         raise RequestError(
             f"pair={template!r} cannot be used with this base: its tokenizer makes no token of "
-            f"{between!r}, and the texts would run together. Put another text between them."
+            f"{between!r}, and the texts would run together. "
+            f"{_proposal(tokenizer)} {leave}".rstrip()
         )
     names = {key: f"<{key} of a pair>" for key, ids in pieces.items() if ids}
     pair = ["lead", "before", "$A", "between", "$B", "behind", "tail"]

@@ -17,6 +17,7 @@ from mtl.zoo.caveats import headline
 from mtl.zoo.composition import SOUP, source_weights
 from mtl.zoo.measured import recall_measured
 from mtl.zoo.merged import once
+from mtl.zoo.place import option_of
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry, Zoo
@@ -225,7 +226,7 @@ def own_adapter(entry: Entry, candidates: Sequence[Entry]) -> tuple[Entry | None
         refs = ", ".join(item.ref for item in fitting)
         return None, (
             f"{entry.ref}: no measured transfer, {len(fitting)} own adapters fit ({refs}); remove "
-            "those you do not want (python -m mtl.zoo rm REF)"
+            f"those you do not want (python -m mtl.zoo rm REF{option_of(entry)})"
         )
     return (fitting[0] if fitting else None), ""
 

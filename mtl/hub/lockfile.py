@@ -26,6 +26,7 @@ from mtl.hub.remote import Remote, read_remote
 from mtl.words import counted, printable
 from mtl.zoo.models import Closed, Digest, List, Model, SafePath, by, check
 from mtl.zoo.names import MANIFEST
+from mtl.zoo.place import zoo_option
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry, Zoo
@@ -91,7 +92,8 @@ def lock(zoo: Zoo, keys: Sequence[str], repos: Sequence[RepoName]) -> list[Locke
             f"{len(missing)} of {counted(len(entries), 'entry', 'entries')} "
             f"{'is' if len(missing) == 1 else 'are'} in none of "
             f"{', '.join(remote.where for remote in remotes)}:\n  {lines}\nPush them first "
-            f"(python -m mtl.zoo push {' '.join(missing)} --repo {repos[0]}), or name a further "
+            f"(python -m mtl.zoo push {' '.join(missing)} --repo {repos[0]}"
+            f"{zoo_option(zoo.root)}), or name a further "
             "--repo."
         )
     found = []

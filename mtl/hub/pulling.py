@@ -26,6 +26,7 @@ from mtl.zoo import base_slug
 from mtl.zoo.arrival import check_sizes, free_place, take_in
 from mtl.zoo.card import card, license_of
 from mtl.zoo.names import CARD, MANIFEST
+from mtl.zoo.place import option_of, zoo_option
 
 if TYPE_CHECKING:
     from mtl.hub.keeping import Claims, Judge
@@ -81,7 +82,8 @@ def pull(
             raise RequestError(
                 f"{remote.where} holds no entry of mtl, but an adapter of stock adapters. Name the "
                 "model that it was trained on: "
-                f"python -m mtl.zoo pull {repo} --model MODEL (and, if known, --task TASK)."
+                f"python -m mtl.zoo pull {repo}{zoo_option(zoo.root)} --model MODEL (and, if "
+                "known, --task TASK)."
             )
         from mtl.hub.foreign import pull_foreign  # needs torch and adapters
 
@@ -257,7 +259,8 @@ def restore(
         elif entry.digest != item.digest:
             differing.append(
                 f"{item.ref}: the zoo has digest {entry.digest[:12]}…, locked is "
-                f"{item.digest[:12]}… (python -m mtl.zoo rm {item.ref} makes room)"
+                f"{item.digest[:12]}… (python -m mtl.zoo rm {item.ref}"
+                f"{option_of(entry)} makes room)"
             )
         else:
             zoo.load_check(entry)

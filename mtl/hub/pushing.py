@@ -28,6 +28,7 @@ from mtl.hub.client import (
 from mtl.hub.planning import Planner, Transfer
 from mtl.hub.remote import Remote, read_remote
 from mtl.words import counted
+from mtl.zoo.place import option_of
 from mtl.zoo.sharing import need_portable, with_sources
 
 if TYPE_CHECKING:
@@ -106,9 +107,11 @@ def push(
 
 
 def _need_verified(entries: Sequence[Entry]) -> None:
-    missing = [entry.ref for entry in entries if entry.manifest.verified is None]
+    missing = [entry for entry in entries if entry.manifest.verified is None]
     if missing:
-        lines = "\n  ".join(f"python -m mtl.zoo verify {ref}" for ref in missing)
+        lines = "\n  ".join(
+            f"python -m mtl.zoo verify {entry.ref}{option_of(entry)}" for entry in missing
+        )
         raise RequestError(
             f"{len(missing)} of {counted(len(entries), 'entry', 'entries')} "
             f"{'has' if len(missing) == 1 else 'have'} no record of a second evaluation from disk, "

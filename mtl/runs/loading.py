@@ -23,6 +23,7 @@ from mtl.runs.recorded import OPTION, change_text, task_of
 from mtl.runs.versions import made_with
 from mtl.runs.workspace import load_task_data
 from mtl.zoo.composition import gate_column
+from mtl.zoo.place import option_of
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone, Base
@@ -64,8 +65,8 @@ def check_base(entry: Entry, base: Base, *, head: bool = False) -> None:
         f"Cannot use {entry.ref} here: it was trained on {stored['id']!r} "
         f"({stored['fingerprint'][:8]}), this run uses {base.id!r} ({base.fingerprint[:8]}), and "
         f"they differ in {'; '.join(differing)}. List what fits with "
-        f"python -m mtl.zoo ls --base {base.fingerprint[:8]}, or pass the model of the entry with "
-        "--model."
+        f"python -m mtl.zoo ls --base {base.fingerprint[:8]}{option_of(entry)}, or pass the model "
+        "of the entry with --model."
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mtl.backbone.decoder_words import check_texts
 from mtl.backbone.head_designs import reads_pooler
 from mtl.engine.hardware import processes, resolve_precision
 from mtl.errors import RequestError
@@ -109,6 +110,8 @@ class Run:
             object.__setattr__(self, "backbone", hold(self.backbone, held))
         if not self.selected:
             object.__setattr__(self, "selected", tuple(self.datas))
+        for data in self.datas.values():
+            check_texts(self.backbone, data.spec)
 
     @property
     def joint(self) -> bool:
@@ -143,8 +146,10 @@ class Run:
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides the result, as JSON."""
+        return self._identity([data.spec for data in self.datas.values()], self.run_settings())
+
+    def _identity(self, specs: Sequence[TaskSpec], settings: Mapping[str, Any]) -> dict[str, Any]:
         datas = self.datas.values()
-        specs = [data.spec for data in datas]
         portable, prints = [spec.portable() for spec in specs], [d.fingerprint for d in datas]
         what: dict[str, Any] = {"task": portable[0], "data": prints[0]}
         if self.joint:
@@ -162,14 +167,17 @@ class Run:
             "processes": processes(),
             "method": self.method,
             "method_settings": settings_dict(self.method_settings),
-            "run": self.run_settings(),
+            "run": dict(settings),
             "seed": self.seed,
         }
 
     def run_settings(self) -> dict[str, Any]:
         """The settings of the run as hash and manifest have them."""
+        settings = self.settings
+        if settings.pair and not any(self._pairs):  # it decides nothing
+            settings = replace(settings, pair="")
         return {
-            **self.settings.identity(),
+            **settings.identity(),
             "precision": resolve_precision(self.settings.precision),
             **({"control": self.control} if self.control else {}),
         }
@@ -178,6 +186,23 @@ class Run:
     def runhash(self) -> str:
         """Hex sha256 of :meth:`identity`."""
         return sha256_json(self.identity())
+
+    @cached_property
+    def former_hash(self) -> str | None:
+        """The hash that this run had when ``pair`` counted for single texts, too.
+
+        None where it is the same one.
+        """
+        pair = self.settings.pair
+        if not pair or all(self._pairs):
+            return None
+        specs = [replace(data.spec, pair=pair) for data in self.datas.values()]
+        return sha256_json(self._identity(specs, self.run_settings() | {"pair": pair}))
+
+    @property
+    def _pairs(self) -> list[bool]:
+        """Of every task, whether its rows have more than one text."""
+        return [len(data.spec.inputs) > 1 for data in self.datas.values()]
 
     def ref(self, zoo: Zoo) -> str:
         """Where the entry goes in ``zoo``."""

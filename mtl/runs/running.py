@@ -41,8 +41,10 @@ class Report:
 
 def find_done(run: Run, workspace: Workspace) -> Entry | None:
     """The zoo's entry of this very run, or None."""
-    found = first_of(workspace.zoo.entries(runhash=run.runhash))
-    return found[0] if found else None
+    for runhash in filter(None, (run.runhash, run.former_hash)):
+        if found := first_of(workspace.zoo.entries(runhash=runhash)):
+            return found[0]
+    return None
 
 
 def execute(run: Run, workspace: Workspace, *, wait: bool = False) -> Report:

@@ -136,7 +136,7 @@ def load_task_data(
         check_class_weights(spec)
     if settings.max_length:
         spec = replace(spec, max_length=settings.max_length)
-    if settings.pair:
+    if settings.pair and len(spec.inputs) > 1:
         spec = replace(spec, pair=settings.pair)
     if settings.group_by:
         spec = replace(spec, group_by=settings.group_by)

@@ -17,6 +17,7 @@ from mtl.zoo.intake import admit, check_listing
 from mtl.zoo.manifest import Recorded, digest
 from mtl.zoo.merged import JOIN, beside, plain, same_run
 from mtl.zoo.names import CARD, MANIFEST, safe_path
+from mtl.zoo.place import option_of
 from mtl.zoo.staging import cannot
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def free_place(zoo: Zoo, ref: str, recorded: Recorded, doing: str) -> str:
     raise RunError(
         f"Cannot {doing}: the zoo holds the result of another run there (digest "
         f"{there.digest[:12]}…; that one has {recorded.digest[:12]}…). Keep yours, remove it "
-        f"(python -m mtl.zoo rm {there.ref}), or take another zoo (--zoo DIR)."
+        f"(python -m mtl.zoo rm {there.ref}{option_of(there)}), or take another zoo (--zoo DIR)."
     )
 
 

@@ -14,6 +14,7 @@ from mtl.zoo.card import card, license_of
 from mtl.zoo.check import file_table, with_headers
 from mtl.zoo.manifest import Manifest, read_manifest, record
 from mtl.zoo.names import CARD, MANIFEST
+from mtl.zoo.place import zoo_option
 from mtl.zoo.staging import cannot, sync_parents, sync_tree
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ def store(folder: Path, target: Path, root: Path, ref: str, manifest: Manifest) 
     except OSError as error:
         raise RunError(
             f"{ref} is stored in the zoo {root}, but the system could not confirm that it is on "
-            f"the disk: {error.strerror or error}. Check it with 'python -m mtl.zoo fsck'."
+            f"the disk: {error.strerror or error}. Check it with 'python -m mtl.zoo "
+            f"fsck{zoo_option(root)}'."
         ) from error
     return False
 
@@ -114,6 +116,7 @@ def _is_there(target: Path, ref: str, digest: str) -> bool:
     Raises:
         ZooError: something else is there.
     """
+    option = zoo_option(target.parents[ref.count("/")])
     try:
         found = read_manifest(target / MANIFEST, ref).digest
     except (FileNotFoundError, NotADirectoryError, ZooError) as error:
@@ -123,12 +126,12 @@ def _is_there(target: Path, ref: str, digest: str) -> bool:
             return False  # removed, and stored again by somebody else, while we looked
         raise ZooError(
             f"Cannot store {ref}: something that is no readable entry is at {target} ({error}). "
-            f"Remove it (python -m mtl.zoo rm {ref}), then run the same command again."
+            f"Remove it (python -m mtl.zoo rm {ref}{option}), then run the same command again."
         ) from error
     if found != digest:
         raise ZooError(
             f"Cannot store {ref}: another result with the same settings is there. Stored: digest "
             f"{found}; new: digest {digest}. Entries are never overwritten: keep the stored one, "
-            f"or remove it (python -m mtl.zoo rm {ref}) and run the same command again."
+            f"or remove it (python -m mtl.zoo rm {ref}{option}) and run the same command again."
         )
     return True

@@ -12,6 +12,7 @@ from mtl.errors import ZooError
 from mtl.words import printable, shown_command
 from mtl.zoo.machine import own_paths, portable_text, recall_command
 from mtl.zoo.manifest import SCHEMA_VERSION, Manifest
+from mtl.zoo.place import zoo_option
 
 
 @dataclass(frozen=True, repr=False)
@@ -70,6 +71,6 @@ def gone(ref: str) -> ZooError:
     )
 
 
-def remedy(ref: str) -> str:
-    """What to do about an entry that cannot be read."""
-    return f"Remove it (python -m mtl.zoo rm {ref}), then run again what made it."
+def remedy(ref: str, root: Path) -> str:
+    """What to do about an entry of the zoo at ``root`` that cannot be read."""
+    return f"Remove it (python -m mtl.zoo rm {ref}{zoo_option(root)}), then run again what made it."

@@ -14,6 +14,7 @@ from mtl.zoo.entry import again_text
 from mtl.zoo.intake import check_content
 from mtl.zoo.merged import beside, plain
 from mtl.zoo.names import MANIFEST, is_pickle, is_safe_name
+from mtl.zoo.place import option_of, zoo_option
 from mtl.zoo.places import name_problem
 from mtl.zoo.problem import Problem
 from mtl.zoo.staging import LOCK_SUFFIX, ZOO_LOCK, clear, is_dead, is_temporary
@@ -90,7 +91,8 @@ def _settled(zoo: ZooReader, entry: Entry, digests: dict[str, str]) -> list[Prob
 
 
 def _entry(entry: Entry, digests: dict[str, str]) -> Iterator[Problem]:
-    again = f"Remove the entry (python -m mtl.zoo rm {entry.ref}), then {again_text(entry)}"
+    ref = f"{entry.ref}{option_of(entry)}"
+    again = f"Remove the entry (python -m mtl.zoo rm {ref}), then {again_text(entry)}"
 
     def placed(problem: Problem, fallback: str = "") -> Problem:
         return replace(
@@ -168,7 +170,7 @@ def _outside(zoo: ZooReader) -> Iterator[Problem]:
                 "leftover",
                 zoo.ref(path),
                 "was left by a writer that was killed.",
-                "'python -m mtl.zoo fsck --fix' removes it.",
+                f"'python -m mtl.zoo fsck --fix{zoo_option(zoo.root)}' removes it.",
             )
     for path, item in _walk(zoo):
         ref = zoo.ref(path)

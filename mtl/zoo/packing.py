@@ -34,6 +34,7 @@ from mtl.words import printable
 from mtl.zoo.arrival import check_sizes, take_in
 from mtl.zoo.manifest import Recorded, check_recorded
 from mtl.zoo.names import CARD, MANIFEST, clash, safe_path
+from mtl.zoo.place import option_of
 from mtl.zoo.sharing import Counting, Progress, Shared, missing, need_portable, rows, with_sources
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ def _add(archive: tarfile.TarFile, entry: Entry, name: str) -> None:
         raise RunError(
             f"Cannot pack {info.name}: its path has {len(info.name)} characters, more than a tar "
             f"archive holds. Copy the entry instead: python -m mtl.zoo copy {entry.ref} FOLDER"
+            f"{option_of(entry)}"
         ) from error
 
 

@@ -19,6 +19,7 @@ from mtl.zoo.homes import Homes
 from mtl.zoo.manifest import Recorded, read_manifest
 from mtl.zoo.merged import plain
 from mtl.zoo.names import MANIFEST, safe_path
+from mtl.zoo.place import option_of, zoo_option
 from mtl.zoo.places import natural, places
 from mtl.zoo.problem import Problem
 from mtl.zoo.settings import differing, settings_of, settings_text
@@ -86,7 +87,7 @@ class ZooReader:
             except FileNotFoundError:
                 continue
             except ZooError as error:
-                self._problem(_damaged(summary.ref, error))
+                self._problem(_damaged(summary.ref, self.root, error))
         return found
 
     def summaries(
@@ -150,7 +151,7 @@ class ZooReader:
         except FileNotFoundError as error:
             raise RequestError(f"{self.ref(folder)} was removed just now.") from error
         except ZooError as error:
-            raise ZooError(f"{error} {remedy(self.ref(folder))}") from error
+            raise ZooError(f"{error} {remedy(self.ref(folder), self.root)}") from error
 
     def load_check(self, entry: Entry) -> None:
         """Check every file of the entry's table (there, size, sha256) before something loads it.
@@ -163,7 +164,7 @@ class ZooReader:
                 raise gone(entry.ref)
             raise ZooError(
                 f"The entry {entry.ref} is damaged: {problem.path} {problem.message} Remove it "
-                f"(python -m mtl.zoo rm {entry.ref}), then {again_text(entry)}"
+                f"(python -m mtl.zoo rm {entry.ref}{option_of(entry)}), then {again_text(entry)}"
             )
 
     def holds(self, entry: Entry) -> bool:
@@ -252,7 +253,7 @@ class ZooReader:
             except FileNotFoundError:
                 return None  # removed since it was listed
             except ZooError as error:
-                self._problem(_damaged(ref, error))
+                self._problem(_damaged(ref, self.root, error))
                 return None
             self._index.put(ref, mark, summary)
         return summary
@@ -314,8 +315,8 @@ def find(zoo: ZooReader, key: str) -> Path:
     guess = did_you_mean(key, [*plain, *ends, *(summary.ref for summary in listed)])
     raise RequestError(
         f"There is no entry {printable(key)!r} among the {len(listed)} of the zoo {zoo.root}."
-        f"{guess} 'python -m mtl.zoo ls' lists them; give a reference, its last parts, or at least "
-        "6 digits of a digest or runhash."
+        f"{guess} 'python -m mtl.zoo ls{zoo_option(zoo.root)}' lists them; give a reference, its "
+        "last parts, or at least 6 digits of a digest or runhash."
     )
 
 
@@ -355,8 +356,8 @@ def _lines(zoo: ZooReader, found: Sequence[Summary]) -> Iterator[str]:
         yield f"{summary.ref}  {summary.digest[:12]}{printable(dev)}  {printable(said)}".rstrip()
 
 
-def _damaged(ref: str, error: ZooError) -> Problem:
-    return Problem("manifest", ref, str(error), remedy(ref))
+def _damaged(ref: str, root: Path, error: ZooError) -> Problem:
+    return Problem("manifest", ref, str(error), remedy(ref, root))
 
 
 def _is(value: str, wanted: str | None) -> bool:

@@ -15,6 +15,7 @@ from mtl.zoo.arrival import check_sizes, free_place, take_in
 from mtl.zoo.machine import machine_paths
 from mtl.zoo.manifest import Recorded
 from mtl.zoo.names import CARD, MANIFEST
+from mtl.zoo.place import option_of
 
 if TYPE_CHECKING:
     from mtl.zoo.entry import Entry
@@ -60,7 +61,7 @@ def with_sources(zoo: Zoo, keys: Sequence[str]) -> list[Entry]:
                 raise RequestError(
                     f"{entry.ref} needs {parent['ref']} with digest {parent['digest'][:12]}…, "
                     f"which is not in the zoo {zoo.root}. Restore it (python -m mtl.zoo pull "
-                    f"USER/NAME {parent['ref']}), or leave the composition out."
+                    f"USER/NAME {parent['ref']}{option_of(entry)}), or leave the composition out."
                 )
             if source.digest not in path:  # a circle exists only in a zoo that somebody made up
                 add(source, (*path, entry.digest))

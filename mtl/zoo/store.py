@@ -12,16 +12,16 @@ from typing import Any
 import mtl.zoo.commit as commit
 import mtl.zoo.removal as removal
 from mtl.errors import RequestError, ZooError
-from mtl.files import slug, user_path
+from mtl.files import slug
 from mtl.words import counted, printable
 from mtl.zoo.entry import Entry
 from mtl.zoo.manifest import Manifest
 from mtl.zoo.names import safe_name
+from mtl.zoo.place import zoo_root
 from mtl.zoo.problem import Problem
 from mtl.zoo.reader import ZooReader
 from mtl.zoo.staging import guarded, staging
 
-DEFAULT_ROOT = "adapters_zoo"
 _HEX = re.compile(r"[0-9a-f]{6,64}")
 
 
@@ -36,7 +36,7 @@ def open_zoo(root: str | Path | None = None) -> Zoo:
     Raises:
         RequestError: there is something at that place that is not a folder.
     """
-    path = user_path(root or os.environ.get("MTL_ZOO") or DEFAULT_ROOT, "--zoo or MTL_ZOO")
+    path = zoo_root(root)
     if path.exists() and not path.is_dir():
         raise RequestError(f"The zoo {path} is a file, not a folder: choose another --zoo.")
     return Zoo(path)

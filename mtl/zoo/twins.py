@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mtl.errors import ZooError
+from mtl.zoo.place import zoo_option
 from mtl.zoo.summary import Summary
 
 if TYPE_CHECKING:
@@ -85,7 +86,11 @@ def warn_of_twin(zoo: ZooReader, entry: Entry) -> None:
     twin = twin_of(zoo, entry)
     if twin is not None:
         _LOG.warning(
-            "%s; 'python -m mtl.zoo diff %s %s' compares them.", twin, twin.ref, twin.other
+            "%s; 'python -m mtl.zoo diff %s %s%s' compares them.",
+            twin,
+            twin.ref,
+            twin.other,
+            zoo_option(zoo.root),
         )
 
 

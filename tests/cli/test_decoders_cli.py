@@ -12,11 +12,13 @@ import pytest
 import torch
 import transformers
 from cli_bench import mtl, refused
+from test_light_doors import light
 
 from mtl.backbone import load_backbone
 from mtl.backbone.arch import archs, tiny_config
 from mtl.data.pairs import paired
 from mtl.files import read_json
+from mtl.runs.run import Run
 
 TYPES = [kind for kind, arch in archs().items() if arch.decoder]
 SHORT = ["--epochs", "1", "--set", "batch_size=32"]
@@ -88,6 +90,41 @@ def test_texts_that_would_run_together_are_refused(use: Callable[[str], Path]) -
     line = ["--suite", "mini", "--task", "same", *SHORT, "--json"]
     refused(mtl("train", *line), "nothing between them", "--set 'pair={first} | {second}'")
     assert mtl("train", *line, "--set", "pair={first} | {second}").code == 0
+
+
+def test_a_plan_finds_templates_that_cannot_join(use: Callable[[str], Path]) -> None:
+    use("llama")
+    line = ["--suite", "mini", "--task", "same", *SHORT, "--dry-run", "--set"]
+    for template, *said in (
+        ("{first}\n{second}", "no token of '\\n'", "Take --set 'pair={first} | {second}'."),
+        ("{first} some cat sees some dog and {second}", "tokens itself", "give more --max-length"),
+        ("{frist} | {second}", "must name {first} and then {second}", "'{first} | {second}'"),
+    ):
+        refused(mtl("train", *line, f"pair={template}", "max_length=8"), *said)
+    refused(mtl("train", *line[:-1]), "Task 'mini/same'", "--set 'pair={first} | {second}'")
+    assert mtl("train", *line, "pair={first} | {second}").code == 0
+    assert light("train", *line, "pair={first} | {second}").code == 0  # it is known by now
+
+
+def test_how_pairs_are_joined_is_no_part_of_a_run_on_single_texts(
+    use: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo = use("llama")
+    line = ["train", "--suite", "mini", "--task", "mood", *SHORT]
+    with monkeypatch.context() as patch:  # an entry of when it was
+        patch.setattr(Run, "runhash", property(lambda run: run.former_hash))
+        before = ref_of(good(*line, *PAIR))
+    assert good(*line, *PAIR, "--dry-run")["runs"][0]["state"] == "done"
+    assert "skipped" in mtl(*line, *PAIR).out
+    other = [*PAIR[:1], "pair={first} | {second}"]
+    found = [ref_of(good(*line, *words)) for words in ([], other)]
+    assert len({before, *found}) == 2
+    manifest = read_json(zoo / found[0] / "manifest.json")
+    assert "pair" not in manifest["run_settings"]
+    assert "pair" not in manifest["task"]["spec"]
+    pairs = [*line[:4], "same", *SHORT, "--dry-run"]
+    hashes = {good(*pairs, *words)["runs"][0]["ref"] for words in (PAIR, other)}
+    assert len(hashes) == 2
 
 
 @pytest.mark.parametrize("kind", TYPES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from cli_bench import ROOT, leftovers, mtl
 from recommended import commands, follow, provoked, recommends
 from zoo_bench import manifest, store
 
+from mtl.backbone import Base
 from mtl.errors import RequestError, RunError, ZooError
 from mtl.zoo import Zoo, open_zoo
 
@@ -63,12 +65,12 @@ def test_a_damaged_manifest(zoo: Zoo) -> None:
     assert not entry.folder.exists()
 
 
-@recommends("zoo/fsck.py", "fsck --fix' removes it")
+@recommends("zoo/fsck.py", "' removes it.")
 def test_a_leftover(zoo: Zoo) -> None:
     store(zoo, manifest())
     dead = zoo.root / "tiny" / ".tmp-dead"
     dead.mkdir(parents=True)
-    message = provoked(mtl("zoo", "fsck").out, "zoo/fsck.py", "fsck --fix' removes it")
+    message = provoked(mtl("zoo", "fsck").out, "zoo/fsck.py", "' removes it.")
     assert follow(message).code == 0
     assert not dead.exists()
 
@@ -197,3 +199,42 @@ def test_a_packed_zoo_is_unpacked_before_it_is_loaded(zoo: Zoo, tmp_path: Path) 
     message = provoked(said(error), "face/loading.py", "is a packed zoo")
     assert entry.ref in follow(message).out
     assert zoo.get(entry.ref).digest == entry.digest
+
+
+def test_commands_name_the_zoo_that_was_given(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told by ``--zoo``, where ``MTL_ZOO`` says another one, which is empty."""
+    from mtl.compose.stored import find_parents
+    from mtl.runs.loading import check_base
+
+    entry = store(zoo, manifest())
+    monkeypatch.setenv("MTL_ZOO", str(tmp_path / "another"))
+    given = ["--zoo", str(zoo.root)]
+
+    def raised(act: Callable[[], object], kind: type[Exception] = RequestError) -> str:
+        with pytest.raises(kind) as error:
+            act()
+        return said(error)
+
+    other = Base(**{**entry.manifest.base, "fingerprint": "ab" * 32, "weights": "cd" * 32})
+    for message in (
+        mtl("zoo", "rm", "no/such", *given).err,
+        mtl("report", "--suite", "none", *given).err,
+        mtl("report", "--heatmap", tmp_path / "a.png", "--entry", entry.ref, *given).err,
+        raised(lambda: find_parents(entry, zoo)),
+        raised(lambda: check_base(entry, other)),
+        raised(lambda: store(zoo, manifest(), 2.0), ZooError),
+    ):
+        words = commands(message)[0]
+        assert words[-2:] == given, message
+    message = mtl("zoo", "rm", "no/such", *given).err
+    assert entry.ref in follow(message).out
+    (entry.folder / "adapter.safetensors").write_bytes(b"")
+    message = raised(lambda: zoo.load_check(entry), ZooError)
+    assert commands(mtl("zoo", "fsck", *given).out)[0] == commands(message)[0]
+    (entry.folder / "manifest.json").write_text("{")
+    message = mtl("zoo", "ls", *given).out
+    assert "manifest" in follow(message).out
+    assert follow(raised(lambda: zoo.get(entry.ref), ZooError)).code == 0
+    assert not entry.folder.exists()
