@@ -32,6 +32,11 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--column", default="prediction", help="name of the answers [prediction]")
     parser.add_argument("--of", metavar="TASK", help="which of the tasks of a joint model")
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16"),
+        help="to answer in [that of the entry's stored answers]",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the output")
     parser.add_argument("--model", help="the entry's base: Hub name, folder, 'demo' [MTL_MODEL]")
     parser.add_argument("--zoo", help="folder of the zoo [MTL_ZOO, ./adapters_zoo]")
@@ -88,7 +93,7 @@ def main(argv: Sequence[str]) -> int:
         overwrite=options.overwrite,
     )
     check_files(job)
-    model = load(options.entry, model=options.model, zoo=options.zoo)
+    model = load(options.entry, model=options.model, zoo=options.zoo, precision=options.precision)
     note_unknown([model.entry])
     with tqdm(
         desc=f"answer {Path(options.input).name}",

@@ -32,6 +32,11 @@ def add_verify(add: Callable[[str, str], Any]) -> None:
         "device adds",
     )
     verify.add_argument(
+        "--precision",
+        choices=("fp32", "bf16"),
+        help="to evaluate in [the entry's own]; in another one nothing is recorded",
+    )
+    verify.add_argument(
         "--no-record", action="store_true", help="leave the entry's 'verified' record as it is"
     )
 
@@ -64,6 +69,7 @@ def verify(zoo: Zoo, options: Namespace) -> int:
                     load_backbone(base_of(entry, options.model)),
                     tolerance=options.tolerance,
                     record=not options.no_record,
+                    precision=options.precision or "",
                 )
             found.append({**result.to_dict(), "caveats": caveats(entry)})
         except MtlError as error:

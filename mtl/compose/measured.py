@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,6 +27,7 @@ from mtl.compose.modules.scalearn import ScaLearnSite
 from mtl.compose.sites import site_keys
 from mtl.data import Passes, eval_order
 from mtl.engine.feed import collate, to_device
+from mtl.engine.passes import usual_passes
 from mtl.errors import RequestError
 from mtl.runs.loading import data_of_entry
 from mtl.tasks import task_loss
@@ -161,7 +163,7 @@ def _mixture(
         hooks.append(site.register_forward_pre_hook(look))
     rows = tokens = 0
     try:
-        for indices in _batches(encoded, Passes(tokens=2048)):
+        for indices in eval_order(encoded, usual_passes(device.torch_device), _chosen(encoded)):
             batch = to_device(collate(spec.id, encoded, indices), device.torch_device)
             mask[:] = [batch["attention_mask"]]
             loaded.attached.logits(batch)
@@ -172,13 +174,18 @@ def _mixture(
     return [value / tokens for value in sums.values()], rows
 
 
-def _batches(encoded: Encoded, passes: Passes) -> Iterator[Any]:
-    """Batches of at most ``LIMIT`` rows, drawn once."""
-    kept = set(torch.randperm(len(encoded), generator=_generator())[:LIMIT].tolist())
-    for rows in eval_order(encoded, passes):
+def _together(encoded: Encoded) -> Iterator[Any]:
+    """The drawn rows, as batches of all rows hold them: a seed's labels are drawn in that order."""
+    kept = set(_chosen(encoded).tolist())
+    for rows in eval_order(encoded, Passes(rows=TOGETHER)):
         chosen = rows[[int(row) in kept for row in rows]]
         if len(chosen):
             yield chosen
+
+
+def _chosen(encoded: Encoded) -> np.ndarray:
+    """At most ``LIMIT`` rows, drawn once."""
+    return torch.randperm(len(encoded), generator=_generator())[:LIMIT].numpy()
 
 
 def _generator() -> torch.Generator:
@@ -202,7 +209,7 @@ def _fisher(
     draws = _generator()
     rows = 0
     with _asking(learned):
-        for indices in _batches(encoded, Passes(rows=TOGETHER)):
+        for indices in _together(encoded):
             batch = to_device(collate(spec.id, encoded, indices), device.torch_device)
             logits = loaded.attached.logits(batch).float()
             drawn = _drawn(spec, logits.detach().cpu(), batch["labels"].cpu(), spread, draws)
@@ -245,7 +252,7 @@ def _drawn(
 def _residual(loaded: Loaded, encoded: Encoded, spec: TaskSpec, device: Device) -> float:
     """Root mean squared error on the training rows that are looked at."""
     total, rows = 0.0, 0
-    for indices in _batches(encoded, Passes(tokens=2048)):
+    for indices in eval_order(encoded, usual_passes(device.torch_device), _chosen(encoded)):
         batch = to_device(collate(spec.id, encoded, indices), device.torch_device)
         logits = loaded.attached.logits(batch).float()
         total += float(task_loss(spec, logits, batch["labels"])) * len(indices)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mtl.errors import RequestError
+from mtl.errors import RequestError, did_you_mean
 from mtl.face.places import root_of
 from mtl.predict.many import Models, open_models
 from mtl.predict.model import Model, open_model
@@ -30,6 +30,7 @@ def load(
     zoo: Zoo | str | Path | None = None,
     data_root: str | Path | None = None,
     tasks: Sequence[str] = (),
+    precision: str | None = None,
 ) -> Model:
     """Load a stored adapter, composition or joint model.
 
@@ -50,12 +51,16 @@ def load(
             ``adapters_zoo`` here.
         data_root: local mirror of Hub datasets, for :meth:`Model.evaluate`.
         tasks: files of tasks of your own, for the same.
+        precision: ``fp32`` or ``bf16`` to answer in; None: what the entry's stored answers are in.
 
     Raises:
-        RequestError: no such entry, or several; another base than the entry's.
+        RequestError: no such entry, or several; another base than the entry's; another precision.
         ZooError: files of the entry are damaged.
         RunError: network, Hub, disk.
     """
+    if precision not in {None, "fp32", "bf16"}:
+        guess = did_you_mean(str(precision), ["fp32", "bf16"])
+        raise RequestError(f"precision={precision!r} must be 'fp32' or 'bf16'{guess}.")
     workspace = open_workspace(zoo=root_of(zoo, entry), data_root=data_root, tasks=tasks)
     if isinstance(entry, str):
         if entry.startswith(HUB):
@@ -68,7 +73,7 @@ def load(
             entry = found[0]
         else:
             entry = workspace.zoo.get(entry)
-    return open_model(entry, workspace, model)
+    return open_model(entry, workspace, model, precision=precision or "")
 
 
 def load_many(

@@ -192,6 +192,7 @@ def _identity(model: Model, job: Job) -> dict[str, Any]:
         "dialect": job.dialect.to_data(),
         "rows": job.rows,
         "suffix": job.target.suffix.lower(),
+        **({"precision": model.precision} if model.precision else {}),
     }
 
 

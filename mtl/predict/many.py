@@ -37,7 +37,15 @@ from mtl.predict.parts import (
 )
 from mtl.predict.shared_base import SharedBase
 from mtl.predict.tables import to_table
-from mtl.runs.loading import answer_passes, base_of, check_base, held_for, held_in, load
+from mtl.runs.loading import (
+    answer_passes,
+    base_of,
+    check_base,
+    held_for,
+    held_in,
+    load,
+    precision_of,
+)
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
@@ -347,8 +355,7 @@ class Models:
 
     def _precision(self, ref: str) -> str:
         """That of the entry's own answers: rows of two precisions share no pass."""
-        told = self.entries[ref].manifest.training.get("precision")
-        return "bf16" if told == "bf16" else "fp32"
+        return precision_of(self.entries[ref])
 
 
 def _padded(batches: Sequence[Mapping[str, Any]], pad: int) -> dict[str, torch.Tensor]:

@@ -17,7 +17,7 @@ from mtl.engine.progress import progress as showing
 from mtl.errors import RequestError, unknown
 from mtl.predict.answers import Answers, of_logits, unseen_text
 from mtl.predict.tables import to_table
-from mtl.runs.loading import answer_passes, base_of, data_of_entry, load
+from mtl.runs.loading import answer_passes, base_of, data_of_entry, load, precision_of
 from mtl.runs.recorded import recorded_spec, task_of
 from mtl.runs.verify import parts_of, same_data
 from mtl.zoo.composition import gate_column
@@ -44,11 +44,13 @@ class Model:
 
     Attributes:
         entry: what was loaded.
+        precision: ``fp32`` or ``bf16`` to compute in another one than the entry's own, which "" is.
     """
 
     entry: Entry
     workspace: Workspace
     backbone: Backbone
+    precision: str = ""
     _specs: dict[str, TaskSpec] = field(default_factory=dict, repr=False)
 
     @property
@@ -93,12 +95,10 @@ class Model:
 
     @cached_property
     def device(self) -> Device:
-        """Where it computes: in the entry's precision and threads."""
-        training = self.entry.manifest.training
-        precision = str(training.get("precision"))
-        threads = training.get("threads")
+        """Where it computes: in the entry's threads, and its precision unless told another."""
+        threads = self.entry.manifest.training.get("threads")
         return open_device(
-            precision if precision in {"fp32", "bf16"} else "fp32",
+            self.precision or precision_of(self.entry),
             hidden_size=self.backbone.base.hidden_size,
             threads=threads if isinstance(threads, int) else None,
         )
@@ -253,12 +253,14 @@ def open_model(
     workspace: Workspace,
     model: str | None = None,
     load_base: Callable[[str], Backbone] | None = None,
+    precision: str = "",
 ) -> Model:
     """Load the base of ``entry`` and the entry on it.
 
     Args:
         model: the base, where the entry does not say what can be found here.
         load_base: what loads a base; None: :func:`mtl.backbone.load_backbone`.
+        precision: as :class:`Model` has it.
 
     Raises:
         RequestError: nobody says where the base is, another base than the entry's, or a method
@@ -270,6 +272,6 @@ def open_model(
 
     backbone = (load_base or load_backbone)(base_of(entry, model))
     check_base(entry, backbone.base, head=True)
-    found = Model(entry, workspace, backbone)
+    found = Model(entry, workspace, backbone, precision)
     _ = found.loaded
     return found

@@ -125,6 +125,12 @@ def stored_settings(entry: Entry) -> RunSettings:
         raise RequestError(f"{entry.ref}: its run settings cannot be used: {error}.") from error
 
 
+def precision_of(entry: Entry) -> str:
+    """That of its answers; fp32 where nobody knows it, as of adapters from elsewhere."""
+    precision = str(entry.manifest.training.get("precision"))
+    return precision if precision in {"fp32", "bf16"} else "fp32"
+
+
 def answer_passes(entry: Entry) -> Passes:
     """How much went through the network at once when an entry's answers were made.
 

@@ -20,6 +20,7 @@ from mtl.runs.loading import (
     check_base,
     check_groups,
     load,
+    precision_of,
     stored_settings,
     where_text,
 )
@@ -127,6 +128,7 @@ def verify_entry(
     *,
     tolerance: float | None = None,
     record: bool = True,
+    precision: str = "",
 ) -> Verification:
     """Evaluate ``entry`` on its splits and compare with its predictions and metrics.
 
@@ -136,10 +138,11 @@ def verify_entry(
     data lie is not followed. Data that agree are noted on this machine, for later commands.
 
     Args:
-        tolerance: largest difference of a score, None for that of the entry's precision; on the
+        tolerance: largest difference of a score, None for that of the precision; on the
             machine that trained the entry, with as many threads, it is 0 (entries of before
             `training.eval_batch_size`: about 1e-7, in bf16 roundings).
         record: write the ``verified`` record of the entry if everything agrees.
+        precision: ``fp32`` or ``bf16`` in place of the entry's own; nothing is recorded then.
 
     Raises:
         RequestError: another base, an unknown task, or data that are not those of the entry.
@@ -161,7 +164,7 @@ def verify_entry(
         spec = task_of(entry, workspace, part.task)
         datas[part.task] = same_data(entry, spec, workspace, part)
     device = open_device(
-        _precision(entry),
+        precision or precision_of(entry),
         hidden_size=backbone.base.hidden_size,
         threads=entry.manifest.training["threads"],
     )
@@ -209,7 +212,7 @@ def verify_entry(
         metrics,
         tuple(problems),
     )
-    if result.good and record:
+    if result.good and record and device.precision == precision_of(entry):
         zoo.record_verified(entry, result.record(device))
     return result
 
@@ -362,8 +365,3 @@ def _different(entry: Entry, part: CheckedPart, data: TaskData) -> tuple[str, An
             if split.startswith("test") or split in compared
         ]
     return next((pair for pair in pairs if pair[1] != pair[2]), None)
-
-
-def _precision(entry: Entry) -> str:
-    precision = str(entry.manifest.training["precision"])
-    return precision if precision in {"fp32", "bf16"} else "fp32"

@@ -64,6 +64,52 @@ def test_the_test_file_gets_the_stored_predictions(
     assert sorted(path.name for path in tmp_path.glob("*out*")) == [target.name]
 
 
+def test_another_precision_is_by_request(stocked: Path, suite_folder: Path, tmp_path: Path) -> None:
+    import mtl as face
+    from mtl.errors import RequestError
+
+    entry, kept = stored(stocked, "mini/shared")
+    source = suite_folder / "shared_test.jsonl"
+    found = {}
+    for name, more in {
+        "own": [],
+        "fp32": ["--precision", "fp32"],
+        "bf16": ["--precision", "bf16"],
+    }.items():
+        said = predict(entry.ref, source, tmp_path / f"{name}.csv", *more)
+        assert said.code == 0, said
+        rows = read(tmp_path / f"{name}.csv")
+        found[name] = np.array([row["prediction"] for row in rows], dtype=np.float32)
+    np.testing.assert_array_equal(found["own"], kept.prediction.astype(np.float32))
+    np.testing.assert_array_equal(found["fp32"], found["own"])
+    assert not np.array_equal(found["bf16"], found["own"])
+    np.testing.assert_allclose(found["bf16"], found["own"], atol=0.05)
+    before = (entry.folder / "manifest.json").read_text()
+    said = mtl("zoo", "verify", entry.ref, "--precision", "bf16", "--json")
+    assert said.code == 0, said
+    assert 0 < said.json["verified"][0]["max_logit_difference"] < 0.05
+    assert (entry.folder / "manifest.json").read_text() == before  # nothing is recorded of it
+    said = mtl("zoo", "verify", entry.ref, "--precision", "fp32", "--json")
+    assert said.json["verified"][0]["max_logit_difference"] == 0
+    assert (entry.folder / "manifest.json").read_text() != before
+    with pytest.raises(RequestError, match="Did you mean 'bf16'"):
+        face.load(entry.ref, zoo=stocked, precision="bf61")
+
+
+def test_parts_of_another_precision_are_of_another_job(
+    stocked: Path, suite_folder: Path, tmp_path: Path
+) -> None:
+    import mtl as face
+    from mtl.predict.job import Job, _identity
+
+    entry, _ = stored(stocked, "mini/same")
+    job = Job(suite_folder / "same_test.csv", tmp_path / "out.csv")
+    own, half = (
+        _identity(face.load(entry.ref, zoo=stocked, precision=p), job) for p in (None, "bf16")
+    )
+    assert half == {**own, "precision": "bf16"}
+
+
 def test_numbers_are_written_as_they_are_stored(
     stocked: Path, suite_folder: Path, tmp_path: Path
 ) -> None:
