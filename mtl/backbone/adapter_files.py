@@ -63,6 +63,8 @@ def _once(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def alone(encoder: Any, missing: Iterable[str]) -> list[str]:
     """The missing names that are no further name of a tensor which was there."""
     gone = set(missing)
+    if not gone:
+        return []
     state = encoder.state_dict()
     there = {value.data_ptr() for name, value in state.items() if name not in gone}
     return sorted(name for name in gone if name not in state or state[name].data_ptr() not in there)

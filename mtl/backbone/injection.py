@@ -9,8 +9,9 @@ encoder that was not passed through :func:`init` behaves exactly as stock.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from types import FunctionType
@@ -232,6 +233,26 @@ def bottleneck_layers(encoder: Any) -> Iterator[tuple[int, str, BottleneckLayer]
         for module in layer.modules():
             if isinstance(module, BottleneckLayer):
                 yield index, module.location_key, module
+
+
+@contextlib.contextmanager
+def set_aside(encoder: nn.Module) -> Iterator[Callable[[str], None]]:
+    """Gives what takes the modules of an adapter, by its name, out of ``encoder``; back at the end.
+
+    ``adapters`` goes through everything in an encoder for every adapter that is added: of K that
+    are loaded one after the other, through K² / 2 of them unless those that are there step aside.
+    """
+    aside: list[tuple[nn.ModuleDict, str, nn.Module]] = []
+
+    def take(name: str) -> None:
+        places = [m for m in encoder.modules() if isinstance(m, nn.ModuleDict) and name in m]
+        aside.extend((place, name, place.pop(name)) for place in places)
+
+    try:
+        yield take
+    finally:
+        for place, name, module in aside:
+            place[name] = module
 
 
 def freeze(module: nn.Module) -> None:

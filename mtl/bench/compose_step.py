@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -93,8 +94,12 @@ def measure_compose(
     *,
     training: Sequence[str] = TRAINING,
     inference: Sequence[str] = INFERENCE,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Any]:
     """Seconds (fastest round), peak memory, saved activations and launches of every variant.
+
+    Args:
+        clock: what seconds are of; ``time.process_time`` on a CPU that is busy with other work.
 
     Returns:
         ``training`` and ``inference``: variant → row; ``ratios`` and ``inference_ratios`` to
@@ -121,8 +126,8 @@ def measure_compose(
         raise RequestError(f"--tokens {shape.tokens}: this encoder takes at most {most}.")
     pristine = random_encoder(config)
     batch = _batch(config, shape, device)
-    trained = _training_rows(pristine, training, shape, batch, device)
-    inferred = _inference_rows(pristine, inference, shape, batch, device)
+    trained = _training_rows(pristine, training, shape, batch, device, clock)
+    inferred = _inference_rows(pristine, inference, shape, batch, device, clock)
     found: dict[str, Any] = {
         "training": trained,
         "inference": inferred,
@@ -163,10 +168,11 @@ def _training_rows(
     shape: Shape,
     batch: dict[str, Tensor],
     device: torch.device,
+    clock: Callable[[], float],
 ) -> dict[str, Any]:
     encoders = {name: _VARIANTS[name](pristine, shape).train().to(device) for name in names}
     steps = {name: _step(encoder, batch, shape) for name, encoder in encoders.items()}
-    times = interleaved(steps, shape.rounds, device)
+    times = interleaved(steps, shape.rounds, device, clock)
     rows = {}
     for name, encoder in encoders.items():
         trainable = sum(p.numel() for p in encoder.parameters() if p.requires_grad)
@@ -186,13 +192,14 @@ def _inference_rows(
     shape: Shape,
     batch: dict[str, Tensor],
     device: torch.device,
+    clock: Callable[[], float],
 ) -> dict[str, Any]:
     steps: dict[str, Step] = {}
     for name in names:
         encoder, held = _INFERENCES[name](pristine, shape)
         encoder.eval().to(device)
         steps[name] = _forward(encoder, held, batch, shape)
-    times = interleaved(steps, shape.rounds, device)
+    times = interleaved(steps, shape.rounds, device, clock)
     return {
         name: {
             "seconds": round(times[name], 5),

@@ -10,11 +10,13 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import NoReturn
 
 from mtl.cli.leaving import Told, telling
 from mtl.cli.speaking import speak_anywhere
 from mtl.errors import MtlError, unknown
+from mtl.tasks.looking import one_look
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "tasks": ("mtl.cli.tasks:main", "tasks and suites: list, show rows as encoded, check"),
@@ -32,6 +34,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "graph": ("mtl.cli.graph:main", "which sources help which target: build, show, suggest, …"),
     "report": ("mtl.cli.report:main", "tables and plots of what is in the zoo"),
 }
+LOOK_AGAIN = {"tasks", "search", "study", "serve"}
+"""Commands that write task files or recipes, or go on for long: they look whenever they ask."""
 
 
 def run_main(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
@@ -66,7 +70,8 @@ def dispatch(command: str, argv: Sequence[str]) -> int:
     module, _, function = COMMANDS[command][0].partition(":")
 
     def main(arguments: Sequence[str]) -> int:
-        return int(getattr(importlib.import_module(module), function)(arguments))
+        with nullcontext() if command in LOOK_AGAIN else one_look():
+            return int(getattr(importlib.import_module(module), function)(arguments))
 
     return run_main(main, argv)
 

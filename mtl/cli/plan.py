@@ -93,7 +93,8 @@ class Plan:
                 for name in ("done", "interrupted", "missing")
             },
         }
-        return found | self._expected()
+        with self.context.workspace.zoo.one_look():
+            return found | self._expected()
 
     def _sources(self) -> list[tuple[Any, ...]]:
         """The different sets of sources that runs have."""
@@ -236,7 +237,8 @@ def make_plan(planned: Planned, context: Context) -> Plan:
     """What is to be told of planned runs; only folders and manifests are read for it."""
     runs = [run for _, listed in planned for run in listed]
     origins = [_origins(run, point, context) for point, listed in planned for run in listed]
-    return Plan(context, runs, origins, [state(run, context.workspace) for run in runs])
+    with context.workspace.zoo.one_look():
+        return Plan(context, runs, origins, [state(run, context.workspace) for run in runs])
 
 
 def _origins(run: Run, point: Point, context: Context) -> Mapping[str, str]:

@@ -89,10 +89,13 @@ def load_sources(
         RequestError, ZooError: as :func:`mtl.runs.load_adapter_entry`; an unknown control, or a
             source that has no twin.
     """
+    from mtl.backbone.injection import set_aside
     from mtl.runs.loading import load_adapter_entry
 
-    for name, entry in zip(names, sources, strict=True):
-        load_adapter_entry(encoder, entry, zoo, name)
+    with set_aside(encoder) as take:
+        for name, entry in zip(names, sources, strict=True):
+            load_adapter_entry(encoder, entry, zoo, name)
+            take(name)
     if not control:
         return
     from mtl.compose.modules.twins import replace_by_twin

@@ -50,7 +50,8 @@ def plan_missing(
     """
     plans: list[Run] = []
     place = (target, workspace.zoo, backbone.base, seed)
-    there = [(source, fitting_entries(source, *place)[0]) for source in wanted]
+    with workspace.zoo.one_look():
+        there = [(source, fitting_entries(source, *place)[0]) for source in wanted]
     unclear = [
         (source, fitting)
         for source, fitting in there

@@ -83,4 +83,4 @@ def pick(
 
 
 def _known(zoo: Zoo, base: str) -> bool:
-    return any(entry.manifest.base["fingerprint"] == base for entry in zoo.entries())
+    return any(summary.fingerprint == base for summary in zoo.summaries())

@@ -382,10 +382,10 @@ def _say_what_was_taken(
     sources, spec = found.sources, request.spec
     everything = ALL in request.asked.sources
     picked = picked or request.asked.best
-    found.passed_over = passed_over(
-        sources, wanted, context.workspace.zoo, context.backbone.base, request.suite, spec
-    )
     if everything:
+        found.passed_over = passed_over(
+            sources, wanted, context.workspace.zoo, context.backbone.base, request.suite, spec
+        )
         found.notes += taken_text(sources, found.passed_over, request.suite, spec.id)
     alone = alone_text(sources, spec.id)
     if alone and (everything or picked or sources[0].manifest.task["id"] == spec.id):

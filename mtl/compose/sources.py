@@ -229,16 +229,17 @@ def resolve_sources(
     elsewhere: list[Entry] = []
     others: list[Entry] = []
     unclear: list[tuple[Wanted, list[Entry]]] = []
-    for source in wanted:
-        fitting, entries, other_rows = fitting_entries(source, target, zoo, base, seed)
-        others += other_rows
-        if len(fitting) > 1:
-            unclear.append((source, fitting))
-        if fitting:
-            found.append(fitting[0])
-        else:
-            missing.append(source)
-            elsewhere += entries
+    with zoo.one_look():
+        for source in wanted:
+            fitting, entries, other_rows = fitting_entries(source, target, zoo, base, seed)
+            others += other_rows
+            if len(fitting) > 1:
+                unclear.append((source, fitting))
+            if fitting:
+                found.append(fitting[0])
+            else:
+                missing.append(source)
+                elsewhere += entries
     if unclear:
         raise ambiguous(unclear, target)
     if missing and not allow_missing:
@@ -340,8 +341,9 @@ def find_candidates(
     found: list[Entry] = []
     left_out: dict[str, str] = {}
     ours = base.to_dict()
-    for source in wanted:
-        fitting, entries, _ = fitting_entries(source, target, zoo, base, seed)
+    with zoo.one_look():
+        looked = [(source, fitting_entries(source, target, zoo, base, seed)) for source in wanted]
+    for source, (fitting, entries, _) in looked:
         if len(fitting) == 1:
             found.append(fitting[0])
         elif fitting:

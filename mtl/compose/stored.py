@@ -37,7 +37,9 @@ def find_parents(entry: Entry, zoo: Zoo) -> list[Entry]:
             f"{entry.ref} is {kind}; only compositions have sources. "
             f"python -m mtl.zoo ls --kind composition{zoo_option(zoo.root)} lists them."
         )
-    by_digest = {found.digest: found for found in zoo.entries()}
+    digests = {parent["digest"] for parent in entry.manifest.parents}
+    there = zoo.read(summary for summary in zoo.summaries() if summary.digest in digests)
+    by_digest = {found.digest: found for found in there}
     parents = []
     for parent in entry.manifest.parents:
         found = by_digest.get(parent["digest"])

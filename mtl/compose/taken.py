@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mtl.backbone.identity import same_base
-from mtl.compose.naming import run_names
+from mtl.compose.naming import SHOWN as DIGITS
+from mtl.compose.naming import NamedRun
 from mtl.compose.refusals import argument
 from mtl.tasks import list_tasks
 from mtl.words import counted, printable
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mtl.compose.sources import Wanted
     from mtl.tasks import Suite, TaskSpec
     from mtl.zoo import Entry, Zoo
+    from mtl.zoo.summary import Summary
 
 SHOWN = 8
 
@@ -33,15 +35,15 @@ def passed_over(
 
     A name of one entry is as ``--sources`` takes it, with its hash where another one has its seed.
     """
-    ours, taken = base.to_dict(), {entry.digest for entry in sources}
+    taken = {entry.digest for entry in sources}
     methods = {source.task: source.method for source in wanted}
-    reasons: dict[str, list[str]] = {}
-    there = [e for e in zoo.entries(kind="adapter") if same_base(e.manifest.base, ours)]
+    there = [s for s in zoo.summaries(kind="adapter") if _on(s, base, zoo)]
     runs = Counter(map(_run_of, there))
+    names: dict[str, dict[str, None]] = {}
     for entry in there:
         if entry.digest in taken:
             continue
-        task, method = entry.manifest.task["id"], entry.manifest.method
+        task, method = entry.task, entry.method
         if task not in methods:
             why = f"of tasks outside suite {suite.name}"
             name = task
@@ -50,18 +52,22 @@ def passed_over(
         else:
             why = "of a task that has its source: another seed, protocol, rows or settings"
             called = argument(target) if task == target.id else task
-            (name,) = run_names([entry], called)
-            if runs[_run_of(entry)] == 1:
-                name = name.rpartition("-")[0]
-        listed = reasons.setdefault(why, [])
-        if name not in listed:
-            listed.append(name)
-    return reasons
+            alone = runs[_run_of(entry)] == 1
+            run = NamedRun(entry.seed, "" if alone else entry.runhash[:DIGITS])
+            name = f"{called}:{method}/{run}"
+        names.setdefault(why, {})[name] = None
+    return {why: [*found] for why, found in names.items()}
 
 
-def _run_of(entry: Entry) -> tuple[str, str, int]:
-    manifest = entry.manifest
-    return manifest.task["id"], manifest.method, manifest.seed
+def _on(summary: Summary, base: Base, zoo: Zoo) -> bool:
+    """Whether an entry is of this base; one of before that was recorded tells only itself."""
+    if summary.fingerprint == base.weights:
+        return any(same_base(e.manifest.base, base.to_dict()) for e in zoo.read([summary]))
+    return summary.fingerprint == base.fingerprint
+
+
+def _run_of(summary: Summary) -> tuple[str, str, int]:
+    return summary.task, summary.method, summary.seed
 
 
 def taken_text(

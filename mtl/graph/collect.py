@@ -51,13 +51,13 @@ def record(
     Raises:
         RunError: the system refuses to write.
     """
-    adapters: dict[tuple[Any, ...], list[Entry]] = {}
-    everything = zoo.entries()
-    for entry in everything:
-        if entry.manifest.kind == "adapter":
-            adapters.setdefault(_rows_of(entry), []).append(entry)
-    chosen = once(everything) if compositions is None else list(compositions)
+    chosen = once(zoo.entries()) if compositions is None else list(compositions)
     chosen = [entry for entry in chosen if entry.manifest.composes]
+    targets = {entry.manifest.task["id"] for entry in chosen}
+    adapters: dict[tuple[Any, ...], list[Entry]] = {}
+    listed = zoo.summaries(kind="adapter")
+    for entry in zoo.read(summary for summary in listed if summary.task in targets):
+        adapters.setdefault(_rows_of(entry), []).append(entry)
     written = kept = 0
     notes: list[str] = []
     for done, entry in enumerate(chosen, start=1):

@@ -43,13 +43,25 @@ def resolve_joint(
     tasks: Sequence[str] = (),
     task: str = "",
 ) -> tuple[Any, RunSettings]:
-    """The settings of ``method`` and of a joint run over ``tasks``.
-
-    A joint run has one schedule and one model for all, so the recipe must want the same for all of
-    them; only :data:`PER_TASK` may differ: with ``task``, its own are in the settings returned.
+    """The settings of ``method`` and of a joint run over ``tasks``; with ``task``, with its own.
 
     Raises:
         RequestError: as ``resolve_settings``; or the recipe wants something else of one task.
+    """
+    method_settings, settings, each = _resolve_each(method, recipe, overrides, tasks)
+    return method_settings, each[task] if task else settings
+
+
+def _resolve_each(
+    method: JointMethod, recipe: Recipe, overrides: Overrides, tasks: Sequence[str]
+) -> tuple[Any, RunSettings, dict[str, RunSettings]]:
+    """Settings of the method, of the run, and task → those of the run with the task's own.
+
+    A joint run has one schedule and one model for all, so the recipe must want the same for all of
+    them; only :data:`PER_TASK` may differ.
+
+    Raises:
+        RequestError: as :func:`resolve_joint`.
     """
     found = {
         name: trace_settings(method, recipe.layers(method.name, name), overrides)
@@ -64,15 +76,14 @@ def resolve_joint(
                 f"everything but {', '.join(PER_TASK)}: choose one with --set {key}=…, or leave "
                 "the task out."
             )
-    if task:
-        return found[task].method, found[task].run
     plain = trace_settings(method, recipe.layers(method.name, ""), overrides).run
     own = {
         key: getattr(plain, key)
         for key in PER_TASK
         if len({getattr(other.run, key) for other in found.values()}) > 1
     }
-    return shared.method, replace(shared.run, **own)
+    each = {name: other.run for name, other in found.items()}
+    return shared.method, replace(shared.run, **own), each
 
 
 def _differing(one: Resolved, other: Resolved) -> list[str]:
@@ -117,10 +128,10 @@ def plan_joint(
     chosen = JOINT.get(method)
     check_method(backbone.base.type, method)
     ids = [spec.id for spec in specs]
-    method_settings, settings = resolve_joint(chosen, recipe, overrides, ids)
+    method_settings, settings, each = _resolve_each(chosen, recipe, overrides, ids)
     datas, heads = {}, {}
     for spec in specs:
-        _, own = resolve_joint(chosen, recipe, overrides, ids, spec.id)
+        own = each[spec.id]
         datas[spec.id] = load_task_data(spec, workspace, protocol_of(spec), own)
         if own.head != settings.head:
             heads[spec.id] = own.head

@@ -18,21 +18,43 @@ if TYPE_CHECKING:
     from mtl.zoo.manifest import Manifest
 
 
-def gains_over_controls(
-    entries: Sequence[Entry], groups: Mapping[Any, Sequence[Entry]]
-) -> dict[str, Interval]:
+class Controls:
+    """The controls among all runs, found by the composition that they belong to.
+
+    Args:
+        groups: runs that differ in their seed only, together.
+    """
+
+    def __init__(self, groups: Iterable[Sequence[Entry]]) -> None:
+        self._alike: dict[Any, list[tuple[str, Sequence[Entry]]]] = {}
+        self._searched: dict[Any, list[tuple[str, Sequence[Entry]]]] = {}
+        for runs in groups:
+            first = runs[0].manifest
+            if first.control:
+                choice = _choice(first)
+                where = self._alike if choice is None else self._searched
+                key = _key(first, _exactly(first) if choice is None else choice)
+                where.setdefault(key, []).append((first.control, runs))
+
+    def of(self, real: Manifest) -> list[tuple[str, Sequence[Entry]]]:
+        """Which twins, and their runs; those of its search, where it has one, come last."""
+        choice = _choice(real)
+        searched = [] if choice is None else self._searched.get(_key(real, choice), [])
+        return [*self._alike.get(_key(real, _exactly(real)), []), *searched]
+
+
+def gains_over_controls(entries: Sequence[Entry], controls: Controls) -> dict[str, Interval]:
     """Which twins → what ``entries`` have over them, paired by seed; only of seeds that both have.
 
     Args:
         entries: runs of a composition that differ in their seed only.
-        groups: all runs, such as these together.
     """
     first = entries[0].manifest
     found: dict[str, Interval] = {}
     if not first.composes:
         return found
     ours = scores_by_seed(entries)
-    for how, runs in _fitting(first, groups.values()):
+    for how, runs in controls.of(first):
         gain = paired_gain(scores_by_seed(runs), ours)
         if gain is not None:
             found[how] = gain
@@ -46,9 +68,10 @@ def gain_over(twins: Sequence[Entry], groups: Mapping[Any, Sequence[Entry]]) -> 
         twins: runs of a control that differ in their seed only.
         groups: all runs, such as these together.
     """
+    control = Controls([twins])
     for runs in groups.values():
         first = runs[0].manifest
-        if first.composes and _fitting(first, [twins]):
+        if first.composes and control.of(first):
             gain = paired_gain(scores_by_seed(twins), scores_by_seed(runs))
             if gain is not None:
                 return gain
@@ -65,20 +88,15 @@ def scores_by_seed(entries: Iterable[Entry]) -> dict[int, float]:
     return found
 
 
-def _fitting(
-    real: Manifest, groups: Iterable[Sequence[Entry]]
-) -> list[tuple[str, Sequence[Entry]]]:
-    """The controls of a composition; those of its search, where it has one, go over the others."""
-    alike, searched = [], []
-    for runs in groups:
-        other = runs[0].manifest
-        if not other.control or _common(other) != _common(real):
-            continue
-        if _choice(real) is not None and _choice(other) == _choice(real):
-            searched.append((other.control, runs))
-        elif _choice(other) is None and _exactly(other) == _exactly(real):
-            alike.append((other.control, runs))
-    return [*alike, *searched]
+def _key(manifest: Manifest, what: Any) -> Any:
+    return _hashable((_common(manifest), what))
+
+
+def _hashable(value: Any) -> Any:
+    """JSON as something that is equal where the JSON is, and can be a key."""
+    if isinstance(value, Mapping):
+        return frozenset((key, _hashable(item)) for key, item in value.items())
+    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
 
 
 def _common(manifest: Manifest) -> tuple[Any, ...]:

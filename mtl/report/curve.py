@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mtl.files import write_bytes
 from mtl.report.heatmap import new_figure, png_of
 from mtl.report.stats import LEVEL, Interval, interval_text
-from mtl.report.tables import Row, base_names, group_of, own_adapters, row_of
+from mtl.report.tables import Row, adapters_of, base_names, group_of, own_adapters, row_of
 from mtl.words import printable, printable_lines
 from mtl.zoo.caveats import MARK, footnotes
 from mtl.zoo.merged import once
@@ -123,10 +123,11 @@ def curves(entries: Sequence[Entry]) -> list[Curve]:
         if manifest.composes:  # of one seed and number of rows, the newest
             rows = int(manifest.data["sizes"]["train"])
             kinds.setdefault(_kind_of(manifest), {}).setdefault(rows, {})[manifest.seed] = entry
+    adapters = adapters_of(groups)
     found = []
     for points in kinds.values():
         sides = {
-            rows: (own_adapters(next(iter(by_seed.values())), groups), list(by_seed.values()))
+            rows: (own_adapters(next(iter(by_seed.values())), adapters), list(by_seed.values()))
             for rows, by_seed in points.items()
         }
         curve = curve_of(sides)

@@ -25,7 +25,7 @@ import numpy as np
 from mtl.errors import ZooError
 from mtl.report.resampling import DRAWS, LEVEL, resampled_gains
 from mtl.report.stats import t_above, t_beyond
-from mtl.report.tables import by_group, own_adapters
+from mtl.report.tables import adapters_of, by_group, own_adapters
 from mtl.report.verdicts import holm
 from mtl.zoo.settings import differing, settings_of, settings_text
 
@@ -111,9 +111,10 @@ def paired_tests(entries: Sequence[Entry]) -> list[Tested]:
         entry for entry in entries if entry.manifest.kind != "joint" and not entry.manifest.control
     )
     composed = [found for found in groups.values() if found[0].manifest.kind == "composition"]
+    adapters = adapters_of(groups)
     tested = []
     for found, label in zip(composed, _labels(composed), strict=True):
-        one = _tested(label, found, own_adapters(found[0], groups))
+        one = _tested(label, found, own_adapters(found[0], adapters))
         tested += [one] if one else []
     known = [item.found.p for item in tested if item.found.p is not None]
     corrected = iter(holm(known))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mtl.engine.recorded import all_settings
 from mtl.errors import RequestError, unknown
 from mtl.report.beside import baselines_of, findings_of
-from mtl.report.controls import gains_over_controls, scores_by_seed
+from mtl.report.controls import Controls, gains_over_controls, scores_by_seed
 from mtl.report.picking import BEST_DEV, best_by_dev, dev_of
 from mtl.report.resampling import gain_over_examples
 from mtl.report.stats import Interval, mean_interval, paired_gain
@@ -107,15 +107,16 @@ def rows_and_runs(
     shown = _picked(groups) if pick == BEST_DEV else dict.fromkeys(groups, 0)
     apart = settings_apart([groups[key][0].manifest for key in shown])
     bases = base_names(entries)
+    adapters, controls = adapters_of(groups), Controls(groups.values())
     rows = []
     for (key, count), settings in zip(shown.items(), apart, strict=True):
         found = groups[key]
         composed = found[0].manifest.kind == "composition"
-        own = own_adapters(found[0], groups) if composed else []
+        own = own_adapters(found[0], adapters) if composed else []
         row = replace(
             row_of(found, own, settings, bases),
             picked=count,
-            controls=gains_over_controls(found, groups),
+            controls=gains_over_controls(found, controls),
         )
         rows.append((key, row))
     rows.sort(
@@ -245,22 +246,28 @@ def _is(stored: Any, text: str) -> bool:
     return str(stored) == text
 
 
-def own_adapters(composition: Entry, groups: dict[tuple[Any, ...], list[Entry]]) -> list[Entry]:
+Adapters = Mapping[tuple[Any, ...], Sequence[Sequence["Entry"]]]
+"""Task, base and rows → the groups of own adapters trained on them."""
+
+
+def adapters_of(groups: Mapping[tuple[Any, ...], Sequence[Entry]]) -> Adapters:
+    """The groups of own adapters among ``groups``, which have the keys of :func:`group_of`."""
+    found: dict[tuple[Any, ...], list[Sequence[Entry]]] = {}
+    for key, runs in groups.items():
+        if key[3] == "adapter":
+            found.setdefault(key[:3], []).append(runs)
+    return found
+
+
+def own_adapters(composition: Entry, adapters: Adapters) -> Sequence[Entry]:
     """The group of the target's own adapters: the one its own source is in, else the largest."""
     manifest = composition.manifest
     methods = {parent["method"] for parent in manifest.parents}
     digests = {parent["digest"] for parent in manifest.parents}
     fitting = [
         found
-        for key, found in groups.items()
-        if key[:4]
-        == (
-            manifest.task["id"],
-            manifest.base["fingerprint"],
-            manifest.data["fingerprint"],
-            "adapter",
-        )
-        and found[0].manifest.method in methods
+        for found in adapters.get(group_of(composition)[:3], ())
+        if found[0].manifest.method in methods
     ]
     with_source = [found for found in fitting if any(e.digest in digests for e in found)]
     candidates = with_source or fitting

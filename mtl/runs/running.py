@@ -41,8 +41,12 @@ class Report:
 
 def find_done(run: Run, workspace: Workspace) -> Entry | None:
     """The zoo's entry of this very run, or None."""
+    zoo = workspace.zoo
+    here = zoo.at(run.ref(zoo))  # nearly always; of many runs, looking through a zoo adds up
+    if here is not None and here.manifest.runhash == run.runhash:
+        return here
     for runhash in filter(None, (run.runhash, run.former_hash)):
-        if found := first_of(workspace.zoo.entries(runhash=runhash)):
+        if found := first_of(zoo.entries(runhash=runhash)):
             return found[0]
     return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, get_type_hints
 
 from mtl.engine.settings import LAST, RunSettings, Training
@@ -158,9 +159,14 @@ def _place(key: str, name: str, method_settings: type, source: str) -> tuple[str
 
 
 def _build(settings: type, values: Mapping[str, Any], owner: str) -> Any:
-    hints = get_type_hints(settings)
+    hints = _hints(settings)
     cast = {key: cast_value(key, value, hints[key], owner) for key, value in values.items()}
     return settings(**cast)
+
+
+@lru_cache(maxsize=256)
+def _hints(settings: type) -> Mapping[str, Any]:
+    return get_type_hints(settings)  # which compiles every one of them
 
 
 _SPOKEN: dict[Any, str] = {

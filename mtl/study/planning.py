@@ -21,6 +21,7 @@ from mtl.study.cells import Cell, cells_of, task_files
 from mtl.study.searches import space_of, with_searches
 from mtl.study.trials import Trials, plan_trials
 from mtl.study.work import Desk, Places, check_settings, method_of, plan_cell
+from mtl.tasks.looking import one_look
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -143,6 +144,7 @@ class StudyPlan:
         node.state = "done" if node.entry else "resumable" if point.is_file() else "missing"
 
 
+@one_look()
 def plan_study(
     study: Study,
     places: Places,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec
@@ -21,6 +21,7 @@ import yaml
 from mtl.errors import RequestError, did_you_mean, unknown
 from mtl.files import user_path
 from mtl.registry import Plugin, plugins
+from mtl.tasks.looking import seen
 
 SUFFIXES = (".yaml", ".yml")
 PUBLISHED, STUDY = "published table", "study"
@@ -197,8 +198,13 @@ class Catalog:
 def catalog() -> Catalog:
     """All YAML files under :func:`folders`, and those that packages register under ``mtl.tasks``.
 
-    Read again when one of them changed.
+    Read again when one of them changed; looked at once in a block of
+    :func:`mtl.tasks.looking.one_look`.
     """
+    return seen(_look)
+
+
+def _look() -> Catalog:
     stamps: list[tuple[Path, int, int, Plugin | None]] = []
     lost: list[Plugin] = []
     places: list[tuple[Path | None, Plugin | None]] = [(folder, None) for folder in folders()]
@@ -207,11 +213,17 @@ def catalog() -> Catalog:
         if folder is None:
             lost += [found] if found else []
             continue
-        for path in sorted(folder.rglob("*")):
-            if path.suffix in SUFFIXES and not path.name.startswith("."):
-                stat = path.stat()
-                stamps.append((path, stat.st_mtime_ns, stat.st_size, found))
+        for path in sorted(_yaml_files(folder)):
+            stat = path.stat()
+            stamps.append((path, stat.st_mtime_ns, stat.st_size, found))
     return _catalog(tuple(stamps), tuple(lost))
+
+
+def _yaml_files(folder: Path) -> Iterator[Path]:
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if name.endswith(SUFFIXES) and not name.startswith("."):
+                yield Path(place, name)
 
 
 def _folder_of(target: str) -> Path | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import mtl.zoo.check as check
-from mtl.errors import RequestError, ZooError, did_you_mean
+from mtl.errors import MtlError, RequestError, ZooError, did_you_mean
 from mtl.words import printable
 from mtl.zoo.entry import Entry, again_text, gone, remedy
 from mtl.zoo.homes import Homes
@@ -46,6 +46,8 @@ class ZooReader:
         self._read: dict[Path, tuple[Mark, Recorded]] = {}
         self._index = Index(self.root)
         self._named: set[Problem] = set()
+        self._held: list[Summary] | None = None
+        self._holds = 0
 
     def entries(
         self,
@@ -115,26 +117,53 @@ class ZooReader:
             runhash: the run's hash, or at least 8 of its first digits.
             below: only what lies in this folder of the zoo.
         """
+        homes = Homes()
+        found = [
+            summary
+            for summary in self._listed(below)
+            if kind in (None, summary.kind)
+            and (task is None or summary.covers(task))
+            and (suite is None or homes.has(suite, summary))
+            and method in (None, summary.method)
+            and (base in (None, summary.base) or _is(summary.fingerprint, base))
+            and seed in (None, summary.seed)
+            and (runhash is None or _is(summary.runhash, runhash))
+        ]
+        return found if self._held is not None else sorted(found, key=_order)
+
+    @contextlib.contextmanager
+    def one_look(self) -> Iterator[None]:
+        """In the block, entries are those that were there when it was first asked for any.
+
+        For who asks many times: every look goes through the whole zoo. Entries that are stored
+        meanwhile are not seen.
+        """
+        self._holds += 1
+        try:
+            yield
+        finally:
+            self._holds -= 1
+            if not self._holds:
+                self._held = None
+
+    def _listed(self, below: str) -> list[Summary]:
+        """All summaries, or those of a folder; in order where they are held."""
+        if self._held is not None:
+            return [s for s in self._held if not below or f"{s.ref}/".startswith(f"{below}/")]
         self.problems = []
-        there, found, homes = [], [], Homes()
-        for ref, mark in places(self.root, below, self._problem):
-            summary = self._summary(ref, mark)
-            if summary is None:
-                continue
-            there.append(ref)
-            if (
-                kind in (None, summary.kind)
-                and (task is None or summary.covers(task))
-                and (suite is None or homes.has(suite, summary))
-                and method in (None, summary.method)
-                and (base in (None, summary.base) or _is(summary.fingerprint, base))
-                and seed in (None, summary.seed)
-                and (runhash is None or _is(summary.runhash, runhash))
-            ):
-                found.append(summary)
+        walked = (self._summary(*place) for place in places(self.root, below, self._problem))
+        found = [summary for summary in walked if summary is not None]
         if not below:
-            self._index.keep(there)
-        return sorted(found, key=lambda summary: natural(summary.ref))
+            self._index.keep(summary.ref for summary in found)
+            if self._holds:
+                self._held = found = sorted(found, key=_order)
+        return found
+
+    def at(self, ref: str) -> Entry | None:
+        """The entry at this very place; None where there is none that can be read."""
+        with contextlib.suppress(OSError, MtlError):
+            return self._entry(self.path(ref))
+        return None
 
     def get(self, key: str) -> Entry:
         """The entry called ``key``: a reference, its last parts, or the start of digest or runhash.
@@ -358,6 +387,10 @@ def _lines(zoo: ZooReader, found: Sequence[Summary]) -> Iterator[str]:
 
 def _damaged(ref: str, root: Path, error: ZooError) -> Problem:
     return Problem("manifest", ref, str(error), remedy(ref, root))
+
+
+def _order(summary: Summary) -> list[Any]:
+    return natural(summary.ref)
 
 
 def _is(value: str, wanted: str | None) -> bool:

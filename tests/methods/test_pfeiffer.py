@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from mtl.backbone import Network, build_head, load_backbone, load_head, save_adapter, save_head
+from mtl.backbone.injection import set_aside
 from mtl.errors import ZooError
 from mtl.files import read_safetensors, write_safetensors
 from mtl.methods import METHODS, attach, load, source_names
@@ -151,6 +152,35 @@ def test_many_sources_do_not_mix_up(
     for name, expected in zip(names, alone, strict=True):
         together.set_active_adapters(name)
         assert torch.equal(last(together, tokens), expected)
+
+
+def test_a_source_is_loaded_past_those_that_are_there(
+    stored: Path, backbone: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    real = torch.nn.Module._load_from_state_dict
+
+    def looking(module: torch.nn.Module, tensors: Any, prefix: str, *rest: Any) -> None:
+        looked.append(prefix)
+        real(module, tensors, prefix, *rest)
+
+    monkeypatch.setattr(torch.nn.Module, "_load_from_state_dict", looking)
+    encoder, counts = backbone.encoder(), []
+    names = source_names(4)
+    with set_aside(encoder) as take:
+        for name in names:
+            looked.clear()
+            load(encoder, METHOD, PfeifferSettings(), name, stored)
+            take(name)
+            assert any(f".{name}." in prefix for prefix in looked)
+            counts.append(len(looked))
+    assert len(set(counts)) == 1
+    plain = backbone.encoder()
+    for name in names:
+        load(plain, METHOD, PfeifferSettings(), name, stored)
+    expected = plain.state_dict()
+    assert list(encoder.state_dict()) == list(expected)
+    assert all(torch.equal(value, expected[key]) for key, value in encoder.state_dict().items())
 
 
 def test_training_leaves_the_base_as_it_was(backbone: Any, tokens: dict[str, torch.Tensor]) -> None:
