@@ -49,6 +49,7 @@ def show(
     from mtl.report.against import compare
     from mtl.report.dev_curves import dev_curves
     from mtl.report.page import Shown, write_page
+    from mtl.report.searches import searches_of
     from mtl.report.tables import rows_and_runs
     from mtl.zoo.machine import portable_command
     from mtl.zoo.merged import again_text, once
@@ -67,6 +68,7 @@ def show(
         curves=curves,
         lost=lost,
         transfer=_transfer(zoo, entries),
+        searches=searches_of(entries, runs_folder(options.runs)),
         against=None if table is None else compare(table, entries),
         notes=twice,
     )

@@ -113,6 +113,31 @@ def curves(entries: Sequence[Entry]) -> list[Curve]:
 
     The own adapters are those that a report compares with (:func:`mtl.report.results`).
     """
+    found = [curve_of(points) for points in _points(entries)]
+    return [curve for curve in found if curve is not None]
+
+
+def shorter(entries: Sequence[Entry]) -> set[str]:
+    """Digests of runs of curves, where one that differs in rows alone had more of them."""
+    most: dict[tuple[Any, ...], int] = {}
+    for manifest in (entry.manifest for entry in entries if entry.manifest.kind != "joint"):
+        kind = _kind_of(manifest)
+        most[kind] = max(_rows_of(manifest), most.get(kind, 0))
+    return {
+        entry.digest
+        for points in _points(entries)
+        for sides in points.values()
+        for entry in (*sides[0], *sides[1])
+        if _rows_of(entry.manifest) < most[_kind_of(entry.manifest)]
+    }
+
+
+def _rows_of(manifest: Manifest) -> int:
+    return int(manifest.data["sizes"]["train"])
+
+
+def _points(entries: Sequence[Entry]) -> list[dict[int, tuple[list[Entry], list[Entry]]]]:
+    """Of every curve, rows → own adapters, compositions; of two numbers of rows at least."""
     groups: dict[tuple[Any, ...], list[Entry]] = {}
     kinds: dict[tuple[Any, ...], dict[int, dict[int, Entry]]] = {}
     for entry in sorted(once(entries), key=lambda entry: entry.manifest.created):
@@ -121,23 +146,21 @@ def curves(entries: Sequence[Entry]) -> list[Curve]:
             continue
         groups.setdefault(group_of(entry), []).append(entry)
         if manifest.composes:  # of one seed and number of rows, the newest
-            rows = int(manifest.data["sizes"]["train"])
+            rows = _rows_of(manifest)
             kinds.setdefault(_kind_of(manifest), {}).setdefault(rows, {})[manifest.seed] = entry
     adapters = adapters_of(groups)
-    found = []
-    for points in kinds.values():
-        sides = {
+    return [
+        {
             rows: (own_adapters(next(iter(by_seed.values())), adapters), list(by_seed.values()))
             for rows, by_seed in points.items()
         }
-        curve = curve_of(sides)
-        if curve is not None and len(curve.points) > 1:
-            found.append(curve)
-    return found
+        for points in kinds.values()
+        if len(points) > 1
+    ]
 
 
 def _kind_of(manifest: Manifest) -> tuple[Any, ...]:
-    """What the compositions of one curve have in common."""
+    """What runs that differ in rows and seed alone have in common."""
     from mtl.files import canonical_json
 
     settings = {k: v for k, v in manifest.run_settings.items() if k not in OF_ROWS}

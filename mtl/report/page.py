@@ -17,6 +17,7 @@ from mtl.report import page_sources as sources
 from mtl.report import page_tables as tables
 from mtl.report.html import document, listed, text
 from mtl.report.page_against import against, verdicts_of
+from mtl.report.page_searches import all_searches
 from mtl.report.page_sources import Transfer
 from mtl.report.tables import base_names
 from mtl.words import counted
@@ -24,6 +25,7 @@ from mtl.words import counted
 if TYPE_CHECKING:
     from mtl.report.against import Comparison
     from mtl.report.dev_curves import Line
+    from mtl.report.searches import Used
     from mtl.report.suite import SuiteTable
     from mtl.report.tables import Row
     from mtl.zoo import Entry
@@ -44,6 +46,7 @@ class Shown:
         curves: (task, metric) → lines of dev over steps; of the runs ``lost`` no events are here.
         transfer: what each source does alone.
         against: a comparison with a published table.
+        searches: of the settings that runs were trained with.
         notes: what else is to be said of the entries.
     """
 
@@ -56,6 +59,7 @@ class Shown:
     lost: Sequence[str] = ()
     transfer: Transfer = field(default_factory=Transfer)
     against: Comparison | None = None
+    searches: Sequence[Used] = ()
     notes: Sequence[str] = ()
 
 
@@ -113,6 +117,7 @@ def _sections(shown: Shown) -> list[tuple[str, str, str, str]]:
     if shown.against is not None:
         found.append(("against", "Beside published figures", AGAINST, against(shown.against)))
     costs = figures.all_costs(rows, shown.suites)
+    searched = all_searches(shown.searches)
     found += [
         ("wins", "Wins and losses", WINS, tables.wins(rows)),
         ("seeds", "Every seed", SEEDS, figures.all_dots(rows)),
@@ -121,6 +126,11 @@ def _sections(shown: Shown) -> list[tuple[str, str, str, str]]:
         ("shares", "Shares of the sources", SHARES, sources.all_shares(shown.rows)),
         ("transfer", "Transfer from single sources", TRANSFER, sources.transfer(shown.transfer)),
         ("settings", "Settings that differ", SETTINGS, tables.settings(rows)),
+        *(
+            [("searches", "Settings that were searched for", SEARCHES, searched)]
+            if searched
+            else []
+        ),
         ("baselines", "Simple baselines", BASELINES, tables.baselines(rows)),
         ("remarks", "Remarks", REMARKS, tables.remarks(rows)),
         ("environment", "Environment", ENVIRONMENT, tables.environment(shown.entries)),
@@ -182,6 +192,11 @@ TRANSFER = (
     "95 % interval leaves out zero; hatched: not measured."
 )
 SETTINGS = "In what rows of the same task and method are not the same."
+SEARCHES = (
+    "Trials on dev alone, with seeds of their own: each is a line through the settings that it "
+    "had, to its score at the right. The best of many flatters itself on dev; the results above "
+    "are of other seeds, on test."
+)
 BASELINES = (
     "On the same test rows: the commonest answer, a linear model over TF-IDF, and one over the "
     "frozen encoder."

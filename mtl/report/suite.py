@@ -16,7 +16,7 @@ from mtl.report.picking import OnDev, best_by_dev, dev_of, on_dev
 from mtl.report.stats import Interval, mean_interval
 from mtl.report.suite_text import KINDS
 from mtl.report.tables import base_names
-from mtl.words import printable
+from mtl.words import counted, printable
 from mtl.zoo.caveats import headline, stated
 from mtl.zoo.composition import is_weight
 from mtl.zoo.homes import Homes
@@ -120,12 +120,16 @@ def suite_tables(entries: Sequence[Entry], zoo: Sequence[Entry] = ()) -> list[Su
     Runs belong to one row when kind, method and the method's settings agree (and how many sources
     of which methods, or which tasks, where there are such). Recipes may set the run itself for each
     task, so of several run settings or data of one task, one is shown, and a note says so: the best
-    on dev; where dev scores are missing or of other rows, the one with most seeds.
+    on dev; where dev scores are missing or of other rows, the one with most seeds. Of a learning
+    curve the runs on the most rows are shown.
 
     Args:
         zoo: where sources are looked up by digest, beside ``entries``.
     """
+    from mtl.report.curve import shorter
+
     places: dict[tuple[str, str], list[Entry]] = {}
+    short = shorter(entries)
     homes, bases = Homes(), base_names(entries)
     for entry in filter(_readable, once(entries)):
         manifest = entry.manifest
@@ -133,7 +137,15 @@ def suite_tables(entries: Sequence[Entry], zoo: Sequence[Entry] = ()) -> list[Su
         suite = homes.of(manifest.suite, manifest.task["id"])
         places.setdefault((suite, base), []).append(entry)
     known = {entry.digest: entry for entry in [*zoo, *entries]}
-    return [_table(suite, base, found, known) for (suite, base), found in sorted(places.items())]
+    tables = []
+    for (suite, base), every in sorted(places.items()):
+        found = [entry for entry in every if entry.digest not in short]
+        table = _table(suite, base, found, known)
+        if beyond := len(every) - len(found):
+            said = f"{counted(beyond, 'run')} of learning curves, on fewer rows: --curve shows them"
+            table = replace(table, notes=(*table.notes, said))
+        tables.append(table)
+    return tables
 
 
 def _table(

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.errors import MtlError, RequestError, RunError, unknown
-from mtl.files import locked, sha256_json
+from mtl.files import locked, sha256_json, write_json
+from mtl.report.searches import FILE
 from mtl.search.space import Dimension, size
 
 if TYPE_CHECKING:
@@ -172,7 +173,13 @@ def search_settings(
         raise RunError(f"None of {len(tried)} trials of {method} came to an end: {tried[0].reason}")
     best = max(judged, key=lambda item: (item.dev, -item.number))
     rows = int(plain[0].data.sizes["dev"])
-    return Found(method, spec.headline, tuple(space), seeds, rows, tuple(tried), best, folder)
+    found = Found(method, spec.headline, tuple(space), seeds, rows, tuple(tried), best, folder)
+    base = plain[0].backbone.base.fingerprint
+    write_json(
+        folder / FILE,
+        {**found.to_dict(), "task": spec.id, "base": base, "axes": [asdict(i) for i in space]},
+    )
+    return found
 
 
 def search_folder(
@@ -354,8 +361,6 @@ def _hash(method: str, runs: Sequence[Run], space: Sequence[Dimension], prune: s
 def _write_about(
     folder: Path, method: str, runs: Sequence[Run], space: Sequence[Dimension], prune: str
 ) -> None:
-    from mtl.files import write_json
-
     write_json(
         folder / "search.json",
         {

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from cli_bench import TARGET, digests, entries, mtl, refused
 
+from mtl.report import suite_tables
 from mtl.report.curve import curves
 from mtl.zoo import open_zoo
 
@@ -174,6 +175,23 @@ def test_what_makes_no_curve(stocked: Path, more: list[str], parts: list[str]) -
     before = digests(stocked)
     refused(mtl("compose", "--target", TARGET, *more), *parts)
     assert digests(stocked) == before
+
+
+def test_a_suite_table_leaves_curves_to_the_curve(stocked: Path, here: Path) -> None:
+    """Whether it is asked for 16 rows, or for all; other variants are named as ever."""
+    plain = ["report", "--suite", "mini"]
+    line = [*LINE[:2], "--seeds", "0", "1", *QUICK]  # own adapters trained as those that are there
+    assert mtl("compose", *line).code == 0  # on all rows
+    before = mtl(*plain, "--json").json["suites"]
+    assert mtl("compose", *line, "--rows", "16,32").code == 0
+    (table,) = mtl(*plain, "--json").json["suites"]
+    assert table["rows"] == before[0]["rows"]
+    assert not [note for note in table["notes"] if "variants" in note]
+    assert [note for note in table["notes"] if "8 runs of learning curves" in note]
+    few = [e for e in open_zoo(stocked).entries() if e.manifest.data["sizes"]["train"] == 16]
+    (asked,) = suite_tables(few)
+    assert [len(row.scores) for row in asked.rows] == [1, 1]
+    assert not asked.notes
 
 
 def test_curves_of_a_zoo_are_told_apart(stocked: Path, here: Path) -> None:

@@ -119,6 +119,16 @@ def test_runs_take_what_was_found(mini: Path, tmp_path: Path) -> None:
         (hand,) = mtl(*line).json["runs"]
         assert (hand["status"], hand["digest"]) == ("skipped", run["digest"])
     assert "recipe" in mtl("study", "plan", path).out
+    # the report shows both searches, each with every trial, beside the runs that took its settings
+    runs = ["--runs", by_key[after["runs"][0]["key"]]["recipe"].rpartition("/search/")[0]]
+    assert mtl("report", "--suite", "mini", "--html", tmp_path / "a.html", *runs).code == 0
+    page = (tmp_path / "a.html").read_text()
+    for method in ("pfeiffer", "average"):
+        assert f"Trials of {method} on mini/mood, best first" in page
+    section = page.partition('id="searches"')[2].partition("</section>")[0]
+    assert section.count("<figure>") == 2
+    assert section.count("(without the search)") == 2
+    assert "/mini/same/pfeiffer/seed0-" in section
     # the other task of the study has no exception of its own from what was found
     found = yaml.safe_load(Path(by_key[after["runs"][0]["key"]]["recipe"]).read_text())
     assert set(found["tasks"]["pfeiffer"]) == {"mini/same", "mini/mood"}

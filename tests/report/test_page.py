@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from page_browser import NAMES as BROWSERS
 from page_browser import Page, find_browser, headless
 from zoo_bench import composition, manifest, store, task
 
+from mtl.report import page_searches
 from mtl.report.against import compare
 from mtl.report.dev_curves import Line
 from mtl.report.page import Shown, page, write_page
@@ -27,6 +29,7 @@ from mtl.report.page_figures import Point, fewer, front
 from mtl.report.page_sources import FAINT, Transfer, shade
 from mtl.report.page_tables import ALONE, LOST, OPEN, WON, told
 from mtl.report.published import load_published
+from mtl.report.searches import Trials, searches_of
 from mtl.report.stats import Interval, mean_interval
 from mtl.report.svg import Scale, scale_of
 from mtl.report.tables import Row, rows_and_runs
@@ -516,3 +519,79 @@ def test_a_browser_opens_it(tmp_path: Path) -> None:
         assert opened.said("Page.javascriptDialogOpening") == []
         picture = opened.call("Page.captureScreenshot", format="png")["data"]
         assert base64.b64decode(picture).startswith(b"\x89PNG")
+
+
+def trials(**changes: Any) -> dict[str, Any]:
+    tried = [
+        {"number": 0, "values": {"lr": 0.01, "form": "a"}, "dev": 0.5, "state": "done"},
+        {"number": 1, "values": {"lr": 0.001, "form": "b"}, "dev": 0.75, "state": "done"},
+        {"number": 2, "values": {"lr": 0.1, "form": "a"}, "dev": None, "state": "pruned"},
+    ]
+    tried = [{"stderr": None, "steps": 4, "seconds": 1.0, "reason": None, **row} for row in tried]
+    axes = [
+        {"key": "lr", "low": 1e-4, "high": 0.1, "log": True},
+        {"key": "form", "choices": ["a", "b"]},
+    ]
+    return {
+        "method": "pfeiffer",
+        "task": "toy/own",
+        "base": manifest().base["fingerprint"],
+        "by": "dev accuracy",
+        "rows": 4,
+        "seeds": [100],
+        "axes": axes,
+        "tried": tried,
+        "best": tried[1],
+        **changes,
+    }
+
+
+def test_searches_of_the_runs_are_shown(tmp_path: Path, caplog: Any) -> None:
+    zoo = open_zoo(tmp_path / "zoo")
+    of = [
+        store(zoo, manifest(seed=seed, runhash=f"{seed:08x}" * 2, run_settings=settings))
+        for seed, settings in enumerate([{"lr": 0.001}, {"lr": 0.01}])
+    ]
+
+    def write(name: str, content: Any) -> None:
+        folder = tmp_path / "runs" / "search" / name
+        folder.mkdir(parents=True)
+        (folder / "trials.json").write_text(json.dumps(content))
+
+    form = {"method_settings": {"form": "b"}}
+    used = store(zoo, manifest(seed=5, runhash="5" * 16, run_settings={"lr": 0.001}, **form))
+    write("a", trials())
+    write("b", trials(base="ab" * 32))  # of another base
+    write("c", trials(best=trials()["tried"][0]))  # what it found, no run has
+    write("d", {"axes": []})
+    write("e", trials(task=EVIL))
+    found = searches_of([*of, used], tmp_path / "runs")
+    assert [(item.trials.task, item.entries) for item in found] == [
+        ("toy/own", [used]),
+        (EVIL, [used]),
+    ]
+    assert caplog.text.count("left out") == 1
+    text = page(shown([*of, used], searches=found))
+    reader = read(text)
+    said = " ".join(" ".join(reader.words).split())
+    assert "pfeiffer on toy/own: 3 trials, seeds 100" in said
+    said = said.partition("Trials of pfeiffer on toy/own, best first")[2]
+    assert said.index("0.7500") < said.index("0 (without the search)") < said.index("pruned")
+    assert f"Trained with what was found: {used.ref}." in said
+    assert "<img" not in text
+    assert "Settings searched for" not in page(shown(of))
+
+
+def test_parallel_coordinates_stand_where_the_values_are() -> None:
+    drawn = page_searches._drawing(0, "t", Trials.model_validate(trials()))
+    lines = re.findall(r'<polyline class="([^"]+)"([^>]*) points="([^"]+)"', drawn)
+    assert len(lines) == 2  # number 0 is the mark at the right
+    (lost, dash, short), (best, none, whole) = lines
+    assert (lost, best) == ("thin s5", "line s1")
+    assert "dasharray" in dash
+    assert not none
+    top, bottom = page_searches.TOP, page_searches.BOTTOM
+    heights = [float(point.split(",")[1]) for point in whole.split()]
+    third = bottom + (top - bottom) / 3  # 0.001 of 0.0001 … 0.1, in logarithms
+    assert heights == pytest.approx([third, top, top], abs=0.1)
+    assert [float(point.split(",")[1]) for point in short.split()] == [top, bottom]
