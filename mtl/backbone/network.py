@@ -47,21 +47,27 @@ class Network(nn.Module):
         self.counts_positions = arch is not None and arch.decoder
 
     def forward(self, batch: Mapping[str, Any]) -> torch.Tensor:
+        output = self.encode(batch)
+        states = output.pooler_output if self.head.use_pooler else output.last_hidden_state
+        return self.read(states, batch["attention_mask"])
+
+    def encode(self, batch: Mapping[str, Any]) -> Any:
+        """What the encoder makes of the batch, its own output class."""
         inputs = {name: batch[name] for name in INPUTS if name in batch}
         if self.counts_positions:
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
         with self.around(batch):
-            output = self.encoder(**inputs)
+            return self.encoder(**inputs)
+
+    def read(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Logits of the encoder's last states (N,T,D), or, for a pooler's head, of (N,D)."""
         if self.head.tokens:
-            logits = self.head(output.last_hidden_state)
             # Padding is no place for an answer, and must not matter to the softmax over positions.
-            padding = inputs["attention_mask"] == 0
-            return logits.masked_fill(padding.unsqueeze(-1), MASKED)
+            padding = attention_mask == 0
+            return self.head(states).masked_fill(padding.unsqueeze(-1), MASKED)
         if self.head.use_pooler:
-            return self.head(output.pooler_output)
-        return self.head(
-            pooled(output.last_hidden_state, inputs["attention_mask"], self.head.pooling)
-        )
+            return self.head(states)
+        return self.head(pooled(states, attention_mask, self.head.pooling))
 
 
 def pooled(states: torch.Tensor, attention_mask: torch.Tensor, pooling: str) -> torch.Tensor:

@@ -40,13 +40,17 @@ def train_order(encoded: Encoded, batch_size: int, seed: int, epoch: int) -> lis
     return [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)]
 
 
-def cut(tokens: np.ndarray, overhead: float, most: int = 0) -> list[np.ndarray]:
+def cut(
+    tokens: np.ndarray, overhead: float, most: int = 0, most_tokens: int = 0
+) -> list[np.ndarray]:
     """Cut a batch into pieces of like length, at the least ``Σ_pieces overhead + n · longest``.
 
     Args:
         tokens: (B,) length of every row of the batch.
         overhead: what one more forward and backward pass costs, in tokens.
         most: rows per piece at most, 0 for no limit.
+        most_tokens: rows times the longest of them at most, 0 for no limit; a single row that is
+            longer goes alone.
 
     Returns:
         Places in the batch, the piece with the longest row first (memory problems show at once).
@@ -54,13 +58,16 @@ def cut(tokens: np.ndarray, overhead: float, most: int = 0) -> list[np.ndarray]:
     count = len(tokens)
     most = min(most or count, count)
     places = np.argsort(-tokens, kind="stable")
-    if most == count and count * int(tokens.max(initial=0)) - int(tokens.sum()) <= overhead:
+    whole = count * int(tokens.max(initial=0))
+    limited = most < count or 0 < most_tokens < whole
+    if not limited and whole - int(tokens.sum()) <= overhead:
         return [places] if count else []  # not even all of the padding is worth a second pass
     longest = tokens[places].astype(np.float64)
     cost = np.zeros(count + 1)
     end = np.zeros(count, dtype=np.int64)
     for start in range(count - 1, -1, -1):
-        sizes = np.arange(1, min(most, count - start) + 1)
+        limit = max(1, most_tokens // int(longest[start])) if most_tokens else most
+        sizes = np.arange(1, min(most, limit, count - start) + 1)
         total = sizes * longest[start] + cost[start + sizes]
         size = len(sizes) - int(np.argmin(total[::-1]))  # of equals the largest piece
         cost[start], end[start] = overhead + total[size - 1], start + size

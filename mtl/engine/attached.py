@@ -28,6 +28,11 @@ Batch = Mapping[str, Any]
 run that balances its classes ``class_weights`` (C,)."""
 
 
+def full(values: torch.Tensor) -> torch.Tensor:
+    """``values`` in fp32, or in the precision they have if that is higher."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
 @dataclass(frozen=True)
 class Group:
     """Parameters that are optimised alike.
@@ -156,7 +161,7 @@ class Attached:
         if self.own_loss is not None:
             parts = dict(self.own_loss(self.network, spec, batch))
         else:
-            logits = self.network(batch).float()
+            logits = full(self.network(batch))
             weights = batch.get("class_weights")
             parts = {"task": task_loss(spec, logits, batch["labels"], weights)}
         for penalty in self.penalties:

@@ -55,6 +55,22 @@ def collate(task: str, encoded: Encoded, rows: np.ndarray) -> dict[str, Any]:
     return {**encoded.collate(rows), "task": task}
 
 
+def joined(batches: Sequence[Mapping[str, Any]], pad: int) -> dict[str, torch.Tensor]:
+    """What an encoder reads of the batches, under one another and padded to the longest."""
+    longest = max(batch["input_ids"].shape[1] for batch in batches)
+    found = {}
+    for key, filler in (("input_ids", pad), ("attention_mask", 0), ("token_type_ids", 0)):
+        parts = [batch[key] for batch in batches if key in batch]
+        if parts:
+            found[key] = torch.cat(
+                [
+                    torch.nn.functional.pad(part, (0, longest - part.shape[1]), value=filler)
+                    for part in parts
+                ]
+            )
+    return found
+
+
 def to_device(batch: Mapping[str, Any], device: Any) -> dict[str, Any]:
     """The batch with its tensors on ``device``.
 

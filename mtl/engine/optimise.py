@@ -41,6 +41,8 @@ class Optimiser:
     def __init__(
         self, groups: Sequence[Group], settings: RunSettings, steps: int, lr_factor: float = 1.0
     ) -> None:
+        self.sync: Callable[[], None] = lambda: None
+        """Called before the state is read: whoever takes the steps elsewhere brings it here."""
         self._steps = max(steps, 1)
         self._peak = settings.lr * lr_factor
         self._warm = settings.warmup_steps(self._steps)
@@ -68,7 +70,7 @@ class Optimiser:
                             **group.options,
                         }
                     )
-        self._adams = [ADAM_FORMS[form](part, settings.lr) for form, part in built.items()]
+        self.adams = [ADAM_FORMS[form](part, settings.lr) for form, part in built.items()]
 
     def factor(self, step: int) -> float:
         """f(step): the share of the peak rate at the 0-based ``step``."""
@@ -80,24 +82,30 @@ class Optimiser:
         """The learning rate at the 0-based ``step``, of groups without a factor of their own."""
         return self._peak * self.factor(step)
 
-    def step(self, step: int) -> None:
-        """Take the 0-based optimiser step ``step`` with the rate of the schedule."""
+    def set_rates(self, step: int) -> None:
+        """Give every group the rate of the schedule at the 0-based ``step``."""
         factor = self.factor(step)
-        for adam in self._adams:
+        for adam in self.adams:
             for group in adam.param_groups:
                 group["lr"] = group["peak"] * (factor if group["scheduled"] else 1.0)
+
+    def step(self, step: int) -> None:
+        """Take the 0-based optimiser step ``step`` with the rate of the schedule."""
+        self.set_rates(step)
+        for adam in self.adams:
             adam.step()
 
     def clear(self) -> None:
         """Drop all gradients."""
-        for adam in self._adams:
+        for adam in self.adams:
             adam.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Moments and step counters by parameter name."""
+        self.sync()
         return {
             f"{name}|{key}": torch.as_tensor(value)
-            for adam in self._adams
+            for adam in self.adams
             for group in adam.param_groups
             for name, parameter in zip(group["names"], group["params"], strict=True)
             for key, value in adam.state.get(parameter, {}).items()
@@ -109,7 +117,7 @@ class Optimiser:
         for key, value in tensors.items():
             name, _, part = key.rpartition("|")
             by_name.setdefault(name, {})[part] = value
-        for adam in self._adams:
+        for adam in self.adams:
             names = [name for group in adam.param_groups for name in group["names"]]
             state = {i: by_name.pop(name) for i, name in enumerate(names) if name in by_name}
             # moves the moments to where the parameters are

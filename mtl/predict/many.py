@@ -17,7 +17,7 @@ from mtl.data.batches import cut
 from mtl.data.new_rows import NEW, new_rows
 from mtl.engine import EvalSet, open_device
 from mtl.engine.evaluation import answer, stacked
-from mtl.engine.feed import to_device
+from mtl.engine.feed import joined, to_device
 from mtl.engine.passes import piece_overhead, usual_passes
 from mtl.engine.progress import progress as showing
 from mtl.engine.settings import RunSettings
@@ -263,7 +263,7 @@ class Models:
                 names += [asked[i].ref] * (len(rows) * int(wide[i]))
                 each = batches[-1].get("group") or [""] * len(rows)
                 groups += [name for name in each for _ in range(int(wide[i]))]
-            batch = to_device(_padded(batches, asked[0].encoded.pad_id), device.torch_device)
+            batch = to_device(joined(batches, asked[0].encoded.pad_id), device.torch_device)
             with device.autocast():
                 logits = mixed(batch, names, groups)
             start = 0
@@ -356,22 +356,6 @@ class Models:
     def _precision(self, ref: str) -> str:
         """That of the entry's own answers: rows of two precisions share no pass."""
         return precision_of(self.entries[ref])
-
-
-def _padded(batches: Sequence[Mapping[str, Any]], pad: int) -> dict[str, torch.Tensor]:
-    """Batches under one another, padded to the longest."""
-    longest = max(batch["input_ids"].shape[1] for batch in batches)
-    found = {}
-    for key, filler in (("input_ids", pad), ("attention_mask", 0), ("token_type_ids", 0)):
-        parts = [batch[key] for batch in batches if key in batch]
-        if parts:
-            found[key] = torch.cat(
-                [
-                    torch.nn.functional.pad(part, (0, longest - part.shape[1]), value=filler)
-                    for part in parts
-                ]
-            )
-    return found
 
 
 def open_models(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from mtl.engine import Device, EvalSet, Evaluation, Job, RunFolder, evaluate, train
+from mtl.engine import Device, EvalSet, Evaluation, Job, Outcome, RunFolder, evaluate, train
 from mtl.engine.passes import eval_passes, piece_overhead
 from mtl.engine.tracking import Tracker, tracking
 from mtl.engine.weighting import loss_weights
@@ -23,12 +23,33 @@ if TYPE_CHECKING:
     from mtl.zoo import Entry
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is about to train: its model, its splits, and what the engine is given."""
+
+    run: Run
+    folder: RunFolder
+    built: Built
+    sets: Mapping[str, Mapping[str, EvalSet]]
+    job: Job
+
+
 def carry_out(run: Run, workspace: Workspace, device: Device, folder: RunFolder) -> Entry | None:
     """Train, test and store a run, from its resume point where there is one.
 
     Returns:
         The entry, in the process that stored it; None in the others.
     """
+    with tracked(run, workspace) as tracker:
+        prepared = prepare(run, workspace, device, folder, tracker)
+        outcome = train(prepared.job, device)
+    return finish(prepared, workspace, device, outcome)
+
+
+def prepare(
+    run: Run, workspace: Workspace, device: Device, folder: RunFolder, tracker: Tracker | None
+) -> Prepared:
+    """Say in the run's folder what runs, encode its data and build its model."""
     if device.main:
         folder.write_config({"runhash": run.runhash, "command": workspace.typed, **run.identity()})
         _warn_of_blanks(run)
@@ -36,30 +57,45 @@ def carry_out(run: Run, workspace: Workspace, device: Device, folder: RunFolder)
     built = run.build(run, None)
     width = run.backbone.base.hidden_size
     weights = loss_weights(run.settings, {task: splits["train"] for task, splits in sets.items()})
-    with tracked(run, workspace) as tracker:
-        job = Job(
-            attached=built.attached,
-            feed=run.feed({task: splits["train"].encoded for task, splits in sets.items()}),
-            dev={
-                task: replace(sets[task]["dev"], weights=weights.get(task)) for task in run.selected
-            },
-            settings=run.settings,
-            seed=run.seed,
-            identity=run.runhash,
-            folder=folder,
-            label=run.label,
-            overhead=piece_overhead(run.settings, device.torch_device, width),
-            tracker=tracker,
-            class_weights=weights,
-        )
-        outcome = train(job, device)
-    evaluations = evaluate_splits(run, built, sets, device)
+    job = Job(
+        attached=built.attached,
+        feed=run.feed({task: splits["train"].encoded for task, splits in sets.items()}),
+        dev={task: replace(sets[task]["dev"], weights=weights.get(task)) for task in run.selected},
+        settings=run.settings,
+        seed=run.seed,
+        identity=run.runhash,
+        folder=folder,
+        label=run.label,
+        overhead=piece_overhead(run.settings, device.torch_device, width),
+        tracker=tracker,
+        class_weights=weights,
+    )
+    return Prepared(run, folder, built, sets, job)
+
+
+def finish(
+    prepared: Prepared,
+    workspace: Workspace,
+    device: Device,
+    outcome: Outcome,
+    told: Mapping[str, Any] | None = None,
+) -> Entry | None:
+    """Test and store a run that is trained.
+
+    Args:
+        told: what else the manifest's ``training`` says.
+
+    Returns:
+        As :func:`carry_out`.
+    """
+    run, folder, sets = prepared.run, prepared.folder, prepared.sets
+    evaluations = evaluate_splits(run, prepared.built, sets, device)
     entry = None
     if device.main:
         _warn_of_selection(run, evaluations)
         beside = standing(run, workspace, device, sets, evaluations, folder.read_events())
-        run = replace(run, told={**run.told, **beside})
-        entry = store_run(run, workspace, device, built, outcome, evaluations, sets)
+        run = replace(run, told={**run.told, **beside, **(told or {})})
+        entry = store_run(run, workspace, device, prepared.built, outcome, evaluations, sets)
         folder.write_result(
             {"ref": entry.ref, "digest": entry.digest, "metrics": entry.manifest.metrics}
         )

@@ -14,7 +14,7 @@ from torch import nn
 
 from mtl.data import Passes
 from mtl.engine import EvalSet, Stage, evaluate, train
-from mtl.engine.loop import _step
+from mtl.engine.loop import Step, take_step
 from mtl.engine.optimise import Optimiser
 from mtl.errors import RunError
 
@@ -209,10 +209,10 @@ def test_patience_counts_evaluations_without_improvement(tmp_path: Path) -> None
 def test_patience_in_epochs_and_steps_is_the_same_however_often_is_evaluated(
     patience: int | str, eval_every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import mtl.engine.loop as loop
+    import mtl.engine.selecting as selecting
 
     # Nothing improves after the first evaluation; an epoch has 7 batches.
-    monkeypatch.setattr(loop, "selection_value", lambda found, select: 0.5)
+    monkeypatch.setattr(selecting, "selection_value", lambda found, select: 0.5)
     values = {"epochs": 40, "patience": patience, "eval_every": eval_every}
     run = job(tmp_path / "whole", **values)
     outcome = train(run, cpu())
@@ -300,7 +300,7 @@ def test_micro_batches_give_the_gradient_of_the_batch(
         rows = run.feed.order(0)[0][1]
         assert len(rows) == 8
         optimiser = Optimiser(run.attached.groups(), run.settings, 10)
-        _step(run, cpu(), optimiser, 0, SPEC.id, rows)
+        take_step(run, cpu(), Step(SPEC.id, rows, optimiser, 0))
         gradients.append([parameter.grad.clone() for parameter in optimiser.parameters])
     for whole, cut in zip(*gradients, strict=True):
         # The loss is taken in fp32, so fp64 gradients agree to fp32's accuracy only.
@@ -324,7 +324,7 @@ def test_pieces_of_like_length_give_the_gradient_of_the_batch(
         )
         rows = run.feed.order(0)[0][1]
         optimiser = Optimiser(run.attached.groups(), run.settings, 10)
-        _step(run, cpu(), optimiser, 0, SPEC.id, rows)
+        take_step(run, cpu(), Step(SPEC.id, rows, optimiser, 0))
         gradients.append([parameter.grad.clone() for parameter in optimiser.parameters])
         passes.append(seen)
     for whole, pieces in zip(*gradients, strict=True):
@@ -342,14 +342,14 @@ def test_whole_batches_are_never_cut_by_length(tmp_path: Path) -> None:
     seen: list[int] = []
     run.attached.network.register_forward_pre_hook(lambda module, args: seen.append(1))
     optimiser = Optimiser(run.attached.groups(), run.settings, 10)
-    _step(run, cpu(), optimiser, 0, SPEC.id, run.feed.order(0)[0][1])
+    take_step(run, cpu(), Step(SPEC.id, run.feed.order(0)[0][1], optimiser, 0))
     assert seen == [1]
 
 
 def test_the_gradient_is_clipped_as_a_whole(tmp_path: Path) -> None:
     run = job(tmp_path, clip=0.05)
     optimiser = Optimiser(run.attached.groups(), run.settings, 10)
-    _step(run, cpu(), optimiser, 0, SPEC.id, run.feed.order(0)[0][1])
+    take_step(run, cpu(), Step(SPEC.id, run.feed.order(0)[0][1], optimiser, 0))
     norm = torch.cat([p.grad.reshape(-1) for p in optimiser.parameters]).norm().item()
     assert norm == pytest.approx(0.05, rel=1e-3)
 
@@ -556,6 +556,7 @@ def test_every_stage_has_a_schedule_and_patience_of_its_own(
     patience: int | str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mtl.engine.loop as loop
+    import mtl.engine.selecting as selecting
 
     factors: list[float] = []
 
@@ -568,7 +569,7 @@ def test_every_stage_has_a_schedule_and_patience_of_its_own(
     plan = [Stage("a", 9, ("head",)), Stage("b", 9, ("body",))]
     run = job(tmp_path, patience=patience, select="metric", changes={"plan": lambda _: plan})
     # Nothing improves after the first evaluation: every later one counts against patience.
-    monkeypatch.setattr(loop, "selection_value", lambda found, select: 0.5)
+    monkeypatch.setattr(selecting, "selection_value", lambda found, select: 0.5)
     outcome = train(run, cpu())
     stages = [event["stage"] for event in events(run)]
     assert stages == [0] * 4 + [1] * 3

@@ -19,7 +19,7 @@ from torch import nn
 
 from mtl.engine import Device, Group, RunFolder, RunSettings, TaskFeed, train
 from mtl.engine.device import seed_everything
-from mtl.engine.loop import selection_value
+from mtl.engine.selecting import selection_value
 from mtl.engine.optimise import Optimiser
 from mtl.errors import RequestError, RunError
 from mtl.files import read_safetensors

@@ -115,7 +115,7 @@ def test_a_fused_state_resumes(tmp_path: Path) -> None:
         run = job(tmp_path, dropout=0.0)
         groups = list(run.attached.groups())
         made = Optimiser(groups, run.settings, 10)
-        (adam,) = made._adams
+        (adam,) = made.adams
         for group in adam.param_groups:
             group["fused"] = True
         return run, made

@@ -13,6 +13,8 @@ import torch.nn.functional as functional
 from adapters import AdapterConfig
 from torch import Tensor, nn
 
+from mtl.backbone.beside import Blocks, Draws
+from mtl.backbone.beside_sites import BATCHED, Answer, alike
 from mtl.backbone.draws import PerStep
 from mtl.backbone.injection import FusionSite
 from mtl.compose.bank import Bank
@@ -136,6 +138,39 @@ class ScaLearnSite(FusionSite):
 
 
 register(ScaLearnFusion, ScaLearnSite)
+
+
+def _beside(sites: Sequence[ScaLearnSite]) -> Answer:
+    """The sites of several runs as one: every run folds its own omega, one product mixes all.
+
+    Sources that all runs have are computed for all rows at once.
+    """
+    banks = [site.bank for site in sites]
+    shared = alike(banks)
+
+    def answer(x: Tensor, blocks: Blocks, draws: Draws) -> Tensor:
+        folds = []
+        for member in blocks.members:
+            with draws.of(member):
+                folds.append(sites[member.piece.run]._fold())
+        weight, bias = (torch.stack(parts) for parts in zip(*folds, strict=True))
+        if getattr(banks[0], "dense", False):  # the whole delta (out,in) of every run
+            laid = blocks.spread(x)
+            out = laid.flatten(1, -2) @ weight.transpose(1, 2)
+            return blocks.gather(out.view(*laid.shape[:-1], out.shape[-1]))
+        if shared:
+            features = banks[0].features(x)
+        else:
+            parts = zip(blocks.runs, x.split(blocks.rows), strict=True)
+            features = torch.cat([banks[run].features(part) for run, part in parts])
+        laid = blocks.spread(features)
+        out = torch.baddbmm(bias.unsqueeze(1), laid.flatten(1, -2), weight)
+        return blocks.gather(out.view(*laid.shape[:-1], out.shape[-1]))
+
+    return answer
+
+
+BATCHED[ScaLearnSite] = _beside
 
 
 def attach(encoder: Any, sources: Sequence[str], settings: ScaLearnSettings) -> Composed:

@@ -70,6 +70,9 @@ def filled_linear(weight: Tensor, bias: Tensor) -> nn.Linear:
 class KronDown(nn.Module):
     """(B,T,D) → (B,T,R). Both projections are one linear layer D → 4 + R/4, u first."""
 
+    calls_linears = True
+    """What trains are linears that it calls, so that those of several runs can answer in them."""
+
     def __init__(self, both: nn.Linear) -> None:
         super().__init__()
         self.both = both

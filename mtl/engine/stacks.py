@@ -1,0 +1,216 @@
+"""Parameters of N runs in one tensor, and AdamW over it with N learning rates.
+
+Parameters that are optimised alike (one group of :class:`~mtl.engine.optimise.Optimiser`) lie in
+one buffer (N,S), a row per run; so do their gradients and moments. Every parameter of a run stays
+what it was to everyone who holds it: its values are a view of the run's row, its gradient one of
+the gradients' row. Beside it there is the *stacked* parameter (N,…), another view of the same
+values and gradients, which a batched product takes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mtl.engine.hf_adamw import HFAdamW
+from mtl.engine.optimise import Optimiser
+
+Slot = dict[str, Any]
+"""A parameter group of an optimiser: ``params``, ``names``, ``lr``, ``weight_decay``, …"""
+
+
+def slots(optimiser: Optimiser) -> list[tuple[bool, Slot, torch.optim.Optimizer]]:
+    """The parameter groups of a run in their order: (whether HF's form, group, whose it is)."""
+    return [
+        (isinstance(adam, HFAdamW), slot, adam)
+        for adam in optimiser.adams
+        for slot in adam.param_groups
+    ]
+
+
+def alike(first: Optimiser, other: Optimiser) -> bool:
+    """Whether the parameters of both can be stacked: groups, shapes, forms, betas and eps."""
+
+    def form(optimiser: Optimiser) -> list[Any]:
+        return [
+            (hf, slot["betas"], slot["eps"], [tuple(p.shape) for p in slot["params"]])
+            for hf, slot, _ in slots(optimiser)
+        ]
+
+    return form(first) == form(other)
+
+
+@dataclass
+class _Rows:
+    """A slot of all runs: values, gradients and moments (N,S), and the runs' slots."""
+
+    hf: bool
+    slots: list[Slot]
+    adams: list[torch.optim.Optimizer]
+    values: Tensor
+    gradients: Tensor
+    means: Tensor
+    squares: Tensor
+
+
+@dataclass
+class Stacks:
+    """The trainable parameters of N runs, stacked until :meth:`release`.
+
+    Attributes:
+        stacked: id of a parameter of any run → the stacked parameter (N,…) that it is a row of.
+    """
+
+    optimisers: Sequence[Optimiser]
+    stacked: dict[int, nn.Parameter] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._gradients: list[tuple[nn.Parameter, Tensor]] = []
+        per_run = [slots(optimiser) for optimiser in self.optimisers]
+        self._rows = [self._stack(list(column)) for column in zip(*per_run, strict=True)]
+        self._taken = [self._steps_of(number) for number in range(len(self.optimisers))]
+        for run, optimiser in enumerate(self.optimisers):
+            optimiser.sync = partial(self._write_back, run)
+
+    def attach(self) -> None:
+        """Make the gradients of all parameters rows of the stacks, after runs cleared theirs."""
+        for parameter, gradient in self._gradients:
+            parameter.grad = gradient
+
+    def _stack(self, column: list[tuple[bool, Slot, torch.optim.Optimizer]]) -> _Rows:
+        columns = [slot["params"] for _, slot, _ in column]
+        sizes = [parameter.numel() for parameter in columns[0]]
+
+        def buffer(of: Any) -> Tensor:
+            return torch.stack(
+                [
+                    torch.cat([of(run, p).reshape(-1) for p in own])
+                    for run, own in enumerate(columns)
+                ]
+            )
+
+        def moment(key: str) -> Any:
+            return lambda run, p: column[run][2].state.get(p, {}).get(key, torch.zeros_like(p))
+
+        with torch.no_grad():
+            values = buffer(lambda run, p: p.detach())
+            rows = _Rows(
+                column[0][0],
+                [slot for _, slot, _ in column],
+                [adam for _, _, adam in column],
+                values,
+                torch.zeros_like(values),
+                buffer(moment("exp_avg")),
+                buffer(moment("exp_avg_sq")),
+            )
+            start = 0
+            for place, size in enumerate(sizes):
+                own = [column_of[place] for column_of in columns]
+                inside = slice(start, start + size)
+                shape = own[0].shape
+                stacked = nn.Parameter(values[:, inside].view(len(own), *shape))
+                self._gradients.append((stacked, rows.gradients[:, inside].view(len(own), *shape)))
+                for run, parameter in enumerate(own):
+                    parameter.data = values[run, inside].view(shape)
+                    self._gradients.append((parameter, rows.gradients[run, inside].view(shape)))
+                    self.stacked[id(parameter)] = stacked
+                start += size
+        return rows
+
+    def _steps_of(self, run: int) -> int:
+        """How many steps a run took before; all its parameters trained in each."""
+        for rows in self._rows:
+            for parameter in rows.slots[run]["params"]:
+                state = rows.adams[run].state.get(parameter)
+                if state:
+                    return int(state["step"])
+        return 0
+
+    @torch.no_grad()
+    def step(self, numbers: Sequence[int], clips: Sequence[float]) -> None:
+        """Clip and take one step of every run, whose gradients are there.
+
+        Args:
+            numbers: of the step in each run's schedule.
+            clips: largest norm of each run's gradient, 0 for any.
+        """
+        if any(clips):
+            norms = torch.stack([rows.gradients.square().sum(1) for rows in self._rows])
+            most = norms.new_tensor([clip or math.inf for clip in clips])
+            factors = (most / (norms.sum(0).sqrt() + 1e-6)).clamp(max=1.0).unsqueeze(1)
+            for rows in self._rows:
+                rows.gradients.mul_(factors)
+        for run, (optimiser, number) in enumerate(zip(self.optimisers, numbers, strict=True)):
+            optimiser.set_rates(number)
+            self._taken[run] += 1
+        for rows in self._rows:
+            _update(rows, self._taken)
+            rows.gradients.zero_()
+
+    def _write_back(self, run: int) -> None:
+        """Let the run's own optimiser know the moments, as its resume point wants them."""
+        if not self._taken[run]:
+            return
+        step = torch.tensor(float(self._taken[run]))
+        for rows in self._rows:
+            start = 0
+            for parameter in rows.slots[run]["params"]:
+                inside = slice(start, start + parameter.numel())
+                start = inside.stop
+                state = rows.adams[run].state[parameter]
+                state["step"] = step
+                state["exp_avg"] = rows.means[run, inside].view(parameter.shape)
+                state["exp_avg_sq"] = rows.squares[run, inside].view(parameter.shape)
+
+    def release(self) -> None:
+        """Give every run tensors of its own again, moments included; no gradients are left."""
+        for run in range(len(self.optimisers)):
+            self._write_back(run)
+            self.optimisers[run].sync = _nothing
+        for rows in self._rows:
+            for slot, adam in zip(rows.slots, rows.adams, strict=True):
+                for parameter in slot["params"]:
+                    parameter.data, parameter.grad = parameter.data.clone(), None
+                    state = adam.state.get(parameter, {})
+                    for key, value in state.items():
+                        state[key] = value.clone()
+        self.stacked.clear()
+        self._gradients.clear()
+
+
+def _nothing() -> None:
+    """What an optimiser has to do whose parameters are its own."""
+
+
+def _update(rows: _Rows, taken: Sequence[int]) -> None:
+    """AdamW of a slot, every run at its own rate and its own step, ``taken`` counted from 1."""
+
+    def column(numbers: Sequence[float]) -> Tensor:
+        return rows.values.new_tensor(list(numbers)).unsqueeze(1)
+
+    (beta1, beta2), eps = rows.slots[0]["betas"], rows.slots[0]["eps"]
+    rates = [slot["lr"] for slot in rows.slots]
+    decays = [slot["lr"] * slot["weight_decay"] for slot in rows.slots]
+    kept = column([1 - decay for decay in decays]) if any(decays) else None
+    first = [1 - beta1**t for t in taken]
+    second = [math.sqrt(1 - beta2**t) for t in taken]
+    if kept is not None and not rows.hf:
+        rows.values.mul_(kept)
+    rows.means.lerp_(rows.gradients, 1 - beta1)
+    rows.squares.mul_(beta2).addcmul_(rows.gradients, rows.gradients, value=1 - beta2)
+    divisors = rows.squares.sqrt()
+    if rows.hf:
+        divisors.add_(eps)
+        sizes = [lr * s / f for lr, f, s in zip(rates, first, second, strict=True)]
+    else:
+        divisors.div_(column(second)).add_(eps)
+        sizes = [lr / f for lr, f in zip(rates, first, strict=True)]
+    rows.values.sub_(rows.means / divisors * column(sizes))
+    if kept is not None and rows.hf:
+        rows.values.mul_(kept)

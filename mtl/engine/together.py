@@ -1,0 +1,125 @@
+"""Several runs on one frozen encoder, step by step side by side.
+
+Each run is what it is alone (:func:`mtl.engine.loop.training`): its batches, schedule, evaluations,
+patience, resume points, generators. Only the steps themselves are taken for all at once
+(:mod:`mtl.engine.shared_step`). A run that ends or fails leaves, and the others go on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mtl.backbone.beside_sites import share_frozen
+from mtl.engine.device import Device
+from mtl.engine.loop import Job, Outcome, Step, Taken, take_step, training
+from mtl.engine.shared_step import SharedStep, check_fit
+from mtl.errors import MtlError
+
+Ended = Outcome | MtlError
+
+
+def train_together(
+    jobs: Sequence[Job], device: Device, ended: Callable[[int, Ended], None]
+) -> None:
+    """Train the jobs side by side, each to the result it has alone but for the order of sums.
+
+    Args:
+        ended: told of each job, by its number, as soon as it is trained or has failed; the
+            selected state is loaded then.
+
+    Raises:
+        UnfitError: they cannot go side by side. What has not ended is to be built anew, and goes
+            by itself, from its resume point where there is one.
+    """
+    group = _Group(jobs, device, ended)
+    try:
+        group.begin()
+        while group.steps:
+            group.round()
+    finally:
+        group.release()
+
+
+@dataclass
+class _Course:
+    """A run on its way, and torch's generators as they are between its steps."""
+
+    job: Job
+    course: Generator[Step, Taken, Outcome]
+    draws: dict[str, Tensor]
+
+
+class _Group:
+    def __init__(
+        self, jobs: Sequence[Job], device: Device, ended: Callable[[int, Ended], None]
+    ) -> None:
+        for job in jobs:
+            check_fit(job, device)
+        self._device, self._ended = device, ended
+        start = device.rng_state()  # each seeds them itself
+        self._courses = [_Course(job, training(job, device), start) for job in jobs]
+        self._shared: SharedStep | None = None
+        self.steps: dict[int, Step] = {}
+        """The step that each run asks for, while it has not ended."""
+
+    def begin(self) -> None:
+        """Bring every run to its first step."""
+        for number in range(len(self._courses)):
+            self._advance(number, None)
+        if len(self.steps) > 1:
+            share_frozen([self._courses[number].job.attached.network for number in self.steps])
+        self._lay_out()
+
+    def round(self) -> None:
+        """One step of every run that is left."""
+        started = time.monotonic()
+        courses = [self._courses[number] for number in self.steps]
+        steps = list(self.steps.values())
+        if self._shared is None:
+            (course,) = courses
+            self._device.set_rng_state(course.draws)
+            losses = [take_step(course.job, self._device, steps[0])]
+            course.draws = self._device.rng_state()
+        else:
+            losses, drawn = self._shared.take(steps, [course.draws for course in courses])
+            for course, state in zip(courses, drawn, strict=True):
+                course.draws = state
+        seconds = (time.monotonic() - started) / len(steps)
+        for number, loss in zip(list(self.steps), losses, strict=True):
+            self._advance(number, (loss, seconds))
+        if len(self.steps) != len(steps):
+            self._lay_out()
+
+    def release(self) -> None:
+        """Let every module and parameter be its run's own again."""
+        if self._shared is not None:
+            self._shared.release()
+            self._shared = None
+
+    def _lay_out(self) -> None:
+        """Stack what is left of the runs; one alone needs no stack."""
+        self.release()
+        if len(self.steps) > 1:
+            jobs = [self._courses[number].job for number in self.steps]
+            optimisers = [step.optimiser for step in self.steps.values()]
+            self._shared = SharedStep(jobs, optimisers, self._device)
+
+    def _advance(self, number: int, taken: Taken | None) -> None:
+        """Let a run go on to its next step, with torch's generators as it left them."""
+        course = self._courses[number]
+        self._device.set_rng_state(course.draws)
+        ended: Ended
+        try:
+            self.steps[number] = course.course.send(taken)  # type: ignore[arg-type]
+            course.draws = self._device.rng_state()
+            return
+        except StopIteration as stop:
+            ended = stop.value
+        except MtlError as error:
+            ended = error
+        self.steps.pop(number, None)
+        self._ended(number, ended)
