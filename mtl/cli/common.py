@@ -66,6 +66,13 @@ def make_parser(prog: str, description: str, *, several: bool = True) -> Parser:
     parser.add_argument(
         "--wait", action="store_true", help="wait for runs that another process is at"
     )
+    parser.add_argument(
+        "--side-by-side",
+        type=str,
+        default="1",
+        metavar="N",
+        help="let N runs that fit go together on one encoder, or auto: as many as pay",
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would run, run nothing")
     parser.add_argument("--json", action="store_true", help="one line of JSON on standard output")
     parser.add_argument(
@@ -141,6 +148,7 @@ def open_context(
             setting does not cost its loading.
     """
     from mtl.runs import context, open_workspace
+    from mtl.runs.beside import parse_beside
 
     if options.json:
         os.environ["MTL_QUIET"] = "1"
@@ -159,6 +167,7 @@ def open_context(
         model=options.model,
         tasks=[*named_tasks(options), *map(str, suite.files.values())],
         track=options.track,
+        beside=parse_beside(options.side_by_side),
     )
     return context.open_context(
         suite,

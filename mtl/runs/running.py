@@ -112,6 +112,8 @@ def execute_all(
     A request that is wrong (exit code 2) stops everything: the others would fail alike. So does a
     zoo that cannot be written, and it does so before anything trains.
 
+    Runs that fit go side by side, as many as the workspace says.
+
     Args:
         finished: called with the entry of every run as soon as it is in the zoo.
         wait: when nothing else is left, for the runs that other processes are at.
@@ -124,17 +126,66 @@ def execute_all(
     ]
     for waiting in (False, True) if wait else (False,):
         left = [n for n in range(len(runs)) if n not in reports or reports[n].status == "elsewhere"]
-        for number in left:
-            if waiting and not quiet() and launch().rank == 0:
-                who = getattr(reports[number].error, "who", "another process")
-                print(f"{labels[number]}: waiting for {who}", file=sys.stderr, flush=True)
-            reports[number] = report = _try(runs[number], workspace, wait=waiting)
+
+        def ended(number: int, report: Report) -> None:
+            reports[number] = report
             if not quiet() and not (sys.stderr.isatty() and len(runs) == 1) and launch().rank == 0:
                 line = f"[{number + 1}/{len(runs)}] {labels[number]}: {_what_became(report)}"
                 print(line, file=sys.stderr, flush=True)
             if finished is not None and report.entry is not None:
                 finished(report.entry)
+
+        for number in left:
+            if number in reports and not waiting:  # it went side by side with one before it
+                continue
+            if waiting and not quiet() and launch().rank == 0:
+                who = getattr(reports[number].error, "who", "another process")
+                print(f"{labels[number]}: waiting for {who}", file=sys.stderr, flush=True)
+            if workspace.beside != 1 and not waiting and find_done(runs[number], workspace) is None:
+                open_now = [other for other in left if other not in reports]
+                _try_beside(runs, open_now, workspace, ended)
+            if number not in reports or waiting:
+                ended(number, _try(runs[number], workspace, wait=waiting))
     return [reports[number] for number in range(len(runs))]
+
+
+def _try_beside(
+    runs: Sequence[Run],
+    places: Sequence[int],
+    workspace: Workspace,
+    ended: Callable[[int, Report], None],
+) -> None:
+    """Carry out the first of ``places`` with others that fit, if there are any."""
+    from mtl.engine import open_device
+    from mtl.runs.beside import carry_out_beside, grouped, most_beside
+
+    first = runs[places[0]]
+    device = open_device(
+        first.settings.precision,
+        hidden_size=first.backbone.base.hidden_size,
+        deterministic=workspace.deterministic,
+    )
+    missing = [place for place in places if find_done(runs[place], workspace) is None]
+    chosen = grouped(runs, missing, places[0], most_beside(first, workspace.beside, device))
+    with ExitStack() as held:
+        mine = []
+        for place in chosen:
+            folder = RunFolder(workspace.runs / runs[place].runhash)
+            told = _hold(runs[place], workspace, folder, held, wait=False)
+            if told is False:  # neither another process' nor done just now
+                mine.append((place, (runs[place], folder)))
+        if len(mine) < 2:
+            return
+
+        def over(number: int, what: Entry | MtlError) -> None:
+            place = mine[number][0]
+            if isinstance(what, MtlError):
+                print(printable_lines(f"error: {what}"), file=sys.stderr)
+                ended(place, Report(runs[place], "failed", None, what))
+            else:
+                ended(place, Report(runs[place], "done", what))
+
+        carry_out_beside([each for _, each in mine], workspace, device, over)
 
 
 def _try(run: Run, workspace: Workspace, *, wait: bool) -> Report:

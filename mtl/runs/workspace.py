@@ -40,6 +40,7 @@ class Workspace:
             knows tasks that the catalogue lacks.
         track: the tracker that runs are shown in while they train, or None.
         track_group: what they stand under there, or nothing.
+        beside: how many runs go side by side on one encoder; 0: as many as pay.
     """
 
     zoo: Zoo
@@ -51,6 +52,7 @@ class Workspace:
     tasks: tuple[str, ...] = ()
     track: str | None = None
     track_group: str = ""
+    beside: int = 1
 
     @property
     def command(self) -> str:
@@ -69,6 +71,7 @@ def open_workspace(
     tasks: Sequence[str] = (),
     track: str | None = None,
     track_group: str = "",
+    beside: int = 1,
 ) -> Workspace:
     """Open the workspace; None means environment (``MTL_ZOO``, ``MTL_RUNS``, ``MTL_DATA_ROOT``).
 
@@ -78,6 +81,7 @@ def open_workspace(
         command: the words of the command line. What a variable of the environment says in place
             of an option (``MTL_MODEL``, ``MTL_DATA_ROOT``) is put behind them.
         model: the base that they name; None: they name none.
+        beside: as :attr:`Workspace.beside`.
         tasks: names of tasks on it; those that are files count (:attr:`Workspace.tasks`).
 
     Raises:
@@ -112,6 +116,7 @@ def open_workspace(
         tasks=tuple(name for name in tasks if is_file_name(name)),
         track=track,
         track_group=track_group,
+        beside=beside,
     )
 
 

@@ -1,0 +1,154 @@
+"""Which runs go side by side on one frozen encoder, and carrying them out so.
+
+Runs fit that are of one kind and method on one base, with the same settings of the method (where
+its tensors start aside), the same number of sources, and one precision. They may differ in task,
+rows, seed, sources, learning rate, batch size, length and selection: each keeps its own. Whether
+their modules can answer together the engine finds out (:mod:`mtl.engine.together`); where they
+cannot, they go one by one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from mtl.errors import MtlError, RequestError, RunError
+from mtl.files import sha256_json
+from mtl.methods.method import settings_dict
+from mtl.words import printable_lines
+
+if TYPE_CHECKING:
+    from mtl.engine import Device, RunFolder
+    from mtl.runs.run import Run
+    from mtl.runs.workspace import Workspace
+    from mtl.zoo import Entry
+
+STARTS = ("init_scale", "init_std")
+"""Settings of a method that say where its tensors start, and nothing else."""
+AUTO = "auto"
+AUTO_RUNS = 8
+"""How many runs ``auto`` lets go together where that pays."""
+AUTO_HIDDEN = 256
+"""The largest hidden size at which it pays on a CPU: at D = 128 a step of 8 runs takes 0.5 to 0.8
+of 8 steps, at 384 0.95, which is no reason (``python benchmarks/side_by_side.py``)."""
+
+
+def parse_beside(text: str) -> int:
+    """``--side-by-side``: a number of runs, or ``auto`` as 0.
+
+    Raises:
+        RequestError: neither.
+    """
+    if text == AUTO:
+        return 0
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise RequestError(
+            f"--side-by-side {text} must be {AUTO}, or how many runs go together, 1 to 64."
+        )
+    return int(text)
+
+
+def group_key(run: Run) -> str | None:
+    """Equal for runs that may go together; None: this one goes by itself."""
+    if run.joint:
+        return None
+    settings = settings_dict(run.method_settings)
+    return sha256_json(
+        {
+            "kind": run.kind,
+            "method": run.method,
+            "base": run.backbone.base.fingerprint,
+            "held": run.settings.base_precision,
+            "precision": run.settings.precision,
+            "settings": {key: value for key, value in settings.items() if key not in STARTS},
+            "sources": len(run.parents),
+        }
+    )
+
+
+def most_beside(run: Run, asked: int, device: Device) -> int:
+    """How many runs like ``run`` go together: as asked, or where ``auto`` (0) was, what pays."""
+    if device.world > 1:
+        return 1
+    if asked:
+        return asked
+    small = run.backbone.base.hidden_size <= AUTO_HIDDEN
+    return AUTO_RUNS if device.torch_device.type == "cpu" and small else 1
+
+
+def carry_out_beside(
+    runs: Sequence[tuple[Run, RunFolder]],
+    workspace: Workspace,
+    device: Device,
+    ended: Callable[[int, Entry | MtlError], None],
+) -> None:
+    """Train, test and store the runs, from their resume points where there are some.
+
+    Args:
+        ended: told of each by its place, its entry or why there is none, as soon as that is known.
+
+    Raises:
+        RequestError: what would end all of them alike.
+    """
+    from mtl.backbone.beside import UnfitError
+    from mtl.engine.loop import Outcome
+    from mtl.engine.together import train_together
+    from mtl.runs.executing import carry_out, finish, prepare, tracked
+
+    over: set[int] = set()
+
+    def say(place: int, what: Entry | MtlError) -> None:
+        over.add(place)
+        ended(place, what)
+
+    with ExitStack() as stack:
+        prepared, places = [], []
+        for place, (run, folder) in enumerate(runs):
+            tracker = stack.enter_context(tracked(run, workspace))
+            try:
+                prepared.append(prepare(run, workspace, device, folder, tracker))
+                places.append(place)
+            except RunError as error:
+                say(place, error)
+
+        def trained(number: int, outcome: Outcome | MtlError) -> None:
+            place = places[number]
+            if isinstance(outcome, RequestError):
+                raise outcome
+            if isinstance(outcome, MtlError):
+                say(place, outcome)
+                return
+            told = {"side_by_side": len(prepared)}
+            entry = finish(prepared[number], workspace, device, outcome, told)
+            assert entry is not None
+            say(place, entry)
+
+        try:
+            train_together([each.job for each in prepared], device, trained)
+            return
+        except UnfitError as error:
+            reason = str(error)
+    method = runs[0][0].method
+    text = f"note: {len(runs)} runs of {method} go one by one, not side by side: {reason}."
+    print(printable_lines(text), file=sys.stderr)
+    for place, (run, folder) in enumerate(runs):
+        if place in over:
+            continue
+        try:
+            entry = carry_out(run, workspace, device, folder)
+        except RunError as error:
+            say(place, error)
+        else:
+            assert entry is not None
+            say(place, entry)
+
+
+def grouped(runs: Sequence[Run], places: Sequence[int], first: int, most: int) -> list[int]:
+    """``first`` and those of ``places`` that go with it, ``most`` in all, in their order."""
+    key = group_key(runs[first])
+    if key is None or most < 2:
+        return [first]
+    like = [place for place in places if place != first and group_key(runs[place]) == key]
+    return [first, *like[: most - 1]]
