@@ -149,10 +149,8 @@ class Sites:
             if id(parameter) in self._stacked
         }
         own |= _differing(modules, own)
-        if type(leader) is nn.Linear and set(own) == {"weight", "bias"}:
-            product = linear_together
-        else:
-            product = _Vmapped(leader)
+        plainly = type(leader) is nn.Linear and set(own) == {"weight", "bias"}
+        product = linear_together if plainly else _Vmapped(leader)
 
         def forward(*inputs: Any) -> Any:
             if self._now is None or product.busy:
@@ -280,7 +278,7 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 def alike(modules: Sequence[nn.Module]) -> bool:
     """Whether all tensors of the modules are equal, so that one stands for all."""
     try:
-        return not _differing(modules, ())
+        return not _differing(modules, {})
     except UnfitError:
         return False
 

@@ -19,8 +19,8 @@ from torch import nn
 
 from mtl.engine import Device, Group, RunFolder, RunSettings, TaskFeed, train
 from mtl.engine.device import seed_everything
-from mtl.engine.selecting import selection_value
 from mtl.engine.optimise import Optimiser
+from mtl.engine.selecting import selection_value
 from mtl.errors import RequestError, RunError
 from mtl.files import read_safetensors
 
