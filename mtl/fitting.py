@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 GAP = 2
@@ -62,6 +62,13 @@ def fitted(
         _text([[row[place] for place in block] for row in cells], [names[place] for place in block])
         for block in blocks
     )
+
+
+def fitted_rows(rows: Sequence[Mapping[str, Any]], *, keys: int = 1, missing: str = "") -> str:
+    """:func:`fitted` of rows that name their columns; ``missing`` stands for what one has not."""
+    headers = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[missing if row.get(n) is None else row[n] for n in headers] for row in rows]
+    return fitted(cells, headers, keys=keys)
 
 
 def _length(sizes: Sequence[int]) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.cli import common
 from mtl.errors import RequestError
+from mtl.fitting import fitted_rows
 from mtl.words import counted
 
 if TYPE_CHECKING:
@@ -223,9 +224,7 @@ def _dry_run(
     if options.json:
         print(json.dumps({"dry_run": True, "runs": rows, "left_out": plan.note or None}))
         return 0
-    from tabulate import tabulate
-
-    print(tabulate(rows, headers="keys", missingval="–"))
+    print(fitted_rows(rows, keys=3, missing="–"))
     states = [row["state"] for row in rows]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     print(

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from tabulate import tabulate
-
+from mtl.fitting import fitted
 from mtl.study.planning import STATES
 from mtl.words import counted, printable_lines
 
@@ -117,7 +116,7 @@ def _each(plan: StudyPlan, bill: Bill) -> str:
             ]
         )
     heads = ["stage", "task", "method", "seed", "settings", "state", "runhash", "steps", "time"]
-    return tabulate(rows, headers=heads, disable_numparse=True)
+    return fitted(rows, heads, keys=4)
 
 
 def _by_task(plan: StudyPlan, bill: Bill) -> str:
@@ -142,11 +141,8 @@ def _by_task(plan: StudyPlan, bill: Bill) -> str:
         )
     heads = ["stage", "task", "method", "settings", "seeds", *STATES, "steps", "time"]
     used = [index for index, head in enumerate(heads) if any(row[index] != "" for row in rows)]
-    return tabulate(
-        [[row[index] for index in used] for row in rows],
-        headers=[heads[index] for index in used],
-        disable_numparse=True,
-    )
+    cells = [[row[index] for index in used] for row in rows]
+    return fitted(cells, [heads[index] for index in used], keys=min(3, len(used)))
 
 
 def _section(cell: Cell) -> str:
@@ -306,7 +302,7 @@ def suggest_text(plan: StudyPlan, state: State, picks: Sequence[Pick]) -> str:
         first = "; ".join(plan.label(need) for need in pick.needs)
         rows.append([number, plan.label(pick.key), first, duration(spent), f"{pick.worth:.3f}"])
     heads = ["", "run", "after", "time so far", "worth"]
-    return printable_lines(text + tabulate(rows, headers=heads, disable_numparse=True))
+    return printable_lines(text + fitted(rows, heads, keys=2))
 
 
 def outcome_text(going: Going, key: str) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mtl.cli.plan import DEFAULT, Plan, Planned, State, make_plan
 from mtl.engine.launch import launch
 from mtl.engine.progress import quiet
+from mtl.fitting import fitted_rows
 from mtl.words import counted, printable_lines
 from mtl.zoo.settings import settings_text
 
@@ -82,8 +83,6 @@ def _table(
     methods: bool,
     sources: Sequence[Sequence[str]],
 ) -> list[str]:
-    from tabulate import tabulate
-
     several = len(tasks) > 1
     splits = list(dict.fromkeys(split for row in variants for split in row["rows"]))
     rows = [
@@ -100,7 +99,7 @@ def _table(
     ]
     more = len(variants) - len(rows)
     end = [f"… and {more} more (--dry-run lists every run)"] if more else []
-    return [*tabulate(rows, headers="keys", disable_numparse=True).splitlines(), *end]
+    return [*fitted_rows(rows).splitlines(), *end]
 
 
 def _some(names: Sequence[str]) -> str:
@@ -200,8 +199,6 @@ def print_dry_run(
         told = {"dry_run": True, "runs": rows, "plan": plan.to_dict()}
         print(json.dumps({**told, "search": search} if search else told))
         return
-    from tabulate import tabulate
-
     print(f"{block_text(plan, candidates=bool(candidates))}\n")
     if candidates:
         print(f"{candidates}\n\nNothing was run (--dry-run).")
@@ -210,7 +207,7 @@ def print_dry_run(
         {**row, **({"settings": settings_text(row["settings"])} if "settings" in row else {})}
         for row in plan.rows()
     ]
-    print(tabulate(rows, headers="keys"))
+    print(fitted_rows(rows, keys=3))
     states = [one.name for one in plan.states]
     print(
         f"\n{counted(len(states), 'run')}: {states.count('done')} done, "

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mtl.backbone import adapter_files
 from mtl.backbone.arch import arch_of
 from mtl.backbone.bounded import bounded
-from mtl.errors import MtlError, RequestError, ZooError
+from mtl.errors import RequestError, ZooError
 from mtl.files import sha256_json, write_json
 from mtl.files import write_safetensors as write_tensors
 from mtl.hub.boundary import json_bytes, json_file
@@ -24,7 +24,7 @@ from mtl.hub.foreign_files import FoundHead, at, read_head, read_weights
 from mtl.hub.keeping import NAME, Claims, Judge, Kept, keep, task_section
 from mtl.hub.peft_config import refuse_peft
 from mtl.hub.recognise import recognise
-from mtl.hub.remote import Pulled, Remote, adapter_folders, fetch, remember
+from mtl.hub.remote import Pulled, Remote, adapter_folders, fetch, pull_folders, remember
 from mtl.words import printable
 from mtl.zoo import admit
 
@@ -54,18 +54,14 @@ def pull_foreign(
 
     folders = adapter_folders(remote, keys)
     backbone = load_backbone(claims.model)
-    entries, size = [], 0
-    for folder in folders:
-        doing = f"{remote.where}/{folder}".rstrip("/")
-        try:
-            entry = _one(zoo, remote, folder, claims, backbone, judge, dry_run)
-        except MtlError as error:
-            text = str(error).rstrip(".")
-            raise type(error)(f"Cannot pull {doing} into the zoo: {text}.") from error
-        entries.append({key: entry[key] for key in ("ref", "digest", "status")})
-        size += int(entry["bytes"])
+
+    def pull(folder: str) -> dict[str, Any]:
+        entry = _one(zoo, remote, folder, claims, backbone, judge, dry_run)
+        return {key: entry[key] for key in ("ref", "digest", "status", "bytes")}
+
+    found = pull_folders(remote, folders, pull)
     remember(remote)
-    return Pulled(remote.repo.id, remote.revision, entries, size)
+    return found
 
 
 def _one(

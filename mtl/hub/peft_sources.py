@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mtl.errors import MtlError, RequestError
+from mtl.errors import RequestError
 from mtl.files import path_name, sha256_file, sha256_json, user_path
 from mtl.hub.boundary import json_bytes, json_file
 from mtl.hub.client import RepoName, parse_repo
@@ -28,6 +28,7 @@ from mtl.hub.remote import (
     RemoteFile,
     adapter_folders,
     fetch,
+    pull_folders,
     read_remote,
     remember,
 )
@@ -104,21 +105,17 @@ def pull_peft(
     remote = read_place(place)
     folders = adapter_folders(remote, keys)
     backbone = load_backbone(claims.model)
-    entries, size = [], 0
-    for folder in folders:
-        doing = f"{remote.where}/{folder}".rstrip("/")
-        try:
-            made = _read(remote, folder, place, claims, bounds or Bounds(), backbone)
-            entry = keep(zoo, backbone, made.kept, claims, judge, dry_run=dry_run)
-        except MtlError as error:
-            text = str(error).rstrip(".")
-            raise type(error)(f"Cannot pull {doing} into the zoo: {text}.") from error
-        said = {key: entry[key] for key in ("ref", "digest", "status")}
-        entries.append({**said, "says": made.says})
-        size += int(entry["bytes"])
+
+    def pull(folder: str) -> dict[str, Any]:
+        made = _read(remote, folder, place, claims, bounds or Bounds(), backbone)
+        entry = keep(zoo, backbone, made.kept, claims, judge, dry_run=dry_run)
+        said = {key: entry[key] for key in ("ref", "digest", "status", "bytes")}
+        return {**said, "says": made.says}
+
+    found = pull_folders(remote, folders, pull)
     if place.startswith(HUB):
         remember(remote)
-    return Pulled(remote.repo.id, remote.revision, entries, size)
+    return found
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mtl.errors import MtlError, RequestError, RunError, ZooError
 from mtl.files import sha256_file, write_text
@@ -211,6 +212,32 @@ def adapter_folders(remote: Remote, keys: Sequence[str]) -> list[str]:
                 f"{', '.join(name or '(its root)' for name in found[:20])}."
             )
     return [key.strip("/") for key in keys] or found
+
+
+def pull_folders(
+    remote: Remote,
+    folders: Sequence[str],
+    pull: Callable[[str], Mapping[str, Any]],
+) -> Pulled:
+    """``pull`` every folder, and say of each which entry it became.
+
+    Args:
+        pull: folder → ``ref``, ``digest``, ``status``, ``bytes`` and what else is to be said.
+
+    Raises:
+        MtlError: what ``pull`` raised, with where.
+    """
+    entries, size = [], 0
+    for folder in folders:
+        try:
+            made = dict(pull(folder))
+        except MtlError as error:
+            doing = f"{remote.where}/{folder}".rstrip("/")
+            text = str(error).rstrip(".")
+            raise type(error)(f"Cannot pull {doing} into the zoo: {text}.") from error
+        size += int(made.pop("bytes"))
+        entries.append(made)
+    return Pulled(remote.repo.id, remote.revision, entries, size)
 
 
 def fetch(remote: Remote, path: str, limit: int) -> Path:

@@ -136,7 +136,9 @@ def _rows_of(manifest: Manifest) -> int:
     return int(manifest.data["sizes"]["train"])
 
 
-def _points(entries: Sequence[Entry]) -> list[dict[int, tuple[list[Entry], list[Entry]]]]:
+def _points(
+    entries: Sequence[Entry],
+) -> list[dict[int, tuple[Sequence[Entry], Sequence[Entry]]]]:
     """Of every curve, rows → own adapters, compositions; of two numbers of rows at least."""
     groups: dict[tuple[Any, ...], list[Entry]] = {}
     kinds: dict[tuple[Any, ...], dict[int, dict[int, Entry]]] = {}

@@ -11,12 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import secrets
-import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from mtl.engine.ray_start import start_ray
 from mtl.errors import RequestError
 from mtl.serve.batcher import BusyError, StoppingError
 from mtl.serve.metrics import Metrics
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from mtl.serve.bounds import Bounds
     from mtl.zoo import Entry
 
-STORE = 80 * 2**20
-"""Bytes of Ray's object store: requests and answers are small."""
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 PASSED = ("MTL_CACHE", "MTL_MODEL", "HF_HUB_OFFLINE", "ACCELERATE_USE_CPU")
 _RAISED = {kind.__name__: kind for kind in (UnknownEntryError, FullError, StoppingError)}
@@ -168,40 +165,7 @@ def _unpacked(told: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _connect(replicas: int, address: str | None) -> Any:
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if not address:
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # listen on loopback alone
-        if not os.environ.get("RAY_AUTH_TOKEN_PATH"):
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    try:
-        import ray
-        import ray.serve
-    except ImportError as error:
-        raise RequestError(
-            f"--engine ray needs Ray Serve, which cannot be loaded here ({error}): "
-            "pip install 'ray[serve]'."
-        ) from error
-    own: dict[str, Any] = {"address": address}
-    if not address:
-        own = {"address": "local", "num_cpus": replicas, "include_dashboard": False}
-        own["object_store_memory"] = STORE
     environment = dict.fromkeys(THREADS, "1") | {"TOKENIZERS_PARALLELISM": "false"}
     environment |= {name: os.environ[name] for name in PASSED if name in os.environ}
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    leave = signal.getsignal(signal.SIGTERM)  # Ray sets one of its own
-    try:
-        ray.init(
-            **own,
-            log_to_driver=False,
-            logging_level="ERROR",
-            runtime_env={"env_vars": environment},
-        )
-    except Exception as error:  # Ray has one class or another for each
-        last = " ".join(str(error).split())[-300:]
-        raise RequestError(
-            f"Ray at {address or 'this machine'} cannot be used: {last} The server runs on a "
-            "machine of the cluster, with the cluster's token (docs/clusters.md)."
-        ) from error
-    signal.signal(signal.SIGTERM, leave)
-    return ray
+    return start_ray(address, cores=replicas, environment=environment, who="server", serve=True)

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import signal
-import socket
 import sys
 import threading
 import time
@@ -21,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mtl.engine.ray_start import ANSWERS, short_error, start_ray
 from mtl.errors import RequestError
 from mtl.study.cells import task_files
 from mtl.study.engines import Happened
@@ -33,15 +32,10 @@ from mtl.words import counted
 if TYPE_CHECKING:
     from mtl.study.planning import StudyPlan
 
-ANSWERS = 5.0
-"""Seconds in which an address has to answer."""
 LOOK = 2.0
 """Seconds between two looks at the machines of the cluster."""
 EMPTY = 60.0
 """Seconds without a machine after which that is said."""
-STORE = 80 * 2**20
-"""Bytes of Ray's store of objects, where we start it: tasks and outcomes are small."""
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 PASSED = (
     *("MTL_TASKS", "MTL_MODEL", "MTL_LIMITS", "MTL_GRAPH", "MTL_RESUME_SECONDS"),
@@ -160,7 +154,7 @@ class RayEngine:
             try:
                 yield self._ray.get(asked, timeout=PATIENCE * 6)
             except self._ray.exceptions.RayError as error:
-                yield Seen(host, (f"cannot be asked: {_short(error).rstrip('.')}",))
+                yield Seen(host, (f"cannot be asked: {short_error(error).rstrip('.')}",))
 
     def describe(self) -> str:
         """Machines, and what a run gets of them."""
@@ -228,7 +222,9 @@ class RayEngine:
         except errors.OutOfMemoryError:
             return Happened("lost", key, slot, text="its worker took more memory than there is")
         except errors.RayTaskError as error:  # before the run: the machine cannot be used
-            return Happened("ended", key, slot, outcome=Outcome(key, "failed", error=_short(error)))
+            return Happened(
+                "ended", key, slot, outcome=Outcome(key, "failed", error=short_error(error))
+            )
         except errors.RayError as error:
             return Happened("lost", key, slot, text=f"its worker died ({type(error).__name__})")
 
@@ -270,68 +266,18 @@ def connect(wanted: Wanted, closing: contextlib.ExitStack) -> Any:
     Raises:
         RequestError: it is not installed, does not answer, or does not let us in.
     """
-    address = wanted.address
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # ours have an environment of their own: the workers that Ray starts ahead would serve nobody
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-    host, _, port = (address or "127.0.0.1").rpartition(":")
-    if address and address != "auto":
-        _answers(address, host, port)
-    if host in LOOPBACK or not address:
-        # else Ray takes loopback for the machine's address in the network, and listens there
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    if not address and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # for this study alone
-    try:
-        import ray
-    except ImportError as error:
-        raise RequestError(
-            f"--engine ray needs Ray, which cannot be loaded here ({error}): pip install ray."
-        ) from error
-    own: dict[str, Any] = {"address": address}
-    if not address:
-        own = {"num_cpus": _cores(wanted), "include_dashboard": False}
-        own |= {"object_store_memory": STORE, "address": "local"}
     environment = {name: str(wanted.threads) for name in THREADS}
     environment["TOKENIZERS_PARALLELISM"] = "false" if wanted.threads == 1 else "true"
     environment |= {name: os.environ[name] for name in PASSED if name in os.environ}
     environment["MTL_CACHE"] = os.environ["MTL_CACHE"]
     # Ray prints what befalls its machines; standard output is for what the study tells at its end
     closing.enter_context(contextlib.redirect_stdout(sys.stderr))
+    ray = start_ray(wanted.address, cores=_cores(wanted), environment=environment, who="driver")
     closing.callback(ray.shutdown)
-    leave = signal.getsignal(signal.SIGTERM)  # Ray sets one of its own
-    try:
-        ray.init(
-            **own,
-            log_to_driver=False,
-            logging_level="ERROR",
-            runtime_env={"env_vars": environment},
-        )
-    except Exception as error:  # Ray has one class or another for each
-        raise RequestError(
-            f"Ray at {address or 'this machine'} cannot be used: {_short(error)} The driver runs "
-            "on a machine of the cluster, with the cluster's token (docs/clusters.md)."
-        ) from error
-    signal.signal(signal.SIGTERM, leave)
     return ray
-
-
-def _answers(address: str, host: str, port: str) -> None:
-    """Raises RequestError where nobody listens."""
-    if "://" in address or not host or not port.isdigit():
-        raise RequestError(
-            f"--address must be HOST:PORT of the cluster's head, or auto, not {address!r}. The "
-            "driver runs on a machine of the cluster; there is no client connection."
-        )
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS).close()
-    except (OSError, OverflowError) as error:
-        raise RequestError(
-            f"No Ray answers at {address} ({getattr(error, 'strerror', None) or error}). Start "
-            "its head (docs/clusters.md), or leave --address away to use this machine alone."
-        ) from error
 
 
 def _cores(wanted: Wanted) -> int:
@@ -342,13 +288,6 @@ def _cores(wanted: Wanted) -> int:
 
 def _cpu_only() -> bool:
     return os.environ.get("ACCELERATE_USE_CPU", "").lower() in {"1", "true", "yes"}
-
-
-def _short(error: BaseException) -> str:
-    """The last line that says something: Ray puts a traceback before it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[-1] if lines else type(error).__name__
-    return text if text.endswith((".", "!")) else f"{text}."
 
 
 def _folders(places: Places) -> list[str]:

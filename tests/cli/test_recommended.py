@@ -281,8 +281,7 @@ def test_what_the_settings_page_says_prints_it() -> None:
 @recommends("tasks/as_metric.py", "pip install evaluate")
 @recommends("engine/tracking.py", "which is not installed: pip install")
 @recommends("search/searching.py", "pip install optuna")
-@recommends("study/ray_engine.py", "pip install ray")
-@recommends("serve/ray_engine.py", "pip install 'ray[serve]'")
+@recommends("engine/ray_start.py", "pip install")
 @recommends("export/onnx.py", "Install it: pip install")
 @recommends("backbone/held.py", "pip install bitsandbytes")
 def test_packages_to_install_are_those_of_the_project() -> None:

@@ -53,6 +53,29 @@ def test_one_block_tells_what_runs_and_who_said_so(
     assert few["max_steps"] == {"value": 1000, "from": "few-shot"}
 
 
+def test_tables_of_a_plan_fit_the_terminal(
+    mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ["train", "--suite", "mini", "--task", "mood", "same", "--lr", "1e-3", "1e-2"]
+    whole = mtl(*line, "--dry-run").out
+    refs = [word for word in whole.split() if word.startswith("tiny-")]
+    assert len(refs) == 4
+    monkeypatch.setenv("COLUMNS", "90")
+    narrow = mtl(*line, "--dry-run").out
+    tables = [part for part in narrow.split("\n\n") if part.startswith("task ")]
+    assert len(tables) > 2
+    assert max(len(line) for part in tables for line in part.splitlines()) <= 90
+    assert max(map(len, whole.splitlines())) > 90
+    assert [word for word in narrow.split() if word.startswith("tiny-")] == refs
+    study = tmp_path / "study.yaml"
+    study.write_text("suite: mini\nseeds: [0, 1]\ntrain: [{method: pfeiffer}, {method: lora}]\n")
+    monkeypatch.setenv("COLUMNS", "60")
+    plan = mtl("study", "plan", study).out
+    tables = [part for part in plan.split("\n\n") if part.lstrip().startswith("stage ")]
+    assert len(tables) > 1
+    assert max(len(line) for part in tables for line in part.splitlines()) <= 60
+
+
 def test_a_killed_run_says_where_it_goes_on(mini: Path, tmp_path: Path) -> None:
     import torch
 
