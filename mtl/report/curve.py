@@ -133,7 +133,8 @@ def shorter(entries: Sequence[Entry]) -> set[str]:
 
 
 def _rows_of(manifest: Manifest) -> int:
-    return int(manifest.data["sizes"]["train"])
+    """Rows that a run trained on; 0 of an entry from elsewhere, which does not say it."""
+    return int((manifest.data.get("sizes") or {}).get("train", 0))
 
 
 def _points(
@@ -174,7 +175,7 @@ def _kind_of(manifest: Manifest) -> tuple[Any, ...]:
     return (
         manifest.task["id"],
         manifest.base["fingerprint"],
-        manifest.data["protocol"],
+        manifest.data.get("protocol"),
         manifest.method,
         canonical_json(manifest.method_settings),
         canonical_json(settings),
