@@ -246,15 +246,15 @@ class Models:
         row = np.concatenate([np.arange(len(item.encoded)) for item in asked])
         tokens = np.concatenate([item.encoded.tokens_per_row for item in asked])
         wide = np.array([item.encoded.choices for item in asked])
-        most = usual_passes(device.torch_device).tokens // max(int(tokens.max()), 1)
-        most = max(1, min(most, MOST_ROWS // int(wide.max())))
+        limit = usual_passes(device.torch_device).tokens
+        most = max(1, MOST_ROWS // int(wide.max()))
         hidden = mixed.encoder.config.hidden_size
         overhead = piece_overhead(RunSettings(), device.torch_device, hidden)
         turn = np.empty(len(asked), dtype=np.int64)  # of each in the order of a mixed batch
         ranks = [mixed.rank(item.ref) for item in asked]
         turn[sorted(range(len(asked)), key=ranks.__getitem__)] = np.arange(len(asked))
         parts: list[list[np.ndarray | None]] = [[None] * len(item.encoded) for item in asked]
-        for piece in cut(tokens, overhead, most):
+        for piece in cut(tokens, overhead, most, limit):
             placed = piece[np.argsort(turn[owner[piece]], kind="stable")]
             batches, names, groups = [], [], []
             for i, group in groupby(placed, key=lambda at: owner[at]):

@@ -93,6 +93,21 @@ def test_cutting_finds_the_cheapest_pieces(overhead: float, most: int) -> None:
         assert cost(pieces) == pytest.approx(cheapest)
 
 
+def test_a_limit_of_tokens_goes_by_the_longest_of_each_piece() -> None:
+    tokens = np.array([100, 10, 10, 10, 10, 10, 10, 10, 10, 30])
+    pieces = cut(tokens, 1000.0, most_tokens=100)  # a pass is dear: as few as the limit allows
+    assert [tokens[piece].tolist() for piece in pieces] == [[100], [30], [10] * 8]
+    assert [len(piece) for piece in cut(tokens, 1000.0, 4, most_tokens=100)] == [1, 1, 4, 4]
+    assert [len(piece) for piece in cut(tokens[1:9], 0.0, most_tokens=40)] == [4, 4]
+    assert [len(piece) for piece in cut(tokens, 0.0, most_tokens=5)] == [1] * 10  # longer ones go alone
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        tokens = rng.integers(1, 60, 25)
+        pieces = cut(tokens, 40.0, most_tokens=128)
+        assert sorted(np.concatenate(pieces).tolist()) == list(range(25))
+        assert all(len(piece) * tokens[piece].max() <= 128 for piece in pieces)
+
+
 def test_pieces_save_the_padding_that_a_random_batch_has() -> None:
     data = encoded(4000)
     batches = train_order(data, 32, 0, 0)
