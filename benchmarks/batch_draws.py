@@ -10,8 +10,8 @@ pass) and *pieces* (the same uniform draw, each batch cut into pieces of like le
 does). Reported are the probability that two rows which share a batch share one again in another
 epoch, over what chance says; the padding, tokens computed over tokens there are, minus one; and
 passes per step. ``--time`` adds processor seconds of training steps (a Pfeiffer adapter) and of an
-evaluation by rows and by tokens, interleaved, the fastest of the rounds; ``--cost`` measures the
-constants of ``mtl/engine/passes.py``.
+evaluation by rows and by tokens, interleaved, the fastest of the rounds, and that evaluation's peak
+memory beyond weights; ``--cost`` measures the constants of ``mtl/engine/passes.py``.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
+from mtl.bench.measuring import peak_bytes
 from mtl.data import Passes, cut, encode, eval_order, load_data, train_order
 from mtl.tasks import load_task
 
@@ -154,14 +155,19 @@ def times(options: argparse.Namespace, backbone: Any, overhead: float) -> list[d
             },
             options.rounds,
         )
-        answered = fastest(
-            {
-                "32 rows": partial(answer, Passes(rows=32)),
-                "256 rows": partial(answer, Passes(rows=256)),
-                "2,048 tokens": partial(answer, Passes(tokens=2048)),
-            },
-            options.rounds,
-        )
+        ways = {
+            "32 rows": Passes(rows=32),
+            "256 rows": Passes(rows=256),
+            "2,048 tokens": Passes(tokens=2048),
+        }
+        answered = fastest({key: partial(answer, way) for key, way in ways.items()}, options.rounds)
+        # the first batch holds the longest rows: no other takes as much
+        first = {key: test.collate(eval_order(test, way)[0]) for key, way in ways.items()}
+
+        def peak(batch: Any, network: Any = network) -> float:
+            with torch.no_grad():
+                return peak_bytes(lambda: network(batch), torch.device("cpu")) / 2**20
+
         unit, base = trained["whole"], answered["32 rows"]
         found.append(
             {"task": name, "whole, ms a step": round(unit / len(whole) * 1e3)}
@@ -170,6 +176,7 @@ def times(options: argparse.Namespace, backbone: Any, overhead: float) -> list[d
                 f"test, {key} / 32 rows": round(answered[key] / base, 2)
                 for key in list(answered)[1:]
             }
+            | {f"test, {key}, peak MB": round(peak(batch)) for key, batch in first.items()}
         )
     return found
 
