@@ -99,7 +99,9 @@ def test_a_limit_of_tokens_goes_by_the_longest_of_each_piece() -> None:
     assert [tokens[piece].tolist() for piece in pieces] == [[100], [30], [10] * 8]
     assert [len(piece) for piece in cut(tokens, 1000.0, 4, most_tokens=100)] == [1, 1, 4, 4]
     assert [len(piece) for piece in cut(tokens[1:9], 0.0, most_tokens=40)] == [4, 4]
-    assert [len(piece) for piece in cut(tokens, 0.0, most_tokens=5)] == [1] * 10  # longer ones go alone
+    assert [len(piece) for piece in cut(tokens, 0.0, most_tokens=5)] == [
+        1
+    ] * 10  # longer ones go alone
     rng = np.random.default_rng(0)
     for _ in range(20):
         tokens = rng.integers(1, 60, 25)
