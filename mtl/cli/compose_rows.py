@@ -58,10 +58,6 @@ def refuse(options: Namespace) -> None:
         if options.rows is None and getattr(options, name):
             flag = f"--{name.replace('_', '-')}"
             raise RequestError(f"{flag} says something of a curve: give --rows N…, too.")
-    if options.rows is not None and options.control:
-        raise RequestError(
-            "--control measures beside one composition: give it --max-train-samples N, not --rows."
-        )
 
 
 def run(
@@ -80,7 +76,9 @@ def run(
     from mtl.cli.tell import tell
     from mtl.compose.curve import plan_curve
     from mtl.graph.opening import adding_evidence
+    from mtl.report.controls import Controls
     from mtl.report.curve import curve_of, draw_curve, render
+    from mtl.report.tables import by_group
     from mtl.runs import execute_all
     from mtl.runs.settings import parse_set
 
@@ -97,6 +95,7 @@ def run(
     )
     reports: list[Report] = []
     points: dict[int, tuple[list[Entry], list[Entry]]] = {}
+    twins: list[Entry] = []
     said: set[str] = set()
     for step in plan.steps if all(report.entry for report in trained) else ():
         own = execute_all(step.own, context.workspace, wait=options.wait)
@@ -117,11 +116,13 @@ def run(
             )
         reports += [*own, *composed]
         seeds = set(request.asked.seeds)
+        made = [r.entry for r in composed if r.entry is not None]
+        twins += [entry for entry in made if entry.manifest.control]
         points[step.rows] = (
             [r.entry for r in own if r.entry is not None and r.run.seed in seeds],
-            [r.entry for r in composed if r.entry is not None],
+            [entry for entry in made if not entry.manifest.control],
         )
-    curve = curve_of(points)
+    curve = curve_of(points, Controls(by_group(twins).values()))
     if curve is not None and path is not None:
         draw_curve(curve, path)
     drawn = str(path) if curve is not None and path is not None else None
@@ -238,7 +239,7 @@ def _later(step: Step, request: Request, seed: int) -> dict[str, Any]:
     """A row like those of :func:`mtl.cli.plan.plan_rows`, of a run that has no sources yet."""
     return {
         "task": request.spec.id,
-        "method": request.asked.method,
+        "method": request.asked.method + (" (control)" if request.asked.control else ""),
         "seed": seed,
         "state": "waiting",
         "runhash": None,

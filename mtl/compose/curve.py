@@ -46,7 +46,7 @@ class Step:
         rows: how many.
         own: the target's own adapters, of every seed that is compared or used as a source.
         requests: one per seed of the sources, each with the own adapter among ``own`` that is its
-            source, if one is.
+            source, if one is; with a control one more of each, among twins.
     """
 
     rows: int
@@ -227,14 +227,19 @@ def _step(
     )
     by_seed = {run.seed: run for run in own}
     requests = []
+    control = request.asked.control
     for seed, of_it in rounds:
         source = by_seed[seed] if used else None
+        done = None if source is None else find_done(source, context.workspace)
+        named = None if source is None else done.manifest.runhash if done else source.runhash
         wanted = [
-            replace(item, run=NamedRun(seed, source.runhash))
-            if source is not None and _is_own(item, request)
+            replace(item, run=NamedRun(seed, named))
+            if named is not None and _is_own(item, request)
             else item
             for item in request.wanted
         ]
         asked = replace(request.asked, seeds=of_it, source_seed=str(seed), train_missing=False)
-        requests.append((replace(request, asked=asked, wanted=wanted), source))
+        for twins in [None, control] if control else [None]:
+            own_asked = replace(asked, control=twins)
+            requests.append((replace(request, asked=own_asked, wanted=wanted), source))
     return Step(rows, context, own, requests)

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.files import write_bytes
+from mtl.report.controls import Controls, gains_over_controls
 from mtl.report.heatmap import new_figure, png_of
 from mtl.report.stats import LEVEL, Interval, interval_text
-from mtl.report.tables import Row, adapters_of, base_names, group_of, own_adapters, row_of
+from mtl.report.tables import (
+    Row,
+    adapters_of,
+    base_names,
+    by_group,
+    group_of,
+    own_adapters,
+    row_of,
+)
 from mtl.words import printable, printable_lines
 from mtl.zoo.caveats import MARK, footnotes
 from mtl.zoo.merged import once
@@ -68,11 +77,14 @@ class Curve:
         }
 
 
-def curve_of(points: Mapping[int, tuple[Sequence[Entry], Sequence[Entry]]]) -> Curve | None:
+def curve_of(
+    points: Mapping[int, tuple[Sequence[Entry], Sequence[Entry]]], controls: Controls
+) -> Curve | None:
     """The curve of own adapters and compositions by their number of training rows.
 
     Args:
         points: rows → own adapters, compositions; those of a side differ in their seeds.
+        controls: those that there are, of any composition.
 
     Returns:
         None where there is no composition at all.
@@ -100,7 +112,7 @@ def curve_of(points: Mapping[int, tuple[Sequence[Entry], Sequence[Entry]]]) -> C
             Point(
                 rows,
                 row_of(own, [], {}, bases) if own else None,
-                row_of(found, own, {}, bases) if found else None,
+                _beside_controls(found, row_of(found, own, {}, bases), controls) if found else None,
             )
             for rows, (own, found) in sorted(points.items(), key=lambda item: item[0])
         ),
@@ -108,12 +120,17 @@ def curve_of(points: Mapping[int, tuple[Sequence[Entry], Sequence[Entry]]]) -> C
     )
 
 
+def _beside_controls(entries: Sequence[Entry], row: Row, controls: Controls) -> Row:
+    return replace(row, controls=gains_over_controls(entries, controls))
+
+
 def curves(entries: Sequence[Entry]) -> list[Curve]:
     """All curves that entries of a zoo make: compositions that differ in rows and seed alone.
 
     The own adapters are those that a report compares with (:func:`mtl.report.results`).
     """
-    found = [curve_of(points) for points in _points(entries)]
+    controls = Controls(by_group(e for e in entries if e.manifest.control).values())
+    found = [curve_of(points, controls) for points in _points(entries)]
     return [curve for curve in found if curve is not None]
 
 
@@ -187,17 +204,20 @@ def render(curve: Curve) -> str:
     """The curve as a table, and what stands in it as a sentence."""
     from tabulate import tabulate
 
+    twins = sorted({how for p in curve.points if p.composed for how in p.composed.controls})
     table = [
         [
             f"{point.rows:,}",
             _text(point.own, "test"),
             _text(point.composed, "test"),
             _text(point.composed, "gain"),
+            *(_over(point.composed, how) for how in twins),
             _seeds(point),
         ]
         for point in curve.points
     ]
-    head = ["train rows", f"own ({curve.own})", _composed(curve), "gain", "seeds"]
+    head = ["train rows", f"own ({curve.own})", _composed(curve), "gain"]
+    head += [*(f"gain over {how} twins" for how in twins), "seeds"]
     doubts = footnotes(
         (f"{row.metric} of {row.method} with {point.rows:,} rows", why)
         for point in curve.points
@@ -214,6 +234,11 @@ def _text(row: Row | None, what: str) -> str:
         return "–"
     doubts = row.caveats if what == "test" else row.gain_caveats
     return interval_text(value, sign=what == "gain", mark=MARK if doubts else "")
+
+
+def _over(row: Row | None, how: str) -> str:
+    gain = row.controls.get(how) if row else None
+    return "–" if gain is None else interval_text(gain, sign=True)
 
 
 def _seeds(point: Point) -> str:

@@ -148,7 +148,6 @@ def test_nothing_takes_it_for_a_composition(controlled: Path, tmp_path: Path) ->
 def test_wrong_requests(stocked: Path) -> None:
     refused(mtl("compose", *LINE, "--control", "permutd"), "Did you mean 'permuted'?")
     refused(mtl("compose", *LINE, "--control", "permuted:x"), "must be a number")
-    refused(mtl("compose", *LINE, "--control", "permuted", "--rows", "16"), "not --rows")
     refused(
         mtl("compose", *LINE, "--sources", "same", "--control", "permuted"), "is the only source"
     )

@@ -154,6 +154,37 @@ def test_other_sources_are_looked_at_before_anything_trains(mini: Path, here: Pa
     assert {row["state"] for row in plan if row["method"] == "scalearn"} == {"waiting"}
 
 
+def test_a_curve_with_its_control_beside_it(stocked: Path, here: Path) -> None:
+    line = [*LINE, "--control", "permuted"]
+    plan = mtl("compose", *line, "--dry-run", "--json").json["runs"]
+    waiting = [(row["method"], row["train"]) for row in plan if row["state"] == "waiting"]
+    for rows in (16, 32):
+        assert waiting.count(("scalearn", rows)) == 2
+        assert waiting.count(("scalearn (control)", rows)) == 2
+    said = mtl("compose", *line, "--json")
+    assert said.code == 0, said
+    found = said.json
+    assert [row["status"] for row in found["runs"]] == ["done"] * 12
+    scores = {}
+    for entry in open_zoo(stocked).entries(method="scalearn"):
+        manifest = entry.manifest
+        key = (manifest.data["sizes"]["train"], manifest.seed, manifest.control)
+        scores[key] = manifest.metrics["test"]["accuracy"]["value"]
+    for point in found["curve"]["points"]:
+        rows, over = point["rows"], point["composed"]["controls"]["permuted"]
+        each = [scores[rows, seed, ""] - scores[rows, seed, "permuted"] for seed in (0, 1)]
+        assert over["mean"] == pytest.approx(sum(each) / 2)
+    by_hand = [*LINE[:2], "--max-train-samples", "16", "--seeds", "0", "1", *QUICK]
+    own = [run["ref"] for run in found["runs"] if "pfeiffer" in run["ref"]]
+    name = f"{TARGET}:pfeiffer/{own[0].rpartition('/')[2]}"
+    again = mtl("compose", *by_hand, "--sources", "all", name, "--control", "permuted", "--json")
+    assert [row["status"] for row in again.json["runs"]] == ["skipped"] * 2
+    shown = mtl("report", "--target", TARGET, "--curve", "a.png").out
+    assert "gain over permuted twins" in shown
+    without = mtl("report", "--target", TARGET, "--curve", "a.png", "--json").json["curve"]
+    assert without == found["curve"]
+
+
 @pytest.mark.parametrize(
     ("more", "parts"),
     [
