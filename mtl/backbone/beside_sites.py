@@ -63,13 +63,13 @@ class Sites:
                     self._take(leader, self._own(BATCHED[type(leader)](modules), leader))
                     covered |= _under(encoders[0], ELSEWHERE)
                     skipped += (f"{name}.",)
-                elif any(id(p) in stacked for p in leader.parameters()) and _is_site(leader):
+                elif any(p.requires_grad for p in leader.parameters()) and _is_site(leader):
                     for unit, own in _units(modules):
                         self._take(unit, self._together(own, unit.forward))
                         covered |= {id(p) for p in unit.parameters()}
                     skipped += (f"{name}.",)
             for name, parameter in encoders[0].named_parameters():
-                if id(parameter) in stacked and id(parameter) not in covered:
+                if parameter.requires_grad and id(parameter) not in covered:
                     raise UnfitError(f"{name} trains at no site that is known here")
         except UnfitError:
             self.release()
@@ -143,11 +143,10 @@ class Sites:
 
     def _together(self, modules: Sequence[nn.Module], plain: Any) -> Any:
         leader = modules[0]
-        own = {
-            name: self._stacked[id(parameter)]
-            for name, parameter in leader.named_parameters()
-            if id(parameter) in self._stacked
-        }
+        trained = {n: id(p) for n, p in leader.named_parameters() if p.requires_grad}
+        if any(each not in self._stacked for each in trained.values()):
+            raise UnfitError("parameters of other shapes at a site")
+        own = {name: self._stacked[each] for name, each in trained.items()}
         own |= _differing(modules, own)
         plainly = type(leader) is nn.Linear and set(own) == {"weight", "bias"}
         product = linear_together if plainly else _Vmapped(leader)

@@ -105,7 +105,7 @@ class SharedStep:
         self, jobs: Sequence[Job], optimisers: Sequence[Optimiser], device: Device
     ) -> None:
         if not all(alike(optimisers[0], other) for other in optimisers):
-            raise UnfitError("parameters of other shapes, or optimised otherwise")
+            raise UnfitError("parameters that are optimised otherwise")
         self._jobs, self._device = jobs, device
         self._overhead = max(job.overhead for job in jobs)
         self._networks: list[Any] = [job.attached.network for job in jobs]

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from mtl.engine.hf_adamw import HFAdamW
@@ -35,11 +36,11 @@ def slots(optimiser: Optimiser) -> list[tuple[bool, Slot, torch.optim.Optimizer]
 
 
 def alike(first: Optimiser, other: Optimiser) -> bool:
-    """Whether the parameters of both can be stacked: groups, shapes, forms, betas and eps."""
+    """Whether both are optimised alike: groups, how many parameters, forms, betas and eps."""
 
     def form(optimiser: Optimiser) -> list[Any]:
         return [
-            (hf, slot["betas"], slot["eps"], [tuple(p.shape) for p in slot["params"]])
+            (hf, slot["betas"], slot["eps"], len(slot["params"]))
             for hf, slot, _ in slots(optimiser)
         ]
 
@@ -48,11 +49,15 @@ def alike(first: Optimiser, other: Optimiser) -> bool:
 
 @dataclass
 class _Rows:
-    """A slot of all runs: values, gradients and moments (N,S), and the runs' slots."""
+    """A slot of all runs: values, gradients and moments (N,S), and the runs' slots.
+
+    Every parameter has as many numbers of S as its largest of all runs.
+    """
 
     hf: bool
     slots: list[Slot]
     adams: list[torch.optim.Optimizer]
+    sizes: list[int]
     values: Tensor
     gradients: Tensor
     means: Tensor
@@ -64,7 +69,8 @@ class Stacks:
     """The trainable parameters of N runs, stacked until :meth:`release`.
 
     Attributes:
-        stacked: id of a parameter of any run → the stacked parameter (N,…) that it is a row of.
+        stacked: id of a parameter of any run → the stacked parameter (N,…) that it is a row of;
+            of those whose shape the runs have otherwise (heads of other tasks), nothing.
     """
 
     optimisers: Sequence[Optimiser]
@@ -85,12 +91,14 @@ class Stacks:
 
     def _stack(self, column: list[tuple[bool, Slot, torch.optim.Optimizer]]) -> _Rows:
         columns = [slot["params"] for _, slot, _ in column]
-        sizes = [parameter.numel() for parameter in columns[0]]
+        sizes = [max(p.numel() for p in alike) for alike in zip(*columns, strict=True)]
 
         def buffer(of: Any) -> Tensor:
             return torch.stack(
                 [
-                    torch.cat([of(run, p).reshape(-1) for p in own])
+                    torch.cat(
+                        [_filled(of(run, p), size) for p, size in zip(own, sizes, strict=True)]
+                    )
                     for run, own in enumerate(columns)
                 ]
             )
@@ -104,23 +112,23 @@ class Stacks:
                 column[0][0],
                 [slot for _, slot, _ in column],
                 [adam for _, _, adam in column],
+                sizes,
                 values,
                 torch.zeros_like(values),
                 buffer(moment("exp_avg")),
                 buffer(moment("exp_avg_sq")),
             )
-            start = 0
-            for place, size in enumerate(sizes):
-                own = [column_of[place] for column_of in columns]
+            alike = zip(*columns, strict=True)
+            for start, size, own in zip(_starts(sizes), sizes, alike, strict=True):
                 inside = slice(start, start + size)
-                shape = own[0].shape
-                stacked = nn.Parameter(values[:, inside].view(len(own), *shape))
-                self._gradients.append((stacked, rows.gradients[:, inside].view(len(own), *shape)))
                 for run, parameter in enumerate(own):
-                    parameter.data = values[run, inside].view(shape)
-                    self._gradients.append((parameter, rows.gradients[run, inside].view(shape)))
-                    self.stacked[id(parameter)] = stacked
-                start += size
+                    parameter.data = _row(values, run, start, parameter)
+                    self._gradients.append((parameter, _row(rows.gradients, run, start, parameter)))
+                if len({tuple(parameter.shape) for parameter in own}) == 1:
+                    shape = (len(own), *own[0].shape)
+                    stacked = nn.Parameter(values[:, inside].view(shape))
+                    self._gradients.append((stacked, rows.gradients[:, inside].view(shape)))
+                    self.stacked.update({id(parameter): stacked for parameter in own})
         return rows
 
     def _steps_of(self, run: int) -> int:
@@ -159,14 +167,12 @@ class Stacks:
             return
         step = torch.tensor(float(self._taken[run]))
         for rows in self._rows:
-            start = 0
-            for parameter in rows.slots[run]["params"]:
-                inside = slice(start, start + parameter.numel())
-                start = inside.stop
+            places = zip(_starts(rows.sizes), rows.slots[run]["params"], strict=True)
+            for start, parameter in places:
                 state = rows.adams[run].state[parameter]
                 state["step"] = step
-                state["exp_avg"] = rows.means[run, inside].view(parameter.shape)
-                state["exp_avg_sq"] = rows.squares[run, inside].view(parameter.shape)
+                state["exp_avg"] = _row(rows.means, run, start, parameter)
+                state["exp_avg_sq"] = _row(rows.squares, run, start, parameter)
 
     def release(self) -> None:
         """Give every run tensors of its own again, moments included; no gradients are left."""
@@ -182,6 +188,18 @@ class Stacks:
                         state[key] = value.clone()
         self.stacked.clear()
         self._gradients.clear()
+
+
+def _starts(sizes: Sequence[int]) -> list[int]:
+    return [sum(sizes[:place]) for place in range(len(sizes))]
+
+
+def _row(buffer: Tensor, run: int, start: int, like: Tensor) -> Tensor:
+    return buffer[run, start : start + like.numel()].view(like.shape)
+
+
+def _filled(tensor: Tensor, size: int) -> Tensor:
+    return functional.pad(tensor.reshape(-1), (0, size - tensor.numel()))
 
 
 def _nothing() -> None:
