@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_bench import mtl
@@ -72,6 +73,25 @@ def test_a_processor_that_computes_in_bf16_gives_the_same_again(mini: Path, tmp_
         assert {"adapter.safetensors", "predictions.safetensors"} <= files.keys()
         found.append(files)
     assert found[0] == found[1]
+
+
+def test_simple_baselines_are_fp32_whatever_the_run(
+    mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They stand in tables, and one cache keeps them for runs of any precision."""
+    from mtl.engine import vectors
+
+    seen, real = [], vectors.token_vectors
+
+    def token_vectors(encoder: Any, encoded: Any, device: Any, rows: Any = None) -> Any:
+        seen.append(device.precision)
+        return real(encoder, encoded, device, rows)
+
+    monkeypatch.setattr(vectors, "token_vectors", token_vectors)
+    monkeypatch.setenv("MTL_CACHE", str(tmp_path / "cache"))
+    said = mtl("train", "--task", "mood", "--method", "pfeiffer", *BF16)
+    assert said.code == 0, said.err
+    assert set(seen) == {"fp32"}
 
 
 def test_a_plan_says_where_bf16_is_emulated(mini: Path, monkeypatch: pytest.MonkeyPatch) -> None:

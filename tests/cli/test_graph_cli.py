@@ -212,6 +212,26 @@ def test_scores_of_bf16_passes_say_so(stocked: Path, monkeypatch: pytest.MonkeyP
     assert any("self_test" in said and "precision" not in said for said in evidence())
 
 
+def test_auto_scores_in_the_precision_of_the_run(
+    stocked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mtl.compose.scene import Scene
+
+    seen, real = [], Scene.extractor
+
+    def extractor(self: Scene) -> Any:
+        made = real(self)
+        seen.append((self.precision, made.device.precision))
+        return made
+
+    monkeypatch.setattr(Scene, "extractor", extractor)
+    line = ["compose", "--target", "same", "--sources", "auto", "--suite", "mini", "--dry-run"]
+    for precision in ("auto", "fp32", "bf16"):
+        said = mtl(*line, "--precision", precision)
+        assert said.code == 0, said
+    assert seen == [("auto", "fp32"), ("fp32", "fp32"), ("bf16", "bf16")]
+
+
 def test_what_suggest_cannot_score_is_named(stocked: Path, tiny: Any) -> None:
     found = suggest("--max-train-samples", "40", "--scores", "weights", "logme")
     for skipped in found["skipped"].values():
