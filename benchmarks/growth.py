@@ -19,6 +19,7 @@ grew by less than the size: what had to fill a fixed cost first looks steep unti
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import shutil
@@ -81,9 +82,10 @@ class Series:
         """Of the upper decade; see the module."""
         sizes = np.array(self.sizes, dtype=float)
         values = np.array([max(getattr(cost, of), 1e-6) for cost in self.costs])
+        upper = sizes >= sizes[-1] / 10
         if values[-1] >= 2 * values[0]:
-            sizes, values = sizes[1:] - sizes[0], np.maximum(values[1:] - values[0], 1e-6)
-        upper = np.array(self.sizes[-len(sizes) :]) >= self.sizes[-1] / 10
+            sizes, values = sizes - sizes[0], values - values[0]
+            upper &= values > 0.02 * values[-1]  # below there is nothing but chance
         if upper.sum() < 2:
             return float("nan")
         return float(np.polyfit(np.log(sizes[upper]), np.log(values[upper]), 1)[0])
@@ -148,6 +150,7 @@ class Place:
             if not child:
                 code = 1
                 try:
+                    gc.freeze()  # or a collection copies all that the two processes share
                     before, start = _megabytes("VmRSS"), time.process_time()
                     function()
                     seconds = time.process_time() - start

@@ -56,6 +56,7 @@ def _panel(
     x = Scale(min(sizes) / 1.15, max(sizes) * 1.15, left, right, log=True)
     y = Scale(min(values) / 1.4, max(values) * 1.4, BOTTOM, 24, log=True)
     shapes = [upright(y, left, right), across(x, 24, BOTTOM, axis), words(left, 15, label)]
+    shapes.append(words(right, 15, "dotted: linear", "tick", "end"))
     for power in range(-8, 9):  # linear growth, everywhere with one slope
         ends = [(size, size * 10.0**power) for size in (x.low, x.high)]
         shapes.append(_inside(x, y, ends))

@@ -1,9 +1,10 @@
-"""Processor seconds of commands that compute nothing, before and after.
+"""Processor seconds of commands that compute nothing, now, or before and after.
 
+    python benchmarks/light_doors.py
     git worktree add /tmp/before COMMIT
     python benchmarks/light_doors.py --before /tmp/before
 
-Every figure is of a process of its own, user and system time; the two trees take turns, command by
+Every figure is of a process of its own, user and system time; two trees take turns, command by
 command, and the round with the fewest seconds counts. Each tree has a cache of its own, in which
 the base is known from a first, unmeasured round; both look into one zoo, with one finished run.
 Where the two do not say the same, that is said.
@@ -70,13 +71,14 @@ def run(tree: Path, work: Path, argv: Sequence[str]) -> tuple[float, str]:
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--before", type=Path, required=True, help="a checkout to compare with")
+    parser.add_argument("--before", type=Path, help="a checkout to compare with")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    trees = {"before": options.before.resolve(), "after": HERE}
+    trees = {"before": options.before.resolve()} if options.before else {}
+    trees |= {"after": HERE}
     best: dict[tuple[str, str], float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        run(trees["before"], Path(folder), RUN)
+        run(next(iter(trees.values())), Path(folder), RUN)
         for number in range(options.rounds + 1):
             for door, argv in DOORS.items():
                 said = set()

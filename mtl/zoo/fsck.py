@@ -47,10 +47,10 @@ def fsck(
     outside = list(_outside(zoo))
     entries = zoo.entries()
     problems = [*outside, *zoo.problems]
-    digests = {entry.digest: entry.ref for entry in entries}
+    digests, refs = {entry.digest for entry in entries}, {entry.ref for entry in entries}
     pool = ThreadPoolExecutor(jobs or min(8, os.cpu_count() or 1))
     try:
-        checks = pool.map(lambda entry: _settled(zoo, entry, digests), entries)
+        checks = pool.map(lambda entry: _settled(zoo, entry, digests, refs), entries)
         for done, found in enumerate(checks, start=1):
             problems += found
             if progress is not None:
@@ -70,7 +70,7 @@ def clean(zoo: ZooReader) -> list[str]:
     return [zoo.ref(path) for path in temporaries(zoo) if clear(path, zoo.root)]
 
 
-def _settled(zoo: ZooReader, entry: Entry, digests: dict[str, str]) -> list[Problem]:
+def _settled(zoo: ZooReader, entry: Entry, digests: set[str], refs: set[str]) -> list[Problem]:
     """Problems of an entry that is still the one that was listed.
 
     Where another process removed it, or removed it and stored it again, while it was looked at,
@@ -79,7 +79,7 @@ def _settled(zoo: ZooReader, entry: Entry, digests: dict[str, str]) -> list[Prob
     while True:
         try:
             before = os.stat(entry.folder).st_ino
-            found = list(_entry(entry, digests))
+            found = list(_entry(entry, digests, refs))
             if not found:
                 return []
             (now,) = zoo.read([entry])
@@ -90,7 +90,7 @@ def _settled(zoo: ZooReader, entry: Entry, digests: dict[str, str]) -> list[Prob
         entry = now
 
 
-def _entry(entry: Entry, digests: dict[str, str]) -> Iterator[Problem]:
+def _entry(entry: Entry, digests: set[str], refs: set[str]) -> Iterator[Problem]:
     ref = f"{entry.ref}{option_of(entry)}"
     again = f"Remove the entry (python -m mtl.zoo rm {ref}), then {again_text(entry)}"
 
@@ -121,7 +121,7 @@ def _entry(entry: Entry, digests: dict[str, str]) -> Iterator[Problem]:
     for parent in entry.manifest.parents:
         if parent["digest"] in digests:
             continue
-        there = [ref for ref in digests.values() if ref == parent["ref"]]
+        there = parent["ref"] in refs
         what = "another result is at its place" if there else "it is missing"
         yield Problem(
             "parent",

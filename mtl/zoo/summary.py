@@ -12,7 +12,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +202,11 @@ class Index:
         path = self._path()
         if path is None:
             return
-        rows: list[Any] = [[mark, astuple(summary)] for mark, summary in self._load().values()]
+        # not `astuple`, which copies every value
+        rows: list[Any] = [
+            [mark, [getattr(summary, name) for name in _FIELDS]]
+            for mark, summary in self._load().values()
+        ]
         value = {"version": VERSION, "root": self._root, "fields": _FIELDS, "rows": rows}
         try:
             write_bytes(path, json.dumps(value, separators=(",", ":")).encode())
