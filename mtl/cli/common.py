@@ -26,11 +26,14 @@ if TYPE_CHECKING:
     from mtl.zoo import Entry
 
 
-def make_parser(prog: str, description: str, *, several: bool = True) -> Parser:
+def make_parser(
+    prog: str, description: str, *, several: bool = True, beside: bool = True
+) -> Parser:
     """A parser with the options that every training command has.
 
     Args:
         several: settings of the run take several values, a run for each (:mod:`mtl.cli.grid`).
+        beside: its runs can go side by side (:mod:`mtl.runs.beside`).
     """
     from mtl.cli.options import Parser, Several, option_type
 
@@ -66,13 +69,14 @@ def make_parser(prog: str, description: str, *, several: bool = True) -> Parser:
     parser.add_argument(
         "--wait", action="store_true", help="wait for runs that another process is at"
     )
-    parser.add_argument(
-        "--side-by-side",
-        type=str,
-        default="1",
-        metavar="N",
-        help="let N runs that fit go together on one encoder, or auto: as many as pay",
-    )
+    if beside:
+        parser.add_argument(
+            "--side-by-side",
+            type=str,
+            default="1",
+            metavar="N",
+            help="let N runs that fit go together on one encoder, or auto: as many as pay",
+        )
     parser.add_argument("--dry-run", action="store_true", help="say what would run, run nothing")
     parser.add_argument("--json", action="store_true", help="one line of JSON on standard output")
     parser.add_argument(
@@ -167,7 +171,7 @@ def open_context(
         model=options.model,
         tasks=[*named_tasks(options), *map(str, suite.files.values())],
         track=options.track,
-        beside=parse_beside(options.side_by_side),
+        beside=parse_beside(getattr(options, "side_by_side", "1")),
     )
     return context.open_context(
         suite,

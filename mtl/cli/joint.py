@@ -18,6 +18,7 @@ def main(argv: Sequence[str]) -> int:
         "mtl.joint",
         "Joint multi-task baselines: train one model on several tasks, one task per batch, and put "
         "it with a head per task into the zoo. Finished runs are skipped, interrupted ones go on.",
+        beside=False,
     )
     parser.add_argument("--suite", type=str, help="train on all tasks of a suite, e.g. demo")
     parser.add_argument(

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 MOST = 4096
 """Groups at most: each one's name stands in the manifest, and it has K numbers."""
+RATE = 10.0
+"""Learning rate of the gates, as a multiple of the run's, where none is asked for: at 1 they hardly
+move in a run of some hundred steps (docs/results.md#gates-by-groups-of-rows)."""
 TASK = "task"
 """What is no column: one gate for all rows of the task is another composition."""
 
@@ -50,9 +53,10 @@ def check_gate(gate: str, std: float, rate: float, groups: str, grouping: str) -
             "'gated': take --method gated, without a gate. gate=COLUMN names a column of the data "
             f"whose values are groups of rows (one that is called {TASK!r} needs another name)."
         )
-    for name, value in (("gate_std", std), ("gate_rate", rate)):
-        if not value > 0:
-            raise RequestError(f"{name}={value} must be above 0.")
+    if not std > 0:
+        raise RequestError(f"gate_std={std} must be above 0.")
+    if not rate >= 0:
+        raise RequestError(f"gate_rate={rate} must be above 0, or 0 for the usual {RATE:g}.")
     if not gate and (groups or grouping):
         raise RequestError("groups and grouping are what a run with gate=COLUMN records.")
 
@@ -95,7 +99,8 @@ def prepare(
                 f"{name} is what a run records of its groups, and the rows of {spec.id!r} are in "
                 f"other groups by {column!r}. Leave {name} out."
             )
-    return replace(settings, groups=found["groups"], grouping=found["grouping"])
+    rate = settings.gate_rate or RATE  # recorded, so that another usual one is another run
+    return replace(settings, groups=found["groups"], grouping=found["grouping"], gate_rate=rate)
 
 
 def names_of(groups: str) -> dict[str, int]:

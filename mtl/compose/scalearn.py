@@ -57,7 +57,7 @@ class ScaLearnSettings:
         gate: a column of the data, such as ``user``: K gates for every group of rows with one
             value of it (:mod:`mtl.compose.groups`); empty for none.
         gate_std: how far a group's gates stray from the pooled 1 a priori.
-        gate_rate: learning rate of the gates, as a multiple of the run's.
+        gate_rate: learning rate of the gates, as a multiple of the run's; 0: the usual one, 10.
         groups, grouping: recorded by a run with a gate: the groups with their training rows, and a
             hash of which row is in which.
     """
@@ -75,7 +75,7 @@ class ScaLearnSettings:
     regularise: float = 0.0
     gate: str = ""
     gate_std: float = 1.0
-    gate_rate: float = 1.0
+    gate_rate: float = 0.0
     groups: str = ""
     grouping: str = ""
 

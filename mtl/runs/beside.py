@@ -30,9 +30,9 @@ STARTS = ("init_scale", "init_std")
 AUTO = "auto"
 AUTO_RUNS = 8
 """How many runs ``auto`` lets go together where that pays."""
-AUTO_HIDDEN = 256
-"""The largest hidden size at which it pays on a CPU: at D = 128 a step of 8 runs takes 0.5 to 0.8
-of 8 steps, at 384 0.95, which is no reason (``python benchmarks/side_by_side.py``)."""
+AUTO_HIDDEN = 384
+"""The largest hidden size at which it is known to pay on a CPU: at D = 128 a step takes 0.4 to 0.9
+of one alone, at 384 0.8 to 0.95 (``python benchmarks/side_by_side.py``). No GPU was measured."""
 
 
 def parse_beside(text: str) -> int:

@@ -103,6 +103,14 @@ def test_it_is_stored_with_its_groups_and_verifies(gated: Path) -> None:
         assert mtl(*command).code == 0
 
 
+def test_the_usual_rate_is_recorded_so_that_another_one_is_another_run(gated: Path) -> None:
+    usual, same, old = (
+        mtl("compose", *GATED, *more, "--dry-run", "--json").json["runs"][0]["ref"]
+        for more in ([], ["--set", "gate_rate=10"], ["--set", "gate_rate=1"])
+    )
+    assert usual == same != old
+
+
 def test_the_same_line_is_done_and_another_column_another_run(gated: Path) -> None:
     before = digests(gated)
     again = mtl("compose", *GATED, "--set", "gate_rate=20")
