@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument(
         "--tasks",
         nargs="+",
-        default=["glue/mrpc", "glue/rte", "glue/stsb", "glue/qnli", "glue/sst2"],
+        default=["glue/sst2", "glue/stsb", "glue/mrpc", "glue/qnli", "glue/cola"],
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--dev", type=int, default=64, help="dev rows")
