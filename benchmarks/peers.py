@@ -341,7 +341,13 @@ def read_rows(name: str, backbone: Any, options: argparse.Namespace) -> Rows:
         max_train_samples=options.rows,
         max_eval_samples=8,
     )
-    return Rows(data.spec, *(encode(data, split, backbone.tokenizer) for split in ("train", "dev")))
+    found = Rows(
+        data.spec, *(encode(data, split, backbone.tokenizer) for split in ("train", "dev"))
+    )
+    there, needed = len(found.train), options.batch * (options.steps + 1)
+    if there < needed:
+        sys.exit(f"{name} has {there} training rows, --batch × (--steps + 1) are {needed}")
+    return found
 
 
 def main() -> int:
