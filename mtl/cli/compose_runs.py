@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from mtl.cli.grid import Point
 from mtl.cli.plan import make_plan
 from mtl.cli.tell import block_text
-from mtl.compose.best import BUDGET, PLAIN, expected_cost, search_text
+from mtl.compose.best import BUDGET, PLAIN
+from mtl.compose.limits import expected_cost, search_text
 from mtl.compose.measure import is_limit
 from mtl.compose.missing import limits_of
 from mtl.compose.planning import Planned, plan_composition

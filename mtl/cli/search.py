@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from mtl.cli.options import Parser
     from mtl.runs.context import Context
-    from mtl.search.searching import Found, Tried
+    from mtl.search.searching import Found
+    from mtl.search.trying import Tried
 
 
 def main(argv: Sequence[str]) -> int:

@@ -59,6 +59,7 @@ def main(argv: Sequence[str]) -> int:
         return _ls()
 
     from mtl.cli.common import quieten
+    from mtl.runs.beside import parse_beside
     from mtl.study import Places, read_study
 
     if options.json:
@@ -72,6 +73,7 @@ def main(argv: Sequence[str]) -> int:
         deterministic=getattr(options, "deterministic", False),
         track=getattr(options, "track", None),
         track_group=study.name,
+        beside=parse_beside(getattr(options, "side_by_side", "1")),
     )
     return _DOORS[options.command](study, places, options)
 
@@ -93,6 +95,14 @@ def _add(commands: Any, name: str, text: str) -> Any:
             "--track",
             type=str,
             help="show training in a tracker, as mtl train, under the name of the study",
+        )
+        parser.add_argument(
+            "--side-by-side",
+            type=str,
+            default="1",
+            metavar="N",
+            help="let N trials of a search or a choice of sources that fit go together on one "
+            "encoder, or auto: as many as pay",
         )
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     return parser

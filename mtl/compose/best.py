@@ -30,7 +30,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mtl.errors import RequestError
-from mtl.words import counted
 
 BEST = "best"
 BUDGET = 12.0
@@ -82,8 +81,10 @@ class Tried:
         return float("-inf") if self.dev is None else self.dev
 
 
-Score = Callable[[Candidate, float], tuple[float | None, float | None]]
-"""(candidate, share of the full length) → its metric on dev, and the standard error."""
+Figures = tuple[float | None, float | None]
+"""The metric on dev, and its standard error."""
+Score = Callable[[Candidate, float], Figures]
+"""(candidate, share of the full length) → its figures."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ class Judge:
     """What judges candidates, and what that costs.
 
     Attributes:
-        score: tries a candidate.
+        score: tries a candidate; score_all: several of one length, which may go side by side.
+        at_once: how many go so at most; 1: candidates go one by one.
         metric, rows: by which, and on how many rows.
         by: which rows those are, in words.
         price: (candidate, share) → cost of a trial in runs of the full length.
@@ -109,6 +111,14 @@ class Judge:
     finalists: int = FINALISTS
     settled: Collection[str] = ()
     beside: Mapping[str, float] = field(default_factory=dict)
+    score_all: Callable[[Sequence[Candidate], float], list[Figures]] | None = None
+    at_once: int = 1
+
+    def scores(self, candidates: Sequence[Candidate], share: float) -> list[Figures]:
+        """The figures of each, tried at once where that can be."""
+        if self.score_all is not None and len(candidates) > 1:
+            return self.score_all(candidates, share)
+        return [self.score(candidate, share) for candidate in candidates]
 
 
 @dataclass
@@ -151,6 +161,7 @@ class Choice:
             "budget": self.budget,
             **({"seconds": self.seconds} if self.seconds else {}),
             "cost": self.cost,
+            **({"side_by_side": self.judge.at_once} if self.judge.at_once > 1 else {}),
             **({"beside": dict(self.judge.beside)} if self.judge.beside else {}),
             "chosen": asdict(self.chosen),
             "tried": [asdict(item) for item in self.tried],
@@ -187,41 +198,6 @@ class Choice:
         )
 
 
-def expected_cost(sources: int, methods: int) -> float:
-    """Runs of the full length that a search over ``sources`` costs at most, judged on dev."""
-    alone = sources + (2 if sources > 1 else 0)
-    growing = sum(max(0, sources - size) for size in range(1, min(LONGEST, sources)))
-    used = (SETS + 1) * (1 if methods == 1 else 4)
-    return SHARES["single"] * (alone + growing) + SHARES["used"] * used + FINALISTS
-
-
-def search_text(sources: int, methods: int, budget: float, minutes: float | None) -> str:
-    """What a search will do and may cost, in lines."""
-    most = expected_cost(sources, methods)
-    limit = f"; --trials allows {budget:g} of them" if budget < most else ""
-    clock = f", and {minutes:g} minutes (--time)" if minutes else ""
-    of = "all sources and the two best sets" if sources > 1 else "it"
-    lines = {
-        "single": "each source alone, all together, what 'auto' picks"
-        if sources > 1
-        else "the source alone",
-        "forward": f"the best with each of the others, and so on to {LONGEST} sources",
-        "used": f"{of}, by each composition, from each start",
-        "full": f"the {FINALISTS} best of these; the best on dev is chosen",
-    }
-    told = [f"  {stage:<8} {SHARES[stage]:g} of a run each: {lines[stage]}" for stage in lines]
-    return "\n".join(
-        [
-            f"A search on dev among {counted(sources, 'source')} comes first. It trains what "
-            f"{min(most, budget):g} full runs cost at most{limit}{clock}:",
-            *(told if sources > 1 else [told[0], *told[2:]]),
-            "Sets are judged by 'average' on features computed once, where that can be; where dev "
-            "is small, on folds.",
-            "Trials of before are not made again. What is chosen is then composed.",
-        ]
-    )
-
-
 def check_budget(budget: float, need: float, at_most: str) -> None:
     """Refuse a budget that does not even try every source and train one in full.
 
@@ -233,14 +209,6 @@ def check_budget(budget: float, need: float, at_most: str) -> None:
             f"--trials {budget:g}: trying every source alone and training the best takes "
             f"{need:.3g}; {at_most}."
         )
-
-
-def check_early(budget: float, sources: int, minutes: float | None) -> None:
-    """Refuse budgets that are too small whatever the trials cost. Raises RequestError."""
-    at_most = f"all stages {expected_cost(sources, 2):g} at most"
-    check_budget(budget, SHARES["full"], at_most)
-    if minutes is not None and not minutes > 0:
-        raise RequestError(f"--time {minutes:g}: minutes must be above 0.")
 
 
 @dataclass
@@ -299,26 +267,34 @@ def search(
     need = sum(judge.price(candidate, shares["single"]) for candidate in alone)
     check_budget(budget, found.cost + need + one, f"{BUDGET:g} is usual")
 
-    def attempt(stage: str, candidate: Candidate, keep: float, *, must: bool) -> Tried | None:
-        """Try a candidate, if that leaves ``keep`` of the budget."""
+    def attempt(
+        stage: str, candidates: Sequence[Candidate], keep: float, must: bool
+    ) -> list[Tried]:
+        """Try candidates at once, each if that leaves ``keep`` of the budget."""
         share = shares[stage]
-        known = done.get((candidate, share))
-        if known is None:
+        costs: dict[Candidate, float] = {}
+        for candidate in candidates:
+            if (candidate, share) in done or candidate in costs:
+                continue
             cost = judge.price(candidate, share)
-            if not must and not meter.allows(cost + keep):
-                return None
-            known = Tried(stage, candidate, share, *judge.score(candidate, share), cost)
-            meter.paid(cost)
-            done[candidate, share] = known
-            found.tried.append(known)
-            tell(known)
-        return known
+            if must or meter.allows(sum(costs.values()) + cost + keep):
+                costs[candidate] = cost
+        for candidate, told in zip(costs, judge.scores([*costs], share), strict=True):
+            tried = Tried(stage, candidate, share, *told, costs[candidate])
+            meter.paid(tried.cost)
+            done[candidate, share] = tried
+            found.tried.append(tried)
+            tell(tried)
+        return [done[each, share] for each in candidates if (each, share) in done]
 
     def all_of(
         stage: str, candidates: Iterable[Candidate], keep: float, *, must: bool = False
     ) -> list[Tried]:
-        tried = (attempt(stage, candidate, keep, must=must) for candidate in candidates)
-        return [item for item in tried if item is not None]
+        asked = list(candidates)
+        # The clock is looked at before every trial, or group of them.
+        size = len(asked) if judge.at_once > 1 and not seconds else judge.at_once
+        parts = [asked[start : start + size] for start in range(0, len(asked), max(1, size))]
+        return [item for part in parts for item in attempt(stage, part, keep, must)]
 
     single = all_of("single", alone, one, must=True)
     further = [everything, *(_ordered(item, everything) for item in suggested)]

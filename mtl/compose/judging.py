@@ -19,11 +19,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mtl.compose.best import PLAIN, SHARES, Candidate, Judge
+from mtl.compose.best import PLAIN, SHARES, Candidate, Figures, Judge
 from mtl.compose.stage_two import Target, plan_compose
 from mtl.engine.settings import LAST, RunSettings
 from mtl.errors import RequestError
 from mtl.methods import METHODS
+from mtl.runs.beside import at_once
 from mtl.runs.loading import stored_settings
 from mtl.runs.run import Run
 from mtl.tasks.kinds import KINDS
@@ -32,6 +33,8 @@ from mtl.words import counted
 if TYPE_CHECKING:
     from mtl.data import TaskData
     from mtl.runs.context import Context
+    from mtl.runs.trial import Trial
+    from mtl.runs.workspace import Workspace
     from mtl.tasks import Suite
     from mtl.zoo import Entry
 
@@ -68,17 +71,35 @@ class Trials:
     folds: Sequence[TaskData]
     own: Sequence[Entry] = ()
 
-    def score(self, candidate: Candidate, share: float) -> tuple[float | None, float | None]:
+    def score(self, candidate: Candidate, share: float) -> Figures:
         """Mean of the metric over the folds, and its standard error. Raises RunError."""
+        (figures,) = self.score_all([candidate], share)
+        return figures
+
+    def score_all(self, candidates: Sequence[Candidate], share: float) -> list[Figures]:
+        """:meth:`score` of several, all their folds side by side where they fit."""
         from mtl.runs.trial import try_run
 
-        found = []
-        for fold in range(len(self.folds)):
-            features = self._on_features(candidate, share)
-            trial = try_run(
-                self._run(candidate, share, fold), self.context.workspace, features=features
-            )
-            found.append((trial, int(self.folds[fold].sizes["dev"])))
+        workspace = self.context.workspace
+        runs = {
+            (candidate, fold): self._run(candidate, share, fold)
+            for candidate in candidates
+            for fold in range(len(self.folds))
+        }
+        heads = [key for key in runs if self._on_features(key[0], share)]
+        long = [key for key in runs if key not in heads]
+        tried = dict(zip(long, all_tried([runs[key] for key in long], workspace), strict=True))
+        for key in heads:
+            tried[key] = try_run(runs[key], workspace, features=True)
+        return [
+            self._figures([tried[candidate, fold] for fold in range(len(self.folds))])
+            for candidate in candidates
+        ]
+
+    def _figures(self, trials: Sequence[Trial]) -> Figures:
+        found = [
+            (trial, int(data.sizes["dev"])) for trial, data in zip(trials, self.folds, strict=True)
+        ]
         rows = sum(size for _, size in found)
         if any(trial.dev is None for trial, _ in found):
             return None, None
@@ -157,13 +178,22 @@ def judge_for(
     data, settled = target.data, [name for name in targets if fixed_features(targets[name])]
     dev = Trials(targets, main, sources, suite, context, [data])
     rows = int(data.sizes["dev"])
+    most = at_once(target.settings, context.backbone.base.hidden_size, context.workspace)
     if not judged_by_folds(data, sources.get(data.spec.id)):
-        return Judge(dev.score, data.spec.headline, rows, price=dev.price, settled=settled)
+        return Judge(
+            dev.score,
+            data.spec.headline,
+            rows,
+            price=dev.price,
+            settled=settled,
+            score_all=dev.score_all,
+            at_once=most,
+        )
     parts = folds(data, FOLDS)
     own, beside = [], {}
     if data.spec.id in sources:
         runs = [_own_run(sources[data.spec.id], part, suite, context) for part in parts]
-        own = [_made_again(sources[data.spec.id], run, context) for run in runs]
+        own = _made_again(sources[data.spec.id], runs, context.workspace)
         paid = sum(row_passes(run.settings, run.data, learns=True) for run in runs)
         beside[f"the own adapter of every fold ({counted(FOLDS, 'run')})"] = paid / dev._unit
     trials = replace(dev, folds=parts, own=own)
@@ -177,6 +207,8 @@ def judge_for(
         finalists=FOLD_FINALISTS,
         settled=settled,
         beside=beside,
+        score_all=trials.score_all,
+        at_once=most,
     )
 
 
@@ -261,11 +293,32 @@ def _own_run(own: Entry, data: TaskData, suite: Suite, context: Context) -> Run:
     )
 
 
-def _made_again(own: Entry, run: Run, context: Context) -> Entry:
-    """``own`` with the weights of ``run``, which is made unless it was."""
-    from mtl.runs.trial import kept_weights, try_run
+def _made_again(own: Entry, runs: Sequence[Run], workspace: Workspace) -> list[Entry]:
+    """``own`` with the weights of each of ``runs``, which are made unless they were."""
+    from mtl.runs.trial import kept_weights
     from mtl.zoo.check import file_table
 
-    try_run(run, context.workspace, keep=True)
-    folder = kept_weights(run, context.workspace)
-    return replace(own, folder=folder, files=file_table(folder, own.ref), digest=run.runhash)
+    all_tried(runs, workspace, keep=True)
+    folders = [kept_weights(run, workspace) for run in runs]
+    return [
+        replace(own, folder=folder, files=file_table(folder, own.ref), digest=run.runhash)
+        for run, folder in zip(runs, folders, strict=True)
+    ]
+
+
+def all_tried(runs: Sequence[Run], workspace: Workspace, *, keep: bool = False) -> list[Trial]:
+    """Trials of all runs, side by side where they fit and the workspace says so.
+
+    Raises:
+        MtlError: one failed: the first, one by one; else when all have ended.
+    """
+    from mtl.runs.trial import Trial, try_run, try_runs
+
+    if workspace.beside == 1:
+        return [try_run(run, workspace, keep=keep) for run in runs]
+    tried = []
+    for told in try_runs(runs, workspace, keep=keep):
+        if not isinstance(told, Trial):
+            raise told
+        tried.append(told)
+    return tried

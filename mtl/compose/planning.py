@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from mtl.compose.best import BEST, BUDGET, Choice, Tried, check_early
+from mtl.compose.best import BEST, BUDGET, Choice, Tried
 from mtl.compose.choosing import (
     above_choice,
     check_composition,
@@ -20,6 +20,7 @@ from mtl.compose.choosing import (
 )
 from mtl.compose.composition import COMPOSITIONS
 from mtl.compose.control import check_control, control_for, read_control
+from mtl.compose.limits import check_early
 from mtl.compose.missing import limits_of, plan_missing, source_rounds
 from mtl.compose.per_source import by_name
 from mtl.compose.picking import pick

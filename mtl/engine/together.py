@@ -17,9 +17,10 @@ from mtl.backbone.beside_sites import share_frozen
 from mtl.engine.device import Device
 from mtl.engine.loop import Job, Outcome, Step, Taken, take_step, training
 from mtl.engine.shared_step import SharedStep, check_fit
+from mtl.engine.tracking import GivenUpError
 from mtl.errors import MtlError
 
-Ended = Outcome | MtlError
+Ended = Outcome | MtlError | GivenUpError
 
 
 def train_together(
@@ -28,8 +29,8 @@ def train_together(
     """Train the jobs side by side, each to the result it has alone but for the order of sums.
 
     Args:
-        ended: told of each job, by its number, as soon as it is trained or has failed; the
-            selected state is loaded then.
+        ended: told of each job, by its number, as soon as it is trained, has failed or was given
+            up by its listener; the selected state of one that is trained is loaded then.
 
     Raises:
         UnfitError: they cannot go side by side. What has not ended is to be built anew, and goes
@@ -119,7 +120,7 @@ class _Group:
             return
         except StopIteration as stop:
             ended = stop.value
-        except MtlError as error:
+        except (MtlError, GivenUpError) as error:
             ended = error
         self.steps.pop(number, None)
         self._ended(number, ended)

@@ -47,8 +47,15 @@ def check_tracker(name: str | None) -> None:
         )
 
 
+class GivenUpError(Exception):
+    """What a listener raises to end its run: what it has seen of it is enough."""
+
+
 class Listener(Protocol):
-    """What the loop tells of a run, in the first process."""
+    """What the loop tells of a run, in the first process.
+
+    It may raise :class:`GivenUpError`, which ends this run and no other.
+    """
 
     def begin(self, step: int) -> None:
         """Training begins, or goes on, at ``step``."""

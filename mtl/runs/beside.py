@@ -20,7 +20,7 @@ from mtl.methods.method import settings_dict
 from mtl.words import printable_lines
 
 if TYPE_CHECKING:
-    from mtl.engine import Device, RunFolder
+    from mtl.engine import Device, RunFolder, RunSettings
     from mtl.runs.run import Run
     from mtl.runs.workspace import Workspace
     from mtl.zoo import Entry
@@ -68,13 +68,25 @@ def group_key(run: Run) -> str | None:
     )
 
 
-def most_beside(run: Run, asked: int, device: Device) -> int:
-    """How many runs like ``run`` go together: as asked, or where ``auto`` (0) was, what pays."""
+def at_once(settings: RunSettings, hidden_size: int, workspace: Workspace) -> int:
+    """:func:`most_beside` of runs with ``settings`` on a base of ``hidden_size``, here."""
+    if workspace.beside == 1:
+        return 1
+    from mtl.engine import open_device
+
+    device = open_device(
+        settings.precision, hidden_size=hidden_size, deterministic=workspace.deterministic
+    )
+    return most_beside(hidden_size, workspace.beside, device)
+
+
+def most_beside(hidden_size: int, asked: int, device: Device) -> int:
+    """How many runs go together: as asked, or where ``auto`` (0) was, what pays."""
     if device.world > 1:
         return 1
     if asked:
         return asked
-    small = run.backbone.base.hidden_size <= AUTO_HIDDEN
+    small = hidden_size <= AUTO_HIDDEN
     return AUTO_RUNS if device.torch_device.type == "cpu" and small else 1
 
 
@@ -93,8 +105,8 @@ def carry_out_beside(
         RequestError: what would end all of them alike.
     """
     from mtl.backbone.beside import UnfitError
-    from mtl.engine.loop import Outcome
-    from mtl.engine.together import train_together
+    from mtl.engine.together import Ended, train_together
+    from mtl.engine.tracking import GivenUpError
     from mtl.runs.executing import carry_out, finish, prepare, tracked
 
     over: set[int] = set()
@@ -113,8 +125,9 @@ def carry_out_beside(
             except RunError as error:
                 say(place, error)
 
-        def trained(number: int, outcome: Outcome | MtlError) -> None:
+        def trained(number: int, outcome: Ended) -> None:
             place = places[number]
+            assert not isinstance(outcome, GivenUpError)  # a tracker gives nothing up
             if isinstance(outcome, RequestError):
                 raise outcome
             if isinstance(outcome, MtlError):
@@ -129,10 +142,7 @@ def carry_out_beside(
             train_together([each.job for each in prepared], device, trained)
             return
         except UnfitError as error:
-            reason = str(error)
-    method = runs[0][0].method
-    text = f"note: {len(runs)} runs of {method} go one by one, not side by side: {reason}."
-    print(printable_lines(text), file=sys.stderr)
+            say_unfit(f"runs of {runs[0][0].method}", len(runs), error)
     for place, (run, folder) in enumerate(runs):
         if place in over:
             continue
@@ -143,6 +153,12 @@ def carry_out_beside(
         else:
             assert entry is not None
             say(place, entry)
+
+
+def say_unfit(what: str, count: int, error: Exception) -> None:
+    """Say why ``count`` of them go one by one."""
+    text = f"note: {count} {what} go one by one, not side by side: {error}."
+    print(printable_lines(text), file=sys.stderr)
 
 
 def grouped(runs: Sequence[Run], places: Sequence[int], first: int, most: int) -> list[int]:

@@ -166,7 +166,8 @@ def _try_beside(
         deterministic=workspace.deterministic,
     )
     missing = [place for place in places if find_done(runs[place], workspace) is None]
-    chosen = grouped(runs, missing, places[0], most_beside(first, workspace.beside, device))
+    most = most_beside(first.backbone.base.hidden_size, workspace.beside, device)
+    chosen = grouped(runs, missing, places[0], most)
     with ExitStack() as held:
         mine = []
         for place in chosen:

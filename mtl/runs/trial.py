@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Any
 from mtl.engine import EvalSet, Job, RunFolder, evaluate, open_device, train
 from mtl.engine.folder import TRIAL
 from mtl.engine.passes import eval_passes, piece_overhead
+from mtl.engine.tracking import GivenUpError
 from mtl.engine.weighting import loss_weights
-from mtl.errors import HeldError
+from mtl.errors import HeldError, MtlError
 from mtl.files import sha256_json, write_json
 
 if TYPE_CHECKING:
-    from mtl.engine import Device, Trainable
+    from mtl.engine import Device, Outcome, Trainable
     from mtl.engine.tracking import Listener
-    from mtl.runs.run import Run
+    from mtl.runs.run import Built, Run
     from mtl.runs.workspace import Workspace
 
 
@@ -37,6 +38,7 @@ class Trial:
         dev, stderr: the headline metric on dev, and its standard error; None where undefined.
         steps: optimiser steps; seconds: of training.
         known: whether it had been tried before.
+        side_by_side: with how many, itself among them, it went side by side.
     """
 
     dev: float | None
@@ -44,6 +46,7 @@ class Trial:
     steps: int
     seconds: float
     known: bool = False
+    side_by_side: int = 1
 
 
 def try_run(
@@ -60,53 +63,123 @@ def try_run(
     trial is not made twice, and one that was killed goes on.
 
     Args:
-        watch: is told of every evaluation; what it raises ends the trial.
+        watch: is told of every evaluation, and may give the trial up.
         features: train a head on features that are computed once
             (:mod:`mtl.runs.fixed_features`), where nothing but a head trains.
         keep: write the weights, too, as in an entry, into :func:`kept_weights`.
 
     Raises:
         MtlError: training failed.
+        GivenUpError: ``watch`` has given it up.
     """
-    identity = sha256_json({"of": run.runhash, "on": "features"}) if features else run.runhash
-    folder = RunFolder(workspace.runs / identity)
-
-    def tried_before() -> Trial | None:
-        kept = not keep or kept_weights(run, workspace).is_dir()
-        return _known(folder, identity) if kept else None
-
-    known = tried_before()
+    known = _tried_before(run, workspace, features=features, keep=keep)
     if known is not None:
         return known
-    device = open_device(
-        run.settings.precision,
-        hidden_size=run.backbone.base.hidden_size,
-        deterministic=workspace.deterministic,
-    )
-    data = run.data
-    rows: dict[str, Any] = {
-        split: run.backbone.encode(data, split, workspace.cache) for split in ("train", "dev")
-    }
-    with _held(folder, run):
-        known = tried_before()
+    device = _device(run, workspace)
+    with _held(_place(run, workspace, features)[0], run):
+        known = _tried_before(run, workspace, features=features, keep=keep)
         if known is not None:  # another process has tried it just now
             return known
-        built = run.build(run, None)
-        attached = built.attached
-        if features:
-            from mtl.runs.fixed_features import head_alone, vectors
+        begun = _begin(run, workspace, device, watch, features=features)
+        outcome = train(begun.job, device)
+        return _end(begun, workspace, device, outcome, keep=keep)
 
-            rows = {split: vectors(run, built, rows[split], device) for split in rows}
-            attached = head_alone(run, built)
-        told = _train_and_judge(run, attached, rows, device, folder, identity, watch)
-        if keep:
-            target = kept_weights(run, workspace)
-            shutil.rmtree(target, ignore_errors=True)  # half of one, of a search that was killed
-            target.mkdir(parents=True)
-            built.save(target)
-        write_json(folder.path / TRIAL, {"runhash": identity, **told})
-        folder.clear_state()
-    return Trial(**told)
+
+def try_runs(
+    runs: Sequence[Run],
+    workspace: Workspace,
+    watches: Sequence[Listener | None] | None = None,
+    *,
+    keep: bool = False,
+) -> list[Trial | MtlError | GivenUpError]:
+    """:func:`try_run` of several, those that fit side by side, as many as the workspace says.
+
+    One that fails does not stop the others.
+
+    Args:
+        watches: one for each run.
+
+    Returns:
+        For each what the trial gave, or why it gave nothing.
+    """
+    watches = watches or [None] * len(runs)
+    found: dict[int, Trial | MtlError | GivenUpError] = {}
+    alone: set[int] = set()
+    """Of a group that turned out not to go side by side."""
+
+    def is_open(place: int) -> bool:
+        return (
+            place not in found
+            and place not in alone
+            and _tried_before(runs[place], workspace, keep=keep) is None
+        )
+
+    for place, run in enumerate(runs):
+        if workspace.beside != 1 and is_open(place):
+            rest = [other for other in range(place, len(runs)) if is_open(other)]
+            alone |= _try_beside(runs, rest, workspace, watches, keep, found)
+        if place not in found:
+            try:
+                found[place] = try_run(run, workspace, watches[place], keep=keep)
+            except (MtlError, GivenUpError) as error:
+                found[place] = error
+    return [found[place] for place in range(len(runs))]
+
+
+def _try_beside(
+    runs: Sequence[Run],
+    places: Sequence[int],
+    workspace: Workspace,
+    watches: Sequence[Listener | None],
+    keep: bool,
+    found: dict[int, Trial | MtlError | GivenUpError],
+) -> set[int]:
+    """Try the first of ``places`` with others that fit, if there are any, into ``found``.
+
+    Those that another process is at are left out: who waits for one while he holds others may be
+    waited for.
+
+    Returns:
+        Those that the engine could not take together.
+    """
+    from mtl.backbone.beside import UnfitError
+    from mtl.engine.together import Ended, train_together
+    from mtl.runs.beside import grouped, most_beside, say_unfit
+
+    first = runs[places[0]]
+    device = _device(first, workspace)
+    different = list({runs[place].runhash: place for place in reversed(places)}.values())[::-1]
+    most = most_beside(first.backbone.base.hidden_size, workspace.beside, device)
+    chosen = grouped(runs, different, places[0], most)
+    if len(chosen) < 2:
+        return set()
+    with ExitStack() as held:
+        mine: dict[int, _Begun] = {}
+        for place in chosen:
+            run = runs[place]
+            try:
+                with suppress(HeldError):
+                    held.enter_context(_place(run, workspace)[0].lock(f"trial {run.label}"))
+                    if _tried_before(run, workspace, keep=keep) is None:
+                        mine[place] = _begin(run, workspace, device, watches[place])
+            except MtlError as error:
+                found[place] = error
+        if len(mine) < 2:
+            return set()
+        begun = list(mine.items())
+
+        def ended(number: int, what: Ended) -> None:
+            place, each = begun[number]
+            if isinstance(what, Exception):
+                found[place] = what
+            else:
+                found[place] = _end(each, workspace, device, what, keep=keep, beside=len(begun))
+
+        try:
+            train_together([each.job for each in mine.values()], device, ended)
+        except UnfitError as error:
+            say_unfit(f"trials of {first.method}", len(begun), error)
+    return set(chosen)
 
 
 def kept_weights(run: Run, workspace: Workspace) -> Path:
@@ -114,17 +187,36 @@ def kept_weights(run: Run, workspace: Workspace) -> Path:
     return workspace.runs / run.runhash / "weights"
 
 
-def _train_and_judge(
+@dataclass(frozen=True)
+class _Begun:
+    """A trial that is about to train: its model, the rows that judge it, what trains it."""
+
+    run: Run
+    built: Built
+    dev: EvalSet
+    job: Job
+
+
+def _begin(
     run: Run,
-    attached: Trainable,
-    rows: Mapping[str, Any],
+    workspace: Workspace,
     device: Device,
-    folder: RunFolder,
-    identity: str,
     watch: Listener | None,
-) -> dict[str, Any]:
-    """Train on ``rows["train"]``; the fields of a :class:`Trial` by ``rows["dev"]``."""
+    *,
+    features: bool = False,
+) -> _Begun:
     spec, settings = run.spec, run.settings
+    folder, identity = _place(run, workspace, features)
+    rows: dict[str, Any] = {
+        split: run.backbone.encode(run.data, split, workspace.cache) for split in ("train", "dev")
+    }
+    built = run.build(run, None)
+    attached: Trainable = built.attached
+    if features:
+        from mtl.runs.fixed_features import head_alone, vectors
+
+        rows = {split: vectors(run, built, rows[split], device) for split in rows}
+        attached = head_alone(run, built)
     dev = EvalSet(spec, rows["dev"])
     width = run.backbone.base.hidden_size
     weights = loss_weights(settings, {run.task_id: EvalSet(spec, rows["train"])})
@@ -141,15 +233,51 @@ def _train_and_judge(
         tracker=watch,
         class_weights=weights,
     )
-    outcome = train(job, device)
-    passes = eval_passes(settings, device.torch_device)
-    found = evaluate(attached, dev, device, passes).summary()[spec.headline]
-    return {
+    return _Begun(run, built, dev, job)
+
+
+def _end(
+    begun: _Begun,
+    workspace: Workspace,
+    device: Device,
+    outcome: Outcome,
+    *,
+    keep: bool,
+    beside: int = 1,
+) -> Trial:
+    """Judge a trial that is trained by its dev rows, and keep what came of it."""
+    run, job = begun.run, begun.job
+    passes = eval_passes(run.settings, device.torch_device)
+    found = evaluate(job.attached, begun.dev, device, passes).summary()[run.spec.headline]
+    told = {
         "dev": found["value"],
         "stderr": found["stderr"],
         "steps": outcome.steps,
         "seconds": outcome.seconds,
+        **({"side_by_side": beside} if beside > 1 else {}),
     }
+    if keep:
+        target = kept_weights(run, workspace)
+        shutil.rmtree(target, ignore_errors=True)  # half of one, of a search that was killed
+        target.mkdir(parents=True)
+        begun.built.save(target)
+    write_json(job.folder.path / TRIAL, {"runhash": job.identity, **told})
+    job.folder.clear_state()
+    return Trial(**told)
+
+
+def _device(run: Run, workspace: Workspace) -> Device:
+    return open_device(
+        run.settings.precision,
+        hidden_size=run.backbone.base.hidden_size,
+        deterministic=workspace.deterministic,
+    )
+
+
+def _place(run: Run, workspace: Workspace, features: bool = False) -> tuple[RunFolder, str]:
+    """The folder of a trial, and what it is known by."""
+    identity = sha256_json({"of": run.runhash, "on": "features"}) if features else run.runhash
+    return RunFolder(workspace.runs / identity), identity
 
 
 @contextmanager
@@ -168,7 +296,13 @@ def _held(folder: RunFolder, run: Run) -> Iterator[None]:
         yield
 
 
-def _known(folder: RunFolder, identity: str) -> Trial | None:
+def _tried_before(
+    run: Run, workspace: Workspace, *, features: bool = False, keep: bool = False
+) -> Trial | None:
+    """What an earlier trial gave, its weights included where they are to be kept."""
+    if keep and not kept_weights(run, workspace).is_dir():
+        return None
+    folder, identity = _place(run, workspace, features)
     try:
         told: dict[str, Any] = json.loads((folder.path / TRIAL).read_text(encoding="utf-8"))
         if told.pop("runhash") != identity:

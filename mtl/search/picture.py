@@ -11,8 +11,9 @@ from mtl.files import write_bytes
 from mtl.report.heatmap import new_figure, png_of
 
 if TYPE_CHECKING:
-    from mtl.search.searching import Found, Tried
+    from mtl.search.searching import Found
     from mtl.search.space import Dimension
+    from mtl.search.trying import Tried
 
 BEST, OTHERS, LOST = "#d55e00", "#0072b2", "#999999"
 """Colours that remain apart for colour-blind readers; given-up trials are dashed, too."""

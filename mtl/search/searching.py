@@ -7,6 +7,11 @@ space that is not larger than the number of trials is tried as a whole, in order
 The journal ``<runs>/search/<hash>/journal.log`` is a study of one space over one run: its hash is
 that of the run, the space and the pruner. The same search goes on where it was killed, with the
 proposals that an unbroken one would have made: every proposal is drawn from a seed of its own.
+
+Where the workspace says so, N proposals are drawn at once and tried side by side, trials 0 to
+N - 1, N to 2N - 1, and so on. The sampler then takes those whose figures are not known yet for bad
+ones (``constant_liar``), so that it does not propose the same N times, and the pruner compares with
+what had ended before.
 """
 
 from __future__ import annotations
@@ -18,45 +23,23 @@ from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from warnings import filterwarnings
 
-from mtl.errors import MtlError, RequestError, RunError, unknown
+from mtl.errors import RequestError, RunError, unknown
 from mtl.files import locked, sha256_json, write_json
 from mtl.report.searches import FILE
+from mtl.runs.beside import at_once
 from mtl.search.space import Dimension, size
+from mtl.search.trying import Open, Tried, attempt, groups
 
 if TYPE_CHECKING:
     from mtl.runs import Run, Workspace
-    from mtl.runs.trial import Trial
 
 SEED = 100
 """Of the trials: none of those that runs are usually shown with."""
 PRUNERS = ("median", "hyperband", "none")
 TRIALS = 20
 """Of every method, where nobody says how many."""
-
-
-@dataclass(frozen=True)
-class Tried:
-    """One setting and what became of it.
-
-    Attributes:
-        number: in the order of trials; 0 is what would run without the search.
-        values: setting → value; of number 0 what they are without the search.
-        dev: mean over the seeds of the headline metric on dev, None where there is none.
-        stderr: its standard error over dev rows, of one seed; None of several.
-        state: ``done``, ``pruned`` or ``failed``.
-        steps: optimiser steps that were taken, seconds: of training.
-        reason: why it failed.
-    """
-
-    number: int
-    values: Mapping[str, Any]
-    dev: float | None
-    stderr: float | None
-    state: str
-    steps: int
-    seconds: float
-    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,6 +77,7 @@ class Found:
                 "steps": item.steps,
                 "seconds": round(item.seconds, 2),
                 "reason": item.reason or None,
+                **({"side_by_side": item.side_by_side} if item.side_by_side > 1 else {}),
             }
             for item in self.tried
         ]
@@ -147,27 +131,35 @@ def search_settings(
         study = _open(optuna, folder, prune)
         if not study.trials:
             _write_about(folder, method, plain, space, prune)
-        tried = [_attempt(plain, _values(plain[0], space), 0, workspace, None)]
-        tell(tried[0])
         given = [trial.params for trial in _left(optuna, study)]
-        tried += _finished(optuna, study)
-        for item in tried[1:]:
+        finished = _finished(optuna, study)
+        known = [item.values for item in finished]
+        first = Open(0, _values(plain[0], space), plain, None)
+        most = at_once(plain[0].settings, plain[0].backbone.base.hidden_size, workspace)
+        tried = attempt([first], workspace) if finished or most == 1 else []
+        tried += finished
+        for item in tried:
             tell(item)
         if size(space) <= trials:
-            known = [item.values for item in tried[1:]]
             given = [values for values in _all_of(space) if values not in known]
-            trials = len(tried) - 1 + len(given)
-        for number in range(len(tried), trials + 1):
-            study.sampler = _sampler(optuna, seeds[0], number)
-            if given:
-                study.enqueue_trial(given.pop(0))
-            trial = study.ask({item.key: item.distribution() for item in space})
-            trial.set_user_attr("number", number)
-            item = _attempt(make(trial.params), trial.params, number, workspace, trial)
-            trial.set_user_attr("told", _told(item))
-            _end(optuna, study, trial.number, item)
-            tried.append(item)
-            tell(item)
+            trials = len(known) + len(given)
+        numbers = sorted({*range(trials + 1)} - {item.number for item in tried})
+        for some in groups(numbers, most):
+            going = [first] if 0 in some else []
+            for number in some[len(going) :]:
+                study.sampler = _sampler(optuna, seeds[0], number, several=len(some) > 1)
+                if given:
+                    study.enqueue_trial(given.pop(0))
+                trial = study.ask({item.key: item.distribution() for item in space})
+                trial.set_user_attr("number", number)
+                going.append(Open(number, trial.params, make(trial.params), trial))
+            for each, item in zip(going, attempt(going, workspace), strict=True):
+                if each.trial is not None:
+                    each.trial.set_user_attr("told", _told(item))
+                    _end(optuna, study, each.trial.number, item)
+                tried.append(item)
+                tell(item)
+        tried.sort(key=lambda item: item.number)
     judged = [item for item in tried if item.state == "done" and item.dev is not None]
     if not judged:
         raise RunError(f"None of {len(tried)} trials of {method} came to an end: {tried[0].reason}")
@@ -191,63 +183,6 @@ def search_folder(
         plain: the runs without the search, one per seed.
     """
     return workspace.runs / "search" / _hash(method, plain, space, prune)
-
-
-class _GivenUpError(Exception):
-    """The pruner ends a trial."""
-
-
-class _Watch:
-    """Tells Optuna of every evaluation of a trial, and ends the trial where it says so."""
-
-    def __init__(self, trial: Any, metric: str) -> None:
-        self._trial, self._metric = trial, metric
-        self.steps = 0
-        self._looks = 0
-
-    def begin(self, step: int) -> None:
-        """Training begins, or goes on, at ``step``."""
-        self.steps = step
-
-    def log(self, event: Mapping[str, Any]) -> None:
-        """Report an evaluation. Raises _GivenUpError."""
-        self._looks += 1
-        self.steps = int(event["step"])
-        value = event["metrics"].get(self._metric)
-        if self._trial is None or value is None or not math.isfinite(value):
-            return
-        # Epochs, so that trials of other batch sizes are compared after as many rows.
-        self._trial.report(value, round(1000 * event["epoch"]))
-        if self._looks > 2 and self._trial.should_prune():
-            raise _GivenUpError
-
-
-def _attempt(
-    runs: Sequence[Run], values: Mapping[str, Any], number: int, workspace: Workspace, trial: Any
-) -> Tried:
-    """Try one setting with every seed; the first one may be given up on the way."""
-    from mtl.engine import RunFolder
-    from mtl.runs.trial import try_run
-
-    found: list[Trial] = []
-    steps = 0
-    for run in runs:
-        watch = _Watch(None if found else trial, run.data.spec.headline)
-        try:
-            found.append(try_run(run, workspace, watch))
-        except MtlError as error:
-            return Tried(number, values, None, None, "failed", watch.steps, 0.0, str(error))
-        except _GivenUpError:
-            RunFolder(workspace.runs / run.runhash).clear_state()  # nobody will go on from it
-            return Tried(number, values, None, None, "pruned", watch.steps, 0.0)
-        steps += found[-1].steps
-    scores = [item.dev for item in found]
-    if None in scores:
-        reason = f"dev {runs[0].data.spec.headline} is undefined"
-        return Tried(number, values, None, None, "failed", steps, 0.0, reason)
-    dev = sum(float(score or 0.0) for score in scores) / len(scores)
-    stderr = found[0].stderr if len(found) == 1 else None
-    return Tried(number, values, dev, stderr, "done", steps, sum(item.seconds for item in found))
 
 
 def _values(run: Run, space: Sequence[Dimension]) -> dict[str, Any]:
@@ -310,9 +245,17 @@ def _open(optuna: Any, folder: Path, prune: str) -> Any:
     )
 
 
-def _sampler(optuna: Any, seed: int, number: int) -> Any:
-    """Draws proposal ``number`` from a seed of its own: a killed search goes on the same."""
-    return optuna.samplers.TPESampler(seed=1000 * seed + number, n_startup_trials=8)
+def _sampler(optuna: Any, seed: int, number: int, *, several: bool) -> Any:
+    """Draws proposal ``number`` from a seed of its own: a killed search goes on the same.
+
+    Args:
+        several: others are being tried whose figures are not known.
+    """
+    more = {}
+    if several:
+        filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        more = {"constant_liar": True}
+    return optuna.samplers.TPESampler(seed=1000 * seed + number, n_startup_trials=8, **more)
 
 
 def _left(optuna: Any, study: Any) -> list[Any]:
@@ -340,7 +283,10 @@ def _finished(optuna: Any, study: Any) -> list[Tried]:
 
 
 def _told(item: Tried) -> dict[str, Any]:
-    return {**item.__dict__, "values": dict(item.values)}
+    told = {**item.__dict__, "values": dict(item.values)}
+    if item.side_by_side == 1:
+        del told["side_by_side"]
+    return told
 
 
 def _all_of(space: Sequence[Dimension]) -> Any:

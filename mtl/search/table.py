@@ -6,7 +6,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from mtl.search.searching import Found, Tried, at_an_edge
+from mtl.search.searching import Found, at_an_edge
+from mtl.search.trying import Tried
 
 
 def search_text(found: Found) -> str:

@@ -28,8 +28,8 @@ from mtl.study.work import Desk, request_of
 
 if TYPE_CHECKING:
     from mtl.runs import Run
-    from mtl.search.searching import Tried
     from mtl.search.space import Dimension
+    from mtl.search.trying import Tried
 
 
 @dataclass(frozen=True)

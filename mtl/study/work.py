@@ -30,7 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Places:
-    """Where the runs of a study lie and how they compute; None: as the environment says."""
+    """Where the runs of a study lie and how they compute; None: as the environment says.
+
+    Attributes:
+        beside: how many trials of a search or a choice of sources go side by side; 0: as many as
+            pay. The runs of the study go one by one.
+    """
 
     zoo: str | None = None
     runs: str | None = None
@@ -38,6 +43,7 @@ class Places:
     deterministic: bool = False
     track: str | None = None
     track_group: str = ""
+    beside: int = 1
     tasks: tuple[str, ...] = ()
 
 
@@ -98,6 +104,7 @@ class Desk:
             tasks=places.tasks,
             track=places.track,
             track_group=places.track_group,
+            beside=places.beside,
         )
 
     def suite(self, cell: Cell) -> Suite:

@@ -134,7 +134,8 @@ def test_a_best_value_at_the_end_of_its_range_is_said(
     from mtl.runs.trial import Trial
 
     monkeypatch.setattr(
-        "mtl.runs.trial.try_run", lambda run, workspace, watch: Trial(run.settings.lr, 0.01, 1, 1.0)
+        "mtl.runs.trial.try_run",
+        lambda run, workspace, watch, **_: Trial(run.settings.lr, 0.01, 1, 1.0),
     )
     line = ("search", "--task", "mini/mood", "--runs", tmp_path / "runs", "--trials", 30)
     assert "widen it" in mtl(*line, "--over", "lr=0.2..0.4").out
@@ -148,7 +149,7 @@ def test_what_falls_behind_is_given_up(
     """Trials that train as told: those with a tiny rate never get better."""
     from mtl.runs.trial import Trial
 
-    def pretend(run: Any, workspace: Any, watch: Any) -> Trial:
+    def pretend(run: Any, workspace: Any, watch: Any, **_: Any) -> Trial:
         watch.begin(0)
         for epoch in range(1, 11):
             dev = 0.5 + (0.04 * epoch if run.settings.lr > 1e-5 else 0.0)

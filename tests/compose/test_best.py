@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from mtl.compose.best import Candidate, Choice, Judge, expected_cost, search
+from mtl.compose.best import Candidate, Choice, Judge, search
+from mtl.compose.limits import expected_cost
 from mtl.errors import RequestError
 
 TASKS = ("a", "b", "c", "d", "own")
