@@ -68,6 +68,10 @@ class Sites:
                         self._take(unit, self._together(own, unit.forward))
                         covered |= {id(p) for p in unit.parameters()}
                     skipped += (f"{name}.",)
+                elif isinstance(leader, (LoRA, IA3, Adapter)):  # frozen: what banks were made of
+                    skipped += (f"{name}.",)
+                elif f"{name}." != ELSEWHERE and not _held_alike(modules):
+                    raise UnfitError(f"weights of the base that differ, at {name}")
             for name, parameter in encoders[0].named_parameters():
                 if parameter.requires_grad and id(parameter) not in covered:
                     raise UnfitError(f"{name} trains at no site that is known here")
@@ -251,7 +255,14 @@ def _in_step(encoders: Sequence[nn.Module]) -> Iterator[tuple[str, list[nn.Modul
     for column in zip(*walks, strict=True):
         if len({type(module).__qualname__ for _, module in column}) != 1:  # adapters makes classes
             raise UnfitError(f"encoders that are built otherwise, at {column[0][0]}")
+        if any(_numbers(module) != _numbers(column[0][1]) for _, module in column[1:]):
+            raise UnfitError(f"modules with other numbers at {column[0][0]}")
         yield column[0][0], [module for _, module in column]
+
+
+def _numbers(module: nn.Module) -> dict[str, float]:
+    """What is no tensor and says how a module computes: widths, scalings, where its norms stand."""
+    return {key: value for key, value in vars(module).items() if isinstance(value, int | float)}
 
 
 def _differing(modules: Sequence[nn.Module], trained: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -268,6 +279,26 @@ def _differing(modules: Sequence[nn.Module], trained: Mapping[str, Any]) -> dict
         if not all(torch.equal(other, tensor) for other in theirs):
             found[name] = torch.stack(theirs)
     return found
+
+
+def _held_alike(modules: Sequence[nn.Module]) -> bool:
+    """Whether what the modules hold themselves and do not train is equal."""
+    leader, *others = [
+        [
+            tensor
+            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))
+            if not tensor.requires_grad
+        ]
+        for module in modules
+    ]
+    return all(
+        len(own) == len(leader)
+        and all(
+            one.data_ptr() == other.data_ptr() or torch.equal(one, other)
+            for one, other in zip(leader, own, strict=True)
+        )
+        for own in others
+    )
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:

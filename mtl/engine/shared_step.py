@@ -204,14 +204,17 @@ class SharedStep:
         with self._device.autocast():
             with self._sites.passing(blocks, draws):
                 output = leader.encode(together)
-            pooler = leader.head.use_pooler
-            states = output.pooler_output if pooler else output.last_hidden_state
+            states = output.last_hidden_state.split(blocks.rows)
+            pooled = states
+            if any(self._networks[member.piece.run].head.use_pooler for member in members):
+                pooled = output.pooler_output.split(blocks.rows)
             masks = together["attention_mask"].split(blocks.rows)
-            read = zip(parts, states.split(blocks.rows), masks, strict=True)
-            for (member, batch, share), own, mask in read:
+            for place, (member, batch, share) in enumerate(parts):
                 run = member.piece.run
+                network = self._networks[run]
+                own = (pooled if network.head.use_pooler else states)[place]
                 with draws.rows_of(member):
-                    self._given[run].logits = self._networks[run].read(own, mask)
+                    self._given[run].logits = network.read(own, masks[place])
                 loss = self._told[run].loss(to_device(batch, device))
                 summed = torch.stack([full(part) for part in loss.values()]).sum() * share
                 losses[run] = losses[run] + summed.detach()

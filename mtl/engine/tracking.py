@@ -25,6 +25,8 @@ TRACKERS = {
     "trackio": "trackio 'huggingface_hub<1'",
 }
 """Names of ``--track``, those of ``accelerate`` and of the packages → what pip installs."""
+SEVERAL = ("tensorboard",)
+"""Those of them that take several runs of one process at once; the others have one active run."""
 PROJECT = "mtl"
 """What runs stand under where a tracker has projects or experiments, and they have no group."""
 _LOG = logging.getLogger("mtl")

@@ -134,7 +134,11 @@ def carry_out_beside(
                 say(place, outcome)
                 return
             told = {"side_by_side": len(prepared)}
-            entry = finish(prepared[number], workspace, device, outcome, told)
+            try:
+                entry = finish(prepared[number], workspace, device, outcome, told)
+            except RunError as error:
+                say(place, error)
+                return
             assert entry is not None
             say(place, entry)
 
@@ -161,10 +165,20 @@ def say_unfit(what: str, count: int, error: Exception) -> None:
     print(printable_lines(text), file=sys.stderr)
 
 
-def grouped(runs: Sequence[Run], places: Sequence[int], first: int, most: int) -> list[int]:
-    """``first`` and those of ``places`` that go with it, ``most`` in all, in their order."""
-    key = group_key(runs[first])
-    if key is None or most < 2:
-        return [first]
-    like = [place for place in places if place != first and group_key(runs[place]) == key]
-    return [first, *like[: most - 1]]
+def grouped(
+    runs: Sequence[Run], places: Sequence[int], most: int, done: Callable[[Run], bool]
+) -> list[int]:
+    """The first of ``places`` and those that go with it, ``most`` in all, in their order.
+
+    Args:
+        done: whether a run is in the zoo already.
+    """
+    first, *others = places
+    key = group_key(runs[first]) if most > 1 else None
+    chosen = [first]
+    for place in others if key is not None else ():
+        if len(chosen) == most:
+            break
+        if group_key(runs[place]) == key and not done(runs[place]):
+            chosen.append(place)
+    return chosen

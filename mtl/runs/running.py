@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mtl.engine.folder import RunFolder
 from mtl.engine.launch import launch
 from mtl.engine.progress import quiet
+from mtl.engine.tracking import SEVERAL
 from mtl.errors import HeldError, MtlError, RunError
 from mtl.words import printable_lines
 from mtl.zoo.merged import first_of
@@ -119,6 +120,10 @@ def execute_all(
         wait: when nothing else is left, for the runs that other processes are at.
     """
     try_zoo(runs, workspace)
+    if workspace.beside != 1 and workspace.track not in (None, *SEVERAL):
+        text = f"note: runs go one by one: {workspace.track} follows one at a time."
+        print(printable_lines(text), file=sys.stderr)
+        workspace = replace(workspace, beside=1)
     reports: dict[int, Report] = {}
     labels = [
         f"{run.label}{f' ({settings_text(own)})' if own else ''}"
@@ -165,9 +170,8 @@ def _try_beside(
         hidden_size=first.backbone.base.hidden_size,
         deterministic=workspace.deterministic,
     )
-    missing = [place for place in places if find_done(runs[place], workspace) is None]
     most = most_beside(first.backbone.base.hidden_size, workspace.beside, device)
-    chosen = grouped(runs, missing, places[0], most)
+    chosen = grouped(runs, places, most, lambda run: find_done(run, workspace) is not None)
     with ExitStack() as held:
         mine = []
         for place in chosen:

@@ -294,7 +294,7 @@ def test_widths_that_differ_do_not_fit(mini: Path, tmp_path: Path) -> None:
         *adapters(tmp_path, "pfeiffer", [0], TASKS[0], bottleneck=8),
         *adapters(tmp_path, "pfeiffer", [0], TASKS[0], bottleneck=16),
     ]
-    with pytest.raises(UnfitError, match="other shapes"):
+    with pytest.raises(UnfitError, match="other numbers"):
         beside(jobs(runs, tmp_path))
 
 

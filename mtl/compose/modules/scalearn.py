@@ -13,7 +13,7 @@ import torch.nn.functional as functional
 from adapters import AdapterConfig
 from torch import Tensor, nn
 
-from mtl.backbone.beside import Blocks, Draws
+from mtl.backbone.beside import Blocks, Draws, UnfitError
 from mtl.backbone.beside_sites import BATCHED, Answer, alike
 from mtl.backbone.draws import PerStep
 from mtl.backbone.injection import FusionSite
@@ -146,6 +146,8 @@ def _beside(sites: Sequence[ScaLearnSite]) -> Answer:
     Sources that all runs have are computed for all rows at once.
     """
     banks = [site.bank for site in sites]
+    if len({bank.up.shape for bank in banks}) > 1:
+        raise UnfitError("sources of other widths")
     shared = alike(banks)
 
     def answer(x: Tensor, blocks: Blocks, draws: Draws) -> Tensor:
