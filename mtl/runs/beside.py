@@ -166,19 +166,22 @@ def say_unfit(what: str, count: int, error: Exception) -> None:
 
 
 def grouped(
-    runs: Sequence[Run], places: Sequence[int], most: int, done: Callable[[Run], bool]
+    runs: Sequence[Run],
+    places: Sequence[int],
+    first: int,
+    most: int,
+    done: Callable[[Run], bool] = lambda run: False,
 ) -> list[int]:
-    """The first of ``places`` and those that go with it, ``most`` in all, in their order.
+    """``first`` and those of ``places`` that go with it, ``most`` in all, in their order.
 
     Args:
-        done: whether a run is in the zoo already.
+        done: whether a run is over already; asked of no more than it takes.
     """
-    first, *others = places
     key = group_key(runs[first]) if most > 1 else None
     chosen = [first]
-    for place in others if key is not None else ():
+    for place in places if key is not None else ():
         if len(chosen) == most:
             break
-        if group_key(runs[place]) == key and not done(runs[place]):
+        if place != first and group_key(runs[place]) == key and not done(runs[place]):
             chosen.append(place)
     return chosen

@@ -171,7 +171,9 @@ def _try_beside(
         deterministic=workspace.deterministic,
     )
     most = most_beside(first.backbone.base.hidden_size, workspace.beside, device)
-    chosen = grouped(runs, places, most, lambda run: find_done(run, workspace) is not None)
+    chosen = grouped(
+        runs, places, places[0], most, lambda run: find_done(run, workspace) is not None
+    )
     with ExitStack() as held:
         mine = []
         for place in chosen:

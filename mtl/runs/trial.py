@@ -172,8 +172,11 @@ def _try_beside(
             place, each = begun[number]
             if isinstance(what, Exception):
                 found[place] = what
-            else:
+                return
+            try:
                 found[place] = _end(each, workspace, device, what, keep=keep, beside=len(begun))
+            except MtlError as error:
+                found[place] = error
 
         try:
             train_together([each.job for each in mine.values()], device, ended)
