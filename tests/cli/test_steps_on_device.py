@@ -78,7 +78,7 @@ def run_on_meta(job: Any) -> None:
     optimiser = Optimiser(loop._groups_of(attached, stage), job.settings, 10)
     order = job.feed.order(0)
     for number in range(2):
-        total = loop._step(job, device, optimiser, number, *order[number])
+        total = loop.take_step(job, device, loop.Step(*order[number], optimiser, number))
         assert total.device == META
         attached.after_step(number)
         optimiser.clear()
@@ -86,7 +86,7 @@ def run_on_meta(job: Any) -> None:
     tensors, values = attached.state()
     attached.load_state(on_cpu(tensors), values)
     optimiser.load_state(on_cpu(optimiser.state()))
-    loop._step(job, device, optimiser, 2, *order[2])
+    loop.take_step(job, device, loop.Step(*order[2], optimiser, 2))
     attached.after_step(2)
     optimiser.clear()
     network.eval()

@@ -65,7 +65,7 @@ def test_each_row_has_the_gates_of_its_group(
             strict=True,
         ):
             torch.testing.assert_close(one, other)
-    assert found.lr_factors == {"gates.groups": 1.0}
+    assert found.lr_factors == {"gates.groups": 10.0}
     assert set(found.tensors()) == {"gates.groups", *(n for n in found.tensors() if n[0] == "o")}
 
 

@@ -19,7 +19,7 @@ from mtl.backbone.draws import PerStep
 from mtl.backbone.injection import FusionSite
 from mtl.compose.bank import Bank
 from mtl.compose.composition import Composed
-from mtl.compose.groups import names_of
+from mtl.compose.groups import RATE, names_of
 from mtl.compose.low_rank import add_linear_sites, are_low_rank
 from mtl.compose.modules.groups import RowGates
 from mtl.compose.scalearn import ScaLearnSettings
@@ -223,7 +223,7 @@ def attach(encoder: Any, sources: Sequence[str], settings: ScaLearnSettings) -> 
         load=lambda tensors: load_stored(OMEGA, stored, tensors),
         penalties=penalties,
         evaluating=partial(held, sites.values()),
-        lr_factors=dict.fromkeys(gates, settings.gate_rate),
+        lr_factors=dict.fromkeys(gates, settings.gate_rate or RATE),
         groups=groups,
     )
 
