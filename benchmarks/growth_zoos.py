@@ -73,6 +73,12 @@ class Maker:
         return ref
 
 
+def made_up_score(rng: np.random.Generator) -> dict[str, Any]:
+    """A test accuracy between 0.5 and 0.75, as a manifest has it."""
+    value = 0.5 + float(rng.random()) / 4
+    return {"accuracy": {"value": value, "stderr": 0.01, "n": 4, "caveat": None}}
+
+
 def place(number: int) -> tuple[str, str, int]:
     """Task, method and seed of the entry ``number``; the demo's tasks come first."""
     tasks, methods = number % TASKS, number // TASKS % len(METHODS)
@@ -94,14 +100,7 @@ def listed(maker: Maker, numbers: range, base: Mapping[str, Any], rows: Mapping[
         data = manifest().data
         if name == TARGET and suite == "demo":
             data = {**data, "splits": dict(rows)}
-        score = {
-            "accuracy": {
-                "value": 0.5 + float(rng.random()) / 4,
-                "stderr": 0.01,
-                "n": 4,
-                "caveat": None,
-            }
-        }
+        score = made_up_score(rng)
         maker.put(
             manifest(
                 base=dict(base), task=described, suite=suite, data=data, method=method, seed=seed,
@@ -140,14 +139,7 @@ def results(maker: Maker, numbers: range, tasks: int = 5) -> None:
     for number in numbers:
         name, composed = f"task{number % tasks}", number >= tasks
         for seed in range(SEEDS):
-            score = {
-                "accuracy": {
-                    "value": 0.5 + float(rng.random()) / 4,
-                    "stderr": 0.01,
-                    "n": 4,
-                    "caveat": None,
-                }
-            }
+            score = made_up_score(rng)
             changes: dict[str, Any] = {
                 "task": task(name), "seed": seed, "runhash": f"{number:08x}{seed:08x}",
                 "metrics": {"test": score, "dev": score},

@@ -91,7 +91,7 @@ class Stacks:
 
     def _stack(self, column: list[tuple[bool, Slot, torch.optim.Optimizer]]) -> _Rows:
         columns = [slot["params"] for _, slot, _ in column]
-        sizes = [max(p.numel() for p in alike) for alike in zip(*columns, strict=True)]
+        sizes = [max(p.numel() for p in each) for each in zip(*columns, strict=True)]
 
         def buffer(of: Any) -> Tensor:
             return torch.stack(

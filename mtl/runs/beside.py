@@ -31,7 +31,7 @@ AUTO = "auto"
 AUTO_RUNS = 8
 """How many runs ``auto`` lets go together where that pays."""
 AUTO_HIDDEN = 384
-"""The largest hidden size at which it is known to pay on a CPU: at D = 128 a step takes 0.4 to 0.9
+"""The largest hidden size at which it is known to pay on a CPU: at D = 128 a step takes 0.5 to 0.9
 of one alone, at 384 0.8 to 0.95 (``python benchmarks/side_by_side.py``). No GPU was measured."""
 
 
