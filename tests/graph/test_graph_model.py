@@ -1,145 +1,23 @@
-"""Evidence files, the graph that is derived from them, and its formats."""
+"""What a zoo has to say as evidence, and the graph that is derived from it."""
 
 from __future__ import annotations
 
-import json
 import math
-import re
-import xml.etree.ElementTree as ElementTree
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
 
-import networkx as nx
 import numpy as np
 import pytest
+from graph_bench import finding, helper
 from safetensors.numpy import save_file
 from zoo_bench import composition, manifest, predictions, store, task
 
-from mtl.errors import RequestError, ZooError
-from mtl.graph import Evidence, build_graph, edge_value, graph_folder, read_evidence, record
+from mtl.errors import ZooError
+from mtl.graph import build_graph, edge_value, read_evidence, record
 from mtl.graph.collect import reliance
-from mtl.graph.evidence import evidence_file, read_file, write_evidence
-from mtl.graph.formats import dot, node_link, read_graph, write_graph
 from mtl.graph.model import negative_edges
 from mtl.graph.table import render
-from mtl.zoo import Entry, Zoo, open_zoo
+from mtl.zoo import open_zoo
 from mtl.zoo.measured import Measured, keep
-
-
-def finding(**changes: Any) -> Evidence:
-    values: dict[str, Any] = {
-        "source": "toy/helper",
-        "target": "toy/own",
-        "kind": "measured",
-        "method": "average",
-        "value": 0.1,
-        "seeds": (0,),
-        "base": "ab" * 32,
-        "rows": "r",
-    }
-    return Evidence(**{**values, **changes})
-
-
-def test_evidence_comes_back_as_it_was(tmp_path: Path) -> None:
-    items = [
-        finding(low=-0.1, high=0.3, n=40, layers={"0": 0.5, "1": 0.25}, provenance={"a": [1]}),
-        finding(source="toy/own", kind="reliance", seeds=()),
-    ]
-    path = write_evidence(tmp_path, "compose-1", items)
-    assert path == evidence_file(tmp_path, "compose-1")
-    assert read_evidence(tmp_path) == (items, [])
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"value": math.nan}, r"value\s+Input should be a finite number"),
-        ({"low": math.inf}, r"low\s+Input should be a finite number"),
-        ({"layers": {"0": math.nan}}, r"layers\.0\s+Input should be a finite number"),
-        ({"kind": "guessed"}, "'guessed'"),
-        ({"source": ""}, r"source\s+String should have at least 1 character"),
-        ({"value": "1"}, "valid number.*input_value='1'"),
-        ({"value": 1e31}, r"value\s+Input should be less than or equal to"),
-        ({"seeds": (True,)}, r"seeds\.0\s+Input should be a valid integer"),
-    ],
-)
-def test_evidence_that_says_nothing_is_refused(change: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        finding(**change)
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ("{", "cannot be read as JSON"),
-        ("[]", "no evidence of schema 1"),
-        ('{"schema_version": 99, "evidence": []}', "it says 99"),
-        (
-            '{"schema_version": 1, "evidence": [{"source": "a"}]}',
-            "is damaged: evidence[0]: the key 'target' is missing. Remove it.",
-        ),
-        (
-            '{"schema_version": 1, "evidence": [3]}',
-            "is damaged: evidence[0]: should be an object, found 3. Remove it.",
-        ),
-        (
-            '{"schema_version": 1, "evidence": [{"source": "a", "target": "b", "kind": "measured", '
-            '"method": "m", "value": 1, "evil": 2}]}',
-            "is damaged: evidence[0]: unknown key 'evil'.",
-        ),
-        (
-            '{"schema_version": 1, "evidence": [{"source": "a", "target": "b", "kind": "measured", '
-            '"method": "m", "value": 1, "provenance": {"entry": {"ref": 7}}}]}',
-            "is damaged: evidence[0].provenance: it.entry.ref: should be a valid string, found 7.",
-        ),
-    ],
-)
-def test_a_damaged_file_is_named_and_the_others_are_read(
-    content: str, said: str, tmp_path: Path
-) -> None:
-    write_evidence(tmp_path, "good", [finding()])
-    bad = evidence_file(tmp_path, "bad")
-    bad.write_text(content)
-    found, problems = read_evidence(tmp_path)
-    assert found == [finding()]
-    assert len(problems) == 1
-    assert str(bad) in problems[0]
-    assert said in problems[0]
-    with pytest.raises(ZooError):
-        read_file(bad)
-
-
-def test_names_of_runs_cannot_leave_the_folder(tmp_path: Path) -> None:
-    for name in ("../x", "", ".hidden", "a/b"):
-        with pytest.raises(RequestError):
-            evidence_file(tmp_path, name)
-
-
-def _write(folder: Path, number: int) -> None:
-    write_evidence(folder, f"run-{number}", [finding(seeds=(number,), value=float(number))])
-
-
-def test_runs_that_end_at_once_lose_nothing(tmp_path: Path) -> None:
-    with ProcessPoolExecutor(4) as pool:
-        list(pool.map(_write, [tmp_path] * 24, range(24)))
-    found, problems = read_evidence(tmp_path)
-    assert not problems
-    assert sorted(item.seeds[0] for item in found) == list(range(24))
-
-
-def test_where_evidence_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert graph_folder(tmp_path / "zoo") == tmp_path / "zoo.graph"
-    monkeypatch.setenv("MTL_GRAPH", str(tmp_path / "other"))
-    assert graph_folder(tmp_path / "zoo") == tmp_path / "other"
-    assert graph_folder(tmp_path / "zoo", "here") == Path("here")
-
-
-# --- from the zoo
-
-
-def helper(zoo: Zoo) -> Entry:
-    return store(zoo, manifest(task=task("helper"), runhash="11" * 8))
 
 
 def test_reliance_is_the_share_of_the_omega_mass(tmp_path: Path) -> None:
@@ -346,90 +224,6 @@ def test_what_was_measured_speaks_before_what_is_predicted() -> None:
     assert hurts["certain"]
     assert "toy/helper → toy/own: -0.2000 [-0.3000, -0.1000]" in render(graph)
     assert negative_edges(graph, "toy/helper") == []
-
-
-ODD = 'a"b<c>&\\d'
-
-
-def odd_graph() -> nx.DiGraph:
-    items = [
-        finding(layers={"0": 0.2}, low=0.0, high=0.2, n=7),
-        finding(kind="predicted", method="logme", value=-1.5),
-        finding(source=f"toy/{ODD}", value=-0.3),
-    ]
-    return build_graph([], items)
-
-
-def test_node_link_loses_nothing(tmp_path: Path) -> None:
-    graph = odd_graph()
-    write_graph(graph, tmp_path / "graph.json")
-    again = read_graph(tmp_path / "graph.json")
-    assert node_link(again) == node_link(graph)
-    assert isinstance(again, nx.DiGraph)
-    standard = nx.node_link_graph(json.loads((tmp_path / "graph.json").read_text()), edges="edges")
-    assert set(standard.edges) == set(graph.edges)
-
-
-def test_graphml_reads_back_in_networkx(tmp_path: Path) -> None:
-    graph = odd_graph()
-    write_graph(graph, tmp_path / "g.graphml")
-    again = nx.read_graphml(tmp_path / "g.graphml")
-    assert set(again.edges) == set(graph.edges)
-    edge = again.edges["toy/helper", "toy/own"]
-    assert (edge["measured"], edge["predicted"]) == (0.1, -1.5)
-    assert json.loads(edge["evidence"])[0]["layers"] == {"0": 0.2}
-    ElementTree.parse(tmp_path / "g.graphml")
-
-
-def test_dot_quotes_what_is_odd(tmp_path: Path) -> None:
-    text = dot(odd_graph())
-    assert '"toy/a\\"b<c>&\\\\d" -> "toy/own"' in text
-    assert text.count("->") == 2
-    assert text.count("{") == text.count("}") == 1
-    assert "\n" not in text.split("label=")[1].split("]")[0]
-
-
-def test_every_line_of_dot_follows_its_grammar() -> None:
-    """Read by the rules of the language: names as they were, an edge per edge."""
-    graph = odd_graph()
-    lines = dot(graph).splitlines()
-    assert (lines[0], lines[-1]) == ('digraph "source-task graph" {', "}")
-    quoted = r'"((?:[^"\\]|\\.)*)"'
-    attributes = rf"\[\w+=(?:{quoted}|[\w.]+)(?:, \w+=(?:{quoted}|[\w.]+))*\]"
-
-    def name(text: str) -> str:
-        return re.sub(r"\\(.)", r"\1", text)
-
-    nodes, edges = set(), set()
-    for line in lines[2:-1]:
-        edge = re.fullmatch(rf"  {quoted} -> {quoted} {attributes};", line)
-        node = re.fullmatch(rf"  {quoted} {attributes};", line)
-        assert edge or node, line
-        if edge:
-            edges.add((name(edge.group(1)), name(edge.group(2))))
-        elif node:
-            nodes.add(name(node.group(1)))
-    assert nodes == set(graph)
-    assert edges == set(graph.edges)
-
-
-def test_dot_reads_back_in_networkx(tmp_path: Path) -> None:
-    pytest.importorskip("pydot", reason="networkx reads DOT by pydot")
-    graph = odd_graph()
-    write_graph(graph, tmp_path / "g.dot")
-    again = nx.nx_pydot.read_dot(tmp_path / "g.dot")
-    assert again.is_directed()
-    assert (again.number_of_nodes(), again.number_of_edges()) == (3, 2)
-    assert again.has_edge("toy/helper", "toy/own")
-    assert float(again.edges["toy/helper", "toy/own", 0]["penwidth"]) > 0.5
-
-
-def test_wrong_files(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"\.graphml"):
-        write_graph(odd_graph(), tmp_path / "g.gexf")
-    (tmp_path / "g.json").write_text('{"nodes": [], "edges": [{"source": 1}]}')
-    with pytest.raises(ZooError, match="no graph of ours"):
-        read_graph(tmp_path / "g.json")
 
 
 def test_predictions_are_what_the_interval_is_over(tmp_path: Path) -> None:
