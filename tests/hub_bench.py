@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from loopback_hub import Hub, serving
-from zoo_bench import composition, manifest, store, task
+from zoo_bench import composition, digests, manifest, store, task
 
+from mtl.hub import parse_repo
+from mtl.hub.index import INDEX
 from mtl.zoo import Entry, Zoo
 
+REPO = parse_repo("ada/zoo")
 VERIFIED = {"split": "test", "n": 4, "max_logit_difference": 0.0, "equal_predictions": 1.0}
 
 
@@ -67,3 +71,16 @@ def composed(zoo: Zoo) -> tuple[Entry, list[Entry]]:
     sources = [proven(zoo, index, task=task(f"part{index}")) for index in range(2)]
     omega = np.ones((2, 2, 8), np.float32)
     return composition(zoo, sources, omega, verified=VERIFIED), sources
+
+
+def same(hub: Hub, zoo: Zoo, repo: str = "ada/zoo") -> None:
+    """Remote and local are equal: manifest and every file of the table, of every entry."""
+    there = hub.files(repo)
+    index = json.loads(there[INDEX])["entries"]
+    assert {row["ref"]: row["digest"] for row in index.values()} == digests(zoo)
+    for path, row in index.items():
+        entry = zoo.get(row["ref"])
+        for name in ("manifest.json", *entry.files):
+            remote = there[name if path == "." else f"{path}/{name}"]
+            assert remote == (entry.folder / name).read_bytes(), (path, name)
+    assert zoo.fsck() == []

@@ -147,6 +147,15 @@ def task(name: str) -> dict[str, Any]:
     return {**manifest().task, "id": f"toy/{name}", "name": name}
 
 
+def digests(zoo: Zoo) -> dict[str, str]:
+    return {entry.ref: entry.digest for entry in zoo.entries()}
+
+
+def untouched(zoo: Zoo) -> bool:
+    """Nothing of a zoo is there, no temporary either."""
+    return not zoo.root.exists() or not [p for p in zoo.root.rglob("*") if p.name != ".lock"]
+
+
 if __name__ == "__main__":  # a writer in a process of its own: root, seed, value, stop point
     import os
     import signal

@@ -13,15 +13,10 @@ from zoo_bench import manifest
 from mtl.hub import parse_repo
 from mtl.hub.cards import check_license, entry_card, zoo_card
 from mtl.hub.index import ROOT, listed
-from mtl.zoo import Zoo, open_zoo
+from mtl.zoo import Zoo
 from mtl.zoo.card import card, header, interval, license_of
 
 REPO = parse_repo("ada/zoo")
-
-
-@pytest.fixture
-def zoo(tmp_path: Path) -> Zoo:
-    return open_zoo(tmp_path / "zoo")
 
 
 def real(**changes: Any) -> Any:

@@ -3,55 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_bench import composed, hub, proven
-from loopback_hub import Fault, Hub
-from zoo_bench import manifest, store, task
+from hub_bench import REPO, composed, hub, proven, same
+from loopback_hub import Hub
+from zoo_bench import digests, manifest, store, task
 
 from mtl.cli.main import dispatch
-from mtl.errors import MtlError, RequestError, RunError, ZooError
+from mtl.errors import RequestError, RunError, ZooError
 from mtl.hub import parse_repo, pull, push, read_lock, restore
-from mtl.hub.index import INDEX
 from mtl.zoo import Zoo, open_zoo
 
 __all__ = ["hub"]  # the fixture
-REPO = parse_repo("ada/zoo")
-
-
-@pytest.fixture
-def zoo(tmp_path: Path) -> Zoo:
-    return open_zoo(tmp_path / "zoo")
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> Zoo:
-    return open_zoo(tmp_path / "other")
-
-
-def refs(zoo: Zoo) -> dict[str, str]:
-    return {entry.ref: entry.digest for entry in zoo.entries()}
-
-
-def same(hub: Hub, zoo: Zoo, repo: str = "ada/zoo") -> None:
-    """Remote and local are equal: manifest and every file of the table, of every entry."""
-    there = hub.files(repo)
-    index = json.loads(there[INDEX])["entries"]
-    assert {row["ref"]: row["digest"] for row in index.values()} == refs(zoo)
-    for path, row in index.items():
-        entry = zoo.get(row["ref"])
-        for name in ("manifest.json", *entry.files):
-            remote = there[name if path == "." else f"{path}/{name}"]
-            assert remote == (entry.folder / name).read_bytes(), (path, name)
-    assert zoo.fsck() == []
 
 
 def test_one_entry_lies_at_the_root(hub: Hub, zoo: Zoo, other: Zoo) -> None:
@@ -137,11 +105,11 @@ def test_a_branch_and_a_commit(hub: Hub, zoo: Zoo, other: Zoo) -> None:
     branch = parse_repo("ada/zoo@next")
     push(zoo, [], branch)
     assert hub.files("ada/zoo") != hub.files("ada/zoo", "next")
-    assert len(refs(zoo)) == 2
+    assert len(digests(zoo)) == 2
     pull(other, parse_repo(f"ada/zoo@{first.revision}"))
-    assert refs(other) == {entry.ref: entry.digest}
+    assert digests(other) == {entry.ref: entry.digest}
     pull(other, branch)
-    assert refs(other) == refs(zoo)
+    assert digests(other) == digests(zoo)
     with pytest.raises(RequestError, match="no branch, tag or commit 'nowhere'"):
         pull(other, parse_repo("ada/zoo@nowhere"))
 
@@ -153,7 +121,7 @@ def test_another_result_in_the_place(hub: Hub, zoo: Zoo, other: Zoo) -> None:
     with pytest.raises(RequestError, match=rf"{ours.digest[:12]}.*--replace"):
         push(other, [], REPO)
     pull(other, REPO)  # both results of the run are kept
-    assert refs(other) == {
+    assert digests(other) == {
         theirs.ref: theirs.digest,
         f"{ours.ref}+{ours.digest[:8]}": ours.digest,
     }
@@ -256,183 +224,6 @@ def test_offline(hub: Hub, zoo: Zoo, other: Zoo, monkeypatch: pytest.MonkeyPatch
     assert len(hub.log) == before
 
 
-FAULTS = [
-    Fault("cut", r"PUT /lfs/"),
-    Fault("cut", r"POST /api/models/.*/commit/"),
-    Fault("lost", r"POST /api/models/.*/commit/"),
-    Fault("cut", r"POST .*/objects/batch"),
-    Fault("status", r"PUT /lfs/", status=500),
-    Fault("status", r"POST /api/models/.*/preupload/", status=503),
-    Fault("status", r"POST /api/models/.*/commit/", status=500),
-    Fault("status", r"GET /api/models/.*/tree/", status=429, headers={"Retry-After": "1"}),
-    Fault("status", r"POST /verify", status=503),
-    Fault("status", r"POST /api/repos/create", status=503),
-]
-
-
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f"{f.kind}{f.status} {f.where[:24]}")
-def test_a_push_that_meets_a_fault_once_ends_well(hub: Hub, zoo: Zoo, fault: Fault) -> None:
-    composed(zoo)
-    hub.faults = [Fault(**{**vars(fault), "times": 1})]
-    push(zoo, [], REPO)
-    assert hub.faults[0].times == 0
-    same(hub, zoo)
-    assert len(hub.repos["ada/zoo"].commits) == 2
-    sent = hub.sent()
-    assert len(sent) == len(set(sent)) == len(hub.objects)
-
-
-@pytest.mark.parametrize(
-    "fault",
-    # A lost answer does no harm at all, and what was uploaded is there without a verification.
-    [fault for fault in FAULTS if fault.kind != "lost" and "verify" not in fault.where],
-    ids=lambda f: f"{f.kind}{f.status} {f.where[:24]}",
-)
-def test_a_push_that_fails_says_so_and_the_rerun_completes(
-    hub: Hub, zoo: Zoo, fault: Fault
-) -> None:
-    composed(zoo)
-    skip = 2 if "PUT" in fault.where else 0
-    hub.faults = [Fault(**{**vars(fault), "times": -1, "skip": skip})]
-    with pytest.raises(RunError, match=r"Cannot (push .* entries to|read) ada/zoo") as failed:
-        push(zoo, [], REPO)
-    assert "same command" in str(failed.value) or "somebody else" in str(failed.value)
-    hub.faults = []
-    push(zoo, [], REPO)
-    same(hub, zoo)
-    sent = hub.sent()
-    assert len(sent) == len(set(sent)) == len(hub.objects)
-
-
-def test_a_rate_limit_that_is_long_is_told(hub: Hub, zoo: Zoo) -> None:
-    proven(zoo)
-    limit = Fault("status", "GET", -1, status=429, headers={"RateLimit": '"api";r=0;t=280'})
-    hub.faults = [limit]
-    with pytest.raises(RunError, match=r"rate of your requests \(429\). It asks for 280 seconds"):
-        push(zoo, [], REPO)
-    assert len(hub.log) == 1
-
-
-def test_two_writers(hub: Hub, zoo: Zoo, other: Zoo) -> None:
-    """Another commit between reading and writing: the second writer looks again."""
-    proven(zoo)
-    push(zoo, [], REPO)
-    proven(other, task=task("other"))
-    from mtl.hub import pushing
-
-    real, calls = pushing._Attempt._commit, []
-
-    def late(self: Any, remote: Any, plan: Any) -> str:
-        if not calls:
-            calls.append(1)
-            hub.put("ada/zoo", {"notes.txt": b"in between"})
-        return real(self, remote, plan)
-
-    pushing._Attempt._commit = late  # type: ignore[method-assign]
-    try:
-        push(other, [], REPO)
-    finally:
-        pushing._Attempt._commit = real  # type: ignore[method-assign]
-    assert hub.files("ada/zoo")["notes.txt"] == b"in between"
-    pull(zoo, REPO)
-    same(hub, zoo)
-
-
-PULL_FAULTS = [
-    Fault("cut", r"GET /cdn/"),
-    Fault("truncated", r"GET /cdn/"),
-    Fault("wrong", r"GET /cdn/"),
-    Fault("wrong", r"GET /ada/zoo/resolve/.*adapter_config"),
-    Fault("wrong", r"GET /ada/zoo/resolve/.*manifest"),
-    Fault("status", r"GET /cdn/", status=500),
-    Fault("status", r"HEAD /ada/zoo/resolve/", status=503),
-    Fault("status", r"HEAD /ada/zoo/resolve/", status=429),
-    Fault("status", r"GET /api/models/", status=503),
-]
-
-
-@pytest.mark.parametrize("fault", PULL_FAULTS, ids=lambda f: f"{f.kind}{f.status} {f.where[:24]}")
-def test_a_pull_that_meets_a_fault_once_ends_well(
-    hub: Hub, zoo: Zoo, other: Zoo, fault: Fault
-) -> None:
-    composed(zoo)
-    push(zoo, [], REPO)
-    hub.faults = [Fault(**{**vars(fault), "times": 1})]
-    pull(other, REPO)
-    assert hub.faults[0].times == 0
-    same(hub, other)
-
-
-@pytest.mark.parametrize("fault", PULL_FAULTS, ids=lambda f: f"{f.kind}{f.status} {f.where[:24]}")
-def test_a_pull_that_fails_says_so_and_the_rerun_completes(
-    hub: Hub, zoo: Zoo, other: Zoo, fault: Fault
-) -> None:
-    composed(zoo)
-    push(zoo, [], REPO)
-    hub.faults = [Fault(**{**vars(fault), "times": -1, "skip": 1 if "cdn" in fault.where else 0})]
-    with pytest.raises(MtlError, match=r"ada/zoo.*ame command"):
-        pull(other, REPO)
-    assert other.fsck() == []
-    hub.faults = []
-    pull(other, REPO)
-    same(hub, other)
-
-
-def test_a_full_disk(hub: Hub, zoo: Zoo, other: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
-    import errno
-
-    from mtl.hub import pulling
-
-    composed(zoo)
-    push(zoo, [], REPO)
-    real = shutil.copyfile
-
-    def full(source: Path, target: Path) -> None:
-        if target.name == "composition.safetensors":
-            target.write_bytes(b"half")
-            raise OSError(errno.ENOSPC, "No space left on device")
-        real(source, target)
-
-    monkeypatch.setattr(pulling.shutil, "copyfile", full)
-    with pytest.raises(RunError, match="disk is full"):
-        pull(other, REPO)
-    assert len(refs(other)) == 2  # the sources, whole
-    assert other.fsck() == []
-    monkeypatch.undo()
-
-
-@pytest.mark.parametrize("files", [0, 4])
-def test_a_pull_that_is_killed(files: int, hub: Hub, zoo: Zoo, other: Zoo, tmp_path: Path) -> None:
-    """In a process of its own, with the environment that users set; after some of the files."""
-    composed(zoo)
-    push(zoo, [], REPO, private=True)
-    hub.faults = [Fault("slow", r"GET /cdn/", -1, skip=files, seconds=2.0)]
-    before = len(hub.log)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mtl.zoo", "pull", "ada/zoo", "--zoo", str(other.root)],
-        cwd=Path(__file__).parents[2],
-        env={
-            **os.environ,
-            "HF_ENDPOINT": hub.url,
-            "HF_HOME": str(tmp_path / "home"),
-            "HF_HUB_OFFLINE": "0",
-            "HF_HUB_DISABLE_XET": "1",
-        },
-    )
-    wanted = r"GET /cdn/" if files else r"HEAD /ada/zoo/resolve/.*manifest"
-    while sum(bool(re.match(wanted, f"{m} {p}")) for m, p, _ in hub.log[before:]) < max(files, 1):
-        assert process.poll() is None
-        time.sleep(0.02)
-    time.sleep(0.3)
-    process.kill()
-    assert process.wait() == -9
-    hub.faults = []
-    other.clean()
-    assert other.fsck() == []
-    pull(other, REPO)
-    same(hub, other)
-
-
 def test_a_pull_needs_no_torch() -> None:
     code = (
         "import sys, mtl.cli.hub\n"
@@ -442,24 +233,6 @@ def test_a_pull_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False)
     assert done.returncode == 0
-
-
-def test_slow_is_not_endless(
-    hub: Hub, zoo: Zoo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from mtl.hub import client
-
-    entry = proven(zoo)
-    monkeypatch.setattr(client, "TIMEOUT", 0.2)
-    monkeypatch.setattr(client, "WAITS", (0.0,))
-    hub.faults = [Fault("slow", r"POST .*/commit/", -1, seconds=0.6)]
-    line = ["push", entry.ref, "--repo", "ada/zoo", "--zoo", str(zoo.root)]
-    assert dispatch("zoo", line) == 1
-    assert "the connection failed" in capsys.readouterr().err
-    hub.faults = []
-    assert dispatch("zoo", line) == 0
-    assert "ada/zoo" in capsys.readouterr().out
-    same(hub, zoo)
 
 
 def test_the_command_lines(
@@ -505,12 +278,12 @@ def test_a_lock_restores_exactly_that(hub: Hub, zoo: Zoo, other: Zoo, tmp_path: 
     proven(changed, 7.0, task=task("part0"))
     push(changed, [], REPO, replace=True)
     restore(other, read_lock(path))
-    assert refs(other) == {item.ref: item.digest for item in locked}
+    assert digests(other) == {item.ref: item.digest for item in locked}
     assert restore(other, read_lock(path)) == []
     # Another result in a place is named, and nothing else is touched.
     with pytest.raises(RunError, match=r"(?s)differ.*part0.*locked is"):
         restore(changed, read_lock(path))
-    assert len(refs(changed)) == 1
+    assert len(digests(changed)) == 1
     with pytest.raises(RequestError, match="in none of ada/zoo"):
         lock(zoo, [], [REPO])
     # Without a repository a lock can check.

@@ -7,7 +7,6 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,6 @@ from mtl.errors import MtlError, RequestError, RunError, ZooError
 from mtl.zoo import Entry, Zoo, commit, open_zoo, removal, staging
 
 OMEGA = np.ones((1, 2, 3), np.float32)
-
-
-@pytest.fixture
-def zoo(tmp_path: Path) -> Zoo:
-    return open_zoo(tmp_path / "zoo")
 
 
 @pytest.fixture

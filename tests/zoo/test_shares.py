@@ -27,11 +27,6 @@ OMEGA = np.array([[[1, -1, 1, -1], [3, 3, -3, -1]], [[2, 2, 2, 2], [0, 0, 0, 0]]
 
 
 @pytest.fixture
-def zoo(tmp_path: Path) -> Zoo:
-    return open_zoo(tmp_path / "zoo")
-
-
-@pytest.fixture
 def made(zoo: Zoo) -> Entry:
     """A composition of before there were shares."""
     sources = [store(zoo, manifest(task=task(name), runhash="11" * 8)) for name in ("a", "b")]

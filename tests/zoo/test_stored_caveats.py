@@ -23,11 +23,6 @@ CERTAIN = {"value": 1.0, "stderr": 0.0, "n": 4}
 STATED = {"value": 0.0, "stderr": None, "n": 4, "caveat": "undefined: all predictions are 'no'"}
 
 
-@pytest.fixture
-def zoo(tmp_path: Path) -> Zoo:
-    return open_zoo(tmp_path / "zoo")
-
-
 def one_class(zoo: Zoo, **changes: Any) -> Entry:
     """An entry of before there were caveats: a test of one class, answered rightly."""
     described = manifest(metrics={"test": {"accuracy": CERTAIN}}, **changes)

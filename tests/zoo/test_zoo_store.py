@@ -22,11 +22,6 @@ from mtl.zoo import SCHEMA_VERSION, Manifest, Zoo, commit, open_zoo, read_predic
 from mtl.zoo import digest as digest_of
 
 
-@pytest.fixture
-def zoo(tmp_path: Path) -> Zoo:
-    return open_zoo(tmp_path / "zoo")
-
-
 def kinds(zoo: Zoo) -> set[str]:
     return {problem.kind for problem in zoo.fsck()}
 

@@ -48,11 +48,6 @@ def run(command: str, *argv: object) -> None:
     assert dispatch(command, [str(item) for item in argv]) in {0, 1, 2}
 
 
-@pytest.fixture
-def zoo(tmp_path: Path) -> Zoo:
-    return open_zoo(tmp_path / "zoo")
-
-
 def test_a_million_wrong_values_are_one_error(zoo: Zoo) -> None:
     """pydantic collects errors: of each wrong item one, a kilobyte each, if it may."""
     good = json.loads((store(zoo, manifest()).folder / "manifest.json").read_text())

@@ -12,7 +12,7 @@ from attack_bench import read, reseal
 from safetensors.numpy import save_file
 from zoo_bench import manifest, predictions, task
 
-from mtl.zoo import Zoo, check_foreign, open_zoo
+from mtl.zoo import Zoo, check_foreign
 
 WIDTHS = {"toy/two": 2, "toy/three": 3}
 
@@ -45,11 +45,6 @@ def answers(folder: Path, name: str, width: int) -> None:
     path = folder / "predictions" / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(values, path)
-
-
-@pytest.fixture
-def zoo(tmp_path: Path) -> Zoo:
-    return open_zoo(tmp_path / "zoo")
 
 
 @pytest.fixture
