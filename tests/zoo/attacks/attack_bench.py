@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mtl.files import sha256_file
 from mtl.zoo.check import file_table
 from mtl.zoo.manifest import Manifest, record
+
+Attack = Callable[[Path], None]
+ATTACKS: dict[str, tuple[str, Attack]] = {}
+"""Name → the kind of problem that it has to be found as, and what it does to a good entry."""
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -41,3 +46,13 @@ def tampered(folder: Path, name: str = "adapter.safetensors") -> None:
     value["files"][name] |= {"sha256": sha256_file(path), "bytes": path.stat().st_size}
     described = Manifest.from_dict({k: v for k, v in value.items() if k not in {"digest", "files"}})
     write(folder, record(described, value["files"]))
+
+
+def attack(kind: str) -> Callable[[Attack], Attack]:
+    """Register an attack that has to be found as a problem of this kind."""
+
+    def register(function: Attack) -> Attack:
+        ATTACKS[function.__name__] = (kind, function)
+        return function
+
+    return register
