@@ -116,3 +116,19 @@ def events(found: Job) -> list[dict[str, Any]]:
 def cpu() -> Device:
     """The device the tests compute on."""
     return open_device("fp32")
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+class Killed(BaseException):
+    """What a kill looks like from inside: nothing may catch it."""
+
+
+def killer(at: int) -> Any:
+    def after(step: int) -> None:
+        if step == at:
+            raise Killed
+
+    return after
