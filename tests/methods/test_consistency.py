@@ -12,7 +12,7 @@ from mtl.backbone import Network, build_head
 from mtl.methods import METHODS, attach
 from mtl.methods.adamix import AdaMixSettings
 from mtl.methods.consistency import consistency_loss, symmetric_kl
-from mtl.methods.modules.experts import Mixture, Routing
+from mtl.methods.modules.experts import Mixture, Routing, mixtures
 from mtl.tasks import load_task
 
 
@@ -147,3 +147,54 @@ def test_dropout_differs_between_the_halves(backbone: Any, tokens: Any) -> None:
 def test_off_is_the_usual_loss(backbone: Any) -> None:
     settings = AdaMixSettings(bottleneck=4, consistency=False)
     assert attach(backbone.encoder(), METHODS.get("adamix"), settings, "mine").loss is None
+
+
+def test_the_doubled_batch_is_two_passes(
+    backbone: Any, monkeypatch: pytest.MonkeyPatch, tokens: dict[str, Tensor], jiggle: Any
+) -> None:
+    encoder = backbone.encoder()
+    settings = AdaMixSettings(bottleneck=4, experts=3, share_up=False)
+    tuned = attach(encoder, METHODS.get("adamix"), settings, "mine")
+    jiggle(tuned.parameters.values(), 0.2)
+    network = Network(encoder, build_head("two_layer", encoder.config, 2, pooler=False)).train()
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    encoder.config.attention_probs_dropout_prob = 0.0
+    for module in network.modules():
+        if hasattr(module, "dropout_prob"):
+            module.dropout_prob = 0.0
+    batch: dict[str, Any] = {**tokens, "labels": torch.tensor([0, 1, 1, 0])}
+    count = len(mixtures(encoder, "mine"))
+    draws = [(index % 3, (index + 1) % 3) for index in range(count)]
+    spec = load_task("demo/entail")
+
+    def choose(chosen: list[list[int]]) -> None:
+        them = iter(chosen)
+        monkeypatch.setattr(torch, "randint", lambda *_, **__: torch.tensor(next(them)))
+
+    choose([list(pair) for pair in draws])
+    assert tuned.loss is not None
+    parts = tuned.loss(network, spec, batch)
+    choose([[first] for first, _ in draws])
+    p = network(batch)
+    choose([[second] for _, second in draws])
+    q = network(batch)
+    assert (p - q).abs().max() > 1e-4
+    expected = nn.functional.cross_entropy(p, batch["labels"])
+    torch.testing.assert_close(parts["task"], expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(parts["consistency"], symmetric_kl(p, q), rtol=1e-4, atol=1e-7)
+
+
+def test_no_second_pass_where_there_is_nothing_to_compare() -> None:
+    seen = []
+
+    class Counting(nn.Module):
+        def forward(self, batch: Any) -> Tensor:
+            seen.append(len(batch["input_ids"]))
+            return torch.zeros(len(batch["input_ids"]), 1, requires_grad=True)
+
+    batch = {"input_ids": torch.zeros(3, 2, dtype=torch.long), "labels": torch.ones(3)}
+    parts = consistency_loss(Routing(), Counting().train(), load_task("demo/similarity"), batch)
+    assert list(parts) == ["task"]
+    assert seen == [3]
