@@ -25,8 +25,8 @@ from mtl.tasks.kinds import KINDS
 if TYPE_CHECKING:
     from mtl.data.task_data import TaskData
 
-ENCODING_VERSION = 2
-"""Raised when the same texts would be encoded differently."""
+ENCODING_VERSION = 3
+"""Raised when the same texts would be encoded differently, or files may hold others' encodings."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def encode(
     length = max_length or min(data.spec.max_length, limit)
     spec = data.spec
     if spec.pair and len(data.splits[split].texts) > 1:
-        tokenizer = paired(tokenizer, spec.pair)
+        tokenizer, words = paired(tokenizer, spec.pair), None  # its format is another one
     settings = {
         "version": ENCODING_VERSION,
         "data": data.fingerprints[split],

@@ -186,6 +186,9 @@ def test_a_pair_changes_what_is_encoded_and_its_fingerprint(tmp_path: Path) -> N
     other = dataclasses.replace(spec, pair="{first} ; {second}")
     joined = encode(new_rows(other, rows), "new", backbone.tokenizer)
     assert plain.fingerprint != joined.fingerprint
+    for task, text in ((spec, "a cat\na cat"), (other, "a cat ; a cat")):  # one cache for both
+        again = backbone.encode(new_rows(task, rows), "new", tmp_path / "cache")
+        assert backbone.tokenizer.decode(again.tokens(0)[0]) == text
     assert backbone.tokenizer.decode(plain.tokens(0)[0]) == "a cat\na cat"
     assert backbone.tokenizer.decode(joined.tokens(0)[0]) == "a cat ; a cat"
     # A task without the key is described as it ever was.
