@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl.compose.refusals import argument
-from mtl.compose.sources import ALL
 
 if TYPE_CHECKING:
     from mtl.compose.sources import Wanted
@@ -64,7 +63,8 @@ def pick(
         target.settings.precision,
     )
     extractor = scene.extractor()
-    seen = scene.look(extractor, [ALL], [score], method=method, seed=seed)
+    others = [source for source in wanted if source.task != spec.id]
+    seen = scene.look(extractor, others, [score], method=method, seed=seed)
     if keep:
         keep_suggestion(seen, target.data, extractor, folder)
     values = {task: v[score] for task, v in seen.values.items() if score in v}

@@ -57,17 +57,22 @@ class Scene:
     def look(
         self,
         extractor: Extractor,
-        sources: Sequence[str],
+        sources: Sequence[str] | Sequence[Wanted],
         scores: Sequence[str],
         *,
         method: str,
         seed: int,
     ) -> Suggestion:
-        """Score the zoo's candidates among ``sources`` for the target."""
+        """Score the zoo's candidates among ``sources`` for the target.
+
+        Raises:
+            RequestError: there are none, or no such ones.
+        """
         from tqdm import tqdm
 
-        wanted = wanted_sources(
-            sources,
+        named = [source for source in sources if isinstance(source, str)]
+        wanted = [source for source in sources if isinstance(source, Wanted)] or wanted_sources(
+            named,
             self.suite,
             self.spec.id,
             own=False,

@@ -50,6 +50,7 @@ class Cell:
         settings: what is set, as ``--set`` does.
         sources: of a composition, as ``--sources`` takes them; likewise what follows.
         source_seed: a number, since a cell has one seed; None for other kinds.
+        source_runs: what sources are chosen among, once they are there: named one by one.
         search: what is tried, where it is a search; its seed is the first of the trials.
         tuned: key of the search whose recipe it takes, or nothing.
         row, where: of the published table, and the place in the file; no part of the run.
@@ -75,6 +76,7 @@ class Cell:
     budget: int | None = None
     min_gain: float | None = None
     control: str | None = None
+    source_runs: tuple[str, ...] = ()
     search: Searched | None = None
     tuned: str = ""
     row: str = ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mtl.engine.progress import listener
 from mtl.errors import HeldError, MtlError, RunError
 from mtl.study.trials import carry_out, plan_trials
-from mtl.study.work import Desk, Outcome, Task, plan_cell
+from mtl.study.work import Desk, Outcome, Task, among, plan_cell
 
 if TYPE_CHECKING:
     from mtl.runs import Run
@@ -41,6 +41,7 @@ def execute_task(
     try:
         if task.cell.search is not None:
             return _search(task, desk, say, holding)
+        chosen_among = among(task.cell, desk)
         run = plan_cell(task.cell, desk, dry_run=False)
         _check_planned(task, run.runhash)
         runhash = run.runhash
@@ -54,7 +55,8 @@ def execute_task(
         return Outcome(task.key, "failed", runhash, text, trace=traceback.format_exc())
     assert report.entry is not None
     adding_evidence(desk.workspace.zoo, None, say)(report.entry)
-    return Outcome(task.key, report.status, runhash, told=told_of(report.entry))
+    told = told_of(report.entry) | ({"among": chosen_among} if chosen_among else {})
+    return Outcome(task.key, report.status, runhash, told=told)
 
 
 def _search(

@@ -86,10 +86,13 @@ class Journal:
                         found.append(value)
         return found
 
-    def resolved(self) -> dict[str, str]:
-        """Key → runhash of the runs that ended in an entry; the last one counts."""
+    def resolved(self) -> dict[str, tuple[str, str]]:
+        """Key → of the runs that ended in an entry: runhash, and what was chosen among, or "".
+
+        The last one counts.
+        """
         return {
-            line["key"]: str(line["runhash"])
+            line["key"]: (str(line["runhash"]), str(line.get("among") or ""))
             for line in self.read()
             if line.get("status") in {"done", "skipped"}
         }

@@ -20,8 +20,9 @@ from mtl.runs.context import chosen_model
 from mtl.study.cells import Cell, cells_of, task_files
 from mtl.study.searches import space_of, with_searches
 from mtl.study.trials import Trials, plan_trials
-from mtl.study.work import Desk, Places, check_settings, method_of, plan_cell
+from mtl.study.work import Desk, Places, among, check_settings, method_of, plan_cell
 from mtl.tasks.looking import one_look
+from mtl.zoo.merged import plain
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -46,6 +47,7 @@ class Node:
         why: of a blocked one.
         needs: keys of the runs that make its sources, and of the search for its settings.
         trials: of a search, once it is known what it tries; its run is the one without the search.
+        among: what its sources are chosen among, where they are (:func:`mtl.study.work.among`).
     """
 
     cell: Cell
@@ -56,6 +58,7 @@ class Node:
     runhash: str | None = None
     entry: Summary | None = None
     trials: Trials | None = None
+    among: str = ""
 
     @property
     def searches(self) -> bool:
@@ -119,7 +122,7 @@ class StudyPlan:
         if node.run is None and all(self.nodes[need].state == "done" for need in node.needs):
             node.cell = bound(node.cell, [self.nodes[need] for need in node.needs])
             if node.searches:
-                node.state = "missing"
+                node.state, node.among = "missing", among(node.cell, self.desk)
                 return node
             if node.cell.search is not None:
                 node.trials = plan_trials(node.cell, self.desk)
@@ -148,14 +151,14 @@ class StudyPlan:
 def plan_study(
     study: Study,
     places: Places,
-    resolved: Mapping[str, str] | None = None,
+    resolved: Mapping[str, tuple[str, str]] | None = None,
     *,
     merge: bool = False,
 ) -> StudyPlan:
     """Check everything that can be checked, and say of every run what there is.
 
     Args:
-        resolved: key → runhash of runs whose sources were chosen when they ran.
+        resolved: key → runhash of runs whose sources were chosen when they ran, and among what.
         merge: take runs that come to the same for one, instead of refusing them.
 
     Raises:
@@ -252,14 +255,25 @@ def _plan_runs(plan: StudyPlan, stored: Mapping[str, Summary], *, merge: bool) -
 
 
 def _plan_compositions(
-    plan: StudyPlan, stored: Mapping[str, Summary], resolved: Mapping[str, str]
+    plan: StudyPlan, stored: Mapping[str, Summary], resolved: Mapping[str, tuple[str, str]]
 ) -> None:
     for key, node in plan.nodes.items():
         if node.cell.kind != "composition":
             continue
         _plan_one(plan, key, stored)
-        if node.searches and (known := resolved.get(key)) in stored:
-            node.runhash, node.entry, node.state = known, stored[str(known)], "done"
+        runhash, chosen_among = resolved.get(key, ("", ""))
+        entry = stored.get(runhash)
+        if not node.searches or node.state != "missing" or entry is None:
+            continue
+        if chosen_among == node.among if chosen_among else _uses(entry, plan, node):
+            node.runhash, node.entry, node.state = runhash, entry, "done"
+
+
+def _uses(entry: Summary, plan: StudyPlan, node: Node) -> bool:
+    """Whether all sources of an entry are among those that ``node`` waited for."""
+    there = [str(plan.nodes[need].runhash) for need in node.needs]
+    used = [plain(ref).rpartition("-")[2] for _, ref in entry.parents]
+    return all(any(runhash.startswith(name) for runhash in there) for name in used)
 
 
 def _plan_one(plan: StudyPlan, key: str, stored: Mapping[str, Summary]) -> None:
@@ -330,19 +344,24 @@ def _sources(cell: Cell, by_task: Mapping[tuple[str, str], list[Cell]], desk: De
 
 
 def bound(cell: Cell, needs: Iterable[Node]) -> Cell:
-    """``cell`` with the recipe of its search, and every source named by the hash of its run."""
+    """``cell`` with the recipe of its search, and every source named by the hash of its run.
+
+    Where sources are chosen, it is among these, whatever others the zoo holds.
+    """
     sources = []
     for need in needs:
         if need.trials is not None:
             cell = replace(cell, recipe=str(need.trials.recipe))
         else:
             sources.append(need)
-    if cell.kind != "composition" or chooses(cell):
+    if cell.kind != "composition":
         return cell
     names = [
         f"{need.cell.tasks[0]}:{need.cell.method}/seed{need.cell.seed}-{need.runhash}"
         for need in sources
     ]
+    if chooses(cell):
+        return replace(cell, source_runs=tuple(names))
     if "all" in cell.sources:
         return replace(cell, sources=("all", *names))
     return replace(cell, sources=tuple(names))

@@ -242,14 +242,31 @@ def request_of(cell: Cell, desk: Desk) -> Request:
             zoo=desk.places.zoo,
         )
     )
+    suite, choosing = desk.suite(cell), {"all", "best", "auto"}
+    runs = {
+        load_member(task, suite).id: run for task, _, run in map(parse_source, cell.source_runs)
+    }
+    found = replace(
+        found, wanted=[replace(each, run=runs.get(each.task, each.run)) for each in found.wanted]
+    )
     if not cell.members:
         return found
-    suite, choosing = desk.suite(cell), {"all", "best", "auto"}
     names = [name for name in cell.sources if name not in choosing and "graph:" not in name]
     kept = {load_member(parse_source(name)[0], suite).id for name in names}
     if len(names) < len(cell.sources):
         kept |= {load_member(name, suite).id for name in cell.members} | {cell.ids[0]}
     return replace(found, wanted=[wanted for wanted in found.wanted if wanted.task in kept])
+
+
+def among(cell: Cell, desk: Desk) -> str:
+    """What a cell's sources are chosen among, and how they would be used: a hash.
+
+    It is that of the run that would use all of them; "" where they are not named yet.
+    """
+    if not cell.source_runs:
+        return ""
+    every = replace(cell, sources=cell.source_runs, source_runs=(), control=None)
+    return plan_cell(replace(every, trials=None, budget=None, min_gain=None), desk).runhash
 
 
 def plan_cell(cell: Cell, desk: Desk, *, dry_run: bool = True) -> Run:

@@ -236,3 +236,56 @@ def test_sources_that_the_worker_chooses(sources: str, stocked: Path, tmp_path: 
     line += ["--trials", 20] if sources == "best" else []
     (hand,) = mtl("compose", *line, "--json").json["runs"]
     assert (hand["status"], hand["digest"]) == ("skipped", outcome.told["digest"])
+
+
+@pytest.mark.parametrize("sources", ["auto", pytest.param("best", marks=pytest.mark.slow)])
+def test_a_choice_is_among_the_sources_of_the_study_as_it_is_now(
+    sources: str, stocked: Path, tmp_path: Path
+) -> None:
+    """Sources trained otherwise are chosen among anew, whatever others the zoo holds."""
+    chosen = {"method": "scalearn", "targets": ["same"], "sources": sources}
+    settings = {"max_steps": 4, "eval_every": 2}
+    few = {**({"trials": 20} if sources == "best" else {}), "set": settings}
+
+    def planned(steps: int) -> tuple[StudyPlan, str]:
+        path = write_study(
+            tmp_path,
+            *("set", "joint"),
+            seeds=[0],
+            train=[{"method": "pfeiffer", "set": {**settings, "max_steps": steps}}],
+            compose=[{**chosen, **few}],
+        )
+        study = read_study(str(path))
+        plan = plan_study(study, Places())
+        found = plan_study(study, Places(), journal_of(plan).resolved())
+        (key,) = [key for key, node in found.nodes.items() if node.cell.kind == "composition"]
+        return found, key
+
+    seen: dict[int, set[str]] = {}
+    for steps in (4, 6):
+        plan, key = planned(steps)
+        for need in plan.nodes[key].needs:
+            assert plan.nodes[key].state != "done"
+            made = execute_task(plan_task(plan, need), plan.desk)
+            assert made.status in {"done", "skipped"}, made
+        plan, key = planned(steps)
+        assert plan.nodes[key].state == "missing"
+        outcome = execute_task(plan_task(plan, key), plan.desk)
+        assert outcome.status == "done", outcome
+        journal_of(plan).add(outcome, plan.label(key), "1")
+        plan, key = planned(steps)
+        assert (plan.nodes[key].state, plan.nodes[key].runhash) == ("done", outcome.runhash)
+        entry = plan.nodes[key].entry
+        assert entry is not None
+        there = {plan.nodes[need].entry.digest for need in plan.nodes[key].needs}  # type: ignore[union-attr]
+        seen[steps] = {digest for digest, _ in entry.parents}
+        assert seen[steps]
+        assert seen[steps] <= there
+    assert not seen[4] & seen[6]
+    plan, key = planned(4)
+    assert plan.nodes[key].state != "done"  # the last word of the journal is of other sources
+
+
+def plan_task(plan: StudyPlan, key: str) -> Task:
+    node = plan.nodes[key]
+    return Task(key, node.cell, plan.desk.places, node.runhash)
