@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from loopback_hub import Hub, serving
+from loopback_hub import serving
+from loopback_state import Hub
 from zoo_bench import composition, digests, manifest, store, task
 
 from mtl.hub import parse_repo

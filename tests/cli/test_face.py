@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from cli_bench import ROOT, TASKS, digests, mtl, write_suite
 from hub_bench import hub
-from loopback_hub import Hub
+from loopback_state import Hub
 
 import mtl as face
 from mtl.errors import RequestError

@@ -15,7 +15,7 @@ import pytest
 import torch
 from cli_bench import mtl, refused
 from hub_bench import hub
-from loopback_hub import Hub
+from loopback_state import Hub
 
 from mtl.backbone import load_backbone
 from mtl.errors import RequestError

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from cli_bench import entries, mtl, refused, write_suite
 from hub_bench import hub
-from loopback_hub import Hub
+from loopback_state import Hub
 
 from mtl.hub import parse_repo, pull, push
 from mtl.runs import open_workspace

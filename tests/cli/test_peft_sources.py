@@ -13,7 +13,7 @@ import pytest
 import torch
 from cli_bench import mtl, refused
 from hub_bench import hub, proven
-from loopback_hub import Hub
+from loopback_state import Hub
 from peft_bench import (
     CONFIGS,
     HIDDEN,

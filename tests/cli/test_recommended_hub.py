@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from cli_bench import TARGET, mtl, refused
 from hub_bench import composed, hub, proven
-from loopback_hub import Hub
+from loopback_state import Hub
 from recommended import commands, follow, provoked, recommends
 from zoo_bench import task
 

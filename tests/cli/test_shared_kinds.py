@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cli_bench import digests, mtl, refused
 from hub_bench import hub
-from loopback_hub import Hub
+from loopback_state import Hub
 
 from mtl.zoo import open_zoo
 

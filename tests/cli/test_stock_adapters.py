@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from cli_bench import mtl
 from hub_bench import hub
-from loopback_hub import Hub
+from loopback_state import Hub
 
 from mtl.backbone import adapter_files, heads, load_backbone
 from mtl.hub import parse_repo, push, stock

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from hub_bench import REPO, composed, hub, proven, same
-from loopback_hub import Hub
+from loopback_state import Hub
 from zoo_bench import digests, manifest, store, task
 
 from mtl.cli.main import dispatch

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from hub_bench import REPO, composed, hub, proven, same
-from loopback_hub import Fault, Hub
+from loopback_state import Fault, Hub
 from zoo_bench import digests, task
 
 from mtl.cli.main import dispatch

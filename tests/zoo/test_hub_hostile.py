@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from hub_bench import composed, hub, proven
-from loopback_hub import Hub
+from loopback_state import Hub
 from zoo_bench import manifest, task
 
 from mtl.cli.main import dispatch

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from hub_bench import hub, proven
-from loopback_hub import Hub, serving
+from loopback_hub import serving
+from loopback_state import Hub
 from zoo_bench import task
 
 from mtl.cli.main import dispatch

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hub_bench import hub
-from loopback_hub import Hub
+from loopback_state import Hub
 from zoo_bench import composition, manifest, predictions, store, task
 
 from mtl.cli.main import dispatch

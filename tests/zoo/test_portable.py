@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from hub_bench import VERIFIED, hub, proven
-from loopback_hub import Hub
+from loopback_state import Hub
 from zoo_bench import manifest, store, task
 
 from mtl.backbone import load_backbone
