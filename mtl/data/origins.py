@@ -61,6 +61,26 @@ def open_data(spec: TaskSpec, data_root: str | Path | None) -> RawData:
     return replace(raw, read=lambda split: with_fields(raw.read(split), wanted))
 
 
+def marks_of_data(spec: TaskSpec, data_root: str | Path | None) -> tuple[tuple[str, int, int], ...]:
+    """Path, time and size of the files of a task: equal as long as nobody wrote them.
+
+    Nothing for the Hub's, whose revisions stay, and where files are missing, which who reads them
+    says.
+    """
+    try:
+        root = user_path(data_root, DATA_ROOT) if data_root is not None else None
+        if "files" in spec.data:
+            paths = list(split_files(spec, root).values())
+        elif "demo" in spec.data or root is None:
+            return ()
+        else:
+            splits = locate_splits(root / spec.data["repo"], spec.data.get("config"))
+            paths = [path for parts in splits.values() for path in parts]
+        return tuple((str(p), (at := p.stat()).st_mtime_ns, at.st_size) for p in paths)
+    except (MtlError, OSError):
+        return ()
+
+
 def _source(spec: TaskSpec, root: Path | None) -> RawData:
     if "demo" in spec.data:
         return _demo(spec)

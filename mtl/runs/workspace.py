@@ -123,7 +123,7 @@ def open_workspace(
 def load_task_data(
     spec: TaskSpec, workspace: Workspace, protocol: str, settings: RunSettings, gate: str = ""
 ) -> TaskData:
-    """The data of a task as a run's settings cut them, read once per command and cut.
+    """The data of a task as a run's settings cut them, read once per cut until files change.
 
     Args:
         gate: a column whose values are the rows' groups, empty for none.
@@ -146,7 +146,11 @@ def load_task_data(
     if settings.group_by:
         spec = replace(spec, group_by=settings.group_by)
     rows = tuple((key, getattr(settings, key)) for key in ROW_SETTINGS if key != "group_by")
-    return _load(spec.id, _Key(spec), workspace.data_root, protocol, (*rows, ("gate", gate)))
+    from mtl.data.origins import marks_of_data
+
+    root = workspace.data_root
+    marks = marks_of_data(spec, root)
+    return _load(spec.id, _Key(spec), root, protocol, (*rows, ("gate", gate)), marks)
 
 
 class _Key:
@@ -167,7 +171,12 @@ class _Key:
 
 @lru_cache(maxsize=32)
 def _load(
-    task: str, key: _Key, data_root: str | None, protocol: str, rows: tuple[tuple[str, Any], ...]
+    task: str,
+    key: _Key,
+    data_root: str | None,
+    protocol: str,
+    rows: tuple[tuple[str, Any], ...],
+    marks: tuple[tuple[str, int, int], ...],
 ) -> TaskData:
     from mtl.data import load_data
 

@@ -8,13 +8,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from task_bench import ROWS, file_task, spec_of, table, three, write_parquet
 
 from mtl.data import load_data
+from mtl.engine.settings import RunSettings
 from mtl.errors import RequestError
+from mtl.runs.workspace import load_task_data
 from mtl.tasks import load_task
 
 TEXTS = (["the cat sees a bird", "no dog", "every teacher finds a stone", "the river is green"],)
@@ -70,6 +73,35 @@ def test_files_stand_beside_the_task_file_or_below_the_data_root(tmp_path: Path)
     assert dict(data.sizes) == {"train": 18, "dev": 2, "test": 4}
     with pytest.raises(RequestError, match=r"own/pair.*'validation', .*tasks/v.csv.* is missing"):
         load_data(spec)
+
+
+@pytest.mark.parametrize("where", ["files", "mirror"])
+def test_a_process_that_goes_on_reads_files_again_that_were_written_since(
+    where: str, tmp_path: Path
+) -> None:
+    """In a notebook, a second call after the data were mended is no run that is done already."""
+    place = glue(tmp_path, "rte") if where == "mirror" else tmp_path
+
+    def write(text: str) -> Any:
+        rows = [{"a": f"{text} {i}", "b": "c", "label": ["yes", "no"][i % 2]} for i in range(40)]
+        if where == "files":
+            return file_task(tmp_path, three(rows))
+        named = [
+            {"sentence1": r["a"], "sentence2": "c", "label": i % 2} for i, r in enumerate(rows)
+        ]
+        for split in ("train", "validation", "test"):
+            write_parquet(place / f"{split}-00000-of-00001.parquet", named)
+        return load_task("glue/rte")
+
+    workspace: Any = SimpleNamespace(data_root=str(tmp_path) if where == "mirror" else None)
+    read = [
+        load_task_data(write(text), workspace, "official", RunSettings())
+        for text in ("before", "before", "afterwards")
+    ]
+    assert "before" in read[0].splits["train"].texts[0][0]
+    assert read[1].fingerprint == read[0].fingerprint
+    assert "afterwards" in read[2].splits["train"].texts[0][0]
+    assert load_task_data(read[2].spec, workspace, "official", RunSettings()) is read[2]
 
 
 def glue(root: Path, config: str) -> Path:
@@ -152,7 +184,7 @@ def test_a_mirror_that_is_not_there(tmp_path: Path) -> None:
 
 def test_official_test_labels_are_hidden(tmp_path: Path) -> None:
     rows = [{"sentence1": "a", "sentence2": f"b {i}", "label": i % 2} for i in range(20)]
-    for split in ("train", "validation"):
+    for split in ("train", "validation", "test"):
         write_parquet(glue(tmp_path, "rte") / f"{split}-00000-of-00001.parquet", rows)
     hidden = [{**row, "label": -1} for row in rows]
     write_parquet(glue(tmp_path, "rte") / "test-00000-of-00001.parquet", hidden)
