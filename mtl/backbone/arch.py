@@ -12,6 +12,7 @@ To add a type: CONTRIBUTING.md, "Add a base".
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from types import MappingProxyType
 from typing import Any
@@ -42,10 +43,15 @@ def find_arch(kind: str) -> Arch | None:
 def arch_of(config: Any) -> Arch:
     """The entry of a model with ``config``, which was found to be supported.
 
+    Its linears are where such a model has them: a gated FFN has them elsewhere.
+
     Raises:
         RequestError: it is not.
     """
-    return supported(config.model_type, f"of type {config.model_type!r}")
+    arch = supported(config.model_type, f"of type {config.model_type!r}")
+    if arch.gated and config.is_gated_act:
+        return replace(arch, linears={**arch.linears, **arch.gated})
+    return arch
 
 
 def supported(kind: str, model: str) -> Arch:

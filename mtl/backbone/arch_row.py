@@ -47,6 +47,7 @@ class Arch:
             rest of such an entry is that type's.
         linears: the linear modules of a layer by our names (:data:`mtl.backbone.linear.LINEARS`),
             as :class:`Place` reads them.
+        gated: those of them that are elsewhere where the config says ``is_gated_act``.
         lora_names: our name → the name under which the LoRA of ``adapters`` has it, where they
             differ.
         norms: LayerNorms behind ``attention`` and ``output`` of a layer; none in layers that
@@ -66,7 +67,8 @@ class Arch:
         decoder: whether a token sees only those before it.
         shared: what its layers share or compute side by side, for people; "" for nothing.
         refuses: name of a method or composition → why it cannot be used.
-        auto: the class of ``transformers`` that loads the layers alone.
+        auto: the class of ``transformers`` that loads the layers alone; of an encoder-decoder, the
+            encoder without its decoder.
         load: further arguments of that class.
         settings: config settings that are fixed before it is loaded; none of them decides what the
             model computes.
@@ -80,6 +82,7 @@ class Arch:
     interface: Mapping[str, Any] = field(default_factory=dict)
     like: str = ""
     linears: Mapping[str, str] = field(default_factory=dict)
+    gated: Mapping[str, str] = field(default_factory=dict)
     lora_names: Mapping[str, str] = field(default_factory=dict)
     norms: Mapping[str, str] = field(default_factory=dict)
     heads: str = ""

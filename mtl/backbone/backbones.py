@@ -137,7 +137,7 @@ def check_supported(config: Any, model: str) -> Arch:
     """The :class:`~mtl.backbone.arch_row.Arch` of a model; refuse all others.
 
     Raises:
-        RequestError: an encoder made a decoder, an encoder-decoder, or an unknown type.
+        RequestError: an encoder made a decoder, or a type that we do not know.
     """
     arch = supported(config.model_type, repr(model))
     if getattr(config, "is_decoder", False) and not arch.decoder:
@@ -261,7 +261,8 @@ def load_text_encoder(model: str) -> tuple[Any, Any]:
     ):
         raise RequestError(f"A model of type {kind!r} is no encoder of texts.")
     tokenizer = _load_tokenizer(model, files)
-    return _load_weights(files).eval(), tokenizer
+    arch = find_arch(kind)
+    return _load_weights(files, auto=arch.auto if arch else "AutoModel").eval(), tokenizer
 
 
 def _load_weights(

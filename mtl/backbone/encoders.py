@@ -33,7 +33,43 @@ _ONE_LAYER = (
     "its layers are one set of weights, applied again and again, so that one omega per layer would "
     "be one omega for all of them; the ++ forms are that by definition"
 )
+_SHIFTED = (
+    "adapters counts a prefix before the tokens that are looked at, not before those that look, so "
+    "that distances are not those that the model has learnt"
+)
 _INTERFACE = {"prefix": _NO_PREFIX, "unipelt-ap": _NO_PREFIX, "unipelt-apl": _NO_PREFIX}
+_T5 = Arch(
+    "t5",
+    linears={
+        "q": "layer.0.SelfAttention.q",
+        "k": "layer.0.SelfAttention.k",
+        "v": "layer.0.SelfAttention.v",
+        "attention": "layer.0.SelfAttention.o",
+        "intermediate": "layer.1.DenseReluDense.wi",
+        "output": "layer.1.DenseReluDense.wo",
+    },
+    # Of a gated one what adapters calls so, too: the module without an activation.
+    gated={"intermediate": "layer.1.DenseReluDense.wi_1"},
+    dropout="dropout_rate",
+    pooling="mean",
+    types=False,
+    eager=True,
+    shared="the first weighs distances for all; a gated FFN has a gate that has no name here",
+    refuses={
+        **dict.fromkeys(("prefix", "unipelt-ap", "unipelt-apl"), _SHIFTED),
+        "hadamard": _PRE_NORM,
+        "bitfit": "its linears and norms have no biases",
+    },
+    auto="AutoModelForTextEncoding",
+    names={
+        "hidden_size": "d_model",
+        "num_hidden_layers": "num_layers",
+        "num_attention_heads": "num_heads",
+        "intermediate_size": "d_ff",
+        "max_position_embeddings": "n_positions",  # which limits nothing
+    },
+    tiny={"d_kv": 16, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 20},
+)
 
 ENCODERS = (
     _BERT,
@@ -187,6 +223,8 @@ ENCODERS = (
         from_padding=True,
         refuses={**_INTERFACE, "hadamard": _PRE_NORM},
     ),
+    _T5,
+    replace(_T5, type="mt5"),
 )
 
 LEFT_OUT = {
@@ -199,7 +237,7 @@ LEFT_OUT = {
         "them is a part of its outputs; microsoft/deberta-v3-base (deberta-v2) keeps them apart"
     ),
     **dict.fromkeys(
-        ("t5", "mt5", "bart", "mbart"),
+        ("bart", "mbart"),
         "adapters prepares encoder and decoder as one, with heads over the decoder's answer, and "
         "the encoder alone was not shown to be right",
     ),

@@ -16,8 +16,8 @@ Multiple choice: the head gives one logit per encoding, and a row's logits stand
 extraction: x is every token in turn, (N,T,D) → (N,T,2), start and end.
 
 x is the first token, or, where the type's row of :mod:`mtl.backbone.arch` says so, the last real
-one. Dropout is the setting of the encoder that it names (BERT: ``hidden_dropout_prob``); weights
-start as N(0, 0.02), biases at zero (docs/methods.md#heads).
+one, or the mean over the real ones. Dropout is the setting of the encoder that it names (BERT:
+``hidden_dropout_prob``); weights start as N(0, 0.02), biases at zero (docs/methods.md#heads).
 """
 
 from __future__ import annotations

@@ -58,8 +58,10 @@ def _four_bits(encoder: Any) -> None:
     """Put linears of bitsandbytes into the layers; their weights are made when they go to a GPU."""
     from bitsandbytes.nn import Linear4bit, Params4bit
 
+    # T5 casts what goes into such a module to the type of its weight, which of four bits is none.
+    whole = set(encoder._keep_in_fp32_modules or ())
     for name, module in list(encoder.named_modules()):
-        if type(module) is not nn.Linear:
+        if type(module) is not nn.Linear or name.rpartition(".")[2] in whole:
             continue
         bias = module.bias is not None
         made = Linear4bit(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -163,8 +164,10 @@ def init(encoder: Any) -> Any:
     What it computes without an adapter stays what it was, bit for bit.
     """
     if not hasattr(encoder, "adapters_config"):
-        # It warns whenever a forward runs without an active adapter, which is what a base does.
+        # It warns whenever a forward runs without an active adapter, which is what a base does,
+        # and its T5 calls transformers' by an old name.
         logging.getLogger("adapters").setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", "`past_key_value` is deprecated", FutureWarning)
         prepare(encoder)
         _own_norms(encoder)
     for module in encoder.modules():

@@ -23,8 +23,8 @@ class Network(nn.Module):
     Positions count real tokens: a decoder's texts may be padded on either side.
 
     Shapes: ``input_ids`` and ``attention_mask`` (N,T); the head reads the first token's vector of
-    the last layer (N,D), of a decoder the last real token's, or the base's pooled output or the
-    mean over the real tokens where the head is of that kind. A head over
+    the last layer (N,D), of a decoder the last real token's, of T5 the mean over the real tokens,
+    or the base's pooled output or that mean where the head is of that kind. A head over
     tokens reads all of them (N,T,D) and gives (N,T,C), with :data:`mtl.tasks.spans.MASKED` at
     padding.
 
@@ -82,12 +82,14 @@ def place_of(attention_mask: torch.Tensor, pooling: str) -> torch.Tensor:
     """Which token of (N,T) the pooling ``first`` or ``last`` reads, (N,)."""
     if pooling == "first":
         return torch.zeros_like(attention_mask[:, 0])
+    assert pooling == "last", f"no token is the {pooling}"
     # The last 1 of the mask, wherever the padding is.
     places = torch.arange(attention_mask.shape[1], device=attention_mask.device)
     return (places * (attention_mask != 0)).argmax(1)
 
 
 def mean_of(states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    """The mean of (N,T,D) over the tokens that are no padding, (N,D) in fp32."""
-    mask = attention_mask.unsqueeze(-1).float()
-    return (states.float() * mask).sum(1) / mask.sum(1)
+    """The mean of (N,T,D) over the tokens that are no padding, (N,D) in fp32 at least."""
+    exact = torch.promote_types(states.dtype, torch.float32)
+    mask = attention_mask.unsqueeze(-1).to(exact)
+    return (states.to(exact) * mask).sum(1) / mask.sum(1)

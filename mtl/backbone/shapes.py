@@ -49,6 +49,13 @@ _KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
     "microsoft/deberta-v3-large": ("deberta-v2", {**_DEBERTA, **_LARGE}),
 }
 _MODERN = {"vocab_size": 50368, "num_attention_heads": 12}
+_T5 = {
+    "d_model": 768,
+    "num_layers": 12,
+    "num_heads": 12,
+    "d_ff": 2048,
+    "feed_forward_proj": "gated-gelu",
+}
 _FURTHER: dict[str, tuple[str, dict[str, Any]]] = {
     "answerdotai/modernbert-base": (
         "modernbert",
@@ -71,6 +78,12 @@ _FURTHER: dict[str, tuple[str, dict[str, Any]]] = {
     "distilbert/distilbert-base-uncased": ("distilbert", {"vocab_size": 30522, "dim": 768}),
     "albert/albert-base-v2": ("albert", {**_BASE, "embedding_size": 128, "vocab_size": 30000}),
     "microsoft/mpnet-base": ("mpnet", {**_BASE, "vocab_size": 30527}),
+    "google-t5/t5-base": (
+        "t5",
+        {"vocab_size": 32128, "d_model": 768, "num_layers": 12, "num_heads": 12, "d_ff": 3072},
+    ),
+    "google/flan-t5-base": ("t5", {**_T5, "vocab_size": 32128}),
+    "google/mt5-base": ("mt5", {**_T5, "vocab_size": 250112}),
     "openai-community/gpt2": ("gpt2", {"vocab_size": 50257}),
     "meta-llama/Llama-2-7b-hf": (
         "llama",

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from mtl.backbone.arch import arch_of
-from mtl.backbone.network import place_of
+from mtl.backbone.network import pooled
 from mtl.compose.feature_head import fit_head, row_losses
 from mtl.data import eval_order
 from mtl.engine.feed import to_device
@@ -197,7 +197,11 @@ class Extractor:
         return np.asarray(self._cached(key, make)["esm"])
 
     def fisher(self, few: TaskData) -> Arrays:
-        """Layer → (D,): the task's Fisher diagonal at the first token (see ``taskemb``)."""
+        """Layer → (D,): the task's Fisher diagonal at the token that heads read (``taskemb``).
+
+        Where they read the mean over the real tokens: of one vector that is added to all of these,
+        which in the last layer is the mean itself.
+        """
         return self._cached(
             {"what": "fisher", **_rows_of(few)},
             lambda: self._fisher(few),
@@ -253,6 +257,7 @@ class Extractor:
         hook = encoder.get_input_embeddings().register_forward_hook(
             lambda module, args, output: output.detach().requires_grad_()
         )
+        pooling = arch_of(encoder.config).pooling
         encoded = self._encoded(few)
         by_row = torch.from_numpy(labels.reshape(len(encoded), encoded.choices, *labels.shape[1:]))
         totals: dict[str, torch.Tensor] = {}
@@ -265,17 +270,19 @@ class Extractor:
                     states = output.hidden_states[1:]
                     for state in states:
                         state.retain_grad()
-                    place = place_of(batch["attention_mask"], arch_of(encoder.config).pooling)
-                    at = (torch.arange(len(place), device=place.device), place)
-                    logits = states[-1][at].float() @ weight.to(states[-1].device) + bias.to(
-                        states[-1].device
-                    )
+                    mask = batch["attention_mask"]
+                    vectors = pooled(states[-1], mask, pooling).float()
+                    logits = vectors @ weight.to(vectors.device) + bias.to(vectors.device)
                     wanted = by_row[torch.from_numpy(rows)].flatten(0, 1).to(logits.device)
                     # a sum, so that every row's gradient is its own
                     row_losses(kind, logits, wanted).sum().backward()
                 for index, state in enumerate(states):
                     assert state.grad is not None
-                    squared = state.grad[at].double().square().sum(0).cpu()
+                    if pooling == "mean":
+                        own = (state.grad * mask.unsqueeze(-1)).sum(1)
+                    else:
+                        own = pooled(state.grad, mask, pooling)
+                    squared = own.double().square().sum(0).cpu()
                     totals[str(index)] = totals.get(str(index), torch.zeros(())) + squared
         finally:
             hook.remove()

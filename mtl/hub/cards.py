@@ -18,6 +18,7 @@ from mtl.zoo.card_code import (
     IMPORTS,
     TOKENIZER,
     answering_code,
+    auto_class,
     needs_interface,
     plugged_code,
     what_heads_read,
@@ -82,11 +83,11 @@ def _use(entry: Entry, repo: RepoName, place: Listed, library: str) -> str:
             f"{fenced(code, 'python')}" + f"\n\n{_by_mtl(source, entry, pull)}"
         )
     if library == "peft":
-        at = revision if place.path == ROOT else ""
+        at, auto = revision if place.path == ROOT else "", auto_class(entry.manifest.base)
         code = (
-            f"{base.lines}from peft import PeftModel\nfrom transformers import AutoModel\n"
+            f"{base.lines}from peft import PeftModel\nfrom transformers import {auto}\n"
             f"{download}\n"
-            f"encoder = AutoModel.from_pretrained({base.arguments})\n"
+            f"encoder = {auto}.from_pretrained({base.arguments})\n"
             f"model = PeftModel.from_pretrained(encoder, {folder}{at})\n"
         )
         return (

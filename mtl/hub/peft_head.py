@@ -10,8 +10,8 @@ MPNet
 decoders               ``W x``, x the last real token                         ``linear``, b = 0
 =====================  =====================================================  =================
 
-Others have another activation, or read something else (DeBERTa, ELECTRA, DistilBERT, ModernBERT):
-such an adapter goes into the zoo as a source alone, with a note.
+Others have another activation, or read something else (DeBERTa, ELECTRA, DistilBERT, ModernBERT,
+T5): such an adapter goes into the zoo as a source alone, with a note.
 """
 
 from __future__ import annotations

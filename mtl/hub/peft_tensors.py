@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mtl.backbone.arch import Arch, arch_of
 from mtl.errors import RequestError, ZooError
 from mtl.files import read_safetensors, sha256_file
 from mtl.hub.boundary import file_bytes
@@ -114,9 +115,16 @@ def _sort(
 
 
 def _check_complete(found: PeftTensors, config: PeftConfig, encoder: Any) -> None:
-    """Where a config lists its modules, the tensors are of exactly these."""
+    """None is of a decoder that is not there; where a config lists modules, all are of these."""
     from torch import nn
 
+    own = ("", *_prefixes(encoder))
+    beyond = [name for name in found.beside if name.startswith(tuple(p + "decoder." for p in own))]
+    if beyond and arch_of(encoder.config).auto != Arch.auto:
+        raise RequestError(
+            f"it changes a decoder, too ({unused(beyond)}), and this base is an "
+            "encoder alone: half of it would be another adapter"
+        )
     if not found.modules:
         listed = ", ".join(printable(name)[:60] for name in [*found.beside, *found.trained][:3])
         raise ZooError(
@@ -158,7 +166,7 @@ def is_pooler(name: str) -> bool:
     return name.startswith("pooler.")
 
 
-def unused(tensors: Mapping[str, Tensor]) -> str:
+def unused(tensors: Iterable[str]) -> str:
     """The first names of ``tensors``, for a message."""
     names = [printable(name)[:80] for name in sorted(tensors)]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -210,14 +210,19 @@ class Mixed(nn.Module):
         return frames, linear
 
     def _through(
-        self, plain: Any, hidden: Tensor, residual: Tensor | None, norm: nn.Module | None
+        self,
+        plain: Any,
+        hidden_states: Tensor,
+        residual_input: Tensor | None,
+        layer_norm: nn.Module | None,
     ) -> Tensor:
-        """A bottleneck layer, frame by frame."""
+        """A bottleneck layer, frame by frame; arguments by the names of ``adapters``."""
         found = []
         for frame in self.way.frames:
             self.way.frame, self.encoder.adapters_config.active_setup = frame, frame.setup
             rows = slice(frame.start, frame.stop)
-            found.append(plain(hidden[rows], None if residual is None else residual[rows], norm))
+            residual = None if residual_input is None else residual_input[rows]
+            found.append(plain(hidden_states[rows], residual, layer_norm))
         return _joined(found)
 
     def _add_frame(self, placement: str) -> None:

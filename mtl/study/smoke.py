@@ -264,7 +264,7 @@ def write_model(model: str, folder: Path) -> Path:
     arch = check_supported(whole, model)
     words = word_tokenizer()
     same = ("relative_attention", "position_buckets", "norm_rel_ebd", "share_att_key")
-    more = ("pos_att_type", "position_biased_input", "type_vocab_size")
+    more = ("pos_att_type", "position_biased_input", "type_vocab_size", "feed_forward_proj")
     kept = {key: getattr(whole, key) for key in (*same, *more) if hasattr(whole, key)}
     config = config_to_load(
         tiny_config(

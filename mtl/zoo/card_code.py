@@ -22,16 +22,28 @@ MOST_LABELS = 200
 
 
 def without_heads(base: Mapping[str, Any]) -> bool:
-    """Whether ``adapters`` has no heads for the base of a manifest, and gets in by an interface."""
+    """Whether ``adapters`` has no heads for the base of a manifest."""
     arch = find_arch(str(base.get("type")))
     return arch is not None and not arch.heads
 
 
 def what_heads_read(base: Mapping[str, Any]) -> str:
-    """Which token of ``last_hidden_state`` a head on the base of a manifest reads, in words."""
+    """Which tokens of ``last_hidden_state`` a head on the base of a manifest reads, in words."""
     arch = find_arch(str(base.get("type")))
-    last = arch is not None and arch.pooling == "last"
-    return "the last token of each text that is no padding" if last else "the first token"
+    return _READ[arch.pooling if arch is not None else "first"]
+
+
+_READ = {
+    "first": "the first token",
+    "last": "the last token of each text that is no padding",
+    "mean": "the mean over the tokens of each text that are no padding",
+}
+
+
+def auto_class(base: Mapping[str, Any]) -> str:
+    """The class of ``transformers`` that loads the base of a manifest."""
+    arch = find_arch(str(base.get("type")))
+    return arch.auto if arch is not None else "AutoModel"
 
 
 def needs_interface(base: Mapping[str, Any]) -> bool:
@@ -47,7 +59,7 @@ def plugged_code(base: Mapping[str, Any], lines: str, arguments: str, folder: st
         lines, arguments: imports, and arguments of ``from_pretrained``.
         folder: an expression.
     """
-    own = needs_interface(base)
+    own, auto = needs_interface(base), auto_class(base)
     init = "adapters.init(encoder)\n"
     if own:
         init = (
@@ -57,8 +69,8 @@ def plugged_code(base: Mapping[str, Any], lines: str, arguments: str, folder: st
     json_line = "import json\n" if own else ""
     return (
         f"{json_line}{lines}import adapters\nimport torch\n"
-        "from safetensors.torch import load_file\nfrom transformers import AutoModel\n\n"
-        f"encoder = AutoModel.from_pretrained({arguments})\n"
+        f"from safetensors.torch import load_file\nfrom transformers import {auto}\n\n"
+        f"encoder = {auto}.from_pretrained({arguments})\n"
         "bare = [name for name, module in encoder.named_modules()\n"
         "        if isinstance(module, torch.nn.Linear) and module.bias is None]\n"
         f"{init}"

@@ -56,7 +56,7 @@ def logits(kind: str, method: str | None, batch: dict[str, torch.Tensor]) -> tor
 
 
 @pytest.mark.parametrize("method", [None, "pfeiffer", "lora"])
-@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("kind", [*TYPES, "t5", "mt5"])
 def test_left_and_right_padding_give_the_logits_of_each_text_alone(
     kind: str, method: str | None
 ) -> None:

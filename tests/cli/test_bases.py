@@ -153,7 +153,7 @@ def test_modules_of_a_fused_projection_are_named_together(
     assert "--set modules=q,k,v" in said.err
 
 
-@pytest.mark.parametrize("kind", ["distilbert", "modernbert", "mpnet"])
+@pytest.mark.parametrize("kind", ["distilbert", "modernbert", "mpnet", "t5"])
 def test_token_types_of_a_tokenizer_go_no_further(
     kind: str, bases: ModuleType, place: Path, tmp_path: Path
 ) -> None:
@@ -193,7 +193,9 @@ def test_a_camembert_is_a_roberta(bases: ModuleType, tmp_path: Path) -> None:
         assert torch.equal(ours, theirs(**inputs).last_hidden_state)
 
 
-@pytest.mark.parametrize(("kind", "method"), [("modernbert", "pfeiffer"), ("mpnet", "houlsby")])
+@pytest.mark.parametrize(
+    ("kind", "method"), [("modernbert", "pfeiffer"), ("mpnet", "houlsby"), ("t5", "pfeiffer")]
+)
 def test_the_card_loads_what_has_no_heads_in_adapters(
     kind: str, method: str, mini: Path, bases: ModuleType, tmp_path: Path
 ) -> None:
@@ -206,13 +208,18 @@ def test_the_card_loads_what_has_no_heads_in_adapters(
     assert said.code == 0, said.err
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     code = card.partition("```python\n")[2].partition("\n```")[0]
+    mean = kind == "t5"
+    assert ("the mean over the tokens" if mean else "reads the first token") in card
+    kept = "(ids != 1).unsqueeze(-1)"
+    read = f"(x * {kept}).sum(1) / {kept}.sum(1)" if mean else "x[:, 0]"
     code = code.replace("FOLDER_OF_THE_ENCODER", repr(str(model)))
     code = code.replace("FOLDER", repr(str(tmp_path / "out")))
     code += (
         "\nimport sys\n"
         "ids = torch.tensor([[0, 9, 11, 13, 2], [0, 10, 2, 1, 1]])\n"
         "x = encoder.eval()(input_ids=ids, attention_mask=(ids != 1).long())\n"
-        "x = x.last_hidden_state[:, 0]\n"
+        "x = x.last_hidden_state\n"
+        f"x = {read}\n"
         "layers = sorted({int(key.split('.')[2]) for key in head})\n"
         "for place in layers:\n"
         "    weight, bias = (v for k, v in sorted(head.items(), reverse=True)\n"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from mtl.compose import features as module
 from mtl.compose.features import Extractor, pick_rows, subset
@@ -178,6 +179,47 @@ def test_the_fisher_is_the_mean_of_squared_gradients_row_by_row(
             wanted[layer] = wanted[layer] + grad[0, 0].double().numpy() ** 2 / len(labels)
     for layer in wanted:
         np.testing.assert_allclose(found[layer], wanted[layer], rtol=2e-3, atol=1e-9)
+
+
+def test_where_heads_read_the_mean_the_fisher_is_of_a_vector_added_to_all_tokens(
+    tiny: Callable[[str], str], tmp_path: Path
+) -> None:
+    from mtl.backbone import load_backbone
+    from mtl.backbone.arch import tiny_config
+    from mtl.compose.feature_head import fit_head, row_losses
+
+    folder = tmp_path / "t5"
+    words = load_backbone(tiny("roberta")).tokenizer
+    torch.manual_seed(7)
+    config = tiny_config("t5", vocab_size=len(words), pad_token_id=1)
+    transformers.T5EncoderModel(config).save_pretrained(folder)
+    words.save_pretrained(folder)
+    backbone = load_backbone(str(folder))
+    workspace = open_workspace(zoo=tmp_path / "zoo")
+    look = Extractor(backbone, workspace, open_device("fp32"))
+    labels = [0, 1, 1, 0, 1]
+    data = task(labels)
+    found = look.fisher(subset(data))
+    vectors = look.base_vectors(subset(data))
+    np.testing.assert_array_equal(vectors["first"], vectors["mean"])
+    weight, bias = fit_head(vectors["first"], np.array(labels), "classification")
+    wanted = [np.zeros(48), np.zeros(48)]
+    for text, label in zip(data.splits["train"].texts[0], labels, strict=True):
+        ids = backbone.tokenizer(text, return_tensors="pt")["input_ids"]
+        added = torch.zeros(2, 48, requires_grad=True)
+        first = backbone.pristine.encoder.block[0].register_forward_hook(
+            lambda _, args, out, added=added: (out[0] + added[0], *out[1:])
+        )
+        last = backbone.pristine(input_ids=ids).last_hidden_state
+        first.remove()
+        logits = (last + added[1]).mean(1) @ weight + bias
+        row_losses("classification", logits, torch.tensor([label])).sum().backward()
+        assert added.grad is not None
+        for layer in (0, 1):
+            wanted[layer] += added.grad[layer].double().numpy() ** 2 / len(labels)
+    for layer in (0, 1):
+        assert wanted[layer].max() > 0
+        np.testing.assert_allclose(found[str(layer)], wanted[layer], rtol=2e-3, atol=1e-12)
 
 
 def test_a_task_with_one_class_has_no_fisher(extractor: Extractor) -> None:

@@ -1,4 +1,4 @@
-"""Counts on known decoders, from their shapes alone, against numbers worked out by hand."""
+"""Counts on known decoders and T5, from shapes alone, against numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -13,24 +13,32 @@ BASES = {
     "qwen3-0.6b": 151936 * 1024
     + 28 * (2 * 1024 * 2048 + 2 * 1024 * 1024 + 3 * 1024 * 3072 + 2 * 1024 + 2 * 128)
     + 1024,
+    # Encoders alone: q, k, v, o, the FFN (with a gate in mT5), norms; the bias of distances once.
+    "t5-base": 32128 * 768 + 12 * (4 * 768 * 768 + 2 * 768 * 3072 + 2 * 768) + 32 * 12 + 768,
+    "mt5-base": 250112 * 768 + 12 * (4 * 768 * 768 + 3 * 768 * 2048 + 2 * 768) + 32 * 12 + 768,
+    "flan-t5-base": 32128 * 768 + 12 * (4 * 768 * 768 + 3 * 768 * 2048 + 2 * 768) + 32 * 12 + 768,
 }
 # (in + out) of the six linear modules of a layer together: q, k, v, attention, intermediate, output
 SIDES = {
     "llama-2-7b": 4 * (4096 + 4096) + 2 * (4096 + 11008),
     "qwen3-0.6b": 2 * (1024 + 2048) + 2 * (1024 + 1024) + 2 * (1024 + 3072),
+    "t5-base": 4 * (768 + 768) + 2 * (768 + 3072),
+    **dict.fromkeys(("mt5-base", "flan-t5-base"), 4 * (768 + 768) + 2 * (768 + 2048)),
 }
-WIDTH = {"llama-2-7b": 4096, "qwen3-0.6b": 1024}
-LAYERS = {"llama-2-7b": 32, "qwen3-0.6b": 28}
+T5 = ("t5-base", "mt5-base", "flan-t5-base")
+WIDTH = {"llama-2-7b": 4096, "qwen3-0.6b": 1024, **dict.fromkeys(T5, 768)}
+LAYERS = {"llama-2-7b": 32, "qwen3-0.6b": 28, **dict.fromkeys(T5, 12)}
+# Outputs of q and of v: the value of grouped attention is narrower.
+QUERY = {"llama-2-7b": 4096, "qwen3-0.6b": 2048, **dict.fromkeys(T5, 768)}
+VALUE = {"llama-2-7b": 4096, "qwen3-0.6b": 1024, **dict.fromkeys(T5, 768)}
 
 
 def expected(model: str, method: str) -> int:
     width, layers, sides = WIDTH[model], LAYERS[model], SIDES[model]
     if method == "pfeiffer":  # one bottleneck of D/16 per layer, with biases
         return layers * (2 * width * (width // 16) + width // 16 + width)
-    if method == "lora":  # rank 8 on q and v; the value of grouped attention is narrower
-        value = {"llama-2-7b": 4096, "qwen3-0.6b": 1024}[model]
-        query = {"llama-2-7b": 4096, "qwen3-0.6b": 2048}[model]
-        return layers * 8 * (2 * width + query + value)
+    if method == "lora":  # rank 8 on q and v
+        return layers * 8 * (2 * width + QUERY[model] + VALUE[model])
     if method == "sora":  # rank 8 on all six, a gate per rank
         return layers * (8 * sides + 6 * 8)
     assert method == "adalora"  # rank 12 on all six, an importance per rank
@@ -56,5 +64,6 @@ def test_counts_of_compositions_by_hand(model: str) -> None:
 def test_the_numbers_that_papers_print() -> None:
     assert BASES["llama-2-7b"] == 6_738_415_616 - 32000 * 4096
     assert BASES["qwen3-0.6b"] == 596_049_920
+    assert [BASES[model] for model in T5] == [109_628_544, 277_040_256, 109_628_544]
     assert count_method("lora", "meta-llama/Llama-2-7b-hf", values={}).method == 4_194_304
     assert count_method("pfeiffer", "Qwen/Qwen3-0.6B", values={}).method == 3_700_480
