@@ -96,13 +96,14 @@ def _add(commands: Any, name: str, text: str) -> Any:
             type=str,
             help="show training in a tracker, as mtl train, under the name of the study",
         )
+    if name in ("plan", "run"):
         parser.add_argument(
             "--side-by-side",
             type=str,
             default="1",
             metavar="N",
-            help="let N trials of a search or a choice of sources that fit go together on one "
-            "encoder, or auto: as many as pay",
+            help="let N runs that fit go together on one encoder, or trials of a search or choice "
+            "of sources; auto: as many as pay",
         )
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     return parser

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mtl.cli.study_text import duration, outcome_text
+from mtl.cli.study_text import beside_text, duration, outcome_text
 from mtl.engine.progress import quiet
 from mtl.words import counted, printable_lines
 
@@ -27,7 +27,8 @@ def showing(
         return
     left = len(plan.nodes) - plan.count("done")
     print(
-        f"{plan.study.name}: {counted(len(plan.nodes), 'run')}, {left} to be run ({engine})",
+        f"{plan.study.name}: {counted(len(plan.nodes), 'run')}, {left} to be run "
+        f"({engine}{beside_text(plan)})",
         file=sys.stderr,
         flush=True,
     )
@@ -79,10 +80,13 @@ class _Bars:
         )
 
     def __call__(self, going: Going, happened: Happened) -> None:
-        if happened.what == "step":
+        if happened.what == "step" and happened.key in going.running:
             bar = self._bar(happened.worker)
-            bar.set_description_str(going.label(happened.key), refresh=False)
-            bar.total, bar.n = happened.total, happened.done
+            runs = going.with_whom(happened.key)
+            text = f" and {len(runs) - 1} beside it" if len(runs) > 1 else ""
+            bar.set_description_str(going.label(next(iter(runs))) + text, refresh=False)
+            bar.total = sum(run.total for run in runs.values())
+            bar.n = sum(run.done for run in runs.values())
             bar.refresh()
         elif happened.what in {"ended", "lost", "said"}:
             self._all.clear()

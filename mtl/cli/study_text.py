@@ -31,6 +31,7 @@ def plan_json(plan: StudyPlan, bill: Bill) -> dict[str, Any]:
         "states": {state: plan.count(state) for state in STATES},
         "bill": bill.to_dict(),
         "problems": plan.problems(),
+        **_together(plan),
         "runs": [_row(key, node, bill.costs.get(key)) for key, node in plan.nodes.items()],
     }
 
@@ -81,6 +82,7 @@ def plan_text(plan: StudyPlan, bill: Bill, *, each: bool) -> str:
     table = _each(plan, bill) if each else _by_task(plan, bill)
     counts = ", ".join(f"{plan.count(state)} {state}" for state in STATES if plan.count(state))
     parts = [table, "", f"{counted(len(plan.nodes), 'run')}: {counts or 'none'}.", *_bill(bill)]
+    parts += _beside(plan, bill)
     parts += _searches(plan)
     problems = plan.problems()
     if problems:
@@ -186,6 +188,33 @@ def _bill(bill: Bill) -> list[str]:
     return [text + "."]
 
 
+def _together(plan: StudyPlan) -> dict[str, Any]:
+    """Of the runs that can begin, how many go side by side, where that was asked for."""
+    if plan.desk.places.beside == 1:
+        return {}
+    from mtl.engine.hardware import no_gpu
+    from mtl.study.groups import Groups
+
+    ready = [key for key, node in plan.nodes.items() if node.state in {"missing", "resumable"}]
+    groups = Groups(plan, plan.desk.places.beside)
+    runs, count = groups.together(ready, on_cpu=no_gpu())
+    return {"side_by_side": {"ready": len(ready), "runs": runs, "groups": count}}
+
+
+def _beside(plan: StudyPlan, bill: Bill) -> list[str]:
+    told = _together(plan).get("side_by_side")
+    if not told or not told["ready"]:
+        return []
+    can = f"of {counted(told['ready'], 'run')} that can begin"
+    if not told["runs"]:
+        return [f"Side by side: {can}, none goes with another."]
+    groups = counted(told["groups"], "group")
+    text = f"Side by side: {can}, {told['runs']} go with others, in {groups} if one worker has all."
+    if any(cost.seconds and not cost.by.endswith("side by side") for cost in bill.costs.values()):
+        text += " The time is theirs one by one where no run like them was trained side by side."
+    return [text]
+
+
 def run_json(going: Going) -> dict[str, Any]:
     """What became of a study for ``--json``."""
     plan = going.plan
@@ -269,7 +298,9 @@ def _driver(driver: dict[str, Any]) -> Iterable[str]:
         of = run.get("unit", "steps")
         share = f"{run['step']}/{run['steps']} {of}" if run.get("steps") else "at its beginning"
         since = duration(max(0.0, time.time() - run["since"]))
-        lines.append(f"  worker {run['worker']}: {run['label']}: {share}, for {since}")
+        beside = run.get("side_by_side")
+        text = f", one of {beside} side by side" if beside else ""
+        lines.append(f"  worker {run['worker']}: {run['label']}: {share}, for {since}{text}")
     return lines
 
 
@@ -315,7 +346,17 @@ def outcome_text(going: Going, key: str) -> str:
         f"{split} {'–' if told[split] is None else format(told[split], '.4f')}"
         for split in ("dev", "test")
     )
-    return f"done, {told['metric']} {values}, {told['steps']} steps, {told['seconds']:.0f} s"
+    text = f"done, {told['metric']} {values}, {told['steps']} steps, {told['seconds']:.0f} s"
+    beside = told.get("side_by_side")
+    return text + (f", one of {beside} side by side" if beside else "")
+
+
+def beside_text(plan: StudyPlan) -> str:
+    """How many runs go side by side, where several may."""
+    asked = plan.desk.places.beside
+    if asked == 1:
+        return ""
+    return f", up to {asked} side by side" if asked else ", side by side as many as pay"
 
 
 def duration(seconds: float | None) -> str:

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
 from mtl.backbone.beside_sites import share_frozen
 from mtl.engine.device import Device
 from mtl.engine.loop import Job, Outcome, Step, Taken, take_step, training
+from mtl.engine.progress import listening
 from mtl.engine.shared_step import SharedStep, check_fit
 from mtl.engine.tracking import GivenUpError
 from mtl.errors import MtlError
@@ -24,19 +27,24 @@ Ended = Outcome | MtlError | GivenUpError
 
 
 def train_together(
-    jobs: Sequence[Job], device: Device, ended: Callable[[int, Ended], None]
+    jobs: Sequence[Job],
+    device: Device,
+    ended: Callable[[int, Ended], None],
+    step: Callable[[int, int, int], object] | None = None,
 ) -> None:
     """Train the jobs side by side, each to the result it has alone but for the order of sums.
 
     Args:
         ended: told of each job, by its number, as soon as it is trained, has failed or was given
             up by its listener; the selected state of one that is trained is loaded then.
+        step: told of every step: the job's number, its steps done, and planned; None: as
+            :func:`mtl.engine.progress.listening` says, whoever's they are.
 
     Raises:
         UnfitError: they cannot go side by side. What has not ended is to be built anew, and goes
             by itself, from its resume point where there is one.
     """
-    group = _Group(jobs, device, ended)
+    group = _Group(jobs, device, ended, step)
     try:
         group.begin()
         while group.steps:
@@ -56,11 +64,15 @@ class _Course:
 
 class _Group:
     def __init__(
-        self, jobs: Sequence[Job], device: Device, ended: Callable[[int, Ended], None]
+        self,
+        jobs: Sequence[Job],
+        device: Device,
+        ended: Callable[[int, Ended], None],
+        step: Callable[[int, int, int], object] | None,
     ) -> None:
         for job in jobs:
             check_fit(job, device)
-        self._device, self._ended = device, ended
+        self._device, self._ended, self._step = device, ended, step
         start = device.rng_state()  # each seeds them itself
         self._courses = [_Course(job, training(job, device), start) for job in jobs]
         self._shared: SharedStep | None = None
@@ -114,8 +126,10 @@ class _Group:
         course = self._courses[number]
         self._device.set_rng_state(course.draws)
         ended: Ended
+        hears = nullcontext() if self._step is None else listening(partial(self._step, number))
         try:
-            self.steps[number] = course.course.send(taken)  # type: ignore[arg-type]
+            with hears:
+                self.steps[number] = course.course.send(taken)  # type: ignore[arg-type]
             course.draws = self._device.rng_state()
             return
         except StopIteration as stop:

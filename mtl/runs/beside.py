@@ -81,49 +81,52 @@ def at_once(settings: RunSettings, hidden_size: int, workspace: Workspace) -> in
 
 
 def most_beside(hidden_size: int, asked: int, device: Device) -> int:
-    """How many runs go together: as asked, or where ``auto`` (0) was, what pays."""
+    """:func:`as_many_as_pay` on ``device``."""
     if device.world > 1:
         return 1
+    return as_many_as_pay(hidden_size, asked, on_cpu=device.torch_device.type == "cpu")
+
+
+def as_many_as_pay(hidden_size: int, asked: int, *, on_cpu: bool) -> int:
+    """How many runs go together: as asked, or where ``auto`` (0) was, what pays."""
     if asked:
         return asked
-    small = hidden_size <= AUTO_HIDDEN
-    return AUTO_RUNS if device.torch_device.type == "cpu" and small else 1
+    return AUTO_RUNS if on_cpu and hidden_size <= AUTO_HIDDEN else 1
+
+
+Held = tuple["Run", "RunFolder", "Workspace"]
+"""A run, its folder, which this process holds, and the workspace of its command."""
 
 
 def carry_out_beside(
-    runs: Sequence[tuple[Run, RunFolder]],
-    workspace: Workspace,
+    runs: Sequence[Held],
     device: Device,
     ended: Callable[[int, Entry | MtlError], None],
+    step: Callable[[int, int, int], object] | None = None,
 ) -> None:
     """Train, test and store the runs, from their resume points where there are some.
 
     Args:
         ended: told of each by its place, its entry or why there is none, as soon as that is known.
+        step: told of every step: the run's place, its steps done, and planned.
 
     Raises:
         RequestError: what would end all of them alike.
+        UnfitError: they cannot go side by side; who has not ended is to go by itself.
     """
-    from mtl.backbone.beside import UnfitError
     from mtl.engine.together import Ended, train_together
     from mtl.engine.tracking import GivenUpError
-    from mtl.runs.executing import carry_out, finish, prepare, tracked
-
-    over: set[int] = set()
-
-    def say(place: int, what: Entry | MtlError) -> None:
-        over.add(place)
-        ended(place, what)
+    from mtl.runs.executing import finish, prepare, tracked
 
     with ExitStack() as stack:
         prepared, places = [], []
-        for place, (run, folder) in enumerate(runs):
+        for place, (run, folder, workspace) in enumerate(runs):
             tracker = stack.enter_context(tracked(run, workspace))
             try:
                 prepared.append(prepare(run, workspace, device, folder, tracker))
                 places.append(place)
             except RunError as error:
-                say(place, error)
+                ended(place, error)
 
         def trained(number: int, outcome: Ended) -> None:
             place = places[number]
@@ -131,32 +134,23 @@ def carry_out_beside(
             if isinstance(outcome, RequestError):
                 raise outcome
             if isinstance(outcome, MtlError):
-                say(place, outcome)
+                ended(place, outcome)
                 return
             told = {"side_by_side": len(prepared)}
             try:
-                entry = finish(prepared[number], workspace, device, outcome, told)
+                entry = finish(prepared[number], runs[place][2], device, outcome, told)
             except RunError as error:
-                say(place, error)
+                ended(place, error)
                 return
             assert entry is not None
-            say(place, entry)
+            ended(place, entry)
 
-        try:
-            train_together([each.job for each in prepared], device, trained)
-            return
-        except UnfitError as error:
-            say_unfit(f"runs of {runs[0][0].method}", len(runs), error)
-    for place, (run, folder) in enumerate(runs):
-        if place in over:
-            continue
-        try:
-            entry = carry_out(run, workspace, device, folder)
-        except RunError as error:
-            say(place, error)
-        else:
-            assert entry is not None
-            say(place, entry)
+        def stepped(number: int, done: int, total: int) -> None:
+            if step is not None:
+                step(places[number], done, total)
+
+        jobs = [each.job for each in prepared]
+        train_together(jobs, device, trained, None if step is None else stepped)
 
 
 def say_unfit(what: str, count: int, error: Exception) -> None:

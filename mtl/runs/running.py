@@ -79,7 +79,7 @@ def execute(run: Run, workspace: Workspace, *, wait: bool = False) -> Report:
     folder = RunFolder(workspace.runs / run.runhash)
     with ExitStack() as held:
         # the first process of a launch holds the run for all of them, and all go the same way
-        first = _hold(run, workspace, folder, held, wait) if device.main else None
+        first = hold(run, workspace, folder, held, wait=wait) if device.main else None
         told = device.gather(first)[0]
         if isinstance(told, RunError):
             raise told
@@ -89,10 +89,14 @@ def execute(run: Run, workspace: Workspace, *, wait: bool = False) -> Report:
     return Report(run, "done", stored or find_done(run, workspace))
 
 
-def _hold(
-    run: Run, workspace: Workspace, folder: RunFolder, held: ExitStack, wait: bool
+def hold(
+    run: Run, workspace: Workspace, folder: RunFolder, held: ExitStack, *, wait: bool = False
 ) -> RunError | bool:
-    """Why the run cannot be held; once it is, whether another process had finished it."""
+    """Hold a run until ``held`` is closed.
+
+    Returns:
+        Why it cannot be held; once it is, whether another process had finished it.
+    """
     try:
         held.enter_context(folder.lock(f"run {run.label}", wait=wait))
     except RunError as error:
@@ -120,11 +124,10 @@ def execute_all(
         wait: when nothing else is left, for the runs that other processes are at.
     """
     try_zoo(runs, workspace)
-    if workspace.beside != 1 and workspace.track not in (None, *SEVERAL):
-        text = f"note: runs go one by one: {workspace.track} follows one at a time."
-        print(printable_lines(text), file=sys.stderr)
-        workspace = replace(workspace, beside=1)
+    workspace = replace(workspace, beside=allowed_beside(workspace))
     reports: dict[int, Report] = {}
+    alone: set[int] = set()
+    """Of a group that turned out not to go side by side."""
     labels = [
         f"{run.label}{f' ({settings_text(own)})' if own else ''}"
         for run, own in zip(runs, apart(runs), strict=True)
@@ -146,12 +149,22 @@ def execute_all(
             if waiting and not quiet() and launch().rank == 0:
                 who = getattr(reports[number].error, "who", "another process")
                 print(f"{labels[number]}: waiting for {who}", file=sys.stderr, flush=True)
-            if workspace.beside != 1 and not waiting and find_done(runs[number], workspace) is None:
-                open_now = [other for other in left if other not in reports]
-                _try_beside(runs, open_now, workspace, ended)
+            asked = workspace.beside != 1 and not waiting and number not in alone
+            if asked and find_done(runs[number], workspace) is None:
+                open_now = [n for n in left if n not in reports and n not in alone]
+                alone |= _try_beside(runs, open_now, workspace, ended)
             if number not in reports or waiting:
                 ended(number, _try(runs[number], workspace, wait=waiting))
     return [reports[number] for number in range(len(runs))]
+
+
+def allowed_beside(workspace: Workspace) -> int:
+    """How many runs may go together; one, and that is said, where a tracker follows one alone."""
+    if workspace.beside != 1 and workspace.track not in (None, *SEVERAL):
+        text = f"note: runs go one by one: {workspace.track} follows one at a time."
+        print(printable_lines(text), file=sys.stderr)
+        return 1
+    return workspace.beside
 
 
 def _try_beside(
@@ -159,10 +172,15 @@ def _try_beside(
     places: Sequence[int],
     workspace: Workspace,
     ended: Callable[[int, Report], None],
-) -> None:
-    """Carry out the first of ``places`` with others that fit, if there are any."""
+) -> set[int]:
+    """Carry out the first of ``places`` with others that fit, if there are any.
+
+    Returns:
+        Those that the engine could not take together.
+    """
+    from mtl.backbone.beside import UnfitError
     from mtl.engine import open_device
-    from mtl.runs.beside import carry_out_beside, grouped, most_beside
+    from mtl.runs.beside import carry_out_beside, grouped, most_beside, say_unfit
 
     first = runs[places[0]]
     device = open_device(
@@ -178,11 +196,11 @@ def _try_beside(
         mine = []
         for place in chosen:
             folder = RunFolder(workspace.runs / runs[place].runhash)
-            told = _hold(runs[place], workspace, folder, held, wait=False)
+            told = hold(runs[place], workspace, folder, held)
             if told is False:  # neither another process' nor done just now
-                mine.append((place, (runs[place], folder)))
+                mine.append((place, (runs[place], folder, workspace)))
         if len(mine) < 2:
-            return
+            return set()
 
         def over(number: int, what: Entry | MtlError) -> None:
             place = mine[number][0]
@@ -192,7 +210,11 @@ def _try_beside(
             else:
                 ended(place, Report(runs[place], "done", what))
 
-        carry_out_beside([each for _, each in mine], workspace, device, over)
+        try:
+            carry_out_beside([each for _, each in mine], device, over)
+        except UnfitError as error:
+            say_unfit(f"runs of {first.method}", len(mine), error)
+    return set(chosen)
 
 
 def _try(run: Run, workspace: Workspace, *, wait: bool) -> Report:

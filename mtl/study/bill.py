@@ -28,7 +28,7 @@ class Cost:
         steps: at most; a run may stop earlier.
         seconds: of training and evaluations during it.
         by: what tells the seconds: ``runs like it`` (other seeds), ``this task``, ``this method``,
-            ``probe``.
+            ``probe``; with ``, side by side`` where that run's seconds are its share of a group's.
         size: bytes of its entry.
     """
 
@@ -93,7 +93,9 @@ def make_bill(
     """The bill of what is to be run.
 
     Finished runs of this base on the same sort of device tell it: those that differ by their seed
-    alone by their seconds, others of the method by their seconds per step, of the same task first.
+    alone by their seconds, others of the method by their seconds per step, of the same task first;
+    of each those that were trained as this plan trains, one by one or side by side, where there are
+    any: what a run takes side by side is its share.
 
     Args:
         probe: seconds per step of a run of which nothing else tells.
@@ -120,6 +122,7 @@ class _Known:
 
     def __init__(self, plan: StudyPlan) -> None:
         self._plan = plan
+        self._beside = plan.desk.places.beside != 1
         methods = {node.cell.method for node in plan.nodes.values()}
         zoo = plan.desk.workspace.zoo
         listed = [found for found in zoo.summaries() if found.method in methods]
@@ -155,13 +158,23 @@ class _Known:
         same = [entry for entry in of_task if _settings(entry) == _wanted(node)]
         whole = None if middle is None else int(middle)
         if same:
+            same, how = self._trained(same)
             seconds = median(entry.manifest.training["seconds"] for entry in same)
-            return Cost(steps, seconds, "runs like it", whole)
+            return Cost(steps, seconds, f"runs like it{how}", whole)
         for found, by in ((of_task, "this task"), (alike, "this method")):
-            rates = _rates(found)
+            chosen, how = self._trained(found)
+            rates = _rates(chosen)
             if rates:
-                return Cost(steps, median(rates) * steps, by, whole)
+                return Cost(steps, median(rates) * steps, by + how, whole)
         return Cost(steps, None, "", whole)
+
+    def _trained(self, entries: list[Entry]) -> tuple[list[Entry], str]:
+        """Those that were trained as the plan trains, else all of them; and how, in words."""
+        ways: dict[bool, list[Entry]] = {True: [], False: []}
+        for entry in entries:
+            ways["side_by_side" in entry.manifest.training].append(entry)
+        beside = self._beside if ways[self._beside] else not self._beside
+        return ways[beside], ", side by side" if beside else ""
 
 
 def planned_steps(node: Node, plan: StudyPlan) -> int:

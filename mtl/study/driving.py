@@ -1,6 +1,7 @@
 """The driver of a study: hands runs to an engine as their sources get there, until all is done.
 
-It knows no processes; an engine is anything that :class:`mtl.study.engines.Engine` describes. A run
+It knows no processes; an engine is anything that :class:`mtl.study.engines.Engine` describes. Runs
+that fit are handed over several at once, where that was asked for (:mod:`mtl.study.groups`). A run
 that fails fails alone. One whose worker died goes back into the line and goes on from its resume
 point. One that another process is at is looked for again until it is there.
 """
@@ -15,11 +16,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mtl.errors import MtlError, ZooError
-from mtl.runs.running import try_zoo
+from mtl.runs.running import allowed_beside, try_zoo
 from mtl.study.engines import Engine, Happened
+from mtl.study.groups import Groups
 from mtl.study.journal import Journal
 from mtl.study.planning import Node, StudyPlan
-from mtl.study.work import Outcome, Task
+from mtl.study.work import APART, UNFIT, Outcome, Task
 
 TICK = 0.5
 TRIES = 3
@@ -32,12 +34,13 @@ AGAIN = 5.0
 
 @dataclass
 class Running:
-    """A run that a worker is at."""
+    """A run that a worker is at, as one of ``beside`` that go side by side."""
 
     worker: str
     since: float
     done: int = 0
     total: int = 0
+    beside: int = 1
 
 
 @dataclass
@@ -50,9 +53,11 @@ class Going:
         held: key → the process elsewhere that is at it, as its lock says.
         stopped: why no more runs are begun, or nothing.
         costs: key → seconds that a run is expected to take.
+        groups: which runs a worker takes at once.
     """
 
     plan: StudyPlan
+    groups: Groups
     costs: dict[str, float] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     running: dict[str, Running] = field(default_factory=dict)
@@ -94,6 +99,11 @@ class Going:
             if node.state == "waiting" and key not in self.outcomes
         }
 
+    def with_whom(self, key: str) -> dict[str, Running]:
+        """A run that goes on, and those that its worker is at besides; the first one first."""
+        worker = self.running[key].worker
+        return {k: run for k, run in self.running.items() if k == key or run.worker == worker != ""}
+
     def failed(self) -> list[Outcome]:
         """What failed."""
         return [found for found in self.outcomes.values() if found.status == "failed"]
@@ -120,11 +130,13 @@ class Going:
         """Take what an engine says into account; the outcome of what is over."""
         key = happened.key
         if happened.what == "begun":
-            self.running[key] = Running(happened.worker, time.time())
+            beside = self.running[key].beside if key in self.running else 1
+            self.running[key] = Running(happened.worker, time.time(), beside=beside)
         elif happened.what == "step" and key in self.running:
             self.running[key].done, self.running[key].total = happened.done, happened.total
         elif happened.what == "lost":
             self.running.pop(key, None)
+            self.groups.leave_alone(key)  # whichever of them it was: alone it takes no other along
             self._lost[key] = self._lost.get(key, 0) + 1
             if self._lost[key] >= TRIES:
                 text = (
@@ -138,6 +150,9 @@ class Going:
             if happened.outcome.status == "held":
                 self.held[key] = happened.outcome.error
                 self._not_before[key] = time.monotonic() + AGAIN
+                return None
+            if happened.outcome.status in APART:
+                self.groups.leave_alone(key, its_kind=happened.outcome.status == UNFIT)
                 return None
             return self.end(happened.outcome)
         return None
@@ -191,6 +206,7 @@ class Going:
                     "step": run.done,
                     "steps": run.total,
                     "unit": "trials" if self.plan.nodes[key].cell.search else "steps",
+                    **({"side_by_side": run.beside} if run.beside > 1 else {}),
                 }
                 for key, run in self.running.items()
             ],
@@ -214,7 +230,8 @@ def drive(
     Raises:
         MtlError: the zoo cannot be written; said before anything trains.
     """
-    going = Going(plan, dict(costs or {}))
+    groups = Groups(plan, allowed_beside(plan.desk.workspace))
+    going = Going(plan, groups, dict(costs or {}))
     _check_stored(going)
     runs = [node.run for node in plan.nodes.values() if node.run is not None]
     try_zoo(runs, plan.desk.workspace)
@@ -223,12 +240,14 @@ def drive(
     ended = "interrupted"
     try:
         while not going.over():
-            for key in going.ready() if not going.stopped else ():
-                if not engine.free():
+            while not going.stopped and (free := engine.free()) > 0:
+                keys = going.groups.first(going.ready(), free, engine)
+                if not keys:
                     break
-                engine.submit(going.task(key))
-                going.running[key] = Running("", time.time())
-                going.held.pop(key, None)
+                engine.submit(*map(going.task, keys))
+                for key in keys:
+                    going.running[key] = Running("", time.time(), beside=len(keys))
+                    going.held.pop(key, None)
             for happened in engine.wait(TICK):
                 outcome = going.take(happened)
                 if outcome is not None:

@@ -20,7 +20,7 @@ class Happened:
     Attributes:
         what: ``begun``, ``step``, ``said`` (a remark, as ``text``), ``ended`` (with ``outcome``),
             or ``lost``: its worker died, as ``text`` says; the task may be submitted again.
-        key: of the task; empty for a remark that belongs to none.
+        key: of the task; empty for a remark.
         worker: name of the worker.
         done, total: steps.
     """
@@ -35,18 +35,26 @@ class Happened:
 
 
 class Engine(Protocol):
-    """Runs tasks side by side, each in :func:`mtl.study.executing.execute_task`."""
+    """Runs tasks in workers, each by :func:`mtl.study.executing.execute_task`.
+
+    Attributes:
+        on_cpu: whether it computes on CPUs.
+    """
+
+    on_cpu: bool
 
     def describe(self) -> str:
         """What it computes with, in a few words."""
         ...
 
     def free(self) -> int:
-        """How many more tasks it takes now."""
+        """How many workers take something now."""
         ...
 
-    def submit(self, task: Task) -> None:
-        """Take a task. Only while :meth:`free` is above 0."""
+    def submit(self, *tasks: Task) -> None:
+        """Take a task, or several for one worker, which trains them side by side on one encoder
+        (:func:`mtl.study.executing.execute_beside`). Only while :meth:`free` is above 0.
+        """
         ...
 
     def wait(self, seconds: float) -> Sequence[Happened]:

@@ -15,17 +15,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mtl.study.engines import Happened
-from mtl.study.executing import execute_task, unheld
+from mtl.study.executing import Holding, execute_beside, execute_task, unheld
 from mtl.study.work import Desk, Outcome, Task
-
-if TYPE_CHECKING:
-    from mtl.runs import Run
 
 EVERY = 0.2
 """Seconds between two steps that a worker tells of."""
@@ -40,7 +37,7 @@ class _Worker:
     name: str
     process: Any
     pipe: Connection
-    task: Task | None = None
+    tasks: dict[str, Task] = field(default_factory=dict)
     model: str | None = None
 
 
@@ -58,6 +55,7 @@ class LocalEngine:
         self._workers: list[_Worker] = []
         self._context = multiprocessing.get_context("spawn")
         self._born = 0
+        self.on_cpu = not self._gpus
 
     def describe(self) -> str:
         """How many workers, and with what each computes."""
@@ -66,18 +64,19 @@ class LocalEngine:
 
     def free(self) -> int:
         """Workers that are idle or not born."""
-        return self._most - sum(worker.task is not None for worker in self._workers)
+        return self._most - sum(bool(worker.tasks) for worker in self._workers)
 
-    def submit(self, task: Task) -> None:
-        """Give a task to a worker, one that has its base loaded if there is one."""
-        idle = [worker for worker in self._workers if worker.task is None]
-        fitting = [worker for worker in idle if worker.model == task.cell.model]
+    def submit(self, *tasks: Task) -> None:
+        """Give tasks to a worker, one that has their base loaded if there is one."""
+        idle = [worker for worker in self._workers if not worker.tasks]
+        fitting = [worker for worker in idle if worker.model == tasks[0].cell.model]
         if not fitting and len(self._workers) < self._most:
             fitting = [self._start()]
         worker = (fitting or idle)[0]
-        worker.task, worker.model = task, task.cell.model
+        worker.tasks = {task.key: task for task in tasks}
+        worker.model = tasks[0].cell.model
         with contextlib.suppress(OSError):  # it died just now: `wait` will find it
-            worker.pipe.send(task)
+            worker.pipe.send(tasks)
 
     def wait(self, seconds: float) -> list[Happened]:
         """What workers say, and which of them died."""
@@ -85,18 +84,17 @@ class LocalEngine:
         pipes = {worker.pipe: worker for worker in self._workers}
         for ready in wait(list(pipes), timeout=seconds) if pipes else ():
             worker = pipes[ready]  # type: ignore[index]
-            key = worker.task.key if worker.task else ""
             try:
                 while worker.pipe.poll():
-                    what, value = worker.pipe.recv()
+                    what, value, key = worker.pipe.recv()
                     found.append(happened(what, value, key, worker.name))
                     if what == "ended":
-                        worker.task = None
+                        worker.tasks.pop(key, None)
             except (EOFError, OSError):
                 self._workers.remove(worker)
                 worker.process.join(PATIENCE)
-                if worker.task is not None:
-                    text = _death(worker.process.exitcode)
+                text = _death(worker.process.exitcode) if worker.tasks else ""
+                for key in worker.tasks:
                     found.append(Happened("lost", key, worker.name, text=text))
         if not pipes:
             time.sleep(seconds)
@@ -105,7 +103,7 @@ class LocalEngine:
     def close(self) -> None:
         """End all workers; who does not leave in time is killed."""
         for worker in self._workers:
-            if worker.task is None:
+            if not worker.tasks:
                 worker.pipe.close()
             worker.process.terminate()
         deadline = time.monotonic() + PATIENCE
@@ -171,40 +169,56 @@ def work(pipe: Connection) -> None:
     if parent is not None:
         threading.Thread(target=_leave_with, args=(parent.sentinel,), daemon=True).start()
     tell = _Teller(pipe)
-    sys.stderr = Lines(tell)  # type: ignore[assignment]
-    sys.stdout = Lines(tell)  # type: ignore[assignment]
+    sys.stderr = Lines(partial(tell, "said"))  # type: ignore[assignment]
+    sys.stdout = Lines(partial(tell, "said"))  # type: ignore[assignment]
     desk: Desk | None = None
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            task: Task = pipe.recv()
-            tell("begun", "")
-            if desk is None or desk.places != task.places:
-                desk = Desk(task.places)
-            tell("ended", run_told(task, desk, tell))
+            tasks: Sequence[Task] = pipe.recv()
+            if desk is None or desk.places != tasks[0].places:
+                desk = Desk(tasks[0].places)
+            run_told(tasks, desk, tell)
 
 
 def run_told(
-    task: Task,
+    tasks: Sequence[Task],
     desk: Desk,
-    tell: Callable[[str, Any], None],
+    tell: Callable[[str, Any, str], None],
     *,
     every: float = EVERY,
-    holding: Callable[[Run], AbstractContextManager[object]] = unheld,
-) -> Outcome:
-    """:func:`mtl.study.executing.execute_task`, telling of a step in ``every`` seconds."""
+    holding: Holding = unheld,
+) -> list[Outcome]:
+    """Run tasks, several side by side, and tell of it: what, its value, and the task's key.
+
+    Args:
+        every: seconds between two steps of a run that are told.
+    """
     from mtl.engine.progress import listening
 
-    last = 0.0
+    last: dict[str, float] = {}
+    found: list[Outcome] = []
 
-    def step(done: int, total: int) -> None:
-        nonlocal last
+    def step(key: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if now - last >= every or done == total:
-            last = now
-            tell("step", (done, total))
+        if now - last.get(key, 0.0) >= every or done == total:
+            last[key] = now
+            tell("step", (done, total), key)
 
-    with listening(step):
-        return execute_task(task, desk, lambda text: tell("said", text), holding)
+    def ended(outcome: Outcome) -> None:
+        found.append(outcome)
+        tell("ended", outcome, outcome.key)
+
+    def say(text: str) -> None:
+        tell("said", text, "")
+
+    for task in tasks:
+        tell("begun", "", task.key)
+    if len(tasks) > 1:
+        execute_beside(tasks, desk, ended, step, say, holding)
+    else:
+        with listening(partial(step, tasks[0].key)):
+            ended(execute_task(tasks[0], desk, say, holding))
+    return found
 
 
 def _leave(number: int, _: Any) -> None:
@@ -224,9 +238,9 @@ class _Teller:
     def __init__(self, pipe: Connection) -> None:
         self._pipe, self._lock = pipe, threading.Lock()
 
-    def __call__(self, what: str, value: Any) -> None:
+    def __call__(self, what: str, value: Any, key: str = "") -> None:
         with self._lock, contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._pipe.send((what, value))
+            self._pipe.send((what, value, key))
 
 
 class Lines:
@@ -234,14 +248,14 @@ class Lines:
 
     encoding = "utf-8"
 
-    def __init__(self, tell: Callable[[str, Any], None]) -> None:
-        self._tell, self._begun = tell, ""
+    def __init__(self, say: Callable[[str], object]) -> None:
+        self._say, self._begun = say, ""
 
     def write(self, text: str) -> int:
         *lines, self._begun = (self._begun + text).split("\n")
         for line in lines:
             if line.strip():
-                self._tell("said", line)
+                self._say(line)
         return len(text)
 
     def flush(self) -> None:

@@ -99,7 +99,8 @@ class RayEngine:
     def __init__(self, wanted: Wanted, places: Places, files: Sequence[str] = ()) -> None:
         self._wanted = wanted
         self._places = places
-        self._running: dict[Any, tuple[Task, int]] = {}
+        self._running: dict[Any, tuple[set[str], int]] = {}
+        """What a worker is at → the tasks that have not ended, and its slot."""
         self._nodes: tuple[float, list[dict[str, Any]]] = (0.0, [])
         self._empty: float | None = None
         self._closing = contextlib.ExitStack()
@@ -116,6 +117,7 @@ class RayEngine:
         Path(os.environ["MTL_CACHE"]).mkdir(parents=True, exist_ok=True)
         self._ray = connect(self._wanted, self._closing)
         self._gpus = self._ray.cluster_resources().get("GPU", 0) > 0 and not _cpu_only()
+        self.on_cpu = not self._gpus
         share = int(10_000 / self._wanted.per_gpu) / 10_000  # Ray counts in ten-thousandths
         self._train = self._ray.remote(
             num_cpus=self._wanted.threads,
@@ -186,19 +188,20 @@ class RayEngine:
 
     @signals_after()
     def free(self) -> int:
-        """How many more tasks it takes now."""
+        """How many workers take something now."""
         return self.slots() - len(self._running)
 
     @signals_after()
-    def submit(self, task: Task) -> None:
-        """Hand a task to Ray, which finds it a machine."""
+    def submit(self, *tasks: Task) -> None:
+        """Hand tasks to Ray, which finds a machine for them."""
         taken = {slot for _, slot in self._running.values()}
         slot = next(n for n in range(1, len(taken) + 2) if n not in taken)
-        there = replace(task, places=replace(self._places, tasks=task.places.tasks))
-        begun = self._train.options(name=task.cell.label).remote(
+        places = replace(self._places, tasks=tasks[0].places.tasks)
+        there = [replace(task, places=places) for task in tasks]
+        begun = self._train.options(name=tasks[0].cell.label).remote(
             there, self._job, self._ear, str(slot)
         )
-        self._running[begun] = (task, slot)
+        self._running[begun] = ({task.key for task in tasks}, slot)
 
     @signals_after()
     def wait(self, seconds: float) -> list[Happened]:
@@ -211,29 +214,41 @@ class RayEngine:
         ready, _ = self._ray.wait(pending, num_returns=len(pending), timeout=0)
         found = self._drained()
         for one in ready:
-            task, slot = self._running.pop(one)
-            found.append(self._over(one, task.key, str(slot)))
+            keys, slot = self._running.pop(one)
+            found += self._over(one, keys, str(slot))
         return found
 
-    def _over(self, one: Any, key: str, slot: str) -> Happened:
+    def _over(self, one: Any, keys: set[str], slot: str) -> list[Happened]:
+        """What became of those that had not ended before their worker did."""
         errors = self._ray.exceptions
         try:
-            return Happened("ended", key, slot, outcome=self._ray.get(one))
+            ended = [outcome for outcome in self._ray.get(one) if outcome.key in keys]
+            return [Happened("ended", each.key, slot, outcome=each) for each in ended]
         except errors.OutOfMemoryError:
-            return Happened("lost", key, slot, text="its worker took more memory than there is")
+            lost = "its worker took more memory than there is"
         except errors.RayTaskError as error:  # before the run: the machine cannot be used
-            return Happened(
-                "ended", key, slot, outcome=Outcome(key, "failed", error=short_error(error))
-            )
+            failed = [Outcome(key, "failed", error=short_error(error)) for key in sorted(keys)]
+            return [Happened("ended", each.key, slot, outcome=each) for each in failed]
         except errors.RayError as error:
-            return Happened("lost", key, slot, text=f"its worker died ({type(error).__name__})")
+            lost = f"its worker died ({type(error).__name__})"
+        return [Happened("lost", key, slot, text=lost) for key in sorted(keys)]
 
     def _drained(self) -> list[Happened]:
-        running = {task.key for task, _ in self._running.values()}
+        """What workers said; the end of a worker's last task comes with the worker's own."""
+        told: list[tuple[str, Any, str, str]] = []
         with contextlib.suppress(self._ray.exceptions.RayError):
             told = self._ray.get(self._ear.drain.remote(), timeout=ANSWERS)
-            return [happened(*one) for one in told if one[2] in running]
-        return []
+        at = {key: keys for keys, _ in self._running.values() for key in keys}
+        found = []
+        for what, value, key, worker in told:
+            if key and key not in at:
+                continue
+            if what == "ended":
+                if len(at[key]) == 1:
+                    continue
+                at.pop(key).discard(key)
+            found.append(happened(what, value, key, worker))
+        return found
 
     def _said_of_none(self) -> list[Happened]:
         """A remark where there has been no machine for long."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,8 +64,8 @@ _desk: Desk | None = None
 _checked: Token | None = None
 
 
-def train(task: Task, job: Job, ear: Any, worker: str) -> Outcome:
-    """Run a task to its entry under the lease of its run; keeps its base for the next one.
+def train(tasks: Sequence[Task], job: Job, ear: Any, worker: str) -> list[Outcome]:
+    """Run tasks to their entries, each under the lease of its run; keeps the base for the next.
 
     Raises:
         RunError: this machine lacks what the study needs.
@@ -75,22 +77,22 @@ def train(task: Task, job: Job, ear: Any, worker: str) -> Outcome:
     with contextlib.suppress(OSError):
         os.chdir(job.folder)
 
-    def tell(what: str, value: Any) -> None:
-        ear.tell.remote(what, value, task.key, worker)
+    def tell(what: str, value: Any, key: str = "") -> None:
+        who = f"{worker} on {os.uname().nodename}" if what == "begun" else worker
+        ear.tell.remote(what, value, key, who)
 
-    ear.tell.remote("begun", "", task.key, f"{worker} on {os.uname().nodename}")
-    if _desk is None or _desk.places != task.places:
-        _desk = Desk(task.places)
-    lines: Any = Lines(tell)
-    runs = Path(str(task.places.runs))
+    if _desk is None or _desk.places != tasks[0].places:
+        _desk = Desk(tasks[0].places)
+    lines: Any = Lines(partial(tell, "said"))
+    runs = Path(str(tasks[0].places.runs))
 
     def holding(run: Run) -> AbstractContextManager[object]:
         return leased(runs / run.runhash, f"run {run.label}", seconds=lease_seconds())
 
     with redirect_stderr(lines), redirect_stdout(lines):
-        outcome = run_told(task, _desk, tell, every=EVERY, holding=holding)
+        outcomes = run_told(tasks, _desk, tell, every=EVERY, holding=holding)
     _settle(ear)
-    return outcome
+    return outcomes
 
 
 def _settle(ear: Any) -> None:

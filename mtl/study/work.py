@@ -33,8 +33,8 @@ class Places:
     """Where the runs of a study lie and how they compute; None: as the environment says.
 
     Attributes:
-        beside: how many trials of a search or a choice of sources go side by side; 0: as many as
-            pay. The runs of the study go one by one.
+        beside: how many runs, or trials of a search or a choice of sources, go side by side on one
+            encoder; 0: as many as pay.
     """
 
     zoo: str | None = None
@@ -62,16 +62,22 @@ class Task:
     runhash: str | None = None
 
 
+UNFIT = "unfit"
+APART = ("apart", UNFIT)
+"""Of tasks that were to go side by side: something was wrong with one; their runs do not fit."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of a task.
 
     Attributes:
-        status: ``done``, ``skipped`` (it was in the zoo), ``failed``, or ``held`` (another process
-            is at it).
+        status: ``done``, ``skipped`` (it was in the zoo), ``failed``, ``held`` (another process is
+            at it), or, where it was to go side by side with others and did not, one of
+            :data:`APART`: it is to go by itself.
         error: why there is no entry.
         told: what tables show of the entry: reference, digest, metric, dev, test, steps, seconds,
-            threads.
+            threads, and with how many it went side by side, where it did.
         trace: of an error that nobody expected.
     """
 

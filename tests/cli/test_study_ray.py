@@ -82,6 +82,27 @@ def test_three_runs_on_this_machine(
         assert not mtl("zoo", "fsck", "--json").json["problems"]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_runs_that_fit_go_to_one_worker_together(
+    mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_study(tmp_path, "joint", "compose", set=SHORT, tasks=["same", "mood"])
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        for name, value in alone(folder).items():
+            if not name.startswith("RAY_AUTH"):
+                monkeypatch.setenv(name, value)
+        line = ["study", "run", path, "--engine", "ray", "--workers", 1, "--side-by-side", 4]
+        said = over(process(*line, "--json"))
+    assert {run["status"] for run in said.json["runs"]} == {"done"}
+    assert {run["side_by_side"] for run in said.json["runs"]} == {4}
+    journal = tmp_path / "runs/studies/small/journal.jsonl"
+    lines = [json.loads(text) for text in journal.read_text().splitlines()]
+    assert [line["status"] for line in lines] == ["done"] * 4
+    assert len(digests(mini)) == 4
+    assert not list((tmp_path / "runs").rglob("lease.*"))
+
+
 MIDDLE = {"max_steps": 100, "eval_every": 2}
 
 
