@@ -18,6 +18,7 @@ from mtl.methods.pfeiffer import bottleneck_size
 from mtl.report.picking import OnDev, best_by_dev, on_dev
 from mtl.report.published import Column, PublishedRow, PublishedTable
 from mtl.zoo.schema import joint_sections
+from mtl.zoo.settings import reading_of
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry
@@ -150,6 +151,7 @@ def _variants(runs: Sequence[Run]) -> list[list[Run]]:
             str(manifest.data["fingerprint"]),
             canonical_json(manifest.method_settings),
             canonical_json(manifest.run_settings),
+            canonical_json(reading_of(manifest)),
             canonical_json([[p["task"], p["method"]] for p in manifest.parents]),
         )
         groups.setdefault(key, []).append(run)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mtl.report.stats import Interval, paired_gain
+from mtl.zoo.settings import reading_of
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry
@@ -102,6 +103,7 @@ def _hashable(value: Any) -> Any:
 def _common(manifest: Manifest) -> tuple[Any, ...]:
     return (
         manifest.task["id"],
+        manifest.task["headline"],
         manifest.base["fingerprint"],
         manifest.data["fingerprint"],
     )
@@ -113,6 +115,7 @@ def _exactly(manifest: Manifest) -> tuple[Any, ...]:
         manifest.method,
         manifest.method_settings,
         settings,
+        reading_of(manifest),
         [parent["digest"] for parent in manifest.parents],
     )
 

@@ -27,7 +27,7 @@ from mtl.report.resampling import DRAWS, LEVEL, resampled_gains
 from mtl.report.stats import t_above, t_beyond
 from mtl.report.tables import adapters_of, by_group, own_adapters
 from mtl.report.verdicts import holm
-from mtl.zoo.settings import differing, settings_of, settings_text
+from mtl.zoo.settings import differing, reading_of, settings_of, settings_text
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry
@@ -131,6 +131,7 @@ def _labels(groups: Sequence[Sequence[Entry]]) -> list[str]:
     alike = [(m.task["id"], name) for m, name in zip(manifests, names, strict=True)]
     settings = [
         {
+            **reading_of(m),
             **settings_of(m),
             "train rows": m.data["sizes"].get("train"),
             "sources": ", ".join(parent["ref"].rpartition("-")[2] for parent in m.parents),

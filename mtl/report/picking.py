@@ -17,7 +17,10 @@ BEST_DEV = "best-dev"
 
 @dataclass(frozen=True)
 class OnDev:
-    """The headline on dev, None where an entry has none, and what says which rows dev is."""
+    """The headline on dev, None where an entry has none, and what says which rows dev is.
+
+    Rows of another metric are others.
+    """
 
     value: float | None
     rows: str
@@ -30,11 +33,13 @@ def on_dev(entry: Entry, task: Mapping[str, Any], data: Mapping[str, Any], name:
         task, data: what the manifest says of the task and of its data.
         name: of the metric in the manifest; the task's headline if empty.
     """
-    item = entry.manifest.metrics.get("dev", {}).get(name or task["headline"])
+    metric = name or str(task["headline"])
+    item = entry.manifest.metrics.get("dev", {}).get(metric)
     splits = data.get("splits")
     mark = splits.get("dev") if isinstance(splits, Mapping) else None
     value = None if item is None else item["value"]
-    return OnDev(None if value is None else float(value), str(mark or data.get("fingerprint")))
+    rows = f"{mark or data.get('fingerprint')} {metric}"
+    return OnDev(None if value is None else float(value), rows)
 
 
 def dev_of(entry: Entry) -> OnDev:

@@ -23,7 +23,7 @@ from mtl.zoo.homes import Homes
 from mtl.zoo.merged import once
 from mtl.zoo.names import is_derived
 from mtl.zoo.schema import joint_sections
-from mtl.zoo.settings import differing
+from mtl.zoo.settings import differing, reading_of
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry
@@ -168,6 +168,10 @@ def _table(
             notes.append(f"{task}: the rows trained or were tested on different data")
     notes += _selections(found)
     metrics = {run.task: run.metric for runs in groups.values() for run in runs}
+    for task in tasks:
+        named = {run.metric for runs in groups.values() for run in runs if run.task == task}
+        if len(named) > 1:
+            notes.append(f"{task}: the rows are not of one metric ({', '.join(sorted(named))})")
     of = dict(Counter(metrics[task] for task in tasks))
     return SuiteTable(suite, base, tuple(tasks), tuple(rows), tuple(notes), of)
 
@@ -294,7 +298,8 @@ def _shown(task: str, runs: Sequence[_Run], method: str, notes: list[str]) -> li
     for run in sorted(runs, key=_created, reverse=True):  # of equals, the newest
         manifest = run.entry.manifest
         sources = [parent["digest"] for parent in manifest.parents]
-        key = (run.data, canonical_json(manifest.run_settings), *sources)
+        how = [manifest.run_settings, reading_of(manifest)]
+        key = (run.data, run.metric, canonical_json(how), *sources)
         variants.setdefault(key, []).append(run)
     found = list(variants.values())
     if len(found) == 1:
@@ -303,7 +308,10 @@ def _shown(task: str, runs: Sequence[_Run], method: str, notes: list[str]) -> li
     rule = "with most seeds, for lack of dev scores of the same rows," if best is None else (
         "that is best on dev"
     )  # fmt: skip
-    what = f"{len(found)} variants (run settings, data or sources); the one {rule} is shown"
+    read = {canonical_json(reading_of(run.entry.manifest)) for run in runs}
+    differ = "how the task is read, " if len(read) > 1 else ""
+    differ += "run settings, data or sources"
+    what = f"{len(found)} variants ({differ}); the one {rule} is shown"
     notes.append(f"{task}, {method}: {what}")
     return max(found, key=len) if best is None else found[best]
 

@@ -15,7 +15,7 @@ from mtl.report.resampling import gain_over_examples
 from mtl.report.stats import Interval, mean_interval, paired_gain
 from mtl.zoo.caveats import headline
 from mtl.zoo.merged import once
-from mtl.zoo.settings import differing
+from mtl.zoo.settings import differing, reading_of
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry
@@ -168,13 +168,14 @@ def group_of(entry: Entry) -> tuple[Any, ...]:
 
     manifest = entry.manifest
     return (
-        manifest.task["id"],
+        (manifest.task["id"], manifest.task["headline"]),
         manifest.base["fingerprint"],
         manifest.data["fingerprint"],
         manifest.kind,
         manifest.method,
         canonical_json(manifest.method_settings),
         canonical_json(manifest.run_settings),
+        canonical_json(reading_of(manifest)),
         tuple(parent["digest"] for parent in manifest.parents),
     )
 
@@ -195,6 +196,7 @@ def settings_apart(manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
     labels = [_label_of(manifest) for manifest in manifests]
     settings = [
         {
+            **reading_of(m),
             **all_settings(m),
             "train rows": m.data["sizes"].get("train"),
             "sources": ", ".join(parent["ref"].rpartition("-")[2] for parent in m.parents),
@@ -205,7 +207,10 @@ def settings_apart(manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
     for own in settings:
         own.pop("max_train_samples", None)
     apart = differing(labels, settings)
-    for own in apart:  # of runs without a limit, which have none
+    for own in apart:
+        for key in ["metric", *(f"task.{key}" for key in own)]:  # stand beside it
+            own.pop(key, None)
+        # of runs without a limit, which have none
         if own.get("sample", "") is None:
             del own["sample"]
         if "sources" in own:  # the runs say which; of one run on several machines the results do
@@ -247,7 +252,7 @@ def _is(stored: Any, text: str) -> bool:
 
 
 Adapters = Mapping[tuple[Any, ...], Sequence[Sequence["Entry"]]]
-"""Task, base and rows → the groups of own adapters trained on them."""
+"""Task and metric, base and rows → the groups of own adapters trained on them."""
 
 
 def adapters_of(groups: Mapping[tuple[Any, ...], Sequence[Entry]]) -> Adapters:

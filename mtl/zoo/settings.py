@@ -9,6 +9,30 @@ if TYPE_CHECKING:
     from mtl.zoo.manifest import Manifest
 
 
+def reading_of(manifest: Manifest) -> dict[str, Any]:
+    """How the task's rows are read and scored, by key: scores of two readings are of two tasks.
+
+    Templates, labels, lengths, metrics; not where the rows come from, which the data's fingerprint
+    covers. Entries of before, and strangers', tell the metric alone. Of a joint entry those of all
+    its tasks, by task.
+    """
+    if manifest.kind == "joint":
+        listed = manifest.task.get("tasks")
+        sections = listed if isinstance(listed, list) else []
+        return {str(section["id"]): _reading(section, manifest) for section in sections}
+    return _reading(manifest.task, manifest)
+
+
+def _reading(section: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
+    told = section.get("spec")
+    spec = told if isinstance(told, Mapping) else {}
+    said = {"data", *manifest.run_settings}  # what the run's settings say is theirs
+    return {
+        **{f"task.{key}": value for key, value in spec.items() if key not in said},
+        "metric": section["headline"],
+    }
+
+
 def settings_of(manifest: Manifest) -> dict[str, Any]:
     """The settings of the run and of its method."""
     return {**manifest.run_settings, **manifest.method_settings}

@@ -1,0 +1,84 @@
+"""A task that was changed: what was read or scored otherwise never stands in one row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from zoo_bench import composition, fill, manifest, predictions, task
+
+from mtl.report import results, suite_tables
+from mtl.report.variance import variance_splits
+from mtl.zoo import Entry, Zoo, open_zoo
+
+LONG = {"id": "toy/own", "metrics": ["accuracy"], "max_length": 64, "data": {"files": {}}}
+SHORT = {**LONG, "max_length": 32}
+"""The same rows, cut elsewhere."""
+OTHER = {**LONG, "metrics": ["matthews", "accuracy"]}
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> Zoo:
+    return open_zoo(tmp_path / "zoo")
+
+
+def put(zoo: Zoo, spec: dict[str, Any], seed: int, value: float, **changes: Any) -> Entry:
+    headline = spec["metrics"][0]
+    runhash = f"{len(zoo.entries()):08x}{0:08x}"
+    scores = {headline: {"value": value, "stderr": 0.1, "n": 4}}
+    described = manifest(
+        runhash=runhash,
+        seed=seed,
+        task={**task("own"), "headline": headline, "metrics": spec["metrics"], "spec": spec},
+        metrics={"dev": scores, "test": scores},
+        **changes,
+    )
+    ref = zoo.location("tiny-abababab", "toy", "own", described.method, seed, runhash)
+    with zoo.stage(ref) as folder:
+        fill(folder)
+        predictions(folder, [1, 0, 1, 0])
+        return zoo.commit(folder, ref, described)
+
+
+@pytest.mark.parametrize("other", [SHORT, OTHER])
+def test_readings_are_rows_of_their_own(zoo: Zoo, other: dict[str, Any]) -> None:
+    for seed, value in ((0, 0.5), (1, 0.6)):
+        put(zoo, LONG, seed, value)
+    for seed, value in ((1, 0.1), (2, 0.2)):
+        put(zoo, other, seed, value)
+    rows = sorted(results(zoo.entries()), key=lambda row: row.seeds)
+    assert [row.scores for row in rows] == [{0: 0.5, 1: 0.6}, {1: 0.1, 2: 0.2}]
+    assert [row.metric for row in rows] == ["accuracy", other["metrics"][0]]
+    changed = "metrics" if other is OTHER else "max_length"
+    assert rows[1].settings == {f"task.{changed}": other[changed]}
+    (table,) = suite_tables(zoo.entries())
+    said = "2 variants (how the task is read, run settings, data or sources)"
+    assert said in " ".join(table.notes)
+    assert ("not of one metric (accuracy, matthews)" in " ".join(table.notes)) == (other is OTHER)
+    assert table.rows[0].scores["toy/own"].seeds in {(0, 1), (1, 2)}
+    found, _ = variance_splits(zoo.entries())
+    assert sorted(item.mean for item in found) == pytest.approx([0.15, 0.55])
+
+
+def test_a_renamed_file_of_data_or_a_setting_of_the_run_is_no_other_reading(zoo: Zoo) -> None:
+    """What the data's fingerprint and the run's settings say, they say alone."""
+    put(zoo, LONG, 0, 0.5)
+    put(zoo, {**LONG, "data": {"files": {"train": "renamed.csv"}}}, 1, 0.6)
+    put(zoo, SHORT, 0, 0.4, run_settings={"lr": 0.001, "max_length": 32})
+    one, two = sorted(results(zoo.entries()), key=lambda row: len(row.seeds))
+    assert two.scores == {0: 0.5, 1: 0.6}
+    assert one.settings == {"max_length": 32}
+
+
+def test_a_gain_is_over_an_adapter_of_the_same_metric(zoo: Zoo) -> None:
+    own = put(zoo, OTHER, 0, 0.3)
+    read = {**own.manifest.task, "headline": "accuracy", "metrics": ["accuracy"], "spec": LONG}
+    composition(zoo, [own], np.ones((1, 8)), task=read)
+    (row,) = [row for row in results(zoo.entries()) if row.kind == "composition"]
+    assert (row.metric, row.gain) == ("accuracy", None)
+    put(zoo, LONG, 0, 0.25)
+    (row,) = [row for row in results(zoo.entries()) if row.kind == "composition"]
+    assert row.gain is not None
+    assert row.gain.mean == pytest.approx(0.25)
