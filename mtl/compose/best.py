@@ -130,6 +130,7 @@ class Choice:
         chosen: the best.
         budget, cost: in runs of the full length.
         seconds: what the search might take, 0 for any time.
+        among: hash of the sources and of how they may be used; equal of a search and its control.
     """
 
     judge: Judge
@@ -137,6 +138,7 @@ class Choice:
     seconds: float = 0.0
     tried: list[Tried] = field(default_factory=list)
     chosen: Candidate | None = None
+    among: str = ""
 
     @property
     def rows(self) -> int:
@@ -159,6 +161,7 @@ class Choice:
             "by": f"{self.judge.by} {self.judge.metric}",
             "rows": self.rows,
             "budget": self.budget,
+            **({"among": self.among} if self.among else {}),
             **({"seconds": self.seconds} if self.seconds else {}),
             "cost": self.cost,
             **({"side_by_side": self.judge.at_once} if self.judge.at_once > 1 else {}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,8 @@ from mtl.compose.judging import FEW, as_chosen, judge_for
 from mtl.compose.stage_two import Target, resolve_target
 from mtl.engine.settings import RunSettings
 from mtl.errors import RequestError
+from mtl.files import sha256_json
+from mtl.methods.method import settings_dict
 from mtl.runs.settings import Overrides
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ def choose_best(
     """
     by_task = {str(entry.manifest.task["id"]): entry for entry in entries}
     targets = _targets(target, context)
-    return search(
+    found = search(
         list(by_task),
         list(targets),
         judge_for(targets, target.method, by_task, suite, context),
@@ -57,6 +59,24 @@ def choose_best(
         suggested=suggested,
         tell=tell,
     )
+    found.among = _among(entries, targets)
+    return found
+
+
+def _among(entries: Sequence[Entry], targets: Mapping[str, Target]) -> str:
+    """Which sources, and how they may be used: all that decides a search but for twins and budget.
+
+    Trials among twins are another search by the same means.
+    """
+    uses = {
+        method: [
+            each.data.fingerprint,
+            settings_dict(each.method_settings),
+            each.settings.identity(),
+        ]
+        for method, each in targets.items()
+    }
+    return sha256_json([sorted(entry.digest for entry in entries), uses])
 
 
 def chosen_target(target: Target, choice: Choice, context: Context) -> Target:

@@ -3,7 +3,8 @@
 A control (:mod:`mtl.compose.control`) belongs to the composition that is the same but for its
 twins: task, base, rows, method, settings and sources. Where sources and their use were searched for
 (``--sources best``) it belongs to what was searched for on the same rows, among the same sources,
-by the same means: the search among twins may have come to other sources, another method or start.
+by the same means and settings (of entries of before, which do not tell these, whatever they were):
+the search among twins may have come to other sources, another method or start.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class Controls:
     def of(self, real: Manifest) -> list[tuple[str, Sequence[Entry]]]:
         """Which twins, and their runs; those of its search, where it has one, come last."""
         choice = _choice(real)
-        searched = [] if choice is None else self._searched.get(_key(real, choice), [])
+        found = [] if choice is None else self._searched.get(_key(real, choice), [])
+        searched = [(how, runs) for how, runs in found if _alike(runs[0].manifest, real)]
         return [*self._alike.get(_key(real, _exactly(real)), []), *searched]
 
 
@@ -118,6 +120,12 @@ def _exactly(manifest: Manifest) -> tuple[Any, ...]:
         reading_of(manifest),
         [parent["digest"] for parent in manifest.parents],
     )
+
+
+def _alike(control: Manifest, real: Manifest) -> bool:
+    """Whether both were searched for among the same sources, used by the same settings."""
+    told = [manifest.training["choice"].get("among") for manifest in (control, real)]
+    return told[0] == told[1] or None in told
 
 
 def _choice(manifest: Manifest) -> tuple[Any, ...] | None:

@@ -59,6 +59,20 @@ def test_a_searched_one_belongs_to_what_was_searched_alike() -> None:
     assert found.of(composed(5, 1e-3).manifest) == [("permuted", [plain])]
 
 
+def test_a_search_by_other_settings_is_no_control() -> None:
+    """The same tasks may stand for other sources, and trials may have been trained otherwise."""
+
+    def by(number: int, among: str, control: str = "") -> Entry:
+        told = tried("a", "b") | ({"among": among} if among else {})
+        return composed(number, 1e-3 * number, control, choice=told)
+
+    twins = [[by(2, "one", "permuted")], [by(3, "other", "permuted")], [by(4, "", "rotated")]]
+    found = Controls(twins)
+    assert found.of(by(1, "one").manifest) == [("permuted", twins[0]), ("rotated", twins[2])]
+    assert found.of(by(1, "new").manifest) == [("rotated", twins[2])]
+    assert len(found.of(by(1, "").manifest)) == 3  # an entry of before does not tell
+
+
 @pytest.mark.parametrize("what", ["control", "headline"])
 def test_a_report_of_more_rows_asks_each_as_often(
     what: str, monkeypatch: pytest.MonkeyPatch
