@@ -90,6 +90,27 @@ def digests(zoo: Path) -> dict[str, str]:
     return {entry.ref: entry.digest for entry in open_zoo(zoo).entries()}
 
 
+def manifest(zoo: Path, ref: str) -> Any:
+    return json.loads((zoo / ref / "manifest.json").read_text())
+
+
+def source(zoo: Path, task: str) -> Path:
+    """The folder of the source of ``mini/<task>``."""
+    (found,) = [path for path in entries(zoo) if f"/{task}/pfeiffer/" in str(path)]
+    return found
+
+
+def composed(zoo: Path, method: str, *more: str) -> Any:
+    """The composition of ``TARGET`` by ``method``, after a few steps."""
+    from mtl.zoo import open_zoo
+
+    line = ["--target", TARGET, "--max-steps", "6", "--method", method, *more]
+    said = mtl("compose", *line)
+    assert said.code == 0, said
+    (entry,) = open_zoo(zoo).entries(kind="composition", method=method)
+    return entry
+
+
 def _rows(rng: random.Random, make: Callable[[random.Random], Mapping[str, Any]], n: int) -> Any:
     return [make(rng) for _ in range(n)]
 

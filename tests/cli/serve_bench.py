@@ -10,15 +10,20 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from mtl.runs.workspace import open_workspace
 from mtl.serve import Bounds, Service
 from mtl.serve.app import build_app
 from mtl.serve.running import listen, make_server
-from mtl.zoo import Entry, Zoo
+from mtl.zoo import Entry, Zoo, open_zoo
 
 JSON = {"Content-Type": "application/json"}
+MOOD, SAME, SHARED = "mood/pfeiffer/seed0", "same/pfeiffer/seed0", "shared/pfeiffer/seed0"
+HAPPY = "every cat is happy today"
 
 
 @dataclass
@@ -117,3 +122,32 @@ def serving(
         thread.join(60)
         assert not thread.is_alive()
         assert not service.batcher._thread.is_alive()
+
+
+@pytest.fixture
+def zoo(trained: Path, mini: Path) -> Zoo:
+    return open_zoo(trained)
+
+
+@pytest.fixture
+def entries(zoo: Zoo) -> list[Entry]:
+    return zoo.entries()
+
+
+@pytest.fixture
+def server(zoo: Zoo, entries: list[Entry]) -> Iterator[Running]:
+    with serving(zoo, entries, reading=1.0) as found:
+        yield found
+
+
+def slowed(server: Running, seconds: float) -> list[int]:
+    """Have every batch take ``seconds`` more; returns the sizes of batches as they begin."""
+    answer, sizes = server.service.batcher._answer, []
+
+    def slow(asked: Any) -> Any:
+        sizes.append(len(asked))
+        time.sleep(seconds)
+        return answer(asked)
+
+    server.service.batcher._answer = slow
+    return sizes

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from cli_bench import TARGET, digests, entries, mtl, refused
+from cli_bench import TARGET, digests, entries, manifest, mtl, refused
 
 from mtl.report import suite_tables
 from mtl.report.curve import curves
@@ -23,10 +21,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     return tmp_path / "here"
-
-
-def manifest(zoo: Path, ref: str) -> Any:
-    return json.loads((zoo / ref / "manifest.json").read_text())
 
 
 def test_a_curve_is_made_of_ordinary_runs(stocked: Path, here: Path) -> None:

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-from cli_bench import TARGET, digests, entries, mtl, refused
+from cli_bench import TARGET, digests, entries, manifest, mtl, refused
 
 QUICK = ["--max-steps", "4", "--eval-every", "2", "--json"]
-
-
-def manifest(zoo: Path, ref: str) -> Any:
-    return json.loads((zoo / ref / "manifest.json").read_text())
 
 
 def test_few_shot_through_both_stages(stocked: Path) -> None:

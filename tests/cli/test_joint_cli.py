@@ -9,15 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cli_bench import TASKS, digests, entries, leftovers, mtl, process, refused
+from cli_bench import TASKS, digests, entries, leftovers, manifest, mtl, process, refused
 from safetensors.numpy import load_file
 
 METHODS = ["hyperformer", "hyperformer++", "propetl-m", "adapter-m", "full-ft-m"]
 LINE = ["--suite", "mini", "--epochs", "1"]
-
-
-def manifest(zoo: Path, ref: str) -> dict[str, Any]:
-    return json.loads((zoo / ref / "manifest.json").read_text())
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cli_bench import TARGET, mtl, refused
+from cli_bench import TARGET, composed, mtl, refused
 from safetensors.numpy import load_file
 
 from mtl.compose.measured import _fisher, _sites
@@ -17,16 +17,8 @@ from mtl.engine import open_device
 from mtl.runs import open_workspace
 from mtl.runs.loading import data_of_entry
 from mtl.tasks import task_loss
-from mtl.zoo import Entry, open_zoo
+from mtl.zoo import open_zoo
 from mtl.zoo.composition import FILE
-
-
-def composed(zoo: Path, method: str, *more: str) -> Entry:
-    line = ["--target", TARGET, "--max-steps", "6", "--method", method, *more]
-    said = mtl("compose", *line)
-    assert said.code == 0, said
-    (entry,) = open_zoo(zoo).entries(kind="composition", method=method)
-    return entry
 
 
 def test_the_share_of_a_source_is_that_of_its_norm_in_the_sum(stocked: Path, backbone: Any) -> None:

@@ -39,12 +39,6 @@ def rows(count: int, labels: Any = ("good", "bad")) -> list[tuple[str, str]]:
     return [(f"{' '.join(rng.choices(WORDS, k=6))} café", rng.choice(labels)) for _ in range(count)]
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.mark.parametrize(
     ("name", "separator", "head", "encoding", "options"),
     [

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cli_bench import TARGET, mtl
+from cli_bench import composed, mtl
 from safetensors.numpy import load_file, save_file
 from test_verify_cli import joint, reseal
 
@@ -22,14 +22,6 @@ from mtl.runs.loading import data_of_entry
 from mtl.zoo import Entry, open_zoo, read_predictions
 from mtl.zoo.composition import FILE, check_shares, source_weights
 from mtl.zoo.names import SHARES, predictions_file
-
-
-def composed(zoo: Path, method: str, *more: str) -> Entry:
-    line = ["--target", TARGET, "--max-steps", "6", "--method", method, *more]
-    said = mtl("compose", *line)
-    assert said.code == 0, said
-    (entry,) = open_zoo(zoo).entries(kind="composition", method=method)
-    return entry
 
 
 def test_the_shares_of_a_fusion_are_its_attention_on_dev(stocked: Path, backbone: Any) -> None:

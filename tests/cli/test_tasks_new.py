@@ -36,12 +36,6 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     return path
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def test_from_a_csv_to_an_adapter(here: Path, tiny: Callable[[str], str]) -> None:
     """One file, three commands, no YAML typed."""
     write_csv(here / "a.csv", reviews(120))
