@@ -75,7 +75,9 @@ def _table(spec: TaskSpec, inputs: Any) -> pa.Table:
     first = inputs[0]
     if isinstance(first, Mapping):
         _alike(spec, inputs, Mapping, "a dict")
-        return pa.Table.from_pylist([dict(row) for row in inputs])
+        # pyarrow takes the columns of the first row alone
+        names = dict.fromkeys(name for row in inputs for name in row)
+        return pa.Table.from_pylist([{name: row.get(name) for name in names} for row in inputs])
     if isinstance(first, str):
         _alike(spec, inputs, str, "a text")
         return pa.table(dict(zip(_names(spec, 1), [list(inputs)], strict=True)))

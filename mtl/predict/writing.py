@@ -67,8 +67,8 @@ def _cells(column: pa.ChunkedArray) -> list[Any]:
     import pyarrow as pa
 
     if pa.types.is_floating(column.type):
-        numbers = column.to_numpy()
-        return ["" if value is None else _shortest(value) for value in numbers]
+        numbers, absent = column.to_numpy(), column.is_null().to_pylist()  # of which NaN is none
+        return ["" if no else _shortest(n) for n, no in zip(numbers, absent, strict=True)]
     values = column.to_pylist()
     if pa.types.is_nested(column.type):
         return [json.dumps(value, ensure_ascii=False, default=str) for value in values]

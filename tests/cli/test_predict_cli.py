@@ -19,6 +19,9 @@ from cli_bench import TASKS, Said, mtl, process, refused
 
 from mtl.predict.explain import Explained
 from mtl.predict.job import Job, Outcome, outcome_text
+from mtl.predict.tables import to_table
+from mtl.predict.writing import write_part
+from mtl.tasks import load_task
 from mtl.zoo import Entry, open_zoo, read_predictions
 
 SHORT = ["--epochs", "1", "--max-steps", "4"]
@@ -27,6 +30,21 @@ SHORT = ["--epochs", "1", "--max-steps", "4"]
 def stored(zoo: Path, task: str, kind: str = "adapter") -> tuple[Entry, Any]:
     (entry,) = open_zoo(zoo).entries(kind=kind, task=task)
     return entry, read_predictions(entry.folder)
+
+
+def test_an_empty_cell_of_numbers_stays_empty(tmp_path: Path) -> None:
+    """A number that is not there is none; one that is no number says so."""
+    table = pa.table({"a": pa.array([1.5, None, float("nan")]), "b": pa.array([1, None, 3])})
+    write_part(tmp_path / "part", table, ".csv")
+    assert (tmp_path / "part").read_text() == "1.5,1\n,\nnan,3\n"
+
+
+def test_rows_as_dicts_have_the_columns_of_all_of_them() -> None:
+    rows = [{"premise": "a"}, {"premise": "b", "hypothesis": "c", "user": "7"}]
+    for given in (rows, rows[::-1]):
+        found = to_table(load_task("demo/entail"), given).to_pylist()
+        assert sorted(found, key=lambda row: row["premise"])[1] == rows[1]
+        assert {*found[0]} == {*found[1]} == {"premise", "hypothesis", "user"}
 
 
 def predict(entry: str, source: Path, target: Path, *more: object) -> Said:
