@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
         check_place(out)
     found = [_search(options, context, *search) for search in searches]
     first = searches[0][1]({})[0]
-    path = out or found[0].folder / "recipe.yaml"
+    path = out or found[0].folder / _file([item.folder.name for item in found], options.recipe)
     write_recipe(
         path,
         found,
@@ -102,6 +102,16 @@ def main(argv: Sequence[str]) -> int:
         print(f"{search_text(item)}\n")
     print(f"recipe: {path}   (--recipe {path})")
     return 0
+
+
+def _file(searches: Sequence[str], recipe: str | None) -> str:
+    """The recipe's name beside the trials of the first method: another one for other methods
+    together, or over another recipe, which would otherwise write over each other's."""
+    if len(searches) == 1 and recipe is None:
+        return "recipe.yaml"
+    from mtl.files import sha256_json
+
+    return f"recipe-{sha256_json([*searches, recipe])[:8]}.yaml"
 
 
 def _open(

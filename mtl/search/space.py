@@ -58,8 +58,14 @@ class Dimension:
     def __str__(self) -> str:
         if self.choices:
             return f"{self.key}={'|'.join(map(str, self.choices))}"
-        low, high = (f"{end:g}" for end in (self.low, self.high))
+        low, high = map(_exactly, (self.low, self.high))
         return f"{self.key}={low}..{high}{':log' if self.log else ''}"
+
+
+def _exactly(end: float) -> str:
+    """As short as it can be: searches are told apart by it."""
+    short = f"{end:g}"
+    return short if float(short) == end else repr(end).removesuffix(".0")
 
 
 def read_space(

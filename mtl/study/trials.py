@@ -74,7 +74,9 @@ def plan_trials(cell: Cell, desk: Desk) -> Trials:
         make = train_trials(context, spec, cell.method, search.seeds)
     plain = make({})
     folder = search_folder(cell.method, plain, space, search.prune, context.workspace).absolute()
-    beside = [context.recipe.name, dict(cell.settings), list(_named(cell))]
+    # two files may call their recipes alike, and what is found extends one of them
+    beneath = cell.recipe or context.recipe.name
+    beside = [beneath, dict(cell.settings), list(_named(cell))]
     identity = sha256_json([folder.name, search.trials, *beside])[:16]
     count = int(min(search.trials, size(space)))
     return Trials(make, plain[0], space, count, identity, folder / f"recipe-{identity}.yaml")

@@ -56,6 +56,13 @@ def test_every_method_gets_the_same_number_of_trials(mini: Path, tmp_path: Path)
         *("--png", tmp_path / "trials.png", "--json"),
     )
     assert said.code == 0, said
+    one = mtl(
+        *("search", "--task", "mini/mood", "--method", "pfeiffer", "--recipe", "none"),
+        *("--over", "lr=1e-3,1e-2", "pfeiffer:bottleneck=4..6", *SHORT),
+        *("--trials", 3, "--prune", "none", "--runs", tmp_path / "runs", "--json"),
+    )
+    assert one.json["methods"][0]["tried"] == said.json["methods"][0]["tried"]
+    assert one.json["recipe"] != said.json["recipe"]  # which is that of both methods, and stays
     pfeiffer, lora = said.json["methods"]
     assert len(pfeiffer["tried"]) == len(lora["tried"]) == 4
     assert {*pfeiffer["tried"][1]["values"]} == {"lr", "bottleneck"}
@@ -184,6 +191,14 @@ def test_what_falls_behind_is_given_up(
 def test_spaces_that_make_no_sense_are_refused(items: list[str], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         read_space(items, METHODS.get("pfeiffer"))
+
+
+def test_ranges_that_differ_anywhere_are_told_apart() -> None:
+    """A search goes by what its ranges are called."""
+    method = METHODS.get("pfeiffer")
+    texts = ["lr=1e-4..0.01", "lr=1e-4..0.0100000001", "max_steps=1234567..2000000"]
+    said = [str(*read_space([text], method)) for text in texts]
+    assert said == ["lr=0.0001..0.01", "lr=0.0001..0.0100000001", "max_steps=1234567..2e+06"]
 
 
 def test_everything_is_checked_before_anything_is_tried(mini: Path, tmp_path: Path) -> None:

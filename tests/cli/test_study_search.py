@@ -135,6 +135,26 @@ def test_runs_take_what_was_found(mini: Path, tmp_path: Path) -> None:
     assert run_here(path)[1] == []  # nothing is left to be run
 
 
+def test_what_is_found_over_recipes_of_one_name_are_two(mini: Path, tmp_path: Path) -> None:
+    """Both say the same of the searched task, and other things of the others."""
+    found = []
+    for folder, rate in (("a", 1e-3), ("b", 2e-3)):
+        (tmp_path / folder).mkdir()
+        tasks = {"pfeiffer": {"mini/same": {"lr": rate}}}
+        recipe = {"name": "mine", "methods": {"pfeiffer": {"lr": 1e-2}}, "tasks": tasks}
+        (tmp_path / folder / "mine.yaml").write_text(yaml.safe_dump(recipe))
+        path = write_study(
+            *(tmp_path / folder, "joint", "compose"),
+            **{**SMALL, "compose": []},
+            recipe="./mine.yaml",
+            search={**SEARCH, "over": {"bottleneck": [4, 8]}},
+        )
+        found.append([run for run in planned(path)["runs"] if run["kind"] == "search"])
+    ((one,), (other,)) = found
+    assert (one["state"], other["state"]) == ("missing", "missing")
+    assert one["runhash"] != other["runhash"]
+
+
 def test_more_trials_go_on_and_make_other_runs_only_where_they_found_better(
     mini: Path, tmp_path: Path
 ) -> None:
