@@ -30,6 +30,7 @@ ROOT = {
     "limits",
     "remembered",
     "threads",
+    "typed",
     "untrusted",
     "words",
     "fitting",

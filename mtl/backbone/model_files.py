@@ -22,6 +22,7 @@ from typing import Any
 
 from mtl.backbone.reference import ModelReference
 from mtl.errors import RequestError, ZooError
+from mtl.typed import given
 from mtl.untrusted import ORDERS, asks_for_code, load_json
 
 CONFIG, TOKENIZER, ADAPTER = "config.json", "tokenizer_config.json", "adapter_config.json"
@@ -130,8 +131,8 @@ def _check_no_adapter(reference: ModelReference, revision: str | None) -> None:
         how = f"An adapter on the Hub goes into a zoo with: python -m mtl.zoo pull {name}"
     raise RequestError(
         f"Cannot load model {reference.id!r}: its {ADAPTER} makes it an adapter, loading "
-        f"which loads whatever model that names. Give the model itself with --model. {how} "
-        "--model MODEL."
+        f"which loads whatever model that names. Give the model itself with --model. "
+        f"{how}{given('--zoo')} --model MODEL."
     )
 
 

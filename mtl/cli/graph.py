@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.cli.graph_options import RUNS, add_graph_places
 from mtl.cli.options import Parser
+from mtl.typed import graph_places
 from mtl.words import counted
 
 KINDS = ("measured", "attribution", "reliance", "predicted")
@@ -221,7 +222,8 @@ def _calibrate(zoo: Zoo, options: Namespace) -> int:
     if not measured:
         raise RequestError(
             "Nothing to calibrate with: no transfer was measured. Run first "
-            "'python -m mtl.graph measure --targets TASK --scores all', for several targets."
+            f"'python -m mtl.graph measure --targets TASK --scores all{graph_places()}', for "
+            "several targets."
         )
     found = calibrate(graph, measured.pop(), method=options.method, split=options.split)
     path = write_calibration(folder, found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mtl.typed import graph_places
 from mtl.words import printable
 
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ def suggestion_text(found: Suggestion, calibration: Calibration | None, typed: s
     elif scores:
         parts.append(
             "trust: not calibrated here; how far, is said by "
-            f"'python -m mtl.graph measure --targets {typed} --scores all' and then "
-            "'python -m mtl.graph calibrate'"
+            f"'python -m mtl.graph measure --targets {typed} --scores all{graph_places()}' and "
+            f"then 'python -m mtl.graph calibrate{graph_places()}'"
         )
     for task, reason in found.left_out.items():
         parts.append(f"left out: {printable(task)}: {printable(reason)}")

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from mtl.typed import given
+
 if TYPE_CHECKING:
     from mtl.runs import Report
 
@@ -45,10 +47,14 @@ def main(argv: Sequence[str]) -> int:
     for point in grid.points:
         hint = ""
         if point.method in METHODS:
-            hint = f"That is stage one: python -m mtl.train --method {point.method} --suite SUITE."
+            hint = (
+                f"That is stage one: python -m mtl.train --method {point.method}"
+                f"{given('--zoo')} --suite SUITE."
+            )
         elif point.method in COMPOSITIONS:
             hint = (
-                f"That is stage two: python -m mtl.compose --method {point.method} --target TASK."
+                f"That is stage two: python -m mtl.compose --method {point.method}"
+                f"{given('--zoo')} --target TASK."
             )
         methods[point.method] = JOINT.get(point.method, hint)
     tasks = names(options.task)

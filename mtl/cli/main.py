@@ -17,6 +17,7 @@ from mtl.cli.leaving import Told, telling
 from mtl.cli.speaking import speak_anywhere
 from mtl.errors import MtlError, unknown
 from mtl.tasks.looking import one_look
+from mtl.typed import command_line
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "tasks": ("mtl.cli.tasks:main", "tasks and suites: list, show rows as encoded, check"),
@@ -44,7 +45,7 @@ def run_main(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     debug = len(arguments) != len(argv) or os.environ.get("MTL_DEBUG") == "1"
     speak_anywhere()
     try:
-        with telling():
+        with telling(), command_line(arguments):
             return main(arguments)
     except MtlError as error:
         if debug:

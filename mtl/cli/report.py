@@ -122,8 +122,8 @@ def main(argv: Sequence[str]) -> int:
         guess = "" if options.target in tasks else did_you_mean(options.target or "", tasks)
         raise RequestError(
             f"The zoo {zoo.root} holds no entry{f' for {wanted}' if wanted else ''}; "
-            f"python -m mtl.zoo ls{zoo_option(zoo.root)} lists what it has, python -m mtl.train "
-            f"makes entries.{guess}"
+            f"python -m mtl.zoo ls{zoo_option(zoo.root)} lists what it has, python -m mtl.train"
+            f"{zoo_option(zoo.root)} makes entries.{guess}"
         )
     twice = again(entries)
     for line in again_text(entries):

@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
+from mtl.typed import given
+
 
 def main(argv: Sequence[str]) -> int:
     from mtl.cli.common import add_methods, make_parser
@@ -38,7 +40,8 @@ def main(argv: Sequence[str]) -> int:
         hint = ""
         if point.method in COMPOSITIONS:
             hint = (
-                f"That is stage two: python -m mtl.compose --method {point.method} --target TASK."
+                f"That is stage two: python -m mtl.compose --method {point.method}"
+                f"{given('--zoo')} --target TASK."
             )
         methods[point.method] = find_method(point.method, hint)
     tasks = names(options.task)

@@ -36,6 +36,7 @@ from mtl.report.picking import BEST_DEV
 from mtl.runs.context import Context, check_seeds, suite_of
 from mtl.runs.settings import Overrides
 from mtl.tasks import load_member
+from mtl.typed import given
 from mtl.zoo import open_zoo
 
 if TYPE_CHECKING:
@@ -164,7 +165,10 @@ def read_request(asked: Asked) -> Request:
     """
     hint = ""
     if asked.method in METHODS:
-        hint = f"That is stage one: python -m mtl.train --method {asked.method} --task TASK."
+        hint = (
+            f"That is stage one: python -m mtl.train --method {asked.method}"
+            f"{given('--zoo')} --task TASK."
+        )
     COMPOSITIONS.get(asked.method, hint)
     find_method(asked.source_method)
     if asked.control is not None:

@@ -17,6 +17,7 @@ from mtl.files import sha256_json
 from mtl.graph.evidence import Evidence, write_evidence
 from mtl.graph.scores import SCORES, Unscorable, baseline, compute
 from mtl.tasks import KINDS
+from mtl.typed import graph_places
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,8 +118,8 @@ def score_sources(
         raise RequestError(
             f"Cannot score sources for {data.spec.id}: rows of {data.spec.kind} tasks are cut into "
             "windows, so that no row has one vector. Measure transfer instead "
-            f"(python -m mtl.graph measure --targets {shlex.quote(argument(data.spec))}), or name "
-            "the sources."
+            f"(python -m mtl.graph measure --targets {shlex.quote(argument(data.spec))}"
+            f"{graph_places()}), or name the sources."
         )
     labels = data.splits["train"].labels
     if len(labels) < 2 or not np.any(labels != labels[:1]):

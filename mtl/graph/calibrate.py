@@ -30,6 +30,7 @@ from pydantic.dataclasses import dataclass
 from mtl.errors import RequestError, ZooError
 from mtl.files import read_json, write_json
 from mtl.graph.model import choice_value
+from mtl.typed import graph_places
 from mtl.zoo.models import List, Table, check
 from mtl.zoo.names import show
 
@@ -155,7 +156,8 @@ def calibrate(
     if not measured:
         raise RequestError(
             f"Nothing to calibrate with: no transfer was measured on {split}, on base {base[:8]}. "
-            "Run first 'python -m mtl.graph measure --targets TASK', for several targets."
+            f"Run first 'python -m mtl.graph measure --targets TASK{graph_places()}', for several "
+            "targets."
         )
     counts = Counter(how for how, *_ in measured)
     if method is not None and method not in counts:
@@ -187,7 +189,7 @@ def calibrate(
         raise RequestError(
             f"Nothing to calibrate: of {len(truth)} measured edges on base {base[:8]}, no target "
             f"has {LEAST_SOURCES} sources with a score on the same rows. Run "
-            "'python -m mtl.graph suggest --target TASK' for each measured target."
+            f"'python -m mtl.graph suggest --target TASK{graph_places()}' for each measured target."
         )
     by_rows: dict[tuple[str, str], list[float]] = {}
     for (target, rows, _), value in truth.items():
@@ -352,7 +354,8 @@ def read_calibration(folder: Path, base: str) -> Calibration | None:
         return found
     except ZooError as error:
         raise ZooError(
-            f"{path} is damaged: {error} Remove it and run python -m mtl.graph calibrate."
+            f"{path} is damaged: {error} Remove it and run 'python -m mtl.graph "
+            f"calibrate{graph_places()}'."
         ) from error
 
 

@@ -19,6 +19,7 @@ from pydantic.dataclasses import dataclass
 
 from mtl.errors import ZooError
 from mtl.files import TEMPORARY, read_json, safe_part, user_path, write_json
+from mtl.typed import graph_places
 from mtl.zoo.models import List, Model, Table, by, check, only_known
 
 SCHEMA_VERSION = 1
@@ -145,7 +146,7 @@ def read_file(path: Path) -> list[Evidence]:
     if version != SCHEMA_VERSION or not isinstance(stored.get("evidence"), list):
         raise ZooError(
             f"{path} is no evidence of schema {SCHEMA_VERSION} (it says {version!r}). Remove it: "
-            "'python -m mtl.graph build' makes what the zoo can tell anew."
+            f"'python -m mtl.graph build{graph_places()}' makes what the zoo can tell anew."
         )
     try:
         return check(List[Evidence], stored["evidence"], "evidence")

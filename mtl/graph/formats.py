@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mtl.errors import RequestError, ZooError
 from mtl.files import finite, read_json, write_bytes, write_json, write_text
 from mtl.graph.model import ORDER, edge_value
+from mtl.typed import graph_places
 from mtl.words import printable
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def read_graph(path: Path) -> nx.DiGraph:
             edge_value(data)
     except (KeyError, TypeError, AttributeError, nx.NetworkXError) as error:
         raise ZooError(
-            f"{path} is no graph of ours ({error!r}). 'python -m mtl.graph build' makes it again."
+            f"{path} is no graph of ours ({error!r}). 'python -m mtl.graph "
+            f"build{graph_places()}' makes it again."
         ) from error
     return graph
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from mtl.errors import MtlError, unknown
 from mtl.graph.collect import record
 from mtl.graph.evidence import graph_folder, read_evidence
 from mtl.graph.model import bases_of, build_graph
+from mtl.zoo.place import zoo_option
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +50,7 @@ def adding_evidence(
         say: takes a remark where it fails.
     """
     folder = graph_folder(zoo.root, graph)
+    places = zoo_option(zoo.root) + (f" --graph {shlex.quote(graph)}" if graph else "")
 
     def add(entry: Entry) -> None:
         if not entry.manifest.composes:
@@ -57,7 +60,7 @@ def adding_evidence(
         except MtlError as error:
             say(
                 f"note: {entry.ref} is in the zoo, its evidence is not beside it: {error} "
-                "'python -m mtl.graph build' collects it again."
+                f"'python -m mtl.graph build{places}' collects it again."
             )
 
     return add

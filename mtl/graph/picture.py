@@ -28,6 +28,7 @@ from mtl.graph.layout import (
     thickness,
 )
 from mtl.graph.model import ORDER
+from mtl.typed import graph_places
 from mtl.words import counted, printable
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ def check_matrix(matrix: Matrix) -> None:
     if not matrix.targets:
         raise RequestError(
             f"There is no {matrix.kind} evidence to draw. Add some: "
-            "python -m mtl.graph measure --targets TASK (or suggest, or attribute)."
+            f"python -m mtl.graph measure --targets TASK{graph_places()} (or suggest, or "
+            "attribute)."
         )
 
 

@@ -12,6 +12,7 @@ from mtl.graph.calibrate import Calibration, Trust, expected_gains, trust_text
 from mtl.graph.evidence import KINDS
 from mtl.graph.model import ORDER, choice_value, edge_value
 from mtl.graph.request import SourceRequest
+from mtl.typed import graph_places
 from mtl.words import printable
 
 if TYPE_CHECKING:
@@ -106,8 +107,8 @@ def choose_auto(
     if not values and not measured:
         raise RequestError(
             "--sources auto has no candidate that could be scored; "
-            "python -m mtl.graph suggest --target TASK says why. Name the sources, "
-            "or train some (--train-missing)."
+            f"'python -m mtl.graph suggest --target TASK{graph_places()}' says why. Name the "
+            "sources, or train some (--train-missing)."
         )
     expected = expected_gains(values, trust) if trust is not None and values else {}
     sources = sorted({*values, *measured})
@@ -121,8 +122,8 @@ def choose_auto(
         raise RequestError(
             f"--min-gain {request.min_gain} needs a gain of every candidate, and nobody measured "
             f"or calibrated for {', '.join(unknown_ones)}. Run first "
-            "'python -m mtl.graph measure --targets TASK --scores all' and "
-            "'python -m mtl.graph calibrate', or leave --min-gain out."
+            f"'python -m mtl.graph measure --targets TASK --scores all{graph_places()}' and "
+            f"'python -m mtl.graph calibrate{graph_places()}', or leave --min-gain out."
         )
     if known:
         order = sorted(sources, key=lambda s: (-(gains[s] or 0.0), s))
@@ -361,14 +362,15 @@ def _why(
 
 
 def _nothing(target: str, base: str, named: str, typed: str) -> str:
+    at = graph_places()
     if named == "reliance":
-        do = f"'python -m mtl.compose --target {typed}' adds it (of several sources)"
+        do = f"'python -m mtl.compose --target {typed}{at}' adds it (of several sources)"
     elif named == "attribution":
-        do = "With a composition of several, 'python -m mtl.graph attribute ENTRY' adds it"
+        do = f"With a composition of several, 'python -m mtl.graph attribute ENTRY{at}' adds it"
     elif named.startswith("measured"):
-        do = f"'python -m mtl.graph measure --targets {typed}' adds it (measured)"
+        do = f"'python -m mtl.graph measure --targets {typed}{at}' adds it (measured)"
     else:
-        do = f"'python -m mtl.graph suggest --target {typed} --scores {named}' adds it"
+        do = f"'python -m mtl.graph suggest --target {typed} --scores {named}{at}' adds it"
     return (
         f"The graph has no {named} evidence for {target} on base {base[:8]}. {do}; "
         "--sources auto computes scores itself."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mtl.graph.model import method_text, negative_edges
+from mtl.typed import graph_places
 from mtl.words import counted, printable
 from mtl.zoo.caveats import MARK, footnotes
 
@@ -92,7 +93,7 @@ def _nothing(kind: str | None, score: str | None) -> str:
         )
     return (
         "There is no evidence yet. Every composition adds its own, and so do "
-        "'python -m mtl.graph suggest --target TASK' and measure."
+        f"'python -m mtl.graph suggest --target TASK{graph_places()}' and measure."
     )
 
 

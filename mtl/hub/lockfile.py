@@ -23,6 +23,7 @@ from mtl.files import write_json
 from mtl.hub.boundary import json_file
 from mtl.hub.client import RepoName, parse_repo
 from mtl.hub.remote import Remote, read_remote
+from mtl.typed import given
 from mtl.words import counted, printable
 from mtl.zoo.models import Closed, Digest, List, Model, SafePath, by, check
 from mtl.zoo.names import MANIFEST
@@ -144,15 +145,15 @@ def read_lock(path: Path) -> list[Locked]:
     """
     if not path.is_file():
         raise RequestError(
-            f"There is no lock file {path}. 'python -m mtl.zoo lock' writes one; --lock FILE names "
-            "another."
+            f"There is no lock file {path}. 'python -m mtl.zoo lock{given('--zoo')}' writes one; "
+            "--lock FILE names another."
         )
     value = json_file(path, str(path))
     version = value.get("schema_version") if isinstance(value, dict) else None
     if version != VERSION:
         raise ZooError(
             f"{path} is no lock of version {VERSION} (it says {printable(version)!r:.60}). Update "
-            "mtl, or write it again with 'python -m mtl.zoo lock'."
+            f"mtl, or write it again with 'python -m mtl.zoo lock{given('--zoo')}'."
         )
     rows = check(_Lock, value, str(path)).entries
     if len({row.ref.lower() for row in rows}) != len(rows):

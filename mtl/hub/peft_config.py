@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.errors import RequestError, ZooError
 from mtl.files import model_name
+from mtl.typed import given
 from mtl.untrusted import asks_for_code
 from mtl.words import printable
 from mtl.zoo.machine import is_machine_path
@@ -202,6 +203,7 @@ def refuse_peft(value: Any, remote: Remote) -> None:
         raise RequestError(
             f"{remote.where} holds an adapter that peft wrote, not stock adapters. It becomes an "
             f"entry of lora with: python -m mtl.zoo pull --peft hub:{remote.repo} --model MODEL"
+            f"{given('--zoo')}"
         )
 
 

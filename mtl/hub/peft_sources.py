@@ -33,6 +33,7 @@ from mtl.hub.remote import (
     remember,
 )
 from mtl.hub.stock import CONFIG_FILE
+from mtl.typed import given
 from mtl.words import counted
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def read_place(place: str) -> Remote:
         if remote.entries:
             raise RequestError(
                 f"{remote.where} holds entries of mtl. Pull them as they are: "
-                f"python -m mtl.zoo pull {remote.repo}"
+                f"python -m mtl.zoo pull {remote.repo}{given('--zoo')}"
             )
         return remote
     folder = user_path(place, "--peft")

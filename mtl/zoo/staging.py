@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 
 from mtl.errors import MtlError, RunError
 from mtl.files import TEMPORARY, sync_folder
+from mtl.zoo.place import zoo_option
 
 LOCK_SUFFIX = ".lock"
 ZOO_LOCK = ".lock"
@@ -62,7 +63,7 @@ def staging(target: Path, root: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        _discard(folder)
+        _discard(folder, root)
         # Unlinked while held: whoever opened it meanwhile sees that it is gone (see _begin).
         with contextlib.suppress(OSError):
             os.unlink(lock.lock_file)
@@ -111,7 +112,7 @@ def _clear_earlier(target: Path, root: Path) -> None:
             _LOG.info("%s", error)
 
 
-def _discard(folder: Path) -> None:
+def _discard(folder: Path, root: Path) -> None:
     try:
         shutil.rmtree(folder)
     except FileNotFoundError:
@@ -119,9 +120,10 @@ def _discard(folder: Path) -> None:
     except OSError as error:
         _LOG.warning(
             "the temporary %s could not be removed (%s); the next run for the same entry takes it "
-            "along, or 'python -m mtl.zoo fsck --fix'.",
+            "along, or 'python -m mtl.zoo fsck --fix%s'.",
             folder,
             error.strerror or error,
+            zoo_option(root),
         )
 
 

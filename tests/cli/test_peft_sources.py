@@ -241,12 +241,13 @@ def test_an_adapter_in_the_place_of_a_model(
 ) -> None:
     _, folder = write(CONFIGS["lora"])
     shutil.copy(Path(tiny("roberta")) / "config.json", folder)  # else it is no model's folder
-    said = mtl("train", "--suite", "mini", "--model", folder)
+    there = mini.with_name("another")
+    said = mtl("train", "--suite", "mini", "--model", folder, "--zoo", there)
     refused(said, "makes it an adapter")
     message = provoked(said.err, "backbone/model_files.py", "Such an adapter goes into a zoo with")
     said = follow(message, MODEL=tiny("roberta"))
     assert said.code == 0, said
-    (entry,) = open_zoo(mini).entries()
+    (entry,) = open_zoo(there).entries()
     assert entry.manifest.method == "lora"
 
 
@@ -257,17 +258,20 @@ def test_who_pulls_one_as_the_other(
 ) -> None:
     _, folder = write(CONFIGS["lora"])
     hub.put(REPO, {path.name: path.read_bytes() for path in folder.iterdir()})
+    there = ["--zoo", mini.with_name("another")]
     for more in ([], ["--model", tiny("roberta")]):
-        said = mtl("zoo", "pull", REPO, *more)
+        said = mtl("zoo", "pull", REPO, *more, *there)
         message = provoked(said.err, "hub/peft_config.py", "holds an adapter that peft wrote")
         assert follow(message, MODEL=tiny("roberta")).code == 0
+    assert open_zoo(there[1]).entries()
+    assert not mini.exists()
     entry = proven(open_zoo(mini))
     assert mtl("zoo", "push", entry.ref, "--repo", "ada/ours").code == 0
-    shutil.rmtree(mini)
-    said = pulled("hub:ada/ours", tiny)
+    shutil.rmtree(there[1])
+    said = pulled("hub:ada/ours", tiny, *there)
     message = provoked(said.err, "hub/peft_sources.py", "Pull them as they are")
     assert follow(message).code == 0
-    assert open_zoo(mini).get(entry.ref) == entry
+    assert open_zoo(there[1]).get(entry.ref).digest == entry.digest
 
 
 def test_options_that_do_not_go_together(tiny: Callable[[str], str]) -> None:

@@ -185,7 +185,8 @@ def test_files_that_their_suffix_does_not_describe(
 @recommends("compose/planning.py", "That is stage one")
 @recommends("cli/joint.py", "That is stage one")
 @recommends("cli/joint.py", "That is stage two")
-def test_a_method_of_another_stage(stocked: Path) -> None:
+def test_a_method_of_another_stage(stocked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MTL_ZOO", str(stocked.with_name("another")))
     for line, module, part, filled in (
         (
             ["train", "--task", "mood", "--method", "scalearn"],
@@ -207,7 +208,9 @@ def test_a_method_of_another_stage(stocked: Path) -> None:
             {"TASK.": TARGET},
         ),
     ):
-        message = provoked(mtl(*line).err, f"{module}.py", f"That is stage {part}")
+        said = mtl(*line, "--zoo", stocked)
+        message = provoked(said.err, f"{module}.py", f"That is stage {part}")
+        assert commands(message)[0][2:5] == [line[-1], "--zoo", str(stocked)]
         names = {key.rstrip("."): value for key, value in filled.items()}
         again = follow(message, "--dry-run", **names, **filled)
         assert again.code == 0, (line, again)

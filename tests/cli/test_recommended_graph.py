@@ -1,4 +1,7 @@
-"""What messages about evidence and the choice of sources recommend: see ``recommended.py``."""
+"""What messages about evidence and the choice of sources recommend: see ``recommended.py``.
+
+Zoo and graph are not where commands look by themselves, so what is recommended must name both.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_bench import TARGET, entries, mtl, refused, write_spans, write_suite
+from cli_bench import TARGET, entries, refused, write_spans, write_suite
+from cli_bench import mtl as plain
 from recommended import commands, follow, provoked, recommends
 
 from mtl.errors import MtlError
+from mtl.typed import command_line
+
+PLACES = ("--zoo", "its-zoo", "--graph", "its-graph")
+
+
+def mtl(*words: Any) -> Any:
+    """A command on the zoo and the graph of the test."""
+    return plain(*words, *PLACES)
 
 
 def said(error: Any) -> str:
@@ -39,8 +51,8 @@ def four(tiny: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -
         patch.setenv("MTL_MODEL", tiny("roberta"))
         patch.setenv("MTL_CACHE", str(root / "cache"))
         places = ["--zoo", root / "zoo", "--runs", root / "runs"]
-        good(mtl("train", "--suite", "mini", *places))
-        good(mtl("graph", "measure", "--targets", TARGET, "--max-steps", "2", *places))
+        good(plain("train", "--suite", "mini", *places))
+        good(plain("graph", "measure", "--targets", TARGET, "--max-steps", "2", *places))
     return folder, root / "zoo"
 
 
@@ -51,13 +63,22 @@ def evidence(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> Path:
-    """The folder of evidence beside that zoo, which commands use by themselves."""
+    """The folder of evidence of a copy of that zoo, which :func:`mtl` uses."""
     folder, zoo = four
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MTL_TASKS", str(folder))
     monkeypatch.setenv("MTL_MODEL", tiny("roberta"))
-    shutil.copytree(zoo, tmp_path / "zoo")
-    shutil.copytree(zoo.with_name("zoo.graph"), tmp_path / "zoo.graph")
-    return tmp_path / "zoo.graph" / "evidence"
+    shutil.copytree(zoo, tmp_path / "its-zoo")
+    shutil.copytree(zoo.with_name("zoo.graph"), tmp_path / "its-graph")
+    return tmp_path / "its-graph" / "evidence"
+
+
+@pytest.fixture
+def placed(stocked: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The folder that the tests' zoo of sources lies in, without a graph."""
+    monkeypatch.chdir(tmp_path)
+    stocked.rename(tmp_path / "its-zoo")
+    return tmp_path
 
 
 COMPOSE = ["compose", "--target", TARGET, "--sources"]
@@ -68,7 +89,7 @@ SHORT = ["--max-steps", "2"]
 @recommends("cli/graph_text.py", "trust: not calibrated here")
 @recommends("graph/table.py", "There is no evidence yet")
 @recommends("graph/select.py", "adds it (measured)")
-def test_a_graph_without_evidence(stocked: Path) -> None:
+def test_a_graph_without_evidence(placed: Path) -> None:
     message = mtl("graph", "calibrate").err
     said = follow(
         provoked(message, "cli/graph.py", "Nothing to calibrate"), "--dry-run", TASK=TARGET
@@ -82,20 +103,20 @@ def test_a_graph_without_evidence(stocked: Path) -> None:
     assert done.code == 0, done
     message = provoked(done.out, "cli/graph_text.py", "trust: not calibrated here")
     assert follow(message, "--dry-run").code == 0
-    assert commands(message)[1] == ["mtl.graph", "calibrate"]
+    assert commands(message)[1] == ["mtl.graph", "calibrate", *PLACES]
 
 
 @recommends("graph/calibrate.py", "Remove it and run")
 @recommends("graph/formats.py", "makes it again")
 @recommends("graph/evidence.py", "makes what the zoo can tell anew")
-def test_damaged_files_of_the_graph(stocked: Path, tmp_path: Path) -> None:
+def test_damaged_files_of_the_graph(placed: Path) -> None:
     from mtl.graph.calibrate import read_calibration
     from mtl.graph.formats import read_graph
 
-    folder = tmp_path / "zoo.graph"
+    folder = placed / "its-graph"
     (folder / "evidence").mkdir(parents=True)
     (folder / "graph.json").write_text('{"nodes": 1}')
-    with pytest.raises(MtlError) as error:
+    with command_line(PLACES), pytest.raises(MtlError) as error:
         read_graph(folder / "graph.json")
     assert follow(provoked(said(error), "graph/formats.py", "makes it again")).code == 0
     bad = folder / "evidence" / "compose-0123456789abcdef.json"
@@ -106,7 +127,7 @@ def test_damaged_files_of_the_graph(stocked: Path, tmp_path: Path) -> None:
     assert follow(message, which=-1).code == 0
     path = next(iter(folder.glob("calibration-*")), folder / f"calibration-dev-{'0' * 16}.json")
     path.write_text("{}")
-    with pytest.raises(MtlError) as error:
+    with command_line(PLACES), pytest.raises(MtlError) as error:
         read_calibration(folder, "0" * 64)
     message = provoked(said(error), "graph/calibrate.py", "Remove it and run")
     path.unlink()
@@ -153,10 +174,10 @@ def test_a_matrix_of_nothing(evidence: Path, tmp_path: Path) -> None:
 
 @recommends("graph/collect.py", "own adapters fit")
 def test_two_own_adapters(evidence: Path) -> None:
-    zoo = evidence.parents[1] / "zoo"
+    zoo = evidence.parents[1] / "its-zoo"
     before = {*entries(zoo)}
     line = ["--suite", "mini", "--task", "same", "--set", "reduction_factor=8", *SHORT]
-    good(mtl("train", *line))
+    good(plain("train", *line, *PLACES[:2]))
     (second,) = {*entries(zoo)} - before
     built = mtl("graph", "build", "--json").json
     assert built["findings"] == 0
@@ -167,7 +188,7 @@ def test_two_own_adapters(evidence: Path) -> None:
 
 @recommends("graph/select.py", "adds it (of several sources)")
 @recommends("graph/select.py", "python -m mtl.graph attribute ENTRY")
-@recommends("graph/select.py", "--scores {}' adds it")
+@recommends("graph/select.py", "--scores {}{}' adds it")
 def test_evidence_of_a_composition_that_is_not_there(evidence: Path) -> None:
     line = [*COMPOSE, "graph:k=2,by=reliance", "--dry-run"]
     message = provoked(mtl(*line).err, "graph/select.py", "adds it (of several sources)")
@@ -178,7 +199,7 @@ def test_evidence_of_a_composition_that_is_not_there(evidence: Path) -> None:
     good(follow(message, ENTRY="same/scalearn/seed0"))
     good(mtl(*line))
     line = [*COMPOSE, "graph:k=2,by=tfidf", "--dry-run"]
-    message = provoked(mtl(*line).err, "graph/select.py", "--scores {}' adds it")
+    message = provoked(mtl(*line).err, "graph/select.py", "--scores {}{}' adds it")
     good(follow(message))
     good(mtl(*line))
 
@@ -186,7 +207,7 @@ def test_evidence_of_a_composition_that_is_not_there(evidence: Path) -> None:
 @recommends("graph/select.py", "--sources auto has no candidate")
 def test_auto_without_a_candidate(evidence: Path) -> None:
     shutil.rmtree(evidence)
-    for path in entries(evidence.parents[1] / "zoo"):
+    for path in entries(evidence.parents[1] / "its-zoo"):
         if "/same/pfeiffer" not in str(path):
             shutil.rmtree(path)
     line = [*COMPOSE, "auto"]

@@ -190,13 +190,14 @@ def test_an_adapter_in_the_place_of_a_model(
     if merged:
         hub.put(theirs, {path.name: path.read_bytes() for path in Path(tiny("roberta")).iterdir()})
     for name in (theirs, f"{theirs}@main"):
-        said = mtl("train", "--suite", "mini", "--model", name)
+        there = mini.with_name("another")
+        said = mtl("train", "--suite", "mini", "--model", name, "--zoo", there)
         refused(said, repr(theirs))
         part = "adapter on the Hub goes into a zoo with"
         message = provoked(said.err, "backbone/model_files.py", part)
         said = follow(message, MODEL=tiny("roberta"))
         assert said.code == 0, said
-    assert len(open_zoo(mini).entries()) == 1
+    assert len(open_zoo(there).entries()) == 1
 
 
 def shell(*line: object, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -112,26 +112,27 @@ def test_twins(zoo: Zoo, caplog: pytest.LogCaptureFixture) -> None:
 def test_locks(zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store(zoo, manifest())
     monkeypatch.chdir(tmp_path)
-    message = provoked(
-        mtl("zoo", "pull", "--lock", "mtl.lock").err, "hub/lockfile.py", "There is no lock file"
-    )
+    monkeypatch.setenv("MTL_ZOO", str(tmp_path / "another"))
+    pull = ["zoo", "pull", "--lock", "mtl.lock", f"--zoo={zoo.root}"]
+    message = provoked(mtl(*pull).err, "hub/lockfile.py", "There is no lock file")
     assert follow(message).code == 0
     (tmp_path / "mtl.lock").write_text('{"schema_version": 9, "entries": []}')
-    message = provoked(
-        mtl("zoo", "pull", "--lock", "mtl.lock").err, "hub/lockfile.py", "is no lock of version"
-    )
+    message = provoked(mtl(*pull).err, "hub/lockfile.py", "is no lock of version")
     assert follow(message).code == 0
-    assert mtl("zoo", "pull", "--lock", "mtl.lock").code == 0
+    assert mtl(*pull).code == 0
 
 
 @recommends("cli/report.py", "holds no entry")
 @recommends("cli/report.py", "is no composition")
-def test_reports_of_nothing(zoo: Zoo, tmp_path: Path) -> None:
-    message = provoked(mtl("report").err, "cli/report.py", "holds no entry")
-    assert follow(message).code == 0
-    assert follow(message, "--suite", "demo", "--model", "demo", "--dry-run", which=1).code == 0
+def test_reports_of_nothing(zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MTL_ZOO", str(tmp_path / "another"))
+    message = provoked(mtl("report", "--zoo", zoo.root).err, "cli/report.py", "holds no entry")
+    assert str(zoo.root) in follow(message).out
+    demo = follow(message, "--suite", "demo", "--model", "demo", "--dry-run", which=1)
+    assert demo.code == 0
+    assert commands(message)[1] == ["mtl.train", "--zoo", str(zoo.root)]
     entry = store(zoo, manifest())
-    line = ["--heatmap", tmp_path / "a.png", "--entry", entry.ref]
+    line = ["--heatmap", tmp_path / "a.png", "--entry", entry.ref, "--zoo", zoo.root]
     message = provoked(mtl("report", *line).err, "cli/report.py", "is no composition")
     assert follow(message).code == 0
 
@@ -166,6 +167,7 @@ def test_a_disk_that_does_not_remove(
     def fails(folder: Path) -> None:
         raise OSError(28, os.strerror(28))
 
+    monkeypatch.setenv("MTL_ZOO", str(zoo.root.parent / "another"))
     entry = store(zoo, manifest())
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "mtl.zoo"):
         patch.setattr(staging.shutil, "rmtree", fails)
