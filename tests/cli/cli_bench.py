@@ -100,6 +100,15 @@ def source(zoo: Path, task: str) -> Path:
     return found
 
 
+def rows_of(suite: Path, name: str, split: str = "test") -> list[dict[str, Any]]:
+    """The rows of a task as its file has them."""
+    path = suite / f"{name}_{split}.jsonl"
+    if path.is_file():
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    head, *lines = (suite / f"{name}_{split}.csv").read_text().splitlines()
+    return [dict(zip(head.split(","), line.split(","), strict=True)) for line in lines]
+
+
 def composed(zoo: Path, method: str, *more: str) -> Any:
     """The composition of ``TARGET`` by ``method``, after a few steps."""
     from mtl.zoo import open_zoo

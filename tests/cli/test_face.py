@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cli_bench import ROOT, TASKS, digests, mtl, write_suite
+from cli_bench import ROOT, TASKS, digests, mtl, rows_of, write_suite
 from hub_bench import hub
 from loopback_state import Hub
 
@@ -32,15 +32,6 @@ SHORT = {"epochs": 1, "max_steps": 4}
 def entry_of(zoo: Path, task: str, kind: str = "adapter") -> Entry:
     (found,) = open_zoo(zoo).entries(kind=kind, task=task)
     return found
-
-
-def rows_of(suite: Path, name: str, split: str = "test") -> list[dict[str, Any]]:
-    """The rows of a task as its file has them."""
-    path = suite / f"{name}_{split}.jsonl"
-    if path.is_file():
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    head, *lines = (suite / f"{name}_{split}.csv").read_text().splitlines()
-    return [dict(zip(head.split(","), line.split(","), strict=True)) for line in lines]
 
 
 def agrees(model: face.Model, answers: face.Answers, task: str = "") -> None:

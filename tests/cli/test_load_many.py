@@ -11,21 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cli_bench import mtl, write_spans
+from cli_bench import mtl, rows_of, write_spans
 
 import mtl as face
 from mtl.errors import RequestError
 from mtl.zoo import open_zoo
 
 SHORT = ["--epochs", "1", "--max-steps", "3"]
-
-
-def rows_of(suite: Path, name: str, split: str = "test") -> list[dict[str, Any]]:
-    path = suite / f"{name}_{split}.jsonl"
-    if path.is_file():
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    head, *lines = (suite / f"{name}_{split}.csv").read_text().splitlines()
-    return [dict(zip(head.split(","), line.split(","), strict=True)) for line in lines]
 
 
 @pytest.fixture(scope="module")

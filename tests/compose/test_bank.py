@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from kernel_bench import Calls
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mtl.compose.bank import Bank
 from mtl.compose.composition import COMPOSITIONS
@@ -320,18 +320,6 @@ def test_a_scaled_source_keeps_its_scale(
     found = compose(encoder, ["source0000"])
     fill(found, torch.ones(1, 1))
     torch.testing.assert_close(hidden(encoder, tokens)[-1], alone, rtol=0, atol=1e-5)
-
-
-class Calls(TorchDispatchMode):
-    """Counts the operations that reach the kernels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += 1
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)

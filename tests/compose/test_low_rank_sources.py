@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from kernel_bench import Calls
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mtl.backbone import load_backbone
 from mtl.backbone.linear import LINEARS, linear_sites
@@ -144,18 +144,6 @@ def test_folded_is_looped(
         assert folded.shape == expected.shape
         scale = max(1.0, float(expected.detach().abs().max()))
         assert float((folded - expected).detach().abs().max()) / scale <= limit
-
-
-class Calls(TorchDispatchMode):
-    """Counts the operations that reach the kernels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += 1
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("method", ["scalearn", "scalearn-uniform++"])

@@ -11,60 +11,22 @@ import xml.etree.ElementTree as ElementTree
 from contextlib import AbstractContextManager
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
-import networkx as nx
 import numpy as np
 import pytest
+from drawing_bench import EVIL, finding, many, sample
 from page_browser import NAMES as BROWSERS
 from page_browser import Page, find_browser, headless
 
 from mtl.errors import RequestError
 from mtl.graph import Evidence, build_graph
-from mtl.graph.layout import (
-    NEGATIVE,
-    NEUTRAL,
-    POSITIVE,
-    arrow_heads,
-    label_places,
-    positions,
-    short_names,
-    strokes,
-    thickness,
-)
+from mtl.graph.layout import NEGATIVE, NEUTRAL, POSITIVE, positions, strokes, thickness
 from mtl.graph.matrix import matrix_text, transfer_matrix
 from mtl.graph.page import write_page
 from mtl.graph.picture import draw_graph, draw_matrix
 from mtl.words import printable
 
-BASE = "ab" * 32
-EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>&@data@\u202e'
 SVG = "{http://www.w3.org/2000/svg}"
-
-
-def finding(source: str, kind: str, value: float, **changes: Any) -> Evidence:
-    common: dict[str, Any] = {"target": "t/own", "method": "average", "base": BASE, "rows": "r"}
-    return Evidence(source, kind=kind, value=value, **{**common, **changes})
-
-
-def sample() -> nx.DiGraph:
-    run = {
-        "entry": {"ref": f"base/toy/{EVIL}", "digest": "1"},
-        "own": {"ref": "base/toy/own/seed0"},
-        "command": "python -m mtl.compose --target own",
-    }
-    return build_graph(
-        [],
-        [
-            finding("s/good", "measured", 0.2, low=0.1, high=0.3, n=400, provenance=run),
-            finding("s/bad", "measured", -0.1, low=-0.15, high=-0.05, seeds=(0,)),
-            finding("s/seen", "reliance", 0.4, method="omega", layers={"0": 0.3, "1": 0.5}),
-            finding("s/told", "predicted", -1.0, method="logme"),
-            finding("s/good", "predicted", -0.5, method="logme"),
-            finding("t/own", "reliance", 0.6, method="omega"),
-            finding(f"s/{EVIL}", "measured", 0.05, provenance={"command": EVIL}),
-        ],
-    )
 
 
 class Reader(HTMLParser):
@@ -155,19 +117,6 @@ def test_kinds_scores_and_targets(tmp_path: Path) -> None:
     assert strokes(graph, target="s/good") == []
     assert write_page(build_graph([], []), tmp_path / "empty.html") == {"nodes": 0, "edges": 0}
     assert "0 tasks" in (tmp_path / "empty.html").read_text()
-
-
-def test_the_layout_is_the_same_every_time_and_keeps_nodes_apart() -> None:
-    graph = sample()
-    one, two = (positions(graph, strokes(graph)) for _ in range(2))
-    assert one == two
-    points = np.array(list(one.values()))
-    gaps = np.linalg.norm(points[:, None] - points[None], axis=-1) + np.eye(len(points))
-    assert gaps.min() > 0.05
-    assert points.min() >= 0
-    assert points.max() <= 1
-    lonely = build_graph([], [finding("t/own", "reliance", 1.0)])
-    assert positions(lonely, strokes(lonely)) == {"t/own": (0.5, 0.5)}
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
@@ -262,74 +211,6 @@ def test_a_browser_opens_it(tasks: int, tmp_path: Path) -> None:
         assert page.said("Log.entryAdded") == []  # nothing that its policy had to forbid
         urls = {event["request"]["url"] for event in page.said("Network.requestWillBeSent")}
         assert urls == {path.as_uri()}
-
-
-def many(count: int) -> nx.DiGraph:
-    """So many tasks of one suite with about six measured sources each, and three scored ones."""
-    rng = np.random.default_rng(0)
-    names = [
-        f"s/task_{number:02d}{'_of_a_long_name' * (number % 7 == 0)}" for number in range(count)
-    ]
-    items = []
-    for target in names:
-        for source in rng.choice(names, min(6, count), replace=False):
-            value = float(rng.normal(0.01, 0.03))
-            spread = {"low": value - 0.02, "high": value + 0.02, "target": target}
-            if source != target:
-                items.append(finding(str(source), "measured", value, **spread))
-        for source in rng.choice(names, min(3, count), replace=False):
-            if source != target:
-                score = float(rng.normal())
-                items.append(
-                    finding(str(source), "predicted", score, method="logme", target=target)
-                )
-    return build_graph([], items)
-
-
-def overlaps(boxes: list[tuple[float, float, float, float]]) -> int:
-    return sum(
-        min(a[2], b[2]) - max(a[0], b[0]) > 0 and min(a[3], b[3]) - max(a[1], b[1]) > 0
-        for place, a in enumerate(boxes)
-        for b in boxes[:place]
-    )
-
-
-@pytest.mark.parametrize("count", [6, 20, 40])
-def test_names_do_not_lie_on_one_another(count: int) -> None:
-    graph = many(count)
-    unit = positions(graph, strokes(graph))
-    points = [(50 + 1000 * x, 50 + 620 * y) for x, y in unit.values()]
-    widths = [7.0 * len(name.partition("/")[2]) for name in unit]
-    found = label_places(points, [9.0] * count, widths, 14.0, (1100, 720))
-    boxes = [(x - w / 2, y - 7, x + w / 2, y + 7) for (x, y), w in zip(found, widths, strict=True)]
-    nodes = [(x - 9, y - 9, x + 9, y + 9) for x, y in points]
-    assert overlaps(boxes) == 0
-    assert overlaps([*boxes, *nodes]) == 0
-    assert min(min(box[:2]) for box in boxes) >= 0
-    assert max(box[2] for box in boxes) <= 1100
-    # two nodes beside each other at the edge, and one label that fits nowhere: still somewhere
-    tight = label_places([(3.0, 3.0), (12.0, 3.0)], [5.0, 5.0], [40.0, 4000.0], 12.0, (100, 100))
-    assert np.isfinite(tight).all()
-
-
-def test_names_leave_loops_and_arrow_heads_free() -> None:
-    graph = build_graph(
-        [], [finding("s/a", "measured", 0.2), finding("t/own", "reliance", 0.6, method="omega")]
-    )
-    place = {"s/a": (100.0, 20.0), "t/own": (100.0, 100.0)}
-    heads = arrow_heads(strokes(graph), place, {"s/a": 15.0, "t/own": 15.0})
-    assert (100.0, 85.0) in heads  # the edge comes from above
-    assert len([point for point in heads if point[1] > 115]) == 3  # its loop hangs below
-    found = label_places(list(place.values()), [8, 8], [40, 40], 14, (200, 200), heads)
-    assert abs(found[1][0] - 100) > 20  # so its name stands beside it
-    plain = label_places(list(place.values()), [8, 8], [40, 40], 14, (200, 200))
-    assert plain[1] == (100.0, 100 - 11 - 7)
-
-
-def test_short_names() -> None:
-    assert short_names(["a/x", "a/y"]) == {"a/x": "x", "a/y": "y"}
-    assert short_names(["a/x", "b/x"]) == {"a/x": "a/x", "b/x": "b/x"}
-    assert short_names(["plain"]) == {"plain": "plain"}
 
 
 def test_an_interval_with_zero_is_drawn_pale_and_the_legend_says_so(tmp_path: Path) -> None:
