@@ -317,11 +317,9 @@ def _under(encoder: nn.Module, prefix: str) -> set[int]:
     return {id(p) for name, p in encoder.named_parameters() if name.startswith(prefix)}
 
 
-def share_frozen(networks: Sequence[nn.Module]) -> None:
-    """Let equal frozen parameters of the networks lie in memory once."""
-    leader, *others = [dict(network.named_parameters()) for network in networks]
-    for other in others:
-        for mine, its in zip(leader.values(), other.values(), strict=False):
-            same = mine.shape == its.shape and not (mine.requires_grad or its.requires_grad)
-            if same and mine.data_ptr() != its.data_ptr() and torch.equal(mine, its):
-                its.data = mine.data
+def share_frozen(leader: nn.Module, other: nn.Module) -> None:
+    """Let frozen parameters of ``other`` that equal the leader's lie in memory once."""
+    for mine, its in zip(leader.parameters(), other.parameters(), strict=False):
+        same = mine.shape == its.shape and not (mine.requires_grad or its.requires_grad)
+        if same and mine.data_ptr() != its.data_ptr() and torch.equal(mine, its):
+            its.data = mine.data

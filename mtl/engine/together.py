@@ -8,7 +8,7 @@ patience, resume points, generators. Only the steps themselves are taken for all
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from torch import Tensor
 from mtl.backbone.beside_sites import share_frozen
 from mtl.engine.device import Device
 from mtl.engine.loop import Job, Outcome, Step, Taken, take_step, training
-from mtl.engine.progress import listening
+from mtl.engine.progress import listening, one_bar
 from mtl.engine.shared_step import SharedStep, check_fit
 from mtl.engine.tracking import GivenUpError
 from mtl.errors import MtlError
@@ -27,7 +27,7 @@ Ended = Outcome | MtlError | GivenUpError
 
 
 def train_together(
-    jobs: Sequence[Job],
+    jobs: Iterable[Job],
     device: Device,
     ended: Callable[[int, Ended], None],
     step: Callable[[int, int, int], object] | None = None,
@@ -35,8 +35,11 @@ def train_together(
     """Train the jobs side by side, each to the result it has alone but for the order of sums.
 
     Args:
+        jobs: taken one after the other; where they are made as they are taken, what is frozen is
+            in memory once, and once more for the one that is being made.
         ended: told of each job, by its number, as soon as it is trained, has failed or was given
-            up by its listener; the selected state of one that is trained is loaded then.
+            up by its listener, and all have begun; the selected state of one that is trained is
+            loaded then.
         step: told of every step: the job's number, its steps done, and planned; None: as
             :func:`mtl.engine.progress.listening` says, whoever's they are.
 
@@ -44,11 +47,12 @@ def train_together(
         UnfitError: they cannot go side by side. What has not ended is to be built anew, and goes
             by itself, from its resume point where there is one.
     """
-    group = _Group(jobs, device, ended, step)
+    group = _Group(device, ended, step)
     try:
-        group.begin()
-        while group.steps:
-            group.round()
+        with one_bar():
+            group.begin(jobs)
+            while group.steps:
+                group.round()
     finally:
         group.release()
 
@@ -65,27 +69,32 @@ class _Course:
 class _Group:
     def __init__(
         self,
-        jobs: Sequence[Job],
         device: Device,
         ended: Callable[[int, Ended], None],
         step: Callable[[int, int, int], object] | None,
     ) -> None:
-        for job in jobs:
-            check_fit(job, device)
         self._device, self._ended, self._step = device, ended, step
-        start = device.rng_state()  # each seeds them itself
-        self._courses = [_Course(job, training(job, device), start) for job in jobs]
+        self._courses: list[_Course] = []
         self._shared: SharedStep | None = None
         self.steps: dict[int, Step] = {}
         """The step that each run asks for, while it has not ended."""
 
-    def begin(self) -> None:
-        """Bring every run to its first step."""
-        for number in range(len(self._courses)):
+    def begin(self, jobs: Iterable[Job]) -> None:
+        """Bring every run to its first step; those that have none any more end then."""
+        start = self._device.rng_state()  # each seeds them itself
+        over: list[tuple[int, Ended]] = []
+        tell, self._ended = self._ended, lambda number, what: over.append((number, what))
+        for number, job in enumerate(jobs):
+            check_fit(job, self._device)
+            self._courses.append(_Course(job, training(job, self._device), start))
             self._advance(number, None)
-        if len(self.steps) > 1:
-            share_frozen([self._courses[number].job.attached.network for number in self.steps])
+            if number in self.steps:
+                first = self._courses[next(iter(self.steps))].job
+                share_frozen(first.attached.network, job.attached.network)
+        self._ended = tell
         self._lay_out()
+        for number, what in over:
+            tell(number, what)
 
     def round(self) -> None:
         """One step of every run that is left."""

@@ -10,7 +10,8 @@ cannot, they go one by one.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from mtl.methods.method import settings_dict
 from mtl.words import printable_lines
 
 if TYPE_CHECKING:
-    from mtl.engine import Device, RunFolder, RunSettings
+    from mtl.engine import Device, Job, RunFolder, RunSettings
     from mtl.runs.run import Run
     from mtl.runs.workspace import Workspace
     from mtl.zoo import Entry
@@ -120,13 +121,17 @@ def carry_out_beside(
 
     with ExitStack() as stack:
         prepared, places = [], []
-        for place, (run, folder, workspace) in enumerate(runs):
-            tracker = stack.enter_context(tracked(run, workspace))
-            try:
-                prepared.append(prepare(run, workspace, device, folder, tracker))
+
+        def jobs() -> Iterator[Job]:
+            for place, (run, folder, workspace) in enumerate(runs):
+                tracker = stack.enter_context(tracked(run, workspace))
+                try:
+                    prepared.append(prepare(run, workspace, device, folder, tracker))
+                except RunError as error:
+                    ended(place, error)
+                    continue
                 places.append(place)
-            except RunError as error:
-                ended(place, error)
+                yield prepared[-1].job
 
         def trained(number: int, outcome: Ended) -> None:
             place = places[number]
@@ -136,7 +141,7 @@ def carry_out_beside(
             if isinstance(outcome, MtlError):
                 ended(place, outcome)
                 return
-            told = {"side_by_side": len(prepared)}
+            told = {"side_by_side": len(prepared)} if len(prepared) > 1 else {}
             try:
                 entry = finish(prepared[number], runs[place][2], device, outcome, told)
             except RunError as error:
@@ -149,8 +154,7 @@ def carry_out_beside(
             if step is not None:
                 step(places[number], done, total)
 
-        jobs = [each.job for each in prepared]
-        train_together(jobs, device, trained, None if step is None else stepped)
+        train_together(jobs(), device, trained, None if step is None else stepped)
 
 
 def say_unfit(what: str, count: int, error: Exception) -> None:
@@ -159,23 +163,26 @@ def say_unfit(what: str, count: int, error: Exception) -> None:
     print(printable_lines(text), file=sys.stderr)
 
 
-def grouped(
-    runs: Sequence[Run],
-    places: Sequence[int],
-    first: int,
-    most: int,
-    done: Callable[[Run], bool] = lambda run: False,
-) -> list[int]:
-    """``first`` and those of ``places`` that go with it, ``most`` in all, in their order.
+class Fitting:
+    """Which of some runs go together; each is asked only once what it may go with."""
 
-    Args:
-        done: whether a run is over already; asked of no more than it takes.
-    """
-    key = group_key(runs[first]) if most > 1 else None
-    chosen = [first]
-    for place in places if key is not None else ():
-        if len(chosen) == most:
-            break
-        if place != first and group_key(runs[place]) == key and not done(runs[place]):
-            chosen.append(place)
-    return chosen
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self._keys = [group_key(run) for run in runs]
+        self._left: dict[str, deque[int]] = {}
+        for place, key in enumerate(self._keys):
+            if key is not None:
+                self._left.setdefault(key, deque()).append(place)
+
+    def take(self, first: int, most: int, is_open: Callable[[int], bool]) -> list[int]:
+        """A run and others that go with it, ``most`` in all, by their places and in their order.
+
+        Args:
+            is_open: whether another one is to go; none is asked about twice, in all calls.
+        """
+        key, chosen = self._keys[first], [first]
+        left = self._left[key] if key is not None else deque()
+        while left and len(chosen) < most:
+            place = left.popleft()
+            if place != first and is_open(place):
+                chosen.append(place)
+        return chosen

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.engine.folder import RunFolder
 from mtl.engine.launch import launch
-from mtl.engine.progress import quiet
+from mtl.engine.progress import quiet, write_line
 from mtl.engine.tracking import SEVERAL
 from mtl.errors import HeldError, MtlError, RunError
+from mtl.runs.beside import Fitting, carry_out_beside, most_beside, say_unfit
 from mtl.words import printable_lines
 from mtl.zoo.merged import first_of
 from mtl.zoo.settings import differing, settings_text
@@ -128,6 +129,12 @@ def execute_all(
     reports: dict[int, Report] = {}
     alone: set[int] = set()
     """Of a group that turned out not to go side by side."""
+    fitting: Fitting | None = None
+
+    def is_open(place: int) -> bool:
+        taken = place in reports or place in alone
+        return not taken and find_done(runs[place], workspace) is None
+
     labels = [
         f"{run.label}{f' ({settings_text(own)})' if own else ''}"
         for run, own in zip(runs, apart(runs), strict=True)
@@ -139,7 +146,7 @@ def execute_all(
             reports[number] = report
             if not quiet() and not (sys.stderr.isatty() and len(runs) == 1) and launch().rank == 0:
                 line = f"[{number + 1}/{len(runs)}] {labels[number]}: {_what_became(report)}"
-                print(line, file=sys.stderr, flush=True)
+                write_line(line)
             if finished is not None and report.entry is not None:
                 finished(report.entry)
 
@@ -149,10 +156,10 @@ def execute_all(
             if waiting and not quiet() and launch().rank == 0:
                 who = getattr(reports[number].error, "who", "another process")
                 print(f"{labels[number]}: waiting for {who}", file=sys.stderr, flush=True)
-            asked = workspace.beside != 1 and not waiting and number not in alone
-            if asked and find_done(runs[number], workspace) is None:
-                open_now = [n for n in left if n not in reports and n not in alone]
-                alone |= _try_beside(runs, open_now, workspace, ended)
+            asked = workspace.beside != 1 and not waiting and is_open(number)
+            if asked:
+                fitting = fitting or Fitting(runs)
+                alone |= _try_beside(runs, number, fitting, is_open, workspace, ended)
             if number not in reports or waiting:
                 ended(number, _try(runs[number], workspace, wait=waiting))
     return [reports[number] for number in range(len(runs))]
@@ -169,29 +176,28 @@ def allowed_beside(workspace: Workspace) -> int:
 
 def _try_beside(
     runs: Sequence[Run],
-    places: Sequence[int],
+    number: int,
+    fitting: Fitting,
+    is_open: Callable[[int], bool],
     workspace: Workspace,
     ended: Callable[[int, Report], None],
 ) -> set[int]:
-    """Carry out the first of ``places`` with others that fit, if there are any.
+    """Carry out one of ``runs`` with others that fit and are open, if there are any.
 
     Returns:
         Those that the engine could not take together.
     """
     from mtl.backbone.beside import UnfitError
     from mtl.engine import open_device
-    from mtl.runs.beside import carry_out_beside, grouped, most_beside, say_unfit
 
-    first = runs[places[0]]
+    first = runs[number]
     device = open_device(
         first.settings.precision,
         hidden_size=first.backbone.base.hidden_size,
         deterministic=workspace.deterministic,
     )
     most = most_beside(first.backbone.base.hidden_size, workspace.beside, device)
-    chosen = grouped(
-        runs, places, places[0], most, lambda run: find_done(run, workspace) is not None
-    )
+    chosen = fitting.take(number, most, is_open)
     with ExitStack() as held:
         mine = []
         for place in chosen:
@@ -205,7 +211,7 @@ def _try_beside(
         def over(number: int, what: Entry | MtlError) -> None:
             place = mine[number][0]
             if isinstance(what, MtlError):
-                print(printable_lines(f"error: {what}"), file=sys.stderr)
+                write_line(printable_lines(f"error: {what}"))
                 ended(place, Report(runs[place], "failed", None, what))
             else:
                 ended(place, Report(runs[place], "done", what))

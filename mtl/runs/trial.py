@@ -22,6 +22,7 @@ from mtl.engine.tracking import GivenUpError
 from mtl.engine.weighting import loss_weights
 from mtl.errors import HeldError, MtlError
 from mtl.files import sha256_json, write_json
+from mtl.runs.beside import Fitting, most_beside, say_unfit
 
 if TYPE_CHECKING:
     from mtl.engine import Device, Outcome, Trainable
@@ -104,20 +105,19 @@ def try_runs(
     """
     watches = watches or [None] * len(runs)
     found: dict[int, Trial | MtlError | GivenUpError] = {}
-    alone: set[int] = set()
-    """Of a group that turned out not to go side by side."""
-
-    def is_open(place: int) -> bool:
-        return (
-            place not in found
-            and place not in alone
-            and _tried_before(runs[place], workspace, keep=keep) is None
-        )
-
+    untried: set[int] = set()
+    """Places of those that may still go side by side; a run that is there twice has one."""
+    if workspace.beside != 1:
+        fitting = Fitting(runs)
+        first = {run.runhash: place for place, run in reversed([*enumerate(runs)])}
+        untried = {
+            place
+            for place in first.values()
+            if _tried_before(runs[place], workspace, keep=keep) is None
+        }
     for place, run in enumerate(runs):
-        if workspace.beside != 1 and is_open(place):
-            rest = [other for other in range(place, len(runs)) if is_open(other)]
-            alone |= _try_beside(runs, rest, workspace, watches, keep, found)
+        if place in untried:
+            _try_beside(runs, place, fitting, untried, workspace, watches, keep, found)
         if place not in found:
             try:
                 found[place] = try_run(run, workspace, watches[place], keep=keep)
@@ -128,45 +128,53 @@ def try_runs(
 
 def _try_beside(
     runs: Sequence[Run],
-    places: Sequence[int],
+    number: int,
+    fitting: Fitting,
+    untried: set[int],
     workspace: Workspace,
     watches: Sequence[Listener | None],
     keep: bool,
     found: dict[int, Trial | MtlError | GivenUpError],
-) -> set[int]:
-    """Try the first of ``places`` with others that fit, if there are any, into ``found``.
+) -> None:
+    """Try one of ``runs`` with others that fit, if there are any ``untried``, into ``found``.
 
-    Those that another process is at are left out: who waits for one while he holds others may be
-    waited for.
-
-    Returns:
-        Those that the engine could not take together.
+    They are no longer untried then. Those that another process is at, or that could not go
+    together, are not found: who waits for one while he holds others may be waited for.
     """
     from mtl.backbone.beside import UnfitError
     from mtl.engine.together import Ended, train_together
-    from mtl.runs.beside import grouped, most_beside, say_unfit
 
-    first = runs[places[0]]
+    first = runs[number]
     device = _device(first, workspace)
-    different = list({runs[place].runhash: place for place in reversed(places)}.values())[::-1]
     most = most_beside(first.backbone.base.hidden_size, workspace.beside, device)
-    chosen = grouped(runs, different, places[0], most)
+    chosen = fitting.take(number, most, untried.__contains__)
+    untried.difference_update(chosen)
     if len(chosen) < 2:
-        return set()
+        return
     with ExitStack() as held:
-        mine: dict[int, _Begun] = {}
+        mine: list[int] = []
         for place in chosen:
             run = runs[place]
             try:
                 with suppress(HeldError):
                     held.enter_context(_place(run, workspace)[0].lock(f"trial {run.label}"))
                     if _tried_before(run, workspace, keep=keep) is None:
-                        mine[place] = _begin(run, workspace, device, watches[place])
+                        mine.append(place)
             except MtlError as error:
                 found[place] = error
         if len(mine) < 2:
-            return set()
-        begun = list(mine.items())
+            return
+        begun: list[tuple[int, _Begun]] = []
+
+        def jobs() -> Iterator[Job]:
+            for place in mine:
+                try:
+                    each = _begin(runs[place], workspace, device, watches[place])
+                except MtlError as error:
+                    found[place] = error
+                    continue
+                begun.append((place, each))
+                yield each.job
 
         def ended(number: int, what: Ended) -> None:
             place, each = begun[number]
@@ -179,10 +187,9 @@ def _try_beside(
                 found[place] = error
 
         try:
-            train_together([each.job for each in mine.values()], device, ended)
+            train_together(jobs(), device, ended)
         except UnfitError as error:
-            say_unfit(f"trials of {first.method}", len(begun), error)
-    return set(chosen)
+            say_unfit(f"trials of {first.method}", len(mine), error)
 
 
 def kept_weights(run: Run, workspace: Workspace) -> Path:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from mtl.errors import RunError
 from mtl.runs.context import Context, open_context
 from mtl.runs.executing import prepare
 from mtl.runs.run import Run
+from mtl.runs.running import execute_all
 from mtl.runs.settings import Overrides
 from mtl.runs.workspace import open_workspace
 from mtl.tasks import load_suite, load_task
@@ -95,7 +97,7 @@ def jobs(runs: Sequence[Run], root: Path, dtype: torch.dtype = torch.float64) ->
     return found
 
 
-def beside(found: Sequence[Job]) -> dict[int, Any]:
+def beside(found: Iterable[Job]) -> dict[int, Any]:
     """Trained side by side: what became of each."""
     ended: dict[int, Any] = {}
     train_together(found, open_device("fp32"), lambda number, what: ended.update({number: what}))
@@ -208,6 +210,47 @@ def test_frozen_weights_are_in_memory_once(mini: Path, tmp_path: Path) -> None:
     assert one[name].data_ptr() == other[name].data_ptr()
     trained = next(name for name, value in one.items() if value.requires_grad)
     assert one[trained].data_ptr() != other[trained].data_ptr()
+
+
+def test_jobs_that_are_made_as_they_are_taken_hold_one_encoder_and_the_newest(
+    mini: Path, tmp_path: Path
+) -> None:
+    runs = adapters(tmp_path, "pfeiffer", [0, 1, 2, 3], TASKS[0])
+    name, seen, made = "encoder.embeddings.word_embeddings.weight", [], []
+
+    def making() -> Any:
+        for place, run in enumerate(runs):
+            made.extend(jobs([run], tmp_path / str(place)))
+            held = [dict(job.attached.network.named_parameters())[name] for job in made]
+            seen.append(len({parameter.data_ptr() for parameter in held}))
+            yield made[-1]
+
+    ended = beside(making())
+    assert sorted(ended) == [0, 1, 2, 3]
+    assert seen == [1, 2, 2, 2]
+
+
+def test_a_terminal_shows_one_bar_for_all(
+    mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.StringIO()
+    stream.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.delenv("MTL_QUIET", raising=False)
+    runs = adapters(tmp_path, "pfeiffer", [0, 1, 2], TASKS[0])
+    (early,) = adapters(tmp_path, "pfeiffer", [3], TASKS[0], max_steps=2)
+    workspace = open_workspace(zoo=tmp_path / "zoo", runs=tmp_path / "runs", beside=4)
+    execute_all([*runs, early], workspace)
+    shown = stream.getvalue()
+    assert "\r4 runs side by side:   0%|          | 0/20 [" in shown
+    assert "\r3 of 4 runs side by side:" in shown
+    assert "\r1 of 4 runs side by side:" in shown
+    assert "6/6 [" not in shown
+    assert "mini/same pfeiffer seed 1: dev loss" in shown
+    lines = [line for line in shown.split("\n") if "] mini/same pfeiffer seed" in line]
+    assert sorted(line.rpartition("\r")[2][:5] for line in lines) == [
+        f"[{n}/4]" for n in range(1, 5)
+    ]
 
 
 def test_a_run_that_fails_leaves_and_the_others_are_what_they_are_alone(

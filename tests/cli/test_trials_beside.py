@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from cli_bench import TARGET, mtl, refused
 from study_bench import write_study
+from test_side_by_side import adapters
 
+from mtl.runs.workspace import open_workspace
 from mtl.study import Places, execute_task, plan_study, read_study
 from mtl.study.work import Task
 
@@ -26,11 +28,44 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     real, found = together.train_together, []
 
     def watched(jobs: Any, device: Any, ended: Callable[[int, Any], None]) -> None:
-        found.append([job.label for job in jobs])
-        real(jobs, device, ended)
+        given = list(jobs)
+        found.append([job.label for job in given])
+        real(given, device, ended)
 
     monkeypatch.setattr(together, "train_together", watched)
     return found
+
+
+def test_what_a_trial_goes_with_is_asked_once(
+    mini: Path, tmp_path: Path, groups: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys, and looks at what was tried, grow with the runs and not with their pairs."""
+    from mtl.runs import beside, trial
+
+    runs = adapters(tmp_path, "pfeiffer", range(9), "mini/mood", max_steps=1, eval_every=1)
+    place = open_workspace(zoo=tmp_path / "zoo", runs=tmp_path / "runs", beside=2)
+    asked: dict[str, int] = {"key": 0, "tried": 0}
+    real_key, real_tried = beside.group_key, trial._tried_before
+
+    def key(run: Any) -> Any:
+        asked["key"] += 1
+        return real_key(run)
+
+    def tried(*given: Any, **more: Any) -> Any:
+        asked["tried"] += 1
+        return real_tried(*given, **more)
+
+    monkeypatch.setattr(beside, "group_key", key)
+    monkeypatch.setattr(trial, "_tried_before", tried)
+    twice = [*runs, runs[0]]
+    found = trial.try_runs(twice, place)
+    assert [len(group) for group in groups] == [2, 2, 2, 2]  # the last one has nobody
+    assert asked["key"] == len(twice)
+    assert asked["tried"] <= 3 * len(twice)
+    told = [each for each in found if isinstance(each, trial.Trial)]
+    assert len(told) == len(twice)
+    assert told[-1].known
+    assert told[-1].dev == told[0].dev
 
 
 def tried_in(told: Any) -> list[Any]:
