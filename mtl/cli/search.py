@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +90,11 @@ def main(argv: Sequence[str]) -> int:
         asked=context.overrides.values,
         command=context.workspace.command,
     )
+    if limits := _limits(context.overrides.values):
+        common.say(
+            f"note: the recipe limits rows as the search did ({', '.join(limits)}): all that is "
+            f"trained with it is. {' '.join(_whole(limit) for limit in limits)} takes all rows."
+        )
     if options.png:
         from mtl.search.picture import draw_search
 
@@ -102,6 +107,18 @@ def main(argv: Sequence[str]) -> int:
         print(f"{search_text(item)}\n")
     print(f"recipe: {path}   (--recipe {path})")
     return 0
+
+
+def _limits(asked: Mapping[str, Any]) -> list[str]:
+    """What a user set that limits rows, as ``KEY=VALUE``."""
+    from mtl.engine.settings import LIMITS
+
+    plain = {key.removeprefix("run."): value for key, value in asked.items()}
+    return [f"{key}={plain[key]}" for key in LIMITS if plain.get(key)]
+
+
+def _whole(limit: str) -> str:
+    return f"--{limit.partition('=')[0].replace('_', '-')} 0"
 
 
 def _file(searches: Sequence[str], recipe: str | None) -> str:

@@ -52,12 +52,16 @@ def own_settings(row: Row) -> str:
 
 
 def panels(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows with a result by what they may be compared on: one task, base and number of rows."""
+    """Rows with a result by what they are compared on: one task, metric, base, number of rows."""
     several = len({row.base for row in rows}) > 1
+    metrics: dict[str, set[str]] = {}
+    for row in rows:
+        metrics.setdefault(row.task, set()).add(row.metric)
     found: dict[str, list[Row]] = {}
     for row in rows:
         if row.scores:
             trained = "" if row.train is None else f", {row.train:,} training rows"
+            trained += f", {row.metric}" if len(metrics[row.task]) > 1 else ""
             title = f"{row.task}{trained}{f', {row.base}' if several else ''}"
             found.setdefault(printable(title), []).append(row)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from cli_bench import TARGET, entries, mtl, process, refused
 from mtl.errors import RequestError
 from mtl.methods import METHODS
 from mtl.search import read_space
+from mtl.zoo import open_zoo
 
 SHORT = ("--epochs", "2", "--eval-every", "2", "--patience", "0")
 
@@ -199,6 +201,24 @@ def test_ranges_that_differ_anywhere_are_told_apart() -> None:
     texts = ["lr=1e-4..0.01", "lr=1e-4..0.0100000001", "max_steps=1234567..2000000"]
     said = [str(*read_space([text], method)) for text in texts]
     assert said == ["lr=0.0001..0.01", "lr=0.0001..0.0100000001", "max_steps=1234567..2e+06"]
+
+
+def test_a_recipe_that_limits_rows_says_so_and_how_to_take_all(mini: Path, tmp_path: Path) -> None:
+    """What a quick search left out is left out of every run, its test rows among it."""
+    recipe = tmp_path / "found.yaml"
+    said = mtl(
+        *("search", "--task", "mini/mood", "--over", "lr=1e-3,1e-2", *SHORT, "--trials", 1),
+        *("--max-eval-samples", 8, "--runs", tmp_path / "runs", "--out", recipe),
+    )
+    assert "limits rows as the search did (max_eval_samples=8)" in said.err
+    (flags,) = re.findall(r"(--max-eval-samples 0) takes all rows", said.err)
+    sizes = []
+    for more in ([], flags.split()):
+        line = ("train", "--task", "mini/mood", "--recipe", recipe, "--max-steps", 2)
+        (run,) = mtl(*line, *more, "--json").json["runs"]
+        (entry,) = (e for e in open_zoo(mini).entries() if e.digest == run["digest"])
+        sizes.append(entry.manifest.data["sizes"]["test"])
+    assert sizes[0] == 8 < sizes[1]
 
 
 def test_everything_is_checked_before_anything_is_tried(mini: Path, tmp_path: Path) -> None:

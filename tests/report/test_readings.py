@@ -10,6 +10,7 @@ import pytest
 from zoo_bench import composition, fill, manifest, predictions, task
 
 from mtl.report import results, suite_tables
+from mtl.report.page_figures import panels
 from mtl.report.variance import variance_splits
 from mtl.zoo import Entry, Zoo, open_zoo
 
@@ -53,6 +54,7 @@ def test_readings_are_rows_of_their_own(zoo: Zoo, other: dict[str, Any]) -> None
     assert [row.metric for row in rows] == ["accuracy", other["metrics"][0]]
     changed = "metrics" if other is OTHER else "max_length"
     assert rows[1].settings == {f"task.{changed}": other[changed]}
+    assert len(panels(rows)) == (2 if other is OTHER else 1)  # drawings have one scale
     (table,) = suite_tables(zoo.entries())
     said = "2 variants (how the task is read, run settings, data or sources)"
     assert said in " ".join(table.notes)
