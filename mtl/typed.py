@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import zip_longest
 
 _words: ContextVar[tuple[str, ...]] = ContextVar("words", default=())
 
@@ -23,7 +24,7 @@ def command_line(words: Sequence[str]) -> Iterator[None]:
 def given(*options: str) -> str:
     """`` --zoo DIR``: those of ``options`` that were typed, quoted for a shell; "" for none."""
     words, found = _words.get(), {}
-    for word, following in zip(words, (*words[1:], ""), strict=True):
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
         name, equals, value = word.partition("=")
         if name in options:
             found[name] = value if equals else following
