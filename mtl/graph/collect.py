@@ -234,7 +234,7 @@ def own_adapter(entry: Entry, candidates: Sequence[Entry]) -> tuple[Entry | None
 def _rows_of(entry: Entry) -> tuple[Any, ...]:
     manifest = entry.manifest
     return (
-        manifest.task["id"],
+        (manifest.task["id"], manifest.task["headline"]),
         manifest.base["fingerprint"],
         manifest.data["fingerprint"],
         manifest.seed,

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from zoo_bench import composition, fill, manifest, predictions, task
+from zoo_bench import composition, fill, manifest, predictions, store, task
 
+from mtl.graph.collect import record
+from mtl.graph.evidence import read_file
 from mtl.report import results, suite_tables
 from mtl.report.page_figures import panels
 from mtl.report.variance import variance_splits
@@ -84,3 +86,19 @@ def test_a_gain_is_over_an_adapter_of_the_same_metric(zoo: Zoo) -> None:
     (row,) = [row for row in results(zoo.entries()) if row.kind == "composition"]
     assert row.gain is not None
     assert row.gain.mean == pytest.approx(0.25)
+
+
+def test_transfer_is_measured_in_one_metric(zoo: Zoo, tmp_path: Path) -> None:
+    own = put(zoo, OTHER, 0, 0.3)
+    source = store(zoo, manifest(runhash="a" * 16, task=task("src")))
+    read = {**own.manifest.task, "headline": "accuracy", "metrics": ["accuracy"], "spec": LONG}
+    composition(zoo, [source], np.ones((1, 8)), task=read, runhash="b" * 16)
+
+    def measured() -> list[float]:
+        record(zoo, tmp_path / "graph")
+        (path,) = (tmp_path / "graph" / "evidence").glob("compose-*.json")
+        return [item.value for item in read_file(path) if item.kind == "measured"]
+
+    assert measured() == []
+    put(zoo, LONG, 0, 0.25)
+    assert measured() == pytest.approx([0.25])
