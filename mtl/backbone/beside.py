@@ -13,7 +13,6 @@ pass. So what a run becomes does not depend on its neighbours but for the order 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +23,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from mtl.backbone.lean import attended
 
 
 class UnfitError(Exception):
@@ -189,14 +190,9 @@ class Draws(TorchFunctionMode):
             )
         if is_causal or enable_gqa:
             raise UnfitError("causal attention with dropout")
-        # As torch does it where there is dropout: the root of the scale goes on both.
-        root = math.sqrt(query.shape[-1] ** -0.5 if scale is None else scale)
-        scores = (query * root) @ (key.transpose(-2, -1) * root)
-        if attn_mask is not None:
-            kept = attn_mask.dtype == torch.bool
-            scores = scores.masked_fill(~attn_mask, -math.inf) if kept else scores + attn_mask
-        weights = scores.softmax(-1)
-        return (weights * self._noise(weights, dropout_p)) @ value
+        return attended(
+            query, key, value, attn_mask, scale, lambda weights: self._dropout(weights, dropout_p)
+        )
 
     def _noise(self, x: Tensor, p: float) -> Tensor:
         """Of x (M,T,D), (M,H,T,T) or (M,D): 0 or 1/(1 − p), drawn run by run."""

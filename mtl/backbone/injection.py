@@ -14,8 +14,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
-from types import FunctionType
+from functools import partial
 from typing import Any
 
 import adapters
@@ -28,6 +27,7 @@ from torch import nn
 
 from mtl.backbone.arch import arch_of
 from mtl.backbone.cores import CORES, FUSION_MODULES
+from mtl.backbone.lean import lean_attention, lean_lora
 
 
 @dataclass(eq=False)
@@ -115,38 +115,6 @@ class _BottleneckSeam(BottleneckLayer):
         )
 
 
-_MATCH = "match_attn_matrices_for_parallel"
-
-
-def _match(*matrices: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """What ``adapters`` calls on query, key and value, without the copies where there is one batch.
-
-    Its own repeats each once, which lays it out otherwise, and products of matrices that are laid
-    out otherwise differ in the last bit.
-    """
-    most = max(matrix.shape[0] for matrix in matrices)
-    return tuple(
-        matrix if matrix.shape[0] == most else matrix.repeat(most // matrix.shape[0], 1, 1, 1)
-        for matrix in matrices
-    )
-
-
-@cache
-def _uncopied(cls: type) -> type:
-    """An attention class of ``adapters`` with the same forward, whose matrices are not copied."""
-    forward: Any = cls.forward  # type: ignore[attr-defined]
-    own = FunctionType(
-        forward.__code__,
-        {**forward.__globals__, _MATCH: _match},
-        forward.__name__,
-        forward.__defaults__,
-        forward.__closure__,
-    )
-    own.__kwdefaults__ = forward.__kwdefaults__
-    namespace = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "forward": own}
-    return type(cls.__name__, (cls,), namespace)
-
-
 _UPGRADED: dict[type, type] = {}
 
 
@@ -201,11 +169,8 @@ def prepare(encoder: Any) -> None:
     adapters.init(encoder, interface=interface)
     for name in bare:
         encoder.get_submodule(name).bias = None
-    if arch.eager:
-        for module in encoder.modules():
-            kind: Any = type(module)
-            if _MATCH in kind.forward.__globals__:
-                module.__class__ = _uncopied(kind)
+    lean_attention(encoder, eager=arch.eager)
+    lean_lora(encoder)
     known = getattr(encoder, "adapter_interface", None)
     if known is not None:  # it adds only what is named there, by the architecture of its config
         methods = [*known.adapter_methods, CoreConfig.architecture]
