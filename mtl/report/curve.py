@@ -23,7 +23,7 @@ from mtl.report.tables import (
 from mtl.words import printable, printable_lines
 from mtl.zoo.caveats import MARK, footnotes
 from mtl.zoo.merged import once
-from mtl.zoo.settings import reading_of
+from mtl.zoo.settings import method_settings_of, reading_of
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry
@@ -195,7 +195,7 @@ def _kind_of(manifest: Manifest) -> tuple[Any, ...]:
         manifest.base["fingerprint"],
         manifest.data.get("protocol"),
         manifest.method,
-        canonical_json(manifest.method_settings),
+        canonical_json(method_settings_of(manifest)),
         canonical_json(settings),
         canonical_json(reading_of(manifest)),
         sources,

@@ -23,7 +23,7 @@ from mtl.zoo.homes import Homes
 from mtl.zoo.merged import once
 from mtl.zoo.names import is_derived
 from mtl.zoo.schema import joint_sections
-from mtl.zoo.settings import differing, reading_of
+from mtl.zoo.settings import differing, method_settings_of, reading_of
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry
@@ -197,7 +197,7 @@ def _row_of(entry: Entry) -> tuple[str, ...]:
     from mtl.files import canonical_json
 
     manifest = entry.manifest
-    found = [manifest.kind, manifest.method, canonical_json(manifest.method_settings)]
+    found = [manifest.kind, manifest.method, canonical_json(method_settings_of(manifest))]
     if manifest.kind == "composition":
         found += [str(len(manifest.parents)), *sorted({p["method"] for p in manifest.parents})]
     if manifest.kind == "joint":
@@ -212,7 +212,7 @@ def _settings_of(manifest: Manifest) -> dict[str, Any]:
         tasks = ", ".join(item["id"] for item in manifest.task["tasks"])
         return {**all_settings(manifest), "tasks": tasks}
     sources = sorted({parent["method"] for parent in manifest.parents})
-    return {**manifest.method_settings, "source methods": ", ".join(sources)}
+    return {**method_settings_of(manifest), "source methods": ", ".join(sources)}
 
 
 def _runs(entry: Entry) -> list[_Run]:
@@ -298,7 +298,8 @@ def _shown(task: str, runs: Sequence[_Run], method: str, notes: list[str]) -> li
     for run in sorted(runs, key=_created, reverse=True):  # of equals, the newest
         manifest = run.entry.manifest
         sources = [parent["digest"] for parent in manifest.parents]
-        how = [manifest.run_settings, reading_of(manifest)]
+        grouping = manifest.method_settings.get("grouping")
+        how = [manifest.run_settings, reading_of(manifest), grouping]
         key = (run.data, run.metric, canonical_json(how), *sources)
         variants.setdefault(key, []).append(run)
     found = list(variants.values())

@@ -36,7 +36,7 @@ from mtl.report.stats import LEVEL
 from mtl.report.tables_text import method_name
 from mtl.words import printable
 from mtl.zoo.merged import once
-from mtl.zoo.settings import differing, reading_of, settings_of, settings_text
+from mtl.zoo.settings import differing, method_settings_of, reading_of, settings_of, settings_text
 
 if TYPE_CHECKING:
     from mtl.zoo import Entry
@@ -260,7 +260,7 @@ def _group(entry: Entry) -> tuple[Any, ...]:
         manifest.base["fingerprint"],
         manifest.kind,
         manifest.method,
-        canonical_json([manifest.method_settings, settings, reading_of(manifest)]),
+        canonical_json([method_settings_of(manifest), settings, reading_of(manifest)]),
         tuple((parent["task"], parent["method"]) for parent in manifest.parents),
         (data["protocol"], data["sizes"].get("train")),
         data.get("splits", {}).get("test") or data["fingerprint"],
@@ -273,7 +273,7 @@ def _labels(groups: Sequence[Sequence[Entry]]) -> list[str]:
     settings = [
         {
             **reading_of(m),
-            **{key: value for key, value in settings_of(m).items() if key != _DRAW},
+            **{k: value for k, value in settings_of(m).items() if k not in (_DRAW, "grouping")},
             "train rows": m.data["sizes"].get("train"),
             "sources": ", ".join(parent["task"] for parent in m.parents),
         }

@@ -34,8 +34,22 @@ def _reading(section: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
 
 
 def settings_of(manifest: Manifest) -> dict[str, Any]:
-    """The settings of the run and of its method."""
-    return {**manifest.run_settings, **manifest.method_settings}
+    """The settings of the run and of its method.
+
+    The groups of rows that gates go by are told by the first digits of their hash.
+    """
+    found = {**manifest.run_settings, **method_settings_of(manifest)}
+    grouping = manifest.method_settings.get("grouping")
+    return {**found, "grouping": str(grouping)[:8]} if grouping else found
+
+
+def method_settings_of(manifest: Manifest) -> dict[str, Any]:
+    """The settings of the method without what a run records of its rows' groups.
+
+    So compositions with gates by one column on other rows, or of other tasks, are of one kind.
+    """
+    settings = manifest.method_settings
+    return {key: value for key, value in settings.items() if key not in ("groups", "grouping")}
 
 
 def differing(labels: Sequence[Any], settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from zoo_bench import composition, fill, manifest, predictions, store, task
 from mtl.graph.collect import record
 from mtl.graph.evidence import read_file
 from mtl.report import results, suite_tables
+from mtl.report.curve import curves
 from mtl.report.page_figures import panels
 from mtl.report.variance import variance_splits
 from mtl.zoo import Entry, Zoo, open_zoo
@@ -102,3 +103,37 @@ def test_transfer_is_measured_in_one_metric(zoo: Zoo, tmp_path: Path) -> None:
     assert measured() == []
     put(zoo, LONG, 0, 0.25)
     assert measured() == pytest.approx([0.25])
+
+
+def gated(number: int, rows: int, seed: int, name: str = "own") -> Entry:
+    """A composition with gates by a column, whose groups its training rows decide."""
+    settings = {"gate": "dom", "groups": f'{{"a":{rows}}}', "grouping": f"{rows:02d}" * 32}
+    parents = [{"ref": "r", "digest": "0" * 64, "task": "t", "method": "pfeiffer", "seed": 0}]
+    described = manifest(
+        kind="composition",
+        method="scalearn",
+        method_settings=settings,
+        placement=None,
+        parents=parents,
+        seed=seed,
+        task=task(name),
+        data={**manifest().data, "sizes": {"train": rows}, "fingerprint": f"{rows:064x}"},
+        training={**manifest().training, "baselines": {}},
+        runhash=f"{number:016x}",
+    )
+    ref = f"base/toy/{name}/scalearn/seed{seed}-{number}"
+    return Entry(Path("/nowhere"), ref, described, f"{number:064x}", {})
+
+
+def test_gates_on_more_rows_make_a_curve_and_their_groups_no_rows_of_a_table() -> None:
+    entries = [gated(10 * rows + seed, rows, seed) for rows in (20, 40) for seed in (0, 1)]
+    (curve,) = curves(entries)
+    assert [(point.rows, point.composed.seeds) for point in curve.points if point.composed] == [
+        (20, [0, 1]),
+        (40, [0, 1]),
+    ]
+    found = [row.settings for row in results(entries)]
+    assert found == [{"grouping": f"{rows:02d}" * 4, "train rows": rows} for rows in (20, 40)]
+    other = gated(99, 30, 0, "other")
+    (table,) = suite_tables([*entries, other])
+    assert [sorted(row.scores) for row in table.rows] == [["toy/other", "toy/own"]]
