@@ -110,7 +110,7 @@ def write_tiny(kind: str, folder: Path) -> Path:
     import transformers
 
     from mtl.backbone.arch import supported, tiny_config
-    from mtl.backbone.backbones import config_to_load
+    from mtl.backbone.building import config_to_load
     from mtl.study.smoke import word_tokenizer
 
     words = word_tokenizer()

@@ -67,8 +67,8 @@ class Arch:
         decoder: whether a token sees only those before it.
         shared: what its layers share or compute side by side, for people; "" for nothing.
         refuses: name of a method or composition → why it cannot be used.
-        auto: the class of ``transformers`` that loads the layers alone; of an encoder-decoder, the
-            encoder without its decoder.
+        auto: the class of ``transformers`` that loads the layers alone, without a decoder beside.
+        part: the submodule of what it loads that is our model, where it is not all of it.
         load: further arguments of that class.
         settings: config settings that are fixed before it is loaded; none of them decides what the
             model computes.
@@ -97,6 +97,7 @@ class Arch:
     shared: str = ""
     refuses: Mapping[str, str] = field(default_factory=dict)
     auto: str = "AutoModel"
+    part: str = ""
     load: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
@@ -105,6 +106,11 @@ class Arch:
     def __post_init__(self) -> None:
         assert self.entry in ("native", "interface"), self.entry
         assert self.pooling in POOLINGS, self.pooling
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is the encoder of models that have a decoder, too."""
+        return bool(self.part) or self.auto == "AutoModelForTextEncoding"
 
     def place(self, module: str) -> Place | None:
         """Where a layer has the linear ``module``; None where it has no such one."""

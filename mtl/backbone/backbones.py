@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.backbone.arch import Arch, find_arch, supported
+from mtl.backbone.building import config_to_load, part_of
 from mtl.backbone.decoder_words import decoders_tokenizer
 from mtl.backbone.identity import Base, base_differences
 from mtl.backbone.known import (
@@ -148,18 +149,6 @@ def check_supported(config: Any, model: str) -> Arch:
     return arch
 
 
-def config_to_load(config: Any, arch: Arch) -> Any:
-    """The config under which a model is loaded: of the type that its class is a copy of."""
-    from transformers import AutoConfig
-
-    if arch.like:
-        values = {key: value for key, value in config.to_dict().items() if key != "model_type"}
-        config = AutoConfig.for_model(arch.like, **values)
-    for key, value in arch.settings.items():
-        setattr(config, key, value)
-    return config
-
-
 def _unreachable(reference: ModelReference, error: Exception) -> RequestError:
     if os.environ.get("HF_HUB_OFFLINE") == "1":
         reason = "HF_HUB_OFFLINE is set, and the local cache does not hold it."
@@ -262,7 +251,8 @@ def load_text_encoder(model: str) -> tuple[Any, Any]:
         raise RequestError(f"A model of type {kind!r} is no encoder of texts.")
     tokenizer = _load_tokenizer(model, files)
     arch = find_arch(kind)
-    return _load_weights(files, auto=arch.auto if arch else "AutoModel").eval(), tokenizer
+    model = _load_weights(files, auto=arch.auto if arch else "AutoModel")
+    return part_of(model, arch).eval(), tokenizer
 
 
 def _load_weights(
@@ -364,7 +354,11 @@ def _load(model: str, reference: ModelReference, stamp: Marks) -> Loaded:
                 "and pass --model FOLDER."
             ) from error
         raise _unreachable(reference, error) from error
-    missing = [name for name in info["missing_keys"] if not name.startswith("pooler.")]
+    encoder = part_of(encoder, arch)
+    gone = info["missing_keys"]
+    if arch.part:
+        gone = [name for name in gone if name.startswith((f"{arch.part}.", "shared."))]
+    missing = [name for name in gone if not name.startswith("pooler.")]
     if missing or info["mismatched_keys"]:
         raise RequestError(
             f"Model {model!r} lacks weights of its own architecture: {len(missing)} missing "

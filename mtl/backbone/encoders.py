@@ -70,6 +70,49 @@ _T5 = Arch(
     },
     tiny={"d_kv": 16, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 20},
 )
+_BART = Arch(
+    "bart",
+    entry="interface",
+    interface={
+        "adapter_methods": ["bottleneck", "lora", "reft"],
+        "model_embeddings": "embed_tokens",
+        "model_layers": "layers",
+        "layer_self_attn": "self_attn",
+        "layer_cross_attn": None,
+        "attn_q_proj": "q_proj",
+        "attn_k_proj": "k_proj",
+        "attn_v_proj": "v_proj",
+        "attn_o_proj": "out_proj",
+        "layer_intermediate_proj": "fc1",
+        "layer_output_proj": "fc2",
+        # The attention itself is handed its input by name, which hooks before it do not see.
+        "layer_pre_self_attn": "self_attn.q_proj",
+        "layer_pre_ffn": "fc1",
+        "layer_ln_1": "self_attn_layer_norm",
+        "layer_ln_2": "final_layer_norm",
+    },
+    linears={
+        "q": "self_attn.q_proj",
+        "k": "self_attn.k_proj",
+        "v": "self_attn.v_proj",
+        "attention": "self_attn.out_proj",
+        "intermediate": "fc1",
+        "output": "fc2",
+    },
+    norms={"attention": "self_attn_layer_norm", "output": "final_layer_norm"},
+    dropout="dropout",
+    pooling="mean",
+    types=False,
+    refuses=_INTERFACE,
+    part="encoder",
+    names={
+        "hidden_size": "d_model",
+        "num_hidden_layers": "encoder_layers",
+        "num_attention_heads": "encoder_attention_heads",
+        "intermediate_size": "encoder_ffn_dim",
+    },
+    tiny={"decoder_layers": 1, "decoder_ffn_dim": 32, "decoder_attention_heads": 2},
+)
 
 ENCODERS = (
     _BERT,
@@ -225,6 +268,18 @@ ENCODERS = (
     ),
     _T5,
     replace(_T5, type="mt5"),
+    _BART,
+    replace(
+        _BART,
+        type="mbart",
+        interface={
+            **{key: at for key, at in _BART.interface.items() if not key.startswith("layer_ln_")},
+            "layer_pre_self_attn": "self_attn_layer_norm",
+            "layer_pre_ffn": "final_layer_norm",
+        },
+        norms={},
+        refuses={**_INTERFACE, "hadamard": _PRE_NORM},
+    ),
 )
 
 LEFT_OUT = {
@@ -235,11 +290,6 @@ LEFT_OUT = {
     "deberta": (
         "its fused projection has queries, keys and values interleaved by head, so that none of "
         "them is a part of its outputs; microsoft/deberta-v3-base (deberta-v2) keeps them apart"
-    ),
-    **dict.fromkeys(
-        ("bart", "mbart"),
-        "adapters prepares encoder and decoder as one, with heads over the decoder's answer, and "
-        "the encoder alone was not shown to be right",
     ),
 }
 """Types that one could ask for, and why they are no entry."""

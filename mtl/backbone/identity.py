@@ -36,7 +36,8 @@ NOT_DECIDING = frozenset(
         "is_decoder", "is_encoder_decoder", "add_cross_attention", "cross_attention_hidden_size",
         "tie_encoder_decoder", "tie_word_embeddings", "bos_token_id", "eos_token_id",
         "sep_token_id", "cls_token_id", "mask_token_id", "unk_token_id", "decoder_start_token_id",
-        "num_decoder_layers", "tf_legacy_loss", "use_bfloat16",
+        "num_decoder_layers", "decoder_layers", "decoder_ffn_dim", "decoder_attention_heads",
+        "decoder_layerdrop", "tf_legacy_loss", "use_bfloat16",
     }
 )  # fmt: skip
 """Keys of a config that decide nothing of what a frozen encoder computes. Every other key counts,

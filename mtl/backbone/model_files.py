@@ -42,6 +42,7 @@ _PARTS = (
 """Keys at which ``transformers`` looks for another config inside one, whatever the type."""
 _COUNTS = {
     **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layers", "n_layer"), 10_000),
+    **dict.fromkeys(("encoder_layers", "decoder_layers", "num_decoder_layers"), 10_000),
     **dict.fromkeys(("num_labels", "_num_labels"), 1_000_000),
 }
 """Counts of which a config makes a list, one by one, before it looks at anything else."""

@@ -23,8 +23,8 @@ class Network(nn.Module):
     Positions count real tokens: a decoder's texts may be padded on either side.
 
     Shapes: ``input_ids`` and ``attention_mask`` (N,T); the head reads the first token's vector of
-    the last layer (N,D), of a decoder the last real token's, of T5 the mean over the real tokens,
-    or the base's pooled output or that mean where the head is of that kind. A head over
+    the last layer (N,D), of a decoder the last real token's, of T5 and BART the mean over the real
+    ones, or the base's pooled output or that mean where the head is of that kind. A head over
     tokens reads all of them (N,T,D) and gives (N,T,C), with :data:`mtl.tasks.spans.MASKED` at
     padding.
 

@@ -84,6 +84,16 @@ _FURTHER: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "google/flan-t5-base": ("t5", {**_T5, "vocab_size": 32128}),
     "google/mt5-base": ("mt5", {**_T5, "vocab_size": 250112}),
+    "facebook/bart-base": (
+        "bart",
+        {
+            "vocab_size": 50265,
+            "d_model": 768,
+            "encoder_layers": 6,
+            "encoder_attention_heads": 12,
+            "encoder_ffn_dim": 3072,
+        },
+    ),
     "openai-community/gpt2": ("gpt2", {"vocab_size": 50257}),
     "meta-llama/Llama-2-7b-hf": (
         "llama",
@@ -218,15 +228,14 @@ def _built_in(model: str) -> str:
 def skeleton(model: str) -> Any:
     """The encoder of ``model`` on the meta device (no memory, no weights), ready for adapters."""
     import torch
-    import transformers
 
-    from mtl.backbone.backbones import check_supported, config_to_load
+    from mtl.backbone.backbones import check_supported
+    from mtl.backbone.building import build, config_to_load
     from mtl.backbone.injection import freeze, init
 
     config = shape_config(model)
     arch = check_supported(config, model)
     with torch.device("meta"):
-        model_class = getattr(transformers, arch.auto)
-        encoder = init(model_class.from_config(config_to_load(config, arch), **arch.load))
+        encoder = init(build(config_to_load(config, arch), arch))
     freeze(encoder)
     return encoder

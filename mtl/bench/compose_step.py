@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl.backbone.arch import arch_of
-from mtl.backbone.backbones import config_to_load
+from mtl.backbone.building import build, config_to_load
 from mtl.backbone.encoder_fit import position_limit
 from mtl.backbone.injection import bottleneck_layers, init, prepare
 from mtl.bench.measuring import (
@@ -77,12 +77,9 @@ class Shape:
 
 def random_encoder(config: Any) -> Any:
     """A frozen encoder of ``config`` with random weights, in training mode."""
-    import transformers
-
     arch = arch_of(config)
     torch.manual_seed(0)
-    model_class = getattr(transformers, arch.auto)
-    encoder = model_class.from_config(config_to_load(config, arch), **arch.load)
+    encoder = build(config_to_load(config, arch), arch)
     encoder.requires_grad_(False)
     return encoder.train()
 

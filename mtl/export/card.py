@@ -14,7 +14,7 @@ from mtl.zoo.card_code import (
     IMPORTS,
     TOKENIZER,
     answering_code,
-    auto_class,
+    loading_code,
     plugged_code,
     what_heads_read,
     without_heads,
@@ -134,11 +134,11 @@ def _load(entry: Entry, record: Mapping[str, Any]) -> str:
     note = f"{base.note}\n\n" if base.note else ""
     answering = answering_code(entry.manifest, base.arguments)
     if record["form"] == "peft":
-        auto = auto_class(entry.manifest.base)
+        auto, loaded = loading_code(entry.manifest.base, base.arguments)
         return note + fenced(
             f"{base.lines}from peft import PeftModel\n"
             f"from transformers import {auto}\n\n"
-            f"encoder = {auto}.from_pretrained({base.arguments})\n"
+            f"encoder = {loaded}\n"
             "encoder = PeftModel.from_pretrained(encoder, FOLDER)",
             "python",
         )

@@ -18,7 +18,7 @@ from mtl.zoo.card_code import (
     IMPORTS,
     TOKENIZER,
     answering_code,
-    auto_class,
+    loading_code,
     needs_interface,
     plugged_code,
     what_heads_read,
@@ -83,11 +83,12 @@ def _use(entry: Entry, repo: RepoName, place: Listed, library: str) -> str:
             f"{fenced(code, 'python')}" + f"\n\n{_by_mtl(source, entry, pull)}"
         )
     if library == "peft":
-        at, auto = revision if place.path == ROOT else "", auto_class(entry.manifest.base)
+        at = revision if place.path == ROOT else ""
+        auto, loaded = loading_code(entry.manifest.base, base.arguments)
         code = (
             f"{base.lines}from peft import PeftModel\nfrom transformers import {auto}\n"
             f"{download}\n"
-            f"encoder = {auto}.from_pretrained({base.arguments})\n"
+            f"encoder = {loaded}\n"
             f"model = PeftModel.from_pretrained(encoder, {folder}{at})\n"
         )
         return (

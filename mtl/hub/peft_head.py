@@ -11,7 +11,7 @@ decoders               ``W x``, x the last real token                         ``
 =====================  =====================================================  =================
 
 Others have another activation, or read something else (DeBERTa, ELECTRA, DistilBERT, ModernBERT,
-T5): such an adapter goes into the zoo as a source alone, with a note.
+T5, BART): such an adapter goes into the zoo as a source alone, with a note.
 """
 
 from __future__ import annotations

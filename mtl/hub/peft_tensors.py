@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mtl.backbone.arch import Arch, arch_of
+from mtl.backbone.arch import arch_of
 from mtl.errors import RequestError, ZooError
 from mtl.files import read_safetensors, sha256_file
 from mtl.hub.boundary import file_bytes
@@ -120,7 +120,7 @@ def _check_complete(found: PeftTensors, config: PeftConfig, encoder: Any) -> Non
 
     own = ("", *_prefixes(encoder))
     beyond = [name for name in found.beside if name.startswith(tuple(p + "decoder." for p in own))]
-    if beyond and arch_of(encoder.config).auto != Arch.auto:
+    if beyond and arch_of(encoder.config).alone:
         raise RequestError(
             f"it changes a decoder, too ({unused(beyond)}), and this base is an "
             "encoder alone: half of it would be another adapter"
@@ -153,7 +153,9 @@ def _check_complete(found: PeftTensors, config: PeftConfig, encoder: Any) -> Non
 
 def _prefixes(encoder: Any) -> tuple[str, ...]:
     """How models around the encoder call it: a decoder ``model``, whatever its class says."""
-    return (f"{encoder.base_model_prefix}.", "model.")
+    outer = (f"{encoder.base_model_prefix}.", "model.")
+    part = arch_of(encoder.config).part
+    return (*(f"{name}{part}." for name in (*outer, "")), *outer) if part else outer
 
 
 def _named(name: str, prefixes: tuple[str, ...], targets: tuple[str, ...]) -> bool:

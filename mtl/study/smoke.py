@@ -257,7 +257,8 @@ def write_model(model: str, folder: Path) -> Path:
     import transformers
 
     from mtl.backbone.arch import tiny_config
-    from mtl.backbone.backbones import check_supported, config_to_load
+    from mtl.backbone.backbones import check_supported
+    from mtl.backbone.building import config_to_load
     from mtl.backbone.shapes import shape_config
 
     whole = shape_config(model)

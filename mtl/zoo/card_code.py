@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mtl.backbone.arch import find_arch
+from mtl.backbone.arch import Arch, find_arch
 from mtl.words import printable
 
 if TYPE_CHECKING:
@@ -40,10 +40,15 @@ _READ = {
 }
 
 
-def auto_class(base: Mapping[str, Any]) -> str:
-    """The class of ``transformers`` that loads the base of a manifest."""
-    arch = find_arch(str(base.get("type")))
-    return arch.auto if arch is not None else "AutoModel"
+def loading_code(base: Mapping[str, Any], arguments: str) -> tuple[str, str]:
+    """Of the base of a manifest: the class of ``transformers``, and the expression that loads it.
+
+    Args:
+        arguments: of ``from_pretrained``.
+    """
+    arch = find_arch(str(base.get("type"))) or Arch("")
+    part = f".{arch.part}" if arch.part else ""
+    return arch.auto, f"{arch.auto}.from_pretrained({arguments}){part}"
 
 
 def needs_interface(base: Mapping[str, Any]) -> bool:
@@ -59,7 +64,7 @@ def plugged_code(base: Mapping[str, Any], lines: str, arguments: str, folder: st
         lines, arguments: imports, and arguments of ``from_pretrained``.
         folder: an expression.
     """
-    own, auto = needs_interface(base), auto_class(base)
+    own, (auto, loaded) = needs_interface(base), loading_code(base, arguments)
     init = "adapters.init(encoder)\n"
     if own:
         init = (
@@ -70,7 +75,7 @@ def plugged_code(base: Mapping[str, Any], lines: str, arguments: str, folder: st
     return (
         f"{json_line}{lines}import adapters\nimport torch\n"
         f"from safetensors.torch import load_file\nfrom transformers import {auto}\n\n"
-        f"encoder = {auto}.from_pretrained({arguments})\n"
+        f"encoder = {loaded}\n"
         "bare = [name for name, module in encoder.named_modules()\n"
         "        if isinstance(module, torch.nn.Linear) and module.bias is None]\n"
         f"{init}"

@@ -7,10 +7,9 @@ from functools import cache
 from typing import Any
 
 import torch
-import transformers
 
 from mtl.backbone.arch import archs, tiny_config
-from mtl.backbone.backbones import config_to_load
+from mtl.backbone.building import build, config_to_load
 from mtl.backbone.injection import freeze, init
 
 
@@ -20,7 +19,7 @@ def pristine(kind: str) -> Any:
     arch = archs()[kind]
     config = config_to_load(tiny_config(kind, vocab_size=60, pad_token_id=1), arch)
     torch.manual_seed(7)
-    model = getattr(transformers, arch.auto).from_config(config, **arch.load).eval()
+    model = build(config, arch).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:

@@ -182,6 +182,8 @@ def by_hand(kind: str, method: str) -> torch.Tensor:
         "modernbert": {"mh_adapter": "attn", "output_adapter": "mlp"},
         "mpnet": {"mh_adapter": "attention", "output_adapter": "intermediate"},
         "xlm-roberta-xl": {"mh_adapter": "attention", "output_adapter": "LayerNorm"},
+        "bart": {"mh_adapter": "self_attn.q_proj", "output_adapter": "fc1"},
+        "mbart": {"mh_adapter": "self_attn_layer_norm", "output_adapter": "final_layer_norm"},
     }.get(kind, decoder)
     for index, location, site in bottleneck_layers(encoder):
         if "mine" not in site.adapters:
@@ -300,7 +302,7 @@ def test_poolings_read_real_tokens() -> None:
     [
         ("xmod", "loses those weights"),
         ("deberta", "deberta-v3"),
-        ("bart", "not shown"),
+        ("phi3", "random bias"),
         ("gptj", "bert"),
     ],
 )

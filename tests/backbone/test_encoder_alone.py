@@ -1,4 +1,4 @@
-"""Encoders of encoder-decoders, without their decoders: T5 and mT5."""
+"""Encoders of encoder-decoders, without their decoders: T5, mT5, BART and mBART."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from mtl.study.smoke import word_tokenizer
 from mtl.tasks import load_task
 
 KINDS = {"t5": "T5", "mt5": "MT5"}
+BARTS = {"bart": "BartForConditionalGeneration", "mbart": "MBartForConditionalGeneration"}
 
 
 def write(kind: str, folder: Path, **values: Any) -> tuple[str, str]:
@@ -46,6 +47,74 @@ def write(kind: str, folder: Path, **values: Any) -> tuple[str, str]:
     for path in paths:
         words.save_pretrained(path)
     return str(paths[0]), str(paths[1])
+
+
+def write_bart(kind: str, folder: Path, **values: Any) -> str:
+    """The folder of a tiny BART or mBART."""
+    words = word_tokenizer()
+    values = {"decoder_layers": 3, **values}
+    config = tiny_config(kind, vocab_size=len(words), pad_token_id=words.pad_token_id, **values)
+    torch.manual_seed(5)
+    getattr(transformers, BARTS[kind])(config).save_pretrained(folder)
+    words.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("kind", BARTS)
+def test_the_encoder_of_a_bart_is_what_its_decoder_reads(
+    kind: str, scaled: bool, tmp_path: Path
+) -> None:
+    """Its scaled embeddings and its positions (the first is the third row) with it."""
+    folder = write_bart(kind, tmp_path / "whole", scale_embedding=scaled)
+    backbone = load_backbone(folder)
+    ids = torch.tensor([[0, 5, 7, 9, 2], [0, 6, 2, 1, 1]])
+    inputs = {"input_ids": ids, "attention_mask": (ids != 1).long()}
+    whole = getattr(transformers, BARTS[kind]).from_pretrained(folder).eval()
+    with torch.no_grad():
+        expected = whole(**inputs).encoder_last_hidden_state
+        for encoder in (backbone.pristine, backbone.encoder()):
+            assert torch.equal(encoder(**inputs).last_hidden_state, expected)
+    assert (backbone.base.type, backbone.base.layers, backbone.base.pooler) == (kind, 2, None)
+    assert not any("decoder" in name for name, _ in backbone.pristine.named_parameters())
+    before = backbone.base.fingerprint
+    change(folder, "model.decoder.layers.2.fc1.weight")
+    assert load_backbone(folder).base.fingerprint == before
+    change(folder, "model.shared.weight")
+    assert load_backbone(folder).base.fingerprint != before
+    other = write_bart(kind, tmp_path / "scaled", scale_embedding=not scaled)
+    assert load_backbone(other).base.fingerprint != before
+
+
+def test_of_a_bart_nothing_but_the_encoder_need_be_there(tmp_path: Path) -> None:
+    folder = write_bart("bart", tmp_path / "whole")
+    before = load_backbone(folder).base
+    file = Path(folder) / "model.safetensors"
+    tensors = load_file(file)
+    kept = {name: value for name, value in tensors.items() if "decoder" not in name}
+    save_file(kept, file, {"format": "pt"})
+    assert load_backbone(folder).base.fingerprint == before.fingerprint
+    # facebook/bart-large-cnn has its embeddings under the decoder's name alone.
+    moved = {
+        name.replace("model.shared.", "model.decoder.embed_tokens."): value
+        for name, value in tensors.items()
+    }
+    save_file(moved, file, {"format": "pt"})
+    assert load_backbone(folder).base.fingerprint == before.fingerprint
+    save_file({k: v for k, v in kept.items() if "layers.1.fc2" not in k}, file, {"format": "pt"})
+    with pytest.raises(RequestError, match=r"2 missing \(encoder\.layers\.1\.fc2"):
+        load_backbone(folder)
+
+
+def test_layers_are_counted_where_they_are_built(tmp_path: Path) -> None:
+    folder = write_bart("bart", tmp_path / "whole")
+    config = json.loads((tmp_path / "whole" / "config.json").read_text())
+    (tmp_path / "whole" / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 7}))
+    assert load_backbone(folder).base.layers == 2
+    config["encoder_layers"] = 10**9
+    (tmp_path / "whole" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RequestError, match="encoder_layers"):
+        load_backbone(folder)
 
 
 def change(folder: str, name: str) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from torch import nn
 
 from mtl.backbone.arch import archs, tiny_config
-from mtl.backbone.backbones import Backbone, config_to_load, load_backbone
+from mtl.backbone.backbones import Backbone, load_backbone
+from mtl.backbone.building import build, config_to_load
 from mtl.backbone.held import HeldBackbone, check_nf4, hold
 from mtl.backbone.injection import freeze, init
 from mtl.data import load_data
@@ -40,7 +40,7 @@ def given(kind: str) -> Any:
     arch = archs()[kind]
     config = config_to_load(tiny_config(kind, vocab_size=60, pad_token_id=1), arch)
     torch.manual_seed(7)
-    return Given(getattr(transformers, arch.auto).from_config(config, **arch.load).eval())
+    return Given(build(config, arch).eval())
 
 
 def batch() -> dict[str, torch.Tensor]:

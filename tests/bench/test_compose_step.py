@@ -158,7 +158,7 @@ def test_shapes_are_checked(config: Any) -> None:
         measure_compose(config, Shape(tokens=100), torch.device("cpu"))
 
 
-@pytest.mark.parametrize("kind", ["distilbert", "albert", "modernbert", "mpnet", "t5"])
+@pytest.mark.parametrize("kind", ["distilbert", "albert", "modernbert", "mpnet", "t5", "bart"])
 def test_other_types_are_measured_likewise(kind: str) -> None:
     """ModernBERT's linears have no bias that the bare encoder could train; ALBERT one layer."""
     from mtl.backbone.arch import tiny_config

@@ -143,16 +143,23 @@ def again(folder: Path, base: str, tokens: Any, labels: int = 2) -> torch.Tensor
     return found
 
 
-def inside(entry: Entry, model: Any, base: str, tokens: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """The last layer of the encoder with the stored adapter, and of peft's model."""
+def states_here(entry: Entry, base: str, tokens: Any) -> torch.Tensor:
+    """The last layer of the encoder with the stored adapter."""
     encoder, method = load_backbone(base).encoder(), find_method("lora")
     settings = make_settings("lora", method.settings, entry.manifest.method_settings)
     load_adapter(encoder, method, settings, "theirs", entry.folder, active=True)
+    with torch.no_grad():
+        found: torch.Tensor = encoder(**tokens).last_hidden_state
+    return found
+
+
+def inside(entry: Entry, model: Any, base: str, tokens: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """The last layer of the encoder with the stored adapter, and of peft's model."""
     theirs = model.base_model.model
     theirs = getattr(theirs, theirs.base_model_prefix, theirs)
     with torch.no_grad():
         expected = theirs(**tokens).last_hidden_state
-        return encoder(**tokens).last_hidden_state, expected
+    return states_here(entry, base, tokens), expected
 
 
 def change(folder: Path, **values: Any) -> None:

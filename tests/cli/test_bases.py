@@ -56,7 +56,7 @@ def test_one_cell_per_type_and_kind(kind: str, method: str, bases: ModuleType, p
     (cells,) = bases.try_type(kind, place, [method], ["scalearn++"]).values()
     assert {name: cell.error for name, cell in cells.items() if cell.error} == {}
     found = numbers(cells)
-    plugged_norm = kind == "mpnet" and method == "pfeiffer"
+    plugged_norm = kind in ("mpnet", "bart") and method == "pfeiffer"
     assert found["verify"] == found["scalearn++ verify"] == 0
     for what in ("export", "scalearn++ export"):
         assert (found[what] == "refused") == plugged_norm, cells[what]
@@ -153,7 +153,7 @@ def test_modules_of_a_fused_projection_are_named_together(
     assert "--set modules=q,k,v" in said.err
 
 
-@pytest.mark.parametrize("kind", ["distilbert", "modernbert", "mpnet", "t5"])
+@pytest.mark.parametrize("kind", ["distilbert", "modernbert", "mpnet", "t5", "bart"])
 def test_token_types_of_a_tokenizer_go_no_further(
     kind: str, bases: ModuleType, place: Path, tmp_path: Path
 ) -> None:
@@ -194,7 +194,13 @@ def test_a_camembert_is_a_roberta(bases: ModuleType, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "method"), [("modernbert", "pfeiffer"), ("mpnet", "houlsby"), ("t5", "pfeiffer")]
+    ("kind", "method"),
+    [
+        ("modernbert", "pfeiffer"),
+        ("mpnet", "houlsby"),
+        ("t5", "pfeiffer"),
+        ("bart", "houlsby"),
+    ],
 )
 def test_the_card_loads_what_has_no_heads_in_adapters(
     kind: str, method: str, mini: Path, bases: ModuleType, tmp_path: Path
@@ -208,7 +214,7 @@ def test_the_card_loads_what_has_no_heads_in_adapters(
     assert said.code == 0, said.err
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     code = card.partition("```python\n")[2].partition("\n```")[0]
-    mean = kind == "t5"
+    mean = kind in ("t5", "bart")
     assert ("the mean over the tokens" if mean else "reads the first token") in card
     kept = "(ids != 1).unsqueeze(-1)"
     read = f"(x * {kept}).sum(1) / {kept}.sum(1)" if mean else "x[:, 0]"

@@ -1,4 +1,4 @@
-"""Counts on known decoders and T5, from shapes alone, against numbers worked out by hand."""
+"""Counts on known decoders, T5 and BART, from shapes alone, against numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -17,20 +17,24 @@ BASES = {
     "t5-base": 32128 * 768 + 12 * (4 * 768 * 768 + 2 * 768 * 3072 + 2 * 768) + 32 * 12 + 768,
     "mt5-base": 250112 * 768 + 12 * (4 * 768 * 768 + 3 * 768 * 2048 + 2 * 768) + 32 * 12 + 768,
     "flan-t5-base": 32128 * 768 + 12 * (4 * 768 * 768 + 3 * 768 * 2048 + 2 * 768) + 32 * 12 + 768,
+    # Two positions more than there are, biases, and LayerNorms of two parameters per unit.
+    "bart-base": (50265 + 1026 + 2) * 768
+    + 6 * (4 * (768 + 1) * 768 + (768 + 1) * 3072 + (3072 + 1) * 768 + 4 * 768),
 }
 # (in + out) of the six linear modules of a layer together: q, k, v, attention, intermediate, output
 SIDES = {
     "llama-2-7b": 4 * (4096 + 4096) + 2 * (4096 + 11008),
     "qwen3-0.6b": 2 * (1024 + 2048) + 2 * (1024 + 1024) + 2 * (1024 + 3072),
-    "t5-base": 4 * (768 + 768) + 2 * (768 + 3072),
+    **dict.fromkeys(("t5-base", "bart-base"), 4 * (768 + 768) + 2 * (768 + 3072)),
     **dict.fromkeys(("mt5-base", "flan-t5-base"), 4 * (768 + 768) + 2 * (768 + 2048)),
 }
 T5 = ("t5-base", "mt5-base", "flan-t5-base")
-WIDTH = {"llama-2-7b": 4096, "qwen3-0.6b": 1024, **dict.fromkeys(T5, 768)}
-LAYERS = {"llama-2-7b": 32, "qwen3-0.6b": 28, **dict.fromkeys(T5, 12)}
+ALONE = (*T5, "bart-base")
+WIDTH = {"llama-2-7b": 4096, "qwen3-0.6b": 1024, **dict.fromkeys(ALONE, 768)}
+LAYERS = {"llama-2-7b": 32, "qwen3-0.6b": 28, **dict.fromkeys(T5, 12), "bart-base": 6}
 # Outputs of q and of v: the value of grouped attention is narrower.
-QUERY = {"llama-2-7b": 4096, "qwen3-0.6b": 2048, **dict.fromkeys(T5, 768)}
-VALUE = {"llama-2-7b": 4096, "qwen3-0.6b": 1024, **dict.fromkeys(T5, 768)}
+QUERY = {"llama-2-7b": 4096, "qwen3-0.6b": 2048, **dict.fromkeys(ALONE, 768)}
+VALUE = {"llama-2-7b": 4096, "qwen3-0.6b": 1024, **dict.fromkeys(ALONE, 768)}
 
 
 def expected(model: str, method: str) -> int:
