@@ -93,9 +93,12 @@ class Model:
         found.network.to(self.device.torch_device)
         return found
 
-    @cached_property
+    @property
     def device(self) -> Device:
-        """Where it computes: in the entry's threads, and its precision unless told another."""
+        """Where it computes: in the entry's threads, and its precision unless told another.
+
+        Threads are the process': they are set anew, since another model may have had others.
+        """
         threads = self.entry.manifest.training.get("threads")
         return open_device(
             self.precision or precision_of(self.entry),

@@ -268,6 +268,7 @@ def _end(
     }
     if keep:
         target = kept_weights(run, workspace)
+        (job.folder.path / TRIAL).unlink(missing_ok=True)  # of one without them: not done till then
         shutil.rmtree(target, ignore_errors=True)  # half of one, of a search that was killed
         target.mkdir(parents=True)
         begun.built.save(target)

@@ -91,6 +91,35 @@ def test_the_threads_are_those_of_then(stocked: Path, monkeypatch: pytest.Monkey
     assert taken == [2, 1]
 
 
+def test_models_side_by_side_answer_each_in_its_threads(
+    stocked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads are the process': another model that was loaded since had others."""
+    import torch
+
+    import mtl as face
+    from mtl.engine import device
+
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(device, "_now", torch.get_num_threads())
+    monkeypatch.setattr(device, "usable_cores", lambda: 2)
+    folder = next(path for path in entries(stocked) if "mood" in str(path))
+    training = json.loads((folder / "manifest.json").read_text())["training"]
+    before = torch.get_num_threads()
+    try:
+        one = face.load("mood/pfeiffer/seed0")
+        reseal(folder, training={**training, "threads": 2})
+        two = face.load("mood/pfeiffer/seed0")
+        taken = []
+        for model in (one, two, one):
+            model.predict(["a cat"])
+            taken.append(torch.get_num_threads())
+    finally:
+        torch.set_num_threads(before)
+    assert taken == [1, 2, 1]
+
+
 def test_better_metrics_than_the_predictions_give(stocked: Path) -> None:
     folder = next(path for path in entries(stocked) if "mood" in str(path))
     metrics = json.loads((folder / "manifest.json").read_text())["metrics"]
