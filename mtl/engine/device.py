@@ -161,9 +161,16 @@ def open_device(
             f"Cannot compute with precision={precision}: {device.torch_device.type} has no bf16 "
             "here. Use --set precision=fp32."
         )
-    if device.torch_device.type == "cpu":
-        _set_threads(hidden_size, threads, local)
+    take_threads(device, hidden_size, threads, local)
     return device
+
+
+def take_threads(
+    device: Device, hidden_size: int | None, threads: int | None, local: int | None = None
+) -> None:
+    """Set the threads that :func:`open_device` set, which others may have changed since."""
+    if device.torch_device.type == "cpu":
+        _set_threads(hidden_size, threads, launch().local if local is None else local)
 
 
 _at_first = _now = torch.get_num_threads()

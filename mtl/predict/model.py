@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mtl.compose.groups import names_of
 from mtl.data.new_rows import NEW, new_rows
 from mtl.engine import EvalSet, evaluate, open_device
+from mtl.engine.device import take_threads
 from mtl.engine.evaluation import answer
 from mtl.engine.progress import progress as showing
 from mtl.errors import RequestError, unknown
@@ -99,12 +100,19 @@ class Model:
 
         Threads are the process': they are set anew, since another model may have had others.
         """
+        take_threads(self._opened, self.backbone.base.hidden_size, self._threads)
+        return self._opened
+
+    @cached_property
+    def _opened(self) -> Device:
+        hidden = self.backbone.base.hidden_size
+        precision = self.precision or precision_of(self.entry)
+        return open_device(precision, hidden_size=hidden, threads=self._threads)
+
+    @property
+    def _threads(self) -> int | None:
         threads = self.entry.manifest.training.get("threads")
-        return open_device(
-            self.precision or precision_of(self.entry),
-            hidden_size=self.backbone.base.hidden_size,
-            threads=threads if isinstance(threads, int) else None,
-        )
+        return threads if isinstance(threads, int) else None
 
     def predict(
         self,

@@ -76,8 +76,8 @@ def _table(spec: TaskSpec, inputs: Any) -> pa.Table:
     if isinstance(first, Mapping):
         _alike(spec, inputs, Mapping, "a dict")
         # pyarrow takes the columns of the first row alone
-        names = dict.fromkeys(name for row in inputs for name in row)
-        return pa.Table.from_pylist([{name: row.get(name) for name in names} for row in inputs])
+        every = list(dict.fromkeys(name for row in inputs for name in row))
+        return pa.Table.from_pylist([{name: row.get(name) for name in every} for row in inputs])
     if isinstance(first, str):
         _alike(spec, inputs, str, "a text")
         return pa.table(dict(zip(_names(spec, 1), [list(inputs)], strict=True)))
