@@ -195,6 +195,29 @@ def test_adapters_shifts_what_is_looked_at_by_a_prefix() -> None:
     assert not torch.allclose(moved, plain)
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "mbart"])
+def test_layers_clamp_what_overflows_in_fp16_as_ever(kind: str) -> None:
+    """BART's do, too, behind a LayerNorm, which leaves nothing to clamp."""
+    encoder, plain = ready(kind).half(), copy.deepcopy(pristine(kind)).half()
+    (_, layer), *_ = encoder.iter_layers()
+    (name,) = (name for name, module in encoder.named_modules() if module is layer)
+    layers = layer, plain.get_submodule(name)
+    inputs = torch.linspace(-9, 9, 3 * 48).half().reshape(1, 3, 48)
+    more: dict[str, Any] = {"layer_head_mask": None}
+    if kind in KINDS:
+        more["cache_position"] = torch.arange(3)
+    found = []
+    with torch.no_grad():
+        for own in layers:
+            own.get_submodule(archs()[kind].linears["output"]).weight.mul_(60_000)
+            if kind == "mbart":
+                own.fc1.weight.mul_(1_000)
+            found.append(own(inputs, torch.zeros(1, 1, 3, 3).half(), **more)[0])
+    assert found[0].dtype == torch.float16
+    assert torch.equal(found[0], found[1])
+    assert found[0].abs().max() == torch.finfo(torch.float16).max - 1000
+
+
 def test_a_forward_pass_says_nothing_about_old_names() -> None:
     encoder = ready("t5")
     with warnings.catch_warnings(record=True) as said:
