@@ -92,8 +92,9 @@ def choose_auto(
 
     A source's gain is its measured transfer on these rows, else what the calibration expects of its
     score. Ranked by gain where every candidate has one, else by the score. Left out: gains below
-    ``min_gain``; without a calibration, sources whose features say less about the labels than the
-    plain base's do (the best one stays); whatever is beyond the budget.
+    ``min_gain``, without one those that are not above 0; where gains are not known, sources whose
+    features say no more about the labels than the plain base's do; whatever is beyond the budget.
+    The best one stays, unless ``min_gain`` says otherwise.
 
     Args:
         values: source → score.
@@ -135,6 +136,9 @@ def choose_auto(
         gain, value = gains[source], values.get(source)
         if request.min_gain is not None and gain is not None and gain < request.min_gain:
             reasons[source] = f"left out: gain below --min-gain {request.min_gain:g}"
+        elif known and request.min_gain is None and gain is not None and gain <= 0 and taken:
+            how = "measured" if source in measured else "expected"
+            reasons[source] = f"left out: {how} gain {gain:+.4f} (--min-gain -1 takes it)"
         elif not known and value is None:
             reasons[source] = f"left out: no value of {score}"
         elif not known and plain is not None and value is not None and value <= plain and taken:

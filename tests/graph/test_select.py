@@ -82,7 +82,10 @@ def test_with_a_calibration_gains_are_expected_and_limited() -> None:
     values = {"s/a": 1.0, "s/b": 2.0, "s/c": 3.0}
     step = 0.1 / (2 / 3) ** 0.5
     found = choose_auto(values, 5.0, {}, TRUST, "knn", SourceRequest("auto"))
-    assert found.chosen == ["s/c", "s/b", "s/a"]  # the base is no limit where gains are known
+    assert found.chosen == ["s/c", "s/b"]  # gains are the limit where they are known, not the base
+    assert reasons(found)["s/a"].startswith("left out: expected gain -0.1")
+    every = choose_auto(values, 5.0, {}, TRUST, "knn", SourceRequest("auto", 5, -1.0))
+    assert every.chosen == ["s/c", "s/b", "s/a"]
     assert found.choices[0].expected == pytest.approx(0.02 + step)
     least = choose_auto(values, 5.0, {}, TRUST, "knn", SourceRequest("auto", 5, 0.02))
     assert least.chosen == ["s/c", "s/b"]
@@ -95,9 +98,14 @@ def test_what_was_measured_goes_before_what_is_expected() -> None:
     values = {"s/a": 1.0, "s/b": 2.0, "s/c": 3.0}
     seen = {"kind": "measured", "value": 0.9, "dev": -0.3, "method": "average"}
     found = choose_auto(values, None, {"s/c": seen}, TRUST, "knn", SourceRequest("auto"))
-    assert found.chosen == ["s/b", "s/a", "s/c"]
-    text = selection_text(found, "t/own")
+    assert found.chosen == ["s/b"]
+    assert reasons(found)["s/c"] == "left out: measured gain -0.3000 (--min-gain -1 takes it)"
+    every = choose_auto(values, None, {"s/c": seen}, TRUST, "knn", SourceRequest("auto", 5, -1.0))
+    assert every.chosen == ["s/b", "s/a", "s/c"]
+    text = selection_text(every, "t/own")
     assert "negative transfer on dev: s/c → t/own -0.3000, chosen all the same" in text
+    alone = choose_auto({"s/c": 3.0}, None, {"s/c": seen}, TRUST, "knn", SourceRequest("auto"))
+    assert alone.chosen == ["s/c"]  # something has to stand beside the own adapter
     least = choose_auto(values, None, {"s/c": seen}, TRUST, "knn", SourceRequest("auto", 5, -0.2))
     assert least.chosen == ["s/b", "s/a"]
     text = selection_text(
