@@ -22,6 +22,7 @@ from typing import Any
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
 from mtl.backbone.lean import attended
@@ -89,20 +90,68 @@ class Blocks:
 
     def spread(self, x: Tensor) -> Tensor:
         """(M,…) → (N,n,…); where a run has fewer rows than n, zeros stand for them."""
-        rows, most = self.rows, max(self.rows)
-        if most * len(rows) == len(x):
-            return x.reshape(len(rows), most, *x.shape[1:])
-        parts = [
-            functional.pad(part, (0, 0) * (x.dim() - 1) + (0, most - len(part)))
-            for part in x.split(rows)
-        ]
-        return torch.stack(parts)
+        shape = (len(self.rows), max(self.rows), *x.shape[1:])
+        if shape[0] * shape[1] == len(x):
+            return x.reshape(shape)
+        there, back, none = self._places(x.device)
+        return _moved(x, there, none, back, None).view(shape)
 
     def gather(self, x: Tensor) -> Tensor:
         """(N,n,…) → (M,…), what :meth:`spread` laid out."""
-        if x.shape[1] * len(self.rows) == self.total:
-            return x.reshape(self.total, *x.shape[2:])
-        return torch.cat([part[:rows] for part, rows in zip(x, self.rows, strict=True)])
+        flat = x.reshape(-1, *x.shape[2:])
+        if len(flat) == self.total:
+            return flat
+        there, back, none = self._places(x.device)
+        return _moved(flat, back, None, there, none)
+
+    @cached_property
+    def _known(self) -> dict[torch.device, tuple[Tensor, Tensor, Tensor]]:
+        return {}
+
+    def _places(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Of N·n places the row of M in each; of M rows their places; the places without a row."""
+        if device not in self._known:
+            most, start = max(self.rows), 0
+            there: list[int] = []
+            back: list[int] = []
+            none: list[int] = []
+            for number, rows in enumerate(self.rows):
+                first = number * most
+                there += [*range(start, start + rows), *[start] * (most - rows)]
+                back += range(first, first + rows)
+                none += range(first + rows, first + most)
+                start += rows
+            made = (torch.tensor(each, device=device) for each in (there, back, none))
+            self._known[device] = tuple(made)  # type: ignore[assignment]
+        return self._known[device]
+
+
+class _Moved(torch.autograd.Function):
+    """``x[to]``, with zeros at ``empty``; backwards the same with ``back`` and ``holes``."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *places: Tensor | None) -> Tensor:
+        ctx.places = places
+        return _picked(x, *places[:2])  # type: ignore[arg-type]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _picked(grad, *ctx.places[2:]), None, None, None, None
+
+
+def _picked(x: Tensor, places: Tensor, empty: Tensor | None) -> Tensor:
+    found = x.index_select(0, places)
+    return found if empty is None else found.index_fill_(0, empty, 0)
+
+
+def _moved(
+    x: Tensor, to: Tensor, empty: Tensor | None, back: Tensor, holes: Tensor | None
+) -> Tensor:
+    if not (x.requires_grad and torch.is_grad_enabled()):
+        return _picked(x, to, empty)
+    moved: Tensor = _Moved.apply(x, to, empty, back, holes)
+    return moved
 
 
 class Draws(TorchFunctionMode):
@@ -140,6 +189,14 @@ class Draws(TorchFunctionMode):
         finally:
             self._alone = None
 
+    def mask_of(self, member: Member, like: Tensor, p: float) -> Tensor:
+        """A mask for what is the run's and none of its rows', of the shape of ``like``."""
+        return _drawn(like.shape, like, p, member.piece.generator)
+
+    def dropped(self, x: Tensor, p: float) -> Tensor:
+        """Dropout on x (M,T,D), (M,H,T,T) or (M,D), as inside."""
+        return x * self._noise(x, p) if p else x
+
     @contextmanager
     def rows_of(self, member: Member) -> Iterator[None]:
         """What is drawn inside is for the rows of one member."""
@@ -169,9 +226,7 @@ class Draws(TorchFunctionMode):
     def _dropout(
         self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
     ) -> Tensor:
-        if not training or p == 0:
-            return input
-        return input * self._noise(input, p)
+        return self.dropped(input, p) if training else input
 
     def _attention(
         self,
@@ -191,7 +246,7 @@ class Draws(TorchFunctionMode):
         if is_causal or enable_gqa:
             raise UnfitError("causal attention with dropout")
         return attended(
-            query, key, value, attn_mask, scale, lambda weights: self._dropout(weights, dropout_p)
+            query, key, value, attn_mask, scale, lambda weights: self.dropped(weights, dropout_p)
         )
 
     def _noise(self, x: Tensor, p: float) -> Tensor:

@@ -20,6 +20,7 @@ from torch.func import functional_call
 
 from mtl.backbone.beside import Blocks, Draws, UnfitError
 from mtl.backbone.injection import FusionSite
+from mtl.backbone.lean import dropping
 
 
 class Answer(Protocol):
@@ -28,9 +29,13 @@ class Answer(Protocol):
     def __call__(self, x: Tensor, blocks: Blocks, draws: Draws, /) -> Tensor: ...
 
 
-BATCHED: dict[type, Callable[[Sequence[Any]], Answer]] = {}
-"""Module class → how those of N runs answer together, for modules that draw or keep their tensors
-elsewhere, on the encoder under :data:`ELSEWHERE`. Filled by the rooms whose classes they are."""
+Stacked = Mapping[int, Tensor]
+"""id of a trainable parameter → the stacked one (N,…)."""
+
+BATCHED: dict[type, Callable[[Sequence[Any], Stacked], Answer]] = {}
+"""Module class → how those of N runs answer together, for modules that have a form of their own or
+keep their tensors elsewhere, on the encoder under :data:`ELSEWHERE`. Filled by the rooms whose
+classes they are."""
 
 ELSEWHERE = "omega."
 
@@ -60,8 +65,10 @@ class Sites:
                     continue
                 leader = modules[0]
                 if type(leader) in BATCHED:
-                    self._take(leader, self._own(BATCHED[type(leader)](modules), leader))
+                    answer = BATCHED[type(leader)](modules, stacked)
+                    self._take(leader, self._own(answer, leader))
                     covered |= _under(encoders[0], ELSEWHERE)
+                    covered |= {id(p) for p in leader.parameters()}
                     skipped += (f"{name}.",)
                 elif any(p.requires_grad for p in leader.parameters()) and _is_site(leader):
                     for unit, own in _units(modules):
@@ -94,11 +101,12 @@ class Sites:
         """
         self._now = blocks, draws
         try:
-            if self._drawing is None:
-                with self._watched(draws), draws:
+            with dropping(draws.dropped):
+                if self._drawing is None:
+                    with self._watched(draws), draws:
+                        yield
+                else:
                     yield
-            else:
-                yield
         finally:
             self._now = None
 
@@ -120,7 +128,18 @@ class Sites:
             draws.drawn = lambda: None
         self._drawing = list(dict.fromkeys(found))
         for module in self._drawing:
-            self._take(module, self._drawn(module.forward))
+            plain = type(module) is nn.Dropout
+            self._take(module, self._dropout(module) if plain else self._drawn(module.forward))
+
+    def _dropout(self, module: Any) -> Any:
+        plain = module.forward
+
+        def forward(x: Tensor) -> Tensor:
+            if self._now is None:
+                return plain(x)
+            return self._now[1].dropped(x, module.p) if module.training else x
+
+        return forward
 
     def _drawn(self, plain: Any) -> Any:
         def forward(*inputs: Any, **named: Any) -> Any:
@@ -147,13 +166,14 @@ class Sites:
 
     def _together(self, modules: Sequence[nn.Module], plain: Any) -> Any:
         leader = modules[0]
-        trained = {n: id(p) for n, p in leader.named_parameters() if p.requires_grad}
-        if any(each not in self._stacked for each in trained.values()):
-            raise UnfitError("parameters of other shapes at a site")
-        own = {name: self._stacked[each] for name, each in trained.items()}
-        own |= _differing(modules, own)
-        plainly = type(leader) is nn.Linear and set(own) == {"weight", "bias"}
-        product = linear_together if plainly else _Vmapped(leader)
+        own = stacked_of(modules, self._stacked)
+        product: Any
+        if type(leader) is nn.Linear and set(own) == {"weight", "bias"}:
+            product = linear_together
+        elif type(leader) is LoRA and set(own) == {"lora_A", "lora_B"}:
+            product = _LowRank(leader)
+        else:
+            product = _Vmapped(leader)
 
         def forward(*inputs: Any) -> Any:
             if self._now is None or product.busy:
@@ -165,6 +185,19 @@ class Sites:
             return product(chosen(own, blocks), inputs, blocks, draws)
 
         return forward
+
+
+def stacked_of(modules: Sequence[nn.Module], stacked: Stacked) -> dict[str, Tensor]:
+    """Of N modules at one place what trains, and what else the runs have otherwise, as (N,…).
+
+    Raises:
+        UnfitError: the shapes differ.
+    """
+    trained = {n: id(p) for n, p in modules[0].named_parameters() if p.requires_grad}
+    if any(each not in stacked for each in trained.values()):
+        raise UnfitError("parameters of other shapes at a site")
+    own = {name: stacked[each] for name, each in trained.items()}
+    return own | _differing(modules, own)
 
 
 def chosen(stacked: Mapping[str, Tensor], blocks: Blocks) -> dict[str, Tensor]:
@@ -191,6 +224,31 @@ class _Linear:
 
 
 linear_together = _Linear()
+
+
+class _LowRank:
+    """N LoRAs of ``adapters``, (M,T,in) → (M,T,out): two batched products."""
+
+    busy = False
+
+    def __init__(self, leader: Any) -> None:
+        self._scale = leader.scaling
+        drop = leader.lora_dropout
+        self._dropout = drop.p if isinstance(drop, nn.Dropout) else 0.0
+        self._leader = leader
+
+    def __call__(
+        self, own: Mapping[str, Tensor], inputs: Sequence[Any], blocks: Blocks, draws: Draws
+    ) -> tuple[Tensor, None]:
+        states, x = inputs
+        if states is not None:
+            raise UnfitError("a LoRA behind another")
+        if self._dropout and self._leader.training:
+            x = draws.dropped(x, self._dropout)
+        laid = blocks.spread(x)
+        low = laid.flatten(1, -2) @ own["lora_A"].transpose(1, 2) * self._scale
+        out = low @ own["lora_B"].transpose(1, 2)
+        return blocks.gather(out.view(*laid.shape[:-1], out.shape[-1])), None
 
 
 class _Vmapped:

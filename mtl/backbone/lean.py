@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from types import FunctionType, ModuleType
 from typing import Any
@@ -48,8 +50,10 @@ def attended(
     root = math.sqrt(1.0 / math.sqrt(query.shape[-1]) if scale is None else scale)
     scores = (query * root) @ (key.transpose(-2, -1) * root)
     if mask is not None:
-        kept = mask.dtype == torch.bool
-        scores = scores.masked_fill(~mask, -math.inf) if kept else scores.add_(mask)
+        if mask.dtype == torch.bool:
+            scores = scores.masked_fill(~mask, -math.inf)
+        else:  # in bf16 the smallest number of fp32 is infinite
+            scores = scores.add_(mask) if mask.dtype == scores.dtype else scores + mask
     return drop(scores.softmax(-1)) @ value
 
 
@@ -62,7 +66,13 @@ def _attention(
     is_causal: bool = False,
     **more: Any,
 ) -> Tensor:
-    """``scaled_dot_product_attention``, without its looks for rows that are masked as a whole."""
+    """``scaled_dot_product_attention``, without its looks for rows that are masked as a whole.
+
+    Inside :func:`dropping` the mask of its dropout is drawn there.
+    """
+    drop = _drop.get()
+    if drop is not None and dropout_p > 0 and not (is_causal or more):
+        return attended(query, key, value, attn_mask, None, lambda w: drop(w, dropout_p))
     plainly = (
         dropout_p > 0
         and query.device.type == "cpu"
@@ -78,6 +88,19 @@ def _attention(
     return attended(
         query, key, value, attn_mask, None, lambda weights: functional.dropout(weights, dropout_p)
     )
+
+
+_drop: ContextVar[Callable[[Tensor, float], Tensor] | None] = ContextVar("drop", default=None)
+
+
+@contextmanager
+def dropping(drop: Callable[[Tensor, float], Tensor]) -> Iterator[None]:
+    """Let attentions drop weights (M,H,T,T) with probability p by ``drop(weights, p)``."""
+    token = _drop.set(drop)
+    try:
+        yield
+    finally:
+        _drop.reset(token)
 
 
 _last: tuple[weakref.ref[Tensor], bool] | None = None
@@ -197,6 +220,9 @@ class _LoRASeam(LoRALinearTorch):
             plain: Tensor = super().forward(input_states)
             return plain
         base = functional.linear(input_states, self.weight, self.bias)
+        if "forward" in vars(lora):  # of several runs at once (mtl.backbone.beside_sites)
+            together: Tensor = lora.forward(None, input_states)[0] + base
+            return together
         x, down, up = lora.lora_dropout(input_states), lora.lora_A, lora.lora_B
         if torch.is_grad_enabled():
             added: Tensor = _Added.apply(base, x, down, up, lora.scaling)
@@ -215,7 +241,6 @@ class _LoRASeam(LoRALinearTorch):
         plainly = (
             type(lora) is LoRA
             and not (lora.use_dora or lora.use_gating)
-            and "forward" not in vars(lora)
             and not (lora._forward_hooks or lora._forward_pre_hooks or lora._backward_hooks)
             and x.dtype == lora.lora_A.dtype
             and x.dim() == 3

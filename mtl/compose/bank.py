@@ -77,6 +77,19 @@ class Bank(nn.Module):
         weight, bias = self.scaled(omega)
         return weight, bias.sum(0)
 
+    def fold_all(self, omega: Tensor, up: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for N banks that are laid out as this: W (N,S,D) and b (N,D).
+
+        Args:
+            omega: (N,K,D) or (N,K,1). up, bias: theirs, (N,S,D) and (N,K,D), or one for all.
+        """
+        if self._regular:
+            rows = up.unflatten(-2, (self.count, self.sizes[0]))
+            weight = (rows * omega.unsqueeze(-2)).flatten(-3, -2)
+        else:
+            weight = up * omega[:, self.owner]
+        return weight, (bias * omega).sum(-2)
+
     def scaled(self, omega: Tensor) -> tuple[Tensor, Tensor]:
         """omega times the up-projections, W (S,D), and times the biases, (K,D)."""
         if self._regular:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from mtl.engine.hf_adamw import HFAdamW
 from mtl.engine.optimise import Optimiser
@@ -213,22 +214,42 @@ def _update(rows: _Rows, taken: Sequence[int]) -> None:
         return rows.values.new_tensor(list(numbers)).unsqueeze(1)
 
     (beta1, beta2), eps = rows.slots[0]["betas"], rows.slots[0]["eps"]
+    if not rows.hf:
+        _torch_update(rows, taken)
+        return
     rates = [slot["lr"] for slot in rows.slots]
     decays = [slot["lr"] * slot["weight_decay"] for slot in rows.slots]
     kept = column([1 - decay for decay in decays]) if any(decays) else None
     first = [1 - beta1**t for t in taken]
     second = [math.sqrt(1 - beta2**t) for t in taken]
-    if kept is not None and not rows.hf:
-        rows.values.mul_(kept)
     rows.means.lerp_(rows.gradients, 1 - beta1)
     rows.squares.mul_(beta2).addcmul_(rows.gradients, rows.gradients, value=1 - beta2)
     divisors = rows.squares.sqrt()
-    if rows.hf:
-        divisors.add_(eps)
-        sizes = [lr * s / f for lr, f, s in zip(rates, first, second, strict=True)]
-    else:
-        divisors.div_(column(second)).add_(eps)
-        sizes = [lr / f for lr, f in zip(rates, first, strict=True)]
+    divisors.add_(eps)
+    sizes = [lr * s / f for lr, f, s in zip(rates, first, second, strict=True)]
     rows.values.sub_(rows.means / divisors * column(sizes))
-    if kept is not None and rows.hf:
+    if kept is not None:
         rows.values.mul_(kept)
+
+
+def _torch_update(rows: _Rows, taken: Sequence[int]) -> None:
+    """The same as torch has it: a call per run, which counts the step and reads numbers once."""
+    parts = (rows.values, rows.gradients, rows.means, rows.squares)
+    for run, (slot, step) in enumerate(zip(rows.slots, taken, strict=True)):
+        values, gradients, means, squares = ([part[run]] for part in parts)
+        adamw(
+            values,
+            gradients,
+            means,
+            squares,
+            [],
+            [torch.tensor(step - 1.0, device=rows.values.device)],
+            fused=True,
+            amsgrad=False,
+            beta1=slot["betas"][0],
+            beta2=slot["betas"][1],
+            lr=slot["lr"],
+            weight_decay=slot["weight_decay"],
+            eps=slot["eps"],
+            maximize=False,
+        )

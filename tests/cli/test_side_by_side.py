@@ -139,6 +139,15 @@ def test_methods_with_dropout_on_to_rounding(method: str, mini: Path, tmp_path: 
     check_alike(adapters(tmp_path, method, [0, 1, 2], TASKS[0]), tmp_path)
 
 
+def test_a_dropout_of_loras_own(mini: Path, tmp_path: Path) -> None:
+    runs = adapters(tmp_path, "lora", [0, 1, 2], TASKS[0])
+    assert {run.method_settings.dropout for run in runs} == {0.0}
+    dropping = [
+        replace(run, method_settings=replace(run.method_settings, dropout=0.2)) for run in runs
+    ]
+    check_alike(dropping, tmp_path)
+
+
 @pytest.mark.parametrize("method", [*COMPOSED, "fusion"])
 def test_compositions_of_the_same_sources(method: str, stocked: Path, tmp_path: Path) -> None:
     runs = compositions(tmp_path, stocked, method, [TASKS, TASKS])

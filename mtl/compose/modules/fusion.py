@@ -12,6 +12,8 @@ import torch.nn.functional as functional
 from adapters import AdapterConfig
 from torch import Tensor, nn
 
+from mtl.backbone.beside import Blocks, Draws, UnfitError
+from mtl.backbone.beside_sites import BATCHED, Answer, Stacked, alike, chosen
 from mtl.backbone.injection import FusionSite
 from mtl.compose.bank import Bank
 from mtl.compose.composition import Composed
@@ -118,6 +120,54 @@ class FusionSiteModule(FusionSite):
 
 
 register(FusionFusion, FusionSiteModule)
+
+
+def _beside(sites: Sequence[FusionSiteModule], stacked: Stacked) -> Answer:
+    """The sites of several runs as one: what each trains in batched products, the rest for all."""
+    leader, banks = sites[0], [site.bank for site in sites]
+    if len({(bank.up.shape, tuple(bank.sizes)) for bank in banks}) > 1:
+        raise UnfitError("sources of other widths")
+    if not all(torch.equal(site.segment, leader.segment) for site in sites):
+        raise UnfitError("units of other sources")
+    shared = alike(banks)
+    trained = {
+        name: stacked[id(parameter)]
+        for name, parameter in leader.named_parameters()
+        if parameter.requires_grad
+    }
+    frozen = {
+        name: torch.stack([getattr(bank, name) for bank in banks])
+        for name in ("up", "bias")
+        if not shared
+    }
+
+    def answer(x: Tensor, blocks: Blocks, draws: Draws) -> Tensor:
+        own = chosen({**trained, **frozen}, blocks)
+        up, bias = (own.get(name, getattr(banks[0], name)) for name in ("up", "bias"))
+        if shared:
+            features = banks[0].features(x)
+        else:
+            parts = zip(blocks.runs, x.split(blocks.rows), strict=True)
+            features = torch.cat([banks[run].features(part) for run, part in parts])
+        wq, wk, wv = (own[f"{name}.weight"].transpose(1, 2) for name in ("query", "key", "value"))
+        shape = (len(blocks.rows), -1, x.shape[1])  # (N,n,T)
+        laid = blocks.spread(x).flatten(1, 2)
+        query = torch.baddbmm(own["query.bias"].unsqueeze(1), laid, wq)
+        units = query @ (up @ wk).transpose(1, 2) * blocks.spread(features).flatten(1, 2)
+        kbias = bias @ wk + own["key.bias"].unsqueeze(1)
+        score = units @ leader.segment + query @ kbias.transpose(1, 2)
+        score = blocks.gather(score.view(*shape, leader.bank.count))
+        if leader.dropout and leader.training:
+            score = draws.dropped(score, leader.dropout)
+        weight = score.softmax(-1)
+        used = blocks.spread(functional.linear(weight, leader.segment) * features).flatten(1, 2)
+        mixed = used @ (up @ wv) + blocks.spread(weight).flatten(1, 2) @ (bias @ wv)
+        return blocks.gather(mixed.view(*shape, mixed.shape[-1]))
+
+    return answer
+
+
+BATCHED[FusionSiteModule] = _beside
 
 
 def attach(encoder: Any, sources: Sequence[str], settings: FusionSettings) -> Composed:

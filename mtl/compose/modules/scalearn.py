@@ -13,8 +13,8 @@ import torch.nn.functional as functional
 from adapters import AdapterConfig
 from torch import Tensor, nn
 
-from mtl.backbone.beside import Blocks, Draws, UnfitError
-from mtl.backbone.beside_sites import BATCHED, Answer, alike
+from mtl.backbone.beside import Blocks, Draws, Member, UnfitError
+from mtl.backbone.beside_sites import BATCHED, Answer, Stacked, alike, chosen
 from mtl.backbone.draws import PerStep
 from mtl.backbone.injection import FusionSite
 from mtl.compose.bank import Bank
@@ -111,6 +111,19 @@ class ScaLearnSite(FusionSite):
             return omega
         return omega * self._mask(lambda: functional.dropout(torch.ones_like(omega), dropout, True))
 
+    @property
+    def plain(self) -> bool:
+        """Whether omega enters the sum as it is, but for dropout, over sources that are stacked."""
+        made = self._gate is not None or self._groups is not None
+        return type(self.bank) is Bank and not made and self._settings.normalise == "none"
+
+    def mask(self, member: Member, draws: Draws) -> Tensor | None:
+        """The dropout of this step, drawn for a run among several."""
+        dropout = self._settings.dropout
+        if not self.training or not dropout:
+            return None
+        return self._mask(lambda: draws.mask_of(member, self.omega, dropout))
+
     def forward(self, z: Tensor) -> Tensor:
         weight, bias = self._folded or self._fold()
         if not self._by_row:
@@ -140,8 +153,11 @@ class ScaLearnSite(FusionSite):
 register(ScaLearnFusion, ScaLearnSite)
 
 
-def _beside(sites: Sequence[ScaLearnSite]) -> Answer:
-    """The sites of several runs as one: every run folds its own omega, one product mixes all.
+_MAPS = ("up", "bias")
+
+
+def _beside(sites: Sequence[ScaLearnSite], stacked: Stacked) -> Answer:
+    """The sites of several runs as one: every run has its own omega folded, one product mixes all.
 
     Sources that all runs have are computed for all rows at once.
     """
@@ -149,13 +165,27 @@ def _beside(sites: Sequence[ScaLearnSite]) -> Answer:
     if len({bank.up.shape for bank in banks}) > 1:
         raise UnfitError("sources of other widths")
     shared = alike(banks)
+    omegas = stacked.get(id(sites[0].omega))
+    plainly = all(site.plain and torch.equal(site.bank.owner, banks[0].owner) for site in sites)
+    held = {} if shared else {n: torch.stack([getattr(b, n) for b in banks]) for n in _MAPS}
 
-    def answer(x: Tensor, blocks: Blocks, draws: Draws) -> Tensor:
+    def folded(blocks: Blocks, draws: Draws) -> tuple[Tensor, Tensor]:
+        """W (N,S,D) and b (N,D) of the runs in the pass."""
+        if omegas is not None and plainly:
+            own = chosen({**held, "omega": omegas}, blocks)
+            omega, maps = own["omega"], [own.get(n, getattr(banks[0], n)) for n in _MAPS]
+            masks = [sites[member.piece.run].mask(member, draws) for member in blocks.members]
+            kept = [mask for mask in masks if mask is not None]
+            return banks[0].fold_all(omega * torch.stack(kept) if kept else omega, *maps)
         folds = []
         for member in blocks.members:
             with draws.of(member):
                 folds.append(sites[member.piece.run]._fold())
         weight, bias = (torch.stack(parts) for parts in zip(*folds, strict=True))
+        return weight, bias
+
+    def answer(x: Tensor, blocks: Blocks, draws: Draws) -> Tensor:
+        weight, bias = folded(blocks, draws)
         if getattr(banks[0], "dense", False):  # the whole delta (out,in) of every run
             laid = blocks.spread(x)
             out = laid.flatten(1, -2) @ weight.transpose(1, 2)
