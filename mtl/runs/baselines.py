@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from mtl.data import TaskData
     from mtl.engine import Device
 
-VERSION = 1
+VERSION = 2
 """Raised when the same rows would give other baselines."""
 FEATURE_ROWS, TEXT_ROWS = 5000, 20000
 """Rows of a split at most whose vectors are made; training rows that TF-IDF learns from."""
