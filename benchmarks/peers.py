@@ -350,7 +350,7 @@ def read_rows(name: str, backbone: Any, options: argparse.Namespace) -> Rows:
     return found
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-root", required=True)
     parser.add_argument("--model", required=True, help="a folder, or demo")
@@ -362,7 +362,7 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--rows", type=int, default=2000, help="training rows that are read")
     parser.add_argument("--json", action="store_true", help="one line of JSON")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     os.environ["MTL_QUIET"] = "1"
     torch.set_num_threads(1)
     for library in ("adapters", "transformers", "peft", "accelerate"):
