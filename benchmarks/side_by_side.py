@@ -4,13 +4,15 @@
     python benchmarks/side_by_side.py --model demo --method scalearn --batches 8 --runs 8
     python benchmarks/side_by_side.py --model roberta-base --batches 32 --tokens 64
     python benchmarks/side_by_side.py --model demo --whole
+    python benchmarks/side_by_side.py --model demo --study --runs 6 --batches 8
 
 N runs of one method on one base, other seeds and data, dropout on: forward, backward, clipping
 and AdamW, as a run takes them (``mtl.engine``). Rows have half of ``--tokens`` to all of them.
 Both ways take turns in one process; told are milliseconds of a run's step (of the processor; on a
 GPU of the clock) and the median of the pairs' ratios, one by one over side by side, with quartiles.
 ``--whole`` takes whole runs on a task of the demo suite instead, evaluations, tests and files
-included.
+included; ``--study`` a study of them, with one worker: the processor seconds of the command, start
+of driver and worker included, one by one and with ``--side-by-side auto``.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -229,6 +233,51 @@ def whole(options: argparse.Namespace, runs: int) -> dict[str, Any]:
     }
 
 
+def study(options: argparse.Namespace, runs: int) -> dict[str, Any]:
+    """A study of N seeds on demo/entail by one worker, both ways in turns, each in its own zoo."""
+    import yaml
+
+    times: dict[str, list[float]] = {"1": [], "auto": []}
+    content = {
+        "suite": "demo",
+        "tasks": ["entail"],
+        "model": options.model,
+        "seeds": list(range(runs)),
+        "set": {"epochs": 6, "max_train_samples": 300, "batch_size": options.batches[0]},
+        "train": [{"method": options.method}],
+    }
+    with tempfile.TemporaryDirectory() as root:
+        file = Path(root) / "seeds.yaml"
+        file.write_text(yaml.safe_dump(content))
+        for number in range(options.rounds):
+            for beside in sorted(times, reverse=bool(number % 2)):
+                place = Path(root) / f"{number}-{beside}"
+                line = [sys.executable, "-m", "mtl.study", "run", str(file), "--workers", "1"]
+                line += [
+                    "--side-by-side",
+                    beside,
+                    "--zoo",
+                    f"{place}/zoo",
+                    "--runs",
+                    f"{place}/runs",
+                ]
+                before = resource.getrusage(resource.RUSAGE_CHILDREN)
+                subprocess.run([*line, "--json"], check=True, stdout=subprocess.DEVNULL)
+                after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+                times[beside].append(used)
+    ratios = [one / other for one, other in zip(times["1"], times["auto"], strict=True)]
+    return {
+        "method": options.method,
+        "rows": options.batches[0],
+        "runs": runs,
+        "one_by_one_s": round(statistics.median(times["1"]), 1),
+        "side_by_side_s": round(statistics.median(times["auto"]), 1),
+        "ratio": round(statistics.median(ratios), 3),
+        "range": [round(min(ratios), 3), round(max(ratios), 3)],
+    }
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -242,10 +291,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--whole", action="store_true", help="whole runs on demo/entail")
+    parser.add_argument("--study", action="store_true", help="a study of such runs, one worker")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
     os.environ["MTL_QUIET"] = "1"
-    if options.whole:
+    if options.study:
+        rows = [study(options, runs) for runs in options.runs if runs > 1]
+    elif options.whole:
         rows = [whole(options, runs) for runs in options.runs if runs > 1]
     else:
         rows = [measured(options, batch, n) for batch in options.batches for n in options.runs]
