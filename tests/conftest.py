@@ -69,8 +69,10 @@ SPECIAL = {
 @pytest.fixture(autouse=True)
 def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Run each test with folders of its own and nothing of the caller's settings."""
-    for name in [key for key in os.environ if key.startswith("MTL_") and key != "MTL_QUIET"]:
-        monkeypatch.delenv(name)
+    # transformers' TrainingArguments leave ACCELERATE_MIXED_PRECISION in the process
+    for name in [key for key in os.environ if key.startswith(("MTL_", "ACCELERATE_"))]:
+        if name != "MTL_QUIET":
+            monkeypatch.delenv(name)
     monkeypatch.delenv("COLUMNS", raising=False)  # pytest's workers have it: tables would be folded
     monkeypatch.setenv("MTL_ZOO", str(tmp_path / "zoo"))
     monkeypatch.setenv("MTL_RUNS", str(tmp_path / "runs"))

@@ -29,7 +29,7 @@ def to_table(spec: TaskSpec, inputs: Any) -> pa.Table:
 
     Raises:
         RequestError: an unknown form, rows of different forms or lengths, another number of texts
-            than the task reads, or a column that no row has; says what the task reads.
+            than the task reads, or a column that a row has not; says what the task reads.
     """
     import pyarrow as pa
 
@@ -77,6 +77,7 @@ def _table(spec: TaskSpec, inputs: Any) -> pa.Table:
         _alike(spec, inputs, Mapping, "a dict")
         # pyarrow takes the columns of the first row alone
         every = list(dict.fromkeys(name for row in inputs for name in row))
+        _whole(spec, inputs, every)
         return pa.Table.from_pylist([{name: row.get(name) for name in every} for row in inputs])
     if isinstance(first, str):
         _alike(spec, inputs, str, "a text")
@@ -111,6 +112,16 @@ def _alike(spec: TaskSpec, rows: Sequence[Any], kind: Any, name: str) -> None:
     for number, row in enumerate(rows):
         if not isinstance(row, kind):
             raise _refused(spec, f"row 0 is {name}, row {number} is {type(row).__name__}")
+
+
+def _whole(spec: TaskSpec, rows: Sequence[Mapping[Any, Any]], every: Sequence[Any]) -> None:
+    """Refuse a row without a key that others have and a template reads: it would be empty text."""
+    read = [] if spec.prepare else [name for name in spec.columns if name in every]
+    for number, row in enumerate(rows):
+        for name in read:
+            if name not in row:
+                guess = did_you_mean(name, [str(key) for key in row])
+                raise _refused(spec, f"row {number} has no {name!r}.{guess}")
 
 
 def _names(spec: TaskSpec, given: int) -> tuple[str, ...]:

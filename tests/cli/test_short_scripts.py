@@ -136,5 +136,7 @@ def test_what_is_misspelt_is_said(here: Path) -> None:
         mtl.results("mini/mood", pick="bestdev")
     with pytest.raises(RequestError, match=r"Did you mean 'aa'\? It reads 2 columns"):
         mtl.load("same/pfeiffer/seed0").predict([{"aa": "cat", "b": "dog"}])
+    with pytest.raises(RequestError, match=r"row 1 has no 'b'\. It reads 2 columns"):
+        mtl.load("same/pfeiffer/seed0").predict([{"a": "cat", "b": "dog"}, {"a": "cat"}])
     said = mtl_command("report", "--target", "mini/moood")
     refused(said, "holds no entry for --target mini/moood", "Did you mean 'mini/mood'?")

@@ -161,7 +161,7 @@ def test_calibration(tmp_path: Path) -> None:
         assert calibration_text(found)
         assert json.dumps(found.to_dict())
     assert taken  # of numbers, other numbers
-    assert all("Remove it and run python -m mtl.graph calibrate" in said for said in refused)
+    assert all("Remove it and run 'python -m mtl.graph calibrate'" in said for said in refused)
 
 
 def joint(zoo: Zoo) -> Path:
