@@ -140,8 +140,7 @@ def _mixture(
     mask: list[Tensor] = []
     hooks = []
     for key, site in sites.items():
-        weight, _ = site.bank.fold(site.effective())
-        each = site.bank.bias * site.effective()
+        weight, each = site.bank.scaled(site.effective())  # by unit, however the bank folds
 
         def look(
             module: Any,

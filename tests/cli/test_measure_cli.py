@@ -21,19 +21,14 @@ from mtl.zoo import open_zoo
 from mtl.zoo.composition import FILE
 
 
-def test_the_share_of_a_source_is_that_of_its_norm_in_the_sum(stocked: Path, backbone: Any) -> None:
-    """By hand: one dev row after the other, every source's own output times its omega."""
-    entry = composed(stocked, "scalearn")
-    before = {name: item["sha256"] for name, item in entry.files.items()}
-    said = mtl("zoo", "show", entry.ref, "--measure", "--json")
-    assert said.code == 0, said
-    found = said.json["measured"]
-    workspace = open_workspace(zoo=stocked)
-    loaded = load_composition(entry, workspace.zoo, backbone)
-    rows = backbone.encode(data_of_entry(entry, workspace), "dev")
-    sites = _sites(loaded)
-    assert found["sites"] == list(sites)
-    assert found["rows"] == len(rows)
+def dev_rows(entry: Any, backbone: Any) -> Any:
+    return backbone.encode(data_of_entry(entry, open_workspace()), "dev")
+
+
+def shares_by_hand(entry: Any, backbone: Any) -> tuple[Any, list[str]]:
+    """One dev row after the other, every source's own output times its omega; and the sites."""
+    loaded = load_composition(entry, open_workspace().zoo, backbone)
+    rows, sites = dev_rows(entry, backbone), _sites(loaded)
     shares: dict[str, list[Any]] = {key: [] for key in sites}
     for key, site in sites.items():
 
@@ -52,7 +47,18 @@ def test_the_share_of_a_source_is_that_of_its_norm_in_the_sum(stocked: Path, bac
     with torch.no_grad():
         for row in range(len(rows)):
             loaded.network(rows.collate(np.array([row])))
-    wanted = np.stack([torch.cat(shares[key]).mean(0).numpy() for key in sites], 1)
+    return np.stack([torch.cat(shares[key]).mean(0).numpy() for key in sites], 1), list(sites)
+
+
+def test_the_share_of_a_source_is_that_of_its_norm_in_the_sum(stocked: Path, backbone: Any) -> None:
+    entry = composed(stocked, "scalearn")
+    before = {name: item["sha256"] for name, item in entry.files.items()}
+    said = mtl("zoo", "show", entry.ref, "--measure", "--json")
+    assert said.code == 0, said
+    found = said.json["measured"]
+    assert found["rows"] == len(dev_rows(entry, backbone))
+    wanted, sites = shares_by_hand(entry, backbone)
+    assert found["sites"] == sites
     np.testing.assert_allclose(found["mixture"], wanted, atol=1e-5)
     np.testing.assert_allclose(np.sum(found["mixture"], 0), 1, atol=1e-6)
     stored = load_file(entry.folder / FILE)
@@ -61,6 +67,30 @@ def test_the_share_of_a_source_is_that_of_its_norm_in_the_sum(stocked: Path, bac
     np.testing.assert_allclose(found["change"], change, atol=1e-6)
     again = open_zoo(stocked).get(entry.ref)  # the entry itself is as it was
     assert {name: item["sha256"] for name, item in again.files.items()} == before
+
+
+@pytest.mark.parametrize("rank", [24, 40])
+def test_shares_of_low_rank_sources_that_fold_to_one_matrix(
+    mini: Path, backbone: Any, rank: int
+) -> None:
+    """Two of rank 24 have as many units together as the base has dimensions."""
+    line = ["--suite", "mini", "--task", "mood", "same", "--method", "vera", "--epochs", "2"]
+    said = mtl("train", *line, "--set", f"rank={rank}", "lr=0.3")
+    assert said.code == 0, said
+    line = ["--target", "same", "--sources", "mood", "same", "--source-method", "vera"]
+    said = mtl("compose", *line, "--epochs", "1", "--json")
+    assert said.code == 0, said
+    entry = open_zoo(mini).get(said.json["runs"][0]["ref"])
+    said = mtl("zoo", "show", entry.ref, "--measure", "--json")
+    assert said.code == 0, said
+    wanted, sites = shares_by_hand(entry, backbone)
+    assert said.json["measured"]["sites"] == sites
+    assert all(site.bank.dense for site in _sites_of(entry, backbone))
+    np.testing.assert_allclose(said.json["measured"]["mixture"], wanted, atol=1e-5)
+
+
+def _sites_of(entry: Any, backbone: Any) -> list[Any]:
+    return [*_sites(load_composition(entry, open_workspace().zoo, backbone)).values()]
 
 
 def test_the_fisher_information_is_that_of_every_answer_the_model_may_give(
