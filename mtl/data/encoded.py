@@ -59,7 +59,8 @@ class Encoded:
             of ``shared`` where there is one: :meth:`tokens` puts them together.
         types: token types in the same order, or None where the encoder has none.
         start: (n·choices + 1,).
-        lengths: (n,) tokens of the longest encoding of a row.
+        lengths: (n,) tokens of the longest encoding of a row, at least 1: an empty text of which
+            the tokenizer makes no token is read as one padding token.
         truncated: how many encodings (of a span extraction: examples) lost tokens at ``max_length``
             or went into several windows.
         table: what decoding and metrics need beside the logits.
@@ -101,7 +102,7 @@ class Encoded:
                 begin = self.shared.start[self.shared.lead[encoding]]
                 lead = self.shared.ids[begin : begin + self.shared.cut[encoding]]
                 own = np.concatenate([lead, own])
-            found.append(own)
+            found.append(own if len(own) else np.asarray([self.pad_id], own.dtype))
         return found
 
     def collate(self, rows: np.ndarray) -> dict[str, Any]:
@@ -120,15 +121,19 @@ class Encoded:
         own = self.start[encodings + 1] - begin
         shared = self.shared
         cut = np.zeros_like(own) if shared is None else shared.cut[encodings].astype(np.int64)
-        columns = np.arange(int((cut + own).max()))
-        mask = columns[None, :] < (cut + own)[:, None]
-        behind = mask & (columns[None, :] >= cut[:, None])
+        # No row is without a token: what it answered would hang on those that it is padded with.
+        sizes = np.maximum(cut + own, 1)
+        columns = np.arange(int(sizes.max()))
+        mask = columns[None, :] < sizes[:, None]
+        behind = (columns[None, :] >= cut[:, None]) & (columns[None, :] < (cut + own)[:, None])
         # Positions outside of a part are read somewhere valid and then overwritten.
         places = np.where(behind, (begin - cut)[:, None] + columns[None, :], 0)
 
         def fill(values: np.ndarray, lead: np.ndarray | None, padding: int) -> np.ndarray:
+            if not len(values):
+                values = np.zeros(1, np.int64)
             found = np.where(behind, values[places], padding).astype(np.int64)
-            if shared is None or lead is None:
+            if shared is None or lead is None or not len(lead):
                 return found
             before = columns[None, :] < cut[:, None]
             at = np.where(before, shared.start[shared.lead[encodings]][:, None] + columns, 0)
@@ -262,7 +267,7 @@ def encode(
         ids=arrays["ids"],
         types=arrays.get("types"),
         start=arrays["start"],
-        lengths=lengths.reshape(-1, spec.choices).max(axis=1),
+        lengths=np.maximum(lengths.reshape(-1, spec.choices).max(axis=1), 1),
         truncated=int(arrays["truncated"][0]),
         table=table,
         pad_id=int(tokenizer.pad_token_id),

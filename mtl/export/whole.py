@@ -19,10 +19,13 @@ from mtl.export import proof
 from mtl.export.card import write_card
 from mtl.export.data import EntryData, change, scores
 from mtl.export.folder import filling
+from mtl.export.low_rank import fold_low_rank
 from mtl.export.merged import load_merged, write_merged
 from mtl.export.onnx import OnnxNetwork, quantise, require_onnx, write_onnx
 from mtl.export.telling import chosen_sizes, gates_record, gates_text, source_rows
 from mtl.files import read_json, write_json
+from mtl.methods.low_rank import Factors
+from mtl.methods.modules.low_rank import install as install_low_rank
 from mtl.runs import load
 from mtl.runs.loading import held_for
 from mtl.runs.versions import versions
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 
     from mtl.backbone import Backbone
     from mtl.export.exporting import ExportOptions
-    from mtl.runs import Workspace
+    from mtl.runs import Loaded, Workspace
     from mtl.zoo import Entry
 
 WHOLE = ("onnx", "transformers")
@@ -70,7 +73,7 @@ def export_whole(
     measured, changes = {}, {}
     with filling(folder) as temporary:
         if options.form == "onnx":
-            path = write_onnx(temporary, entry, network, batches[0])
+            path = write_onnx(temporary, entry, _as_products(loaded, backbone), batches[0])
             other: nn.Module = OnnxNetwork(path)
             library, tolerance = "onnxruntime", ONNX_TOLERANCE
         else:
@@ -114,6 +117,22 @@ def export_whole(
         }
         write_card(temporary, entry, record)
     return record
+
+
+def _as_products(loaded: Loaded, backbone: Backbone) -> Network:
+    """The entry's network; a single low-rank adapter as plain products beside linear modules.
+
+    Of a fused module (GPT-2's queries, keys and values) the LoRA of ``adapters`` puts its outputs
+    into place by a mask of booleans, for which ONNX has no operation.
+    """
+    network: Network = loaded.network
+    if loaded.composed is not None or loaded.factors is None:
+        return network
+    encoder = backbone.encoder()
+    found = fold_low_rank(loaded).sites.items()
+    single = {site: Factors(one.down.float(), one.up.float()) for site, one in found}
+    install_low_rank(encoder, str(loaded.entry.manifest.head["name"]), single)
+    return Network(encoder, network.head).eval()
 
 
 def _write_tokenizer(entry: Entry, backbone: Backbone, folder: Path) -> None:

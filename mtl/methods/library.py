@@ -17,29 +17,44 @@ Config = Callable[[Any, int], Any]
 """(settings, hidden size) → the ``adapters`` config object."""
 
 
-def library_method(name: str, settings: type, config: Config, **rest: Any) -> Method:
-    """A :class:`Method` whose adapter ``adapters`` builds, stores and loads from ``config``."""
+def library_method(
+    name: str, settings: type, config: Config, *, undecayed: str = "", **rest: Any
+) -> Method:
+    """A :class:`Method` whose adapter ``adapters`` builds, stores and loads from ``config``.
+
+    Args:
+        undecayed: see :func:`attach_library`.
+    """
     return Method(
         name=name,
         settings=settings,
-        attach=partial(attach_library, config),
+        attach=partial(attach_library, config, undecayed=undecayed),
         load=partial(load_library, config),
         activate=activate,
         **rest,
     )
 
 
-def attach_library(config: Config, encoder: Any, settings: Any, name: str, _: RunFacts) -> Tuned:
-    """Add a new adapter of ``config``, active and trainable."""
+def attach_library(
+    config: Config, encoder: Any, settings: Any, name: str, _: RunFacts, *, undecayed: str = ""
+) -> Tuned:
+    """Add a new adapter of ``config``, active and trainable.
+
+    Args:
+        undecayed: how names of matrices end that no weight decay may reach; empty: none do.
+    """
     from mtl.backbone import save_adapter
     from mtl.engine import Group
 
     encoder.add_adapter(name, config=config(settings, encoder.config.hidden_size))
     activate(encoder, name)
-    return Tuned(
-        [Group("method", trainable(encoder, name))],
-        lambda folder, base: save_adapter(encoder, name, folder, base),
-    )
+    parameters = trainable(encoder, name)
+    kept = {k: v for k, v in parameters.items() if undecayed and k.endswith(undecayed)}
+    rest = {k: v for k, v in parameters.items() if k not in kept}
+    groups = [Group("method", rest)]
+    if kept:
+        groups.append(Group("undecayed", kept, weight_decay=0.0))
+    return Tuned(groups, lambda folder, base: save_adapter(encoder, name, folder, base))
 
 
 def load_library(config: Config, encoder: Any, settings: Any, name: str, folder: Path) -> Tuned:

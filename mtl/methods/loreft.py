@@ -56,6 +56,9 @@ METHOD = library_method(
     "loreft",
     LoReftSettings,
     _config,
+    # What R is made of: Householder vectors, and signs that torch cuts to whole numbers, so that
+    # the least decay would make R zero.
+    undecayed="projection.parametrizations.weight.original",
     summary="low-rank interventions on the first tokens after each layer",
     citation="Wu et al. 2024, arXiv:2404.03592",
     training=Training(
