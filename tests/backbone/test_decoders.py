@@ -232,3 +232,37 @@ def test_other_decoders_are_refused_with_the_reason(kind: str, part: str) -> Non
     assert find_arch(kind) is None
     with pytest.raises(RequestError, match=part):
         supported(kind, "'some'")
+
+
+@pytest.mark.parametrize("truncate", ["longest", "first"])
+@pytest.mark.parametrize("kind", ["gpt2", "qwen3"])
+def test_a_text_without_a_token_is_one_of_padding(kind: str, truncate: str, tmp_path: Path) -> None:
+    """A tokenizer that puts nothing around texts makes no token of an empty one."""
+    import dataclasses
+
+    import numpy as np
+    import pyarrow as pa
+
+    from mtl.data.new_rows import new_rows
+    from mtl.tasks import load_task
+
+    backbone = load_backbone(decoder_folder(tmp_path / "model", kind, eos_token="<end>"))
+    inputs = ("{premise}",) if truncate == "longest" else ("{premise}", "{hypothesis}")
+    spec = dataclasses.replace(load_task("demo/entail"), inputs=inputs, truncate=truncate)
+    texts = ["", "the cat sat", "", "a dog ran! is it so?"]
+    rows = pa.table(dict.fromkeys(spec.columns, texts))
+    encoded = backbone.encode(new_rows(spec, rows), "new")
+    assert encoded.lengths.min() == 1
+    torch.manual_seed(2)
+    encoder = backbone.encoder()
+    network = Network(encoder, build_head("linear", encoder.config, 2, pooler=False)).eval()
+    with torch.no_grad():
+        together = network(encoded.collate(np.arange(4)))
+        alone = [network(encoded.collate(np.asarray([row]))) for row in range(4)]
+    torch.testing.assert_close(together, torch.cat(alone), atol=2e-5, rtol=1e-4)
+    assert torch.equal(together[0], together[2])
+    if truncate == "longest":
+        batch = encoded.collate(np.asarray([0, 2]))
+        assert batch["input_ids"].tolist() == [[backbone.tokenizer.pad_token_id]] * 2
+        assert batch["attention_mask"].tolist() == [[1]] * 2
+        assert [ids.tolist() for ids in encoded.tokens(0)] == [[backbone.tokenizer.pad_token_id]]
