@@ -37,6 +37,10 @@ _SHIFTED = (
     "adapters counts a prefix before the tokens that are looked at, not before those that look, so "
     "that distances are not those that the model has learnt"
 )
+_ADDED = (
+    "in a padded batch the class of adapters for it adds one to the scores of prefixes, so that a "
+    "text alone has another answer"
+)
 _INTERFACE = {"prefix": _NO_PREFIX, "unipelt-ap": _NO_PREFIX, "unipelt-apl": _NO_PREFIX}
 _T5 = Arch(
     "t5",
@@ -162,6 +166,7 @@ ENCODERS = (
         dropout="dropout",
         ffn_dropout="ffn",
         types=False,
+        refuses=dict.fromkeys(("prefix", "unipelt-ap", "unipelt-apl"), _ADDED),
         names={
             "hidden_size": "dim",
             "num_hidden_layers": "n_layers",

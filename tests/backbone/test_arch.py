@@ -255,6 +255,34 @@ def test_a_copy_of_a_prepared_encoder_is_one_of_its_own() -> None:
     assert not torch.equal(states(encoder), before)
 
 
+PREFIXED = [kind for kind, arch in archs().items() if "prefix" not in arch.refuses]
+
+
+def with_prefixes(kind: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a text's tokens become alone, and in a padded batch."""
+    encoder = jiggled(ready(kind), "prefix")
+    ids = batch()["input_ids"][:1]
+    more = torch.cat([ids, torch.ones_like(ids[:, :3])], 1)
+    with torch.no_grad():
+        alone = encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        padded = encoder(input_ids=more, attention_mask=(more != 1).long()).last_hidden_state
+    return alone, padded[:, : ids.shape[1]]
+
+
+@pytest.mark.parametrize("kind", PREFIXED)
+def test_a_text_with_prefixes_has_one_answer(kind: str) -> None:
+    alone, padded = with_prefixes(kind)
+    torch.testing.assert_close(padded, alone, atol=2e-5, rtol=1e-4)
+    assert (alone - states(pristine(kind))[:1]).abs().max() > 1e-3
+
+
+def test_stock_adapters_would_add_one_to_prefixes_of_distilbert() -> None:
+    """Why the table refuses them there: this fails when adapters mends it."""
+    assert {"prefix", "unipelt-ap", "unipelt-apl"} <= archs()["distilbert"].refuses.keys()
+    alone, padded = with_prefixes("distilbert")
+    assert (padded - alone).abs().max() > 1e-3
+
+
 # ------------------------------------------------------------------ parts, pooling, refusals
 
 
