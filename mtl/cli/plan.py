@@ -212,7 +212,8 @@ class Plan:
             steps += ahead
             found = pace(run, entries[key])
             if found is None:
-                unknown.add(f"{run.method} on {run.task_id}")
+                many = f" of {counted(len(run.parents), 'source')}" if run.parents else ""
+                unknown.add(f"{run.method}{many} on {run.task_id}")
             else:
                 paces[key] = found
                 seconds += ahead * found.seconds

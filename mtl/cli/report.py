@@ -96,7 +96,7 @@ def main(argv: Sequence[str]) -> int:
 
     from mtl.errors import RequestError, did_you_mean
     from mtl.report import render, render_suite, results, suite_tables
-    from mtl.report.tables import having
+    from mtl.report.tables import compared_with, having
     from mtl.tasks import load_task
     from mtl.tasks.yamls import is_file_name
     from mtl.words import printable, printable_lines
@@ -135,8 +135,9 @@ def main(argv: Sequence[str]) -> int:
         return report_page.show(options, argv, zoo, everything, published)
     if published:
         return report_against.show(options, published, entries)
+    beside = compared_with(entries, zoo) if options.suite or options.where else []
     if options.tests:
-        return report_tests.show(options, entries)
+        return report_tests.show(options, entries, beside)
     if options.variance:
         return report_variance.show(options, entries)
     named = zoo.get(options.entry) if options.entry else None
@@ -147,7 +148,7 @@ def main(argv: Sequence[str]) -> int:
     if options.curves:
         return report_curves.show(options, entries)
     if options.curve:
-        return report_curve.show(options, entries, named)
+        return report_curve.show(options, entries, named, beside)
     if options.ensemble:
         from mtl.report.ensemble import ensemble_of
 
@@ -159,7 +160,7 @@ def main(argv: Sequence[str]) -> int:
         else:
             print(printable_lines(together.text()))
         return 0
-    rows = results(entries, pick=options.pick)
+    rows = results(entries, pick=options.pick, beside=beside)
     tables = []
     if not options.target:
         # a table per suite where one is asked for, or where something covers several tasks at once

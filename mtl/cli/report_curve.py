@@ -14,11 +14,17 @@ if TYPE_CHECKING:
     from mtl.zoo import Entry
 
 
-def show(options: Namespace, entries: Sequence[Entry], named: Entry | None) -> int:
+def show(
+    options: Namespace,
+    entries: Sequence[Entry],
+    named: Entry | None,
+    beside: Sequence[Entry] = (),
+) -> int:
     """Draw the curve that ``entries`` make, and print it.
 
     Args:
         named: one of the compositions of the curve that is meant, where there are several.
+        beside: own adapters and controls that ``entries`` leave out.
 
     Raises:
         RequestError: there is no curve, or several; lists a composition of each.
@@ -30,7 +36,7 @@ def show(options: Namespace, entries: Sequence[Entry], named: Entry | None) -> i
     if beside:
         raise RequestError(f"--curve shows one curve: --{beside[0]} says nothing of it.")
     path = user_path(options.curve, "--curve")
-    curve = chosen(curves(entries), named, options.method)
+    curve = chosen(curves(entries, beside), named, options.method)
     draw_curve(curve, path)
     if options.json:
         print(json.dumps({"curve": curve.to_dict(), "picture": str(path)}))

@@ -50,13 +50,14 @@ def show(
     from mtl.report.dev_curves import dev_curves
     from mtl.report.page import Shown, write_page
     from mtl.report.searches import searches_of
-    from mtl.report.tables import rows_and_runs
+    from mtl.report.tables import compared_with, rows_and_runs
     from mtl.zoo.machine import portable_command
     from mtl.zoo.merged import again_text, once
 
     path = user_path(options.html, "--html")
     twice, entries = again_text(entries), once(entries)
-    rows = rows_and_runs(entries, pick=options.pick)
+    beside = compared_with(entries, zoo) if options.suite or options.where else []
+    rows = rows_and_runs(entries, pick=options.pick, beside=beside)
     curves, lost = dev_curves(entries, runs_folder(options.runs))
     suites = [] if options.target else suite_tables(entries, zoo.entries())
     shown = Shown(

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from mtl.zoo import Entry
 
 
-def show(options: Namespace, entries: Sequence[Entry]) -> int:
-    """Print the tests.
+def show(options: Namespace, entries: Sequence[Entry], beside: Sequence[Entry]) -> int:
+    """Print the tests of ``entries``; ``beside`` are own adapters that these leave out.
 
     Raises:
         RequestError: no composition has an own adapter of a seed of its own to be compared with.
@@ -21,7 +21,7 @@ def show(options: Namespace, entries: Sequence[Entry]) -> int:
     from mtl.report.paired import paired_tests, render_tests
     from mtl.words import printable_lines
 
-    tested = paired_tests(entries)
+    tested = paired_tests(entries, beside)
     if not tested:
         raise RequestError(
             "--tests compares compositions with own adapters of the same task, base, rows and "

@@ -216,8 +216,8 @@ def resolve_sources(
     The target's own source must be trained on the very rows that the composition trains on: one
     that saw more would carry them in. So with k shots it is the one of the same k rows. Of other
     tasks, one trained on all its rows goes before those cut by ``shots`` or
-    ``max_train_samples``. Where several are left that differ only in settings, the choice is the
-    user's.
+    ``max_train_samples``, and of these the one of the most rows, as learning curves leave them.
+    Where several are left that differ only in settings, the choice is the user's.
 
     Raises:
         RequestError: missing or ambiguous entries (names all, and both remedies), or sources whose
@@ -274,6 +274,11 @@ def _cut(entry: Entry) -> bool:
     return any(settings.get(key) for key in keys)
 
 
+def _rows(entry: Entry) -> int:
+    """How many rows an entry was trained on; 0 where it does not say."""
+    return int((entry.manifest.data.get("sizes") or {}).get("train") or 0)
+
+
 def fitting_entries(
     source: Wanted, target: TaskData, zoo: Zoo, base: Base, seed: int
 ) -> tuple[list[Entry], list[Entry], list[Entry]]:
@@ -319,7 +324,9 @@ def fitting_entries(
             alike = [e for e in fitting if e.manifest.run_settings["max_train_samples"] == limit]
             fitting = alike or fitting
     elif several(fitting):
-        fitting = [entry for entry in fitting if not _cut(entry)] or fitting
+        whole = [entry for entry in fitting if not _cut(entry)]
+        most = max(_rows(entry) for entry in fitting)
+        fitting = whole or [entry for entry in fitting if _rows(entry) == most]
     if several(fitting):  # what is known to be of this function goes before what may be
         fitting = [e for e in fitting if knows_function(e.manifest.base)] or fitting
     if source.by_dev and several(fitting):

@@ -11,7 +11,7 @@ from mtl.face.places import root_of
 from mtl.report.errors import TOP, Answered, ErrorReport, answered, own_adapter
 from mtl.report.errors import error_report as report_on
 from mtl.report.picking import BEST_DEV
-from mtl.report.tables import Row, having
+from mtl.report.tables import Row, compared_with, having
 from mtl.report.tables import results as rows_of
 from mtl.runs.workspace import open_workspace
 from mtl.tasks import load_task
@@ -67,7 +67,9 @@ def results(
             raise RequestError(
                 f"The zoo {opened.root} has no entry of a task {target!r}.{guess or f' {error}'}"
             ) from error
-    return rows_of(having(entries, where), pick=pick)
+    found = having(entries, where)
+    beside = compared_with(found, opened) if suite or where else []
+    return rows_of(found, pick=pick, beside=beside)
 
 
 def error_report(

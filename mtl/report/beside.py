@@ -43,12 +43,40 @@ def findings_of(entries: Sequence[Entry]) -> list[str]:
     return [f"{text} (seed {', '.join(map(str, sorted(s)))})" for text, s in by_text.items()]
 
 
+def baselines_told(rows: Sequence[Row]) -> list[tuple[str, Any, str, str]]:
+    """Task, training rows, what sets them apart, and what the baselines have on test.
+
+    Of one task and number of training rows there are several where rows of the table differ in
+    base, metric, data or how these are read; the third says in what, and is empty elsewhere.
+    """
+    found: dict[tuple[str, Any], dict[str, Row]] = {}
+    for row in rows:
+        if row.baselines:
+            named = {name: row.baselines[name] for name in TITLES if name in row.baselines}
+            same = found.setdefault((row.task, row.baselines["train"]), {})
+            same.setdefault(beside_text(named), row)
+    told = []
+    for (task, train), same in found.items():
+        marks = [_mark(row) for row in same.values()]
+        for text, own in zip(same, marks, strict=True):
+            kept = [value for key, value in own.items() if any(value != m[key] for m in marks)]
+            told.append((task, train, ", ".join(filter(None, kept)), text))
+    return told
+
+
+def _mark(row: Row) -> dict[str, str]:
+    """What a row is of that a baseline depends on."""
+    from mtl.engine.settings import ROW_SETTINGS
+    from mtl.zoo.settings import settings_text
+
+    reads = (*ROW_SETTINGS, "data", "max_length", "pair")
+    read = {k: v for k, v in row.settings.items() if k in reads or k.startswith("task.")}
+    return {"base": f"base {row.base}", "metric": row.metric, "read": settings_text(read)}
+
+
 def baseline_lines(rows: Sequence[Row]) -> str:
     """A line per task and rows with what the baselines have on test, each after a line break."""
-    lines = dict.fromkeys(
-        f"\nbaselines on test, {row.task}, {row.baselines['train']} training rows: "
-        + beside_text({name: row.baselines[name] for name in TITLES if name in row.baselines})
-        for row in rows
-        if row.baselines
+    return "".join(
+        f"\nbaselines on test, {task}, {train} training rows{f', {apart}' if apart else ''}: {text}"
+        for task, train, apart, text in baselines_told(rows)
     )
-    return "".join(lines)

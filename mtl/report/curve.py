@@ -125,13 +125,15 @@ def _beside_controls(entries: Sequence[Entry], row: Row, controls: Controls) -> 
     return replace(row, controls=gains_over_controls(entries, controls))
 
 
-def curves(entries: Sequence[Entry]) -> list[Curve]:
+def curves(entries: Sequence[Entry], beside: Sequence[Entry] = ()) -> list[Curve]:
     """All curves that entries of a zoo make: compositions that differ in rows and seed alone.
 
-    The own adapters are those that a report compares with (:func:`mtl.report.results`).
+    The own adapters, and controls, are those that a report compares with, among ``entries`` and
+    ``beside`` (:func:`mtl.report.results`).
     """
-    controls = Controls(by_group(e for e in entries if e.manifest.control).values())
-    found = [curve_of(points, controls) for points in _points(entries)]
+    everything = [*entries, *beside]
+    controls = Controls(by_group(e for e in everything if e.manifest.control).values())
+    found = [curve_of(points, controls) for points in _points(everything)]
     return [curve for curve in found if curve is not None]
 
 

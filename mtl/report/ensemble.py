@@ -146,21 +146,52 @@ def _answers(
     """Reference → answers on dev and test, of the entries whose rows are those of the first."""
     found: dict[str, tuple[Predictions, Predictions]] = {}
     left_out: dict[str, str] = {}
+    first = entries[0]
     for entry in entries:
         names = [predictions_file("dev"), predictions_file()]
         if not all(name in entry.files for name in names):
             left_out[entry.ref] = "it stores no answers on dev"
             continue
         dev, test = (read_predictions(entry.folder, name) for name in names)
-        first = next(iter(found.values()), None)
-        if first is not None and not all(
-            np.array_equal(ours.label, theirs.label)
-            for ours, theirs in zip((dev, test), first, strict=True)
-        ):
-            left_out[entry.ref] = "its dev or test rows are others"
-            continue
+        if found:
+            why = _apart(entry, (dev, test), first, next(iter(found.values())))
+            if why:
+                left_out[entry.ref] = why
+                continue
+        else:
+            first = entry
         found[entry.ref] = (dev, test)
     return found, left_out
+
+
+def _apart(
+    entry: Entry,
+    answers: tuple[Predictions, Predictions],
+    first: Entry,
+    its: tuple[Predictions, Predictions],
+) -> str:
+    """Why answers of ``entry`` cannot be averaged with those of ``first``; empty where they can.
+
+    Texts made by the same templates are the same by their fingerprints; of others the rows' places
+    in the data and their labels tell.
+    """
+    one, other = entry.manifest, first.manifest
+    if one.task.get("labels") != other.task.get("labels"):
+        return "its labels are others, or in another order"
+    for ours, theirs in zip(answers, its, strict=True):
+        if not (np.array_equal(ours.label, theirs.label) and np.array_equal(ours.row, theirs.row)):
+            return "its dev or test rows are others"
+    templates = [
+        {key: (m.task.get("spec") or {}).get(key) for key in ("inputs", "prepare")}
+        for m in (one, other)
+    ]
+    if templates[0] == templates[1]:
+        marks = [
+            [(m.data.get("splits") or {}).get(s) for s in ("dev", "test")] for m in (one, other)
+        ]
+        if marks[0] != marks[1]:
+            return "its dev or test rows have other texts"
+    return ""
 
 
 def _scores(spec: TaskSpec, stored: Predictions) -> np.ndarray:

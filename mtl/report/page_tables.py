@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mtl.report.beside import baselines_told
 from mtl.report.html import listed, text
 from mtl.report.page_figures import labelled, own_settings
 from mtl.report.stats import Interval
 from mtl.report.suite_text import KINDS, average_text
 from mtl.report.tables_text import name_of
 from mtl.words import counted, shown_command
-from mtl.zoo.quality import TITLES, beside_text
 from mtl.zoo.settings import settings_text
 
 if TYPE_CHECKING:
@@ -229,18 +229,16 @@ def settings(rows: Sequence[Row]) -> str:
 
 def baselines(rows: Sequence[Row]) -> str:
     """What simple means reach on the same test rows."""
-    seen: dict[tuple[str, int | None], dict[str, float]] = {}
-    for row in rows:
-        if row.baselines:
-            named = {name: row.baselines[name] for name in TITLES if name in row.baselines}
-            seen.setdefault((row.task, row.baselines["train"]), named)
-    lines = [
-        [word(task), number(train), word(beside_text(found))]
-        for (task, train), found in seen.items()
-    ]
-    if not lines:
+    told = baselines_told(rows)
+    if not told:
         return "<p>None were recorded with these runs.</p>"
-    return table("Simple baselines on test", ["task", "training rows", "reached"], lines)
+    several = any(apart for _, _, apart, _ in told)
+    lines = [
+        [word(task), number(train), *([word(apart)] if several else []), word(reached)]
+        for task, train, apart, reached in told
+    ]
+    head = ["task", "training rows", *(["of"] if several else []), "reached"]
+    return table("Simple baselines on test", head, lines)
 
 
 def remarks(rows: Sequence[Row]) -> str:

@@ -102,13 +102,17 @@ class Tested:
         return {**self.__dict__, "found": self.found.__dict__}
 
 
-def paired_tests(entries: Sequence[Entry]) -> list[Tested]:
-    """Every composition against the own adapters that reports compare it with.
+def paired_tests(entries: Sequence[Entry], beside: Sequence[Entry] = ()) -> list[Tested]:
+    """Every composition of ``entries`` against the own adapters that reports compare it with.
+
+    These are among ``entries`` and ``beside`` (:func:`mtl.report.tables.compared_with`).
 
     Left out are those without a seed in common, and metrics over groups of rows.
     """
     groups = by_group(
-        entry for entry in entries if entry.manifest.kind != "joint" and not entry.manifest.control
+        entry
+        for entry in [*entries, *beside]
+        if entry.manifest.kind != "joint" and not entry.manifest.control
     )
     composed = [found for found in groups.values() if found[0].manifest.kind == "composition"]
     adapters = adapters_of(groups)

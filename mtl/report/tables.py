@@ -18,7 +18,7 @@ from mtl.zoo.merged import once
 from mtl.zoo.settings import differing, reading_of
 
 if TYPE_CHECKING:
-    from mtl.zoo import Entry
+    from mtl.zoo import Entry, Zoo
     from mtl.zoo.manifest import Manifest
 
 ORDER = ("adapter", "composition", "control")
@@ -88,26 +88,30 @@ class Row:
         }
 
 
-def results(entries: Sequence[Entry], *, pick: str | None = None) -> list[Row]:
+def results(
+    entries: Sequence[Entry], *, pick: str | None = None, beside: Sequence[Entry] = ()
+) -> list[Row]:
     """The rows of :func:`rows_and_runs`."""
-    return [row for row, _ in rows_and_runs(entries, pick=pick)]
+    return [row for row, _ in rows_and_runs(entries, pick=pick, beside=beside)]
 
 
 def rows_and_runs(
-    entries: Sequence[Entry], *, pick: str | None = None
+    entries: Sequence[Entry], *, pick: str | None = None, beside: Sequence[Entry] = ()
 ) -> list[tuple[Row, list[Entry]]]:
     """One row per (task, base, training rows, method, settings, sources), own adapters first,
     and its runs.
 
     Runs belong together when everything but the seed is the same. A composition is compared with
-    adapters of the method of its sources that trained on the same rows of its task. Joint models
-    have no one task and are left out: see :func:`mtl.report.suite_tables`.
+    adapters of the method of its sources that trained on the same rows of its task, and with its
+    controls: those of ``entries`` and ``beside`` (:func:`compared_with`), which have no rows. Joint
+    models have no one task and are left out: see :func:`mtl.report.suite_tables`.
     """
     groups = by_group(entry for entry in entries if entry.manifest.kind != "joint")
     shown = _picked(groups) if pick == BEST_DEV else dict.fromkeys(groups, 0)
     apart = settings_apart([groups[key][0].manifest for key in shown])
     bases = base_names(entries)
-    adapters, controls = adapters_of(groups), Controls(groups.values())
+    around = by_group([*entries, *beside]) if beside else groups
+    adapters, controls = adapters_of(around), Controls(around.values())
     rows = []
     for (key, count), settings in zip(shown.items(), apart, strict=True):
         found = groups[key]
@@ -126,6 +130,24 @@ def rows_and_runs(
         )
     )
     return [(row, groups[key]) for key, row in rows]
+
+
+def compared_with(entries: Sequence[Entry], zoo: Zoo) -> list[Entry]:
+    """What compositions among ``entries`` are compared with and a choice of entries left out.
+
+    A suite, or settings, say which results are shown; the target's own adapter and the control are
+    not of that suite or at these settings, and a gain is over them all the same.
+    """
+    composed = [entry.manifest for entry in entries if entry.manifest.kind == "composition"]
+    known = {entry.ref for entry in entries}
+    return [
+        entry
+        for task in sorted({manifest.task["id"] for manifest in composed})
+        for entry in zoo.entries(task=task)
+        if entry.ref not in known
+        and (entry.manifest.kind == "adapter" or entry.manifest.control)
+        and entry.manifest.task["id"] == task
+    ]
 
 
 def base_names(entries: Sequence[Entry]) -> dict[str, str]:
@@ -191,8 +213,11 @@ def by_group(entries: Iterable[Entry]) -> dict[tuple[Any, ...], list[Entry]]:
 def settings_apart(manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
     """For each group, by a manifest of it: the settings in which groups of its label differ.
 
-    The cap ``max_train_samples`` is left out: how many rows there were says more.
+    The cap ``max_train_samples`` is left out: how many rows there were says more. Where nothing
+    else tells two groups apart, the first digits of their data's fingerprint do.
     """
+    from mtl.files import canonical_json
+
     labels = [_label_of(manifest) for manifest in manifests]
     settings = [
         {
@@ -201,13 +226,17 @@ def settings_apart(manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
             "train rows": m.data["sizes"].get("train"),
             "sources": ", ".join(parent["ref"].rpartition("-")[2] for parent in m.parents),
             "results": ", ".join(parent["digest"][:8] for parent in m.parents),
+            "data": m.data["fingerprint"][:8],
         }
         for m in manifests
     ]
     for own in settings:
         own.pop("max_train_samples", None)
     apart = differing(labels, settings)
-    for own in apart:
+    for own, manifest in zip(apart, manifests, strict=True):
+        for key in own.keys() - manifest.run_settings.keys():  # then the task's is what was used
+            if own.get(f"task.{key}") is not None:
+                own[key] = own[f"task.{key}"]
         for key in ["metric", *(f"task.{key}" for key in own)]:  # stand beside it
             own.pop(key, None)
         # of runs without a limit, which have none
@@ -215,6 +244,14 @@ def settings_apart(manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
             del own["sample"]
         if "sources" in own:  # the runs say which; of one run on several machines the results do
             own.pop("results", None)
+    data = [own.pop("data", None) for own in apart]
+    names = [canonical_json([label, own]) for label, own in zip(labels, apart, strict=True)]
+    several: dict[str, set[str | None]] = {}
+    for name, mark in zip(names, data, strict=True):
+        several.setdefault(name, set()).add(mark)
+    for own, name, mark in zip(apart, names, data, strict=True):
+        if len(several[name]) > 1:
+            own["data"] = mark
     return apart
 
 

@@ -27,7 +27,11 @@ from mtl.zoo import open_zoo
     ],
 )
 def test_which_sources(options: list[str], sources: list[str], stocked: Path) -> None:
-    said = mtl("compose", "--target", TARGET, *options, "--max-steps", "1", "--json")
+    line = ["--target", TARGET, *options, "--max-steps", "1"]
+    many = f"{len(sources)} source{'s' * (len(sources) > 1)}"
+    unknown = f"no finished run of scalearn of {many} on {TARGET} with this base"
+    assert unknown in " ".join(mtl("compose", *line, "--dry-run").out.split())
+    said = mtl("compose", *line, "--json")
     assert said.code == 0, said
     assert [ref.split("/")[2] for ref in said.json["sources"]] == sources
 
@@ -133,6 +137,22 @@ def test_a_limit_that_cuts_nothing_makes_no_source_ambiguous(stocked: Path) -> N
     plain = mtl("compose", *line).json["sources"]
     limited = mtl("compose", *line, "--max-train-samples", "500").json["sources"]
     assert sorted([*plain, *limited]) == refs
+
+
+def test_of_sources_that_are_all_cut_the_one_of_the_most_rows_is_taken(stocked: Path) -> None:
+    """A learning curve of another task leaves several, and none of all rows."""
+    shutil.rmtree(source(stocked, "mood"))
+    for rows in ("24", "48"):
+        line = ["--suite", "mini", "--task", "mood", "--max-train-samples", rows]
+        assert mtl("train", *line, "--max-steps", "1").code == 0
+    line = ["--target", TARGET, "--max-steps", "1"]
+    said = mtl("compose", *line, "--json")
+    assert said.code == 0, said
+    taken = open_zoo(stocked).get(said.json["sources"][0]).manifest
+    assert (taken.task["id"], taken.data["sizes"]["train"]) == ("mini/mood", 48)
+    again = ["--suite", "mini", "--task", "mood", "--max-train-samples", "48", "--epochs", "1"]
+    assert mtl("train", *again).code == 0  # of as many rows, at other settings
+    refused(mtl("compose", *line), "'mini/mood' is ambiguous: 2 entries")
 
 
 def test_sources_of_another_seed_and_method(stocked: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,26 @@ def test_what_cannot_be_averaged_is_said(several: Path) -> None:
     assert mtl("train", "--task", "same", *limited, *SHORT).code == 0
     found = ensemble_of(open_zoo(several).entries(task="mini/same"))
     assert list(found.left_out.values()) == ["its dev or test rows are others"]
+
+
+def test_rows_with_equal_labels_and_other_texts_are_not_averaged(several: Path) -> None:
+    """Labels of two files may be the same, and the numbers of two orders of names."""
+    entries = open_zoo(several).entries(task="mini/same")
+    data, told = entries[1].manifest.data, entries[2].manifest.task
+    names = list(reversed(told["labels"]))
+    splits = {**data["splits"], "test": "0" * 64}
+    other = replace(
+        entries[1], manifest=replace(entries[1].manifest, data={**data, "splits": splits})
+    )
+    turned = replace(
+        entries[2], manifest=replace(entries[2].manifest, task={**told, "labels": names})
+    )
+    found = ensemble_of([entries[0], other, turned, *entries[3:]])
+    assert found.left_out == {
+        other.ref: "its dev or test rows have other texts",
+        turned.ref: "its labels are others, or in another order",
+    }
+    assert not {other.ref, turned.ref} & {*found.members}
 
 
 def test_the_command_shows_it_beside_the_best(several: Path) -> None:

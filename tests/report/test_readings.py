@@ -11,9 +11,12 @@ from zoo_bench import composition, fill, manifest, predictions, store, task
 
 from mtl.graph.collect import record
 from mtl.graph.evidence import read_file
-from mtl.report import results, suite_tables
+from mtl.report import render, results, suite_tables
 from mtl.report.curve import curves
 from mtl.report.page_figures import panels
+from mtl.report.page_tables import baselines
+from mtl.report.paired import paired_tests
+from mtl.report.tables import compared_with
 from mtl.report.variance import variance_splits
 from mtl.zoo import Entry, Zoo, open_zoo
 
@@ -137,3 +140,64 @@ def test_gates_on_more_rows_make_a_curve_and_their_groups_no_rows_of_a_table() -
     other = gated(99, 30, 0, "other")
     (table,) = suite_tables([*entries, other])
     assert [sorted(row.scores) for row in table.rows] == [["toy/other", "toy/own"]]
+
+
+def test_rows_that_differ_in_nothing_but_their_data_say_so(zoo: Zoo) -> None:
+    data = manifest().data
+    put(zoo, LONG, 0, 0.5)
+    put(zoo, LONG, 1, 0.6)  # of the same data: one row
+    put(zoo, LONG, 0, 0.7, data={**data, "fingerprint": "e" * 64})
+    rows = sorted(results(zoo.entries()), key=lambda row: row.seeds)
+    assert [row.seeds for row in rows] == [[0], [0, 1]]
+    assert [row.settings for row in rows] == [
+        {"data": "e" * 8},
+        {"data": data["fingerprint"][:8]},
+    ]
+    sizes = {**data["sizes"], "train": 3}
+    put(zoo, LONG, 2, 0.8, data={**data, "fingerprint": "d" * 64, "sizes": sizes})
+    told = [row.settings for row in results(zoo.entries())]
+    assert [set(own) for own in told if own["train rows"] == 3] == [{"train rows"}]
+
+
+def test_a_length_of_the_task_stands_where_the_run_sets_none(zoo: Zoo) -> None:
+    put(zoo, LONG, 0, 0.5)
+    put(zoo, SHORT, 1, 0.6)
+    put(zoo, LONG, 2, 0.4, run_settings={"lr": 0.001, "max_length": 16})
+    found = {row.seeds[0]: row.settings for row in results(zoo.entries())}
+    assert found == {0: {"max_length": 64}, 1: {"max_length": 32}, 2: {"max_length": 16}}
+
+
+def test_baselines_of_one_number_of_rows_say_what_sets_them_apart(zoo: Zoo) -> None:
+    for spec, seed, reached in ((LONG, 0, 0.5), (LONG, 1, 0.5), (OTHER, 0, 0.1), (SHORT, 0, 0.4)):
+        headline = spec["metrics"][0]
+        found = {headline: {"value": reached, "stderr": 0.1, "n": 4, "caveat": None}}
+        scores = {"majority": {"says": "always x", "splits": {"test": found}, "train": 5}}
+        told = {"toy/own": {"scores": scores, "missing": {}, "seconds": 1.0, "train": 5}}
+        put(zoo, spec, seed, 0.6, training={**manifest().training, "baselines": told})
+    start = "baselines on test, toy/own, 5 training rows"
+    rows = results(zoo.entries())
+    assert {text for text in render(rows).splitlines() if text.startswith(start)} == {
+        f"{start}, accuracy, task.max_length=64, task.metrics=['accuracy']: majority 0.5000",
+        f"{start}, accuracy, task.max_length=32, task.metrics=['accuracy']: majority 0.4000",
+        f"{start}, matthews, task.max_length=64, task.metrics=['matthews', 'accuracy']: "
+        "majority 0.1000",
+    }
+    page = baselines(rows)
+    for number in ("0.5000", "0.4000", "0.1000"):
+        assert page.count(number) == 1
+    alone = render(results([e for e in zoo.entries() if e.manifest.task["spec"] == LONG]))
+    assert f"{start}: majority 0.5000" in alone
+
+
+def test_a_choice_of_entries_keeps_what_they_are_compared_with(zoo: Zoo) -> None:
+    """A suite, or settings, say what is shown, not what a gain is over."""
+    own = put(zoo, LONG, 0, 0.25)
+    mixed = composition(zoo, [own], np.ones((1, 8)), task=own.manifest.task)
+    (row,) = results([mixed])
+    assert row.gain is None
+    (row,) = results([mixed], beside=compared_with([mixed], zoo))
+    assert row.gain is not None
+    assert row.gain.mean == pytest.approx(mixed.manifest.headline()["value"] - 0.25)
+    (tested,) = paired_tests([mixed], compared_with([mixed], zoo))
+    assert tested.found.gain == pytest.approx(row.gain.mean)
+    assert compared_with(zoo.entries(), zoo) == []
