@@ -37,9 +37,10 @@ def findings_of(entries: Sequence[Entry]) -> list[str]:
     by_text: dict[str, list[int]] = {}
     for entry in entries:
         constant = constant_of(entry)
-        for kind in findings(entry.manifest, constant):
+        for kind, sentence in findings(entry.manifest, constant).items():
             what = f", {constant}" if kind == "constant" else ""
-            by_text.setdefault(f"{PHRASES[kind]}{what}", []).append(entry.manifest.seed)
+            said = sentence if kind == "cut" else f"{PHRASES[kind]}{what}"
+            by_text.setdefault(said, []).append(entry.manifest.seed)
     return [f"{text} (seed {', '.join(map(str, sorted(s)))})" for text, s in by_text.items()]
 
 

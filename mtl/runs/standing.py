@@ -33,7 +33,8 @@ def standing(
     events: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """``baselines``: task → :func:`~mtl.runs.baselines.baselines_of`; ``constant``: task → split →
-    the one answer given; ``losses``: of one task ``constant`` and ``least``.
+    the one answer given; ``cut``: task → split → :func:`cut_texts`; ``losses``: of one task
+    ``constant`` and ``least``.
 
     Args:
         sets, evaluations: task → split → its rows, and what the run answers.
@@ -55,11 +56,28 @@ def standing(
         for task, splits in evaluations.items()
     }
     found["constant"] = {task: splits for task, splits in constant.items() if splits}
+    cut = {
+        task: {split: told for split, each in splits.items() if (told := cut_texts(each))}
+        for task, splits in sets.items()
+    }
+    found["cut"] = {task: splits for task, splits in cut.items() if splits}
     if not run.joint:
         train = sets[run.task_id]["train"]
         weights = loss_weights(run.settings, {run.task_id: train}).get(run.task_id)
         found["losses"] = losses(train.spec, train.encoded.labels, weights, events)
     return {key: value for key, value in found.items() if value}
+
+
+def cut_texts(found: EvalSet) -> dict[str, int] | None:
+    """``texts`` that lost tokens, ``of`` how many, and ``tokens``, how many were kept at most.
+
+    None where nothing was cut; contexts of spans are read through windows, and lose nothing.
+    """
+    encoded = found.encoded
+    if not encoded.truncated or found.spec.kind == "span_extraction":
+        return None
+    texts = len(encoded) * encoded.choices
+    return {"texts": encoded.truncated, "of": texts, "tokens": int(encoded.lengths.max())}
 
 
 def losses(

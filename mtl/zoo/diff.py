@@ -26,7 +26,7 @@ SECTIONS = (
     "data", "head", "placement", "training", "versions", "parents",
 )  # fmt: skip
 """What is compared as settings; times, the command and the metrics have places of their own."""
-_BESIDE = {"baselines", "constant", "losses"}
+_BESIDE = {"baselines", "constant", "cut", "losses"}
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Is a result any good? What stands beside it, and what has to be said of it, from its manifest.
 
-``training.baselines`` (task → :func:`mtl.runs.baselines.baselines_of`), ``training.constant`` and
-``training.losses`` are recorded by :mod:`mtl.runs.standing`; entries of before have none, of which
-only constant answers are still seen, in the predictions that they store.
+``training.baselines`` (task → :func:`mtl.runs.baselines.baselines_of`), ``training.constant``,
+``training.cut`` and ``training.losses`` are recorded by :mod:`mtl.runs.standing`; entries of before
+have none, of which only constant answers are still seen, in the predictions that they store.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ TITLES = {"majority": "majority", "tfidf": "TF-IDF", "probe": "probe"}
 HARDLY = 0.1
 """Training that brings the loss down by less than this share of that of a constant answer has
 hardly moved it."""
+CUT = 0.1
+"""Share of the texts of a split that are cut from which this has to be said."""
 SMALL = 512
 """Encoders up to this hidden size are small: rates made for width 768 are too low for them."""
 RECIPE = "small"
@@ -107,7 +109,7 @@ PHRASES = {
     "probe": "below a linear model on the same frozen base",
     "losses": "training hardly moved the loss",
 }
-"""Kinds of findings, as a line over several seeds says them."""
+"""Kinds of findings, as a line over several seeds says them; cut texts are said as they are."""
 
 
 def findings(manifest: Manifest, constant: str | None = None) -> dict[str, str]:
@@ -119,6 +121,9 @@ def findings(manifest: Manifest, constant: str | None = None) -> dict[str, str]:
     if manifest.kind == "joint":
         return {}
     said = {}
+    cut = cut_text(manifest)
+    if cut:
+        said["cut"] = cut
     constant = constant or _constant(manifest)
     headline = manifest.task["headline"]
     item = _mapping(_mapping(manifest.metrics, "test"), headline)
@@ -146,8 +151,11 @@ def remarks(manifest: Manifest, constant: str | None = None) -> list[str]:
     """:func:`findings` as sentences, the last one with what to change; of a joint entry by task."""
     if manifest.kind == "joint":
         return list(_of_joint(manifest))
-    said = list(findings(manifest, constant).values())
-    return [*said[:-1], f"{said[-1]}: try {advice(manifest)}"] if said else []
+    found = findings(manifest, constant)
+    said = list(found.values())
+    if not found.keys() - {"cut"}:
+        return said
+    return [*said[:-1], f"{said[-1]}: try {advice(manifest)}"]
 
 
 def beside_text(values: Mapping[str, Any]) -> str:
@@ -159,9 +167,33 @@ def beside_text(values: Mapping[str, Any]) -> str:
 
 
 def _of_joint(manifest: Manifest) -> Iterator[str]:
+    for task in _mapping(manifest.training, "cut"):
+        if cut := cut_text(manifest, str(task)):
+            yield f"{task}: {cut}"
     for task, splits in _mapping(manifest.training, "constant").items():
         if isinstance(splits, Mapping) and "test" in splits:
             yield f"every test row of {task} got the same answer, {splits['test']}"
+
+
+def cut_text(manifest: Manifest, task: str | None = None) -> str | None:
+    """That texts of a task were cut at the length that was read, in words, or None.
+
+    Of the splits of which :data:`CUT` of the texts were, or more.
+    """
+    splits = _mapping(_mapping(manifest.training, "cut"), task or manifest.task["id"])
+    parts, kept = [], 0
+    for split in ("train", "dev", "test"):
+        found = _mapping(splits, split)
+        known = all(type(found.get(key)) is int for key in ("texts", "of", "tokens"))
+        if known and found["texts"] >= CUT * found["of"] > 0:
+            parts.append(f"{found['texts']:,} of {found['of']:,} {split}")
+            kept = max(kept, found["tokens"])
+    if not parts:
+        return None
+    return (
+        f"{', '.join(parts)} texts were cut at {kept} tokens, and nothing behind was read "
+        "(max_length of the task, --max-length, and what the base takes)"
+    )
 
 
 def _above(one: Mapping[str, Any], other: Mapping[str, Any], of: Mapping[str, Any]) -> bool:

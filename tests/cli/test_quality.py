@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,15 @@ import pytest
 from cli_bench import digests, mtl, write_spans
 
 from mtl.zoo import open_zoo
-from mtl.zoo.quality import baselines, beside, constant_of, findings, hardly_moved, remarks
+from mtl.zoo.quality import (
+    baselines,
+    beside,
+    constant_of,
+    cut_text,
+    findings,
+    hardly_moved,
+    remarks,
+)
 
 LINE = ["--suite", "mini", "--task", "same", "--json"]
 
@@ -267,3 +276,26 @@ def test_a_rate_made_for_larger_encoders_is_told_before_and_while_it_runs(
     said = mtl("train", *line, "--recipe", "none", "--method", "bitfit", "--dry-run")
     assert "if the loss hardly moves, give a higher --lr" in said.err
     assert mtl("train", *line, "--recipe", "small").code == 0
+
+
+def test_texts_that_were_cut_are_said(mini: Path) -> None:
+    row = train("--epochs", "1", "--max-length", "8")
+    manifest = open_zoo(mini).get(row["ref"]).manifest
+    counts = manifest.training["cut"]["mini/same"]
+    assert {split: (item["of"], item["tokens"]) for split, item in counts.items()} == {
+        split: (manifest.data["sizes"][split], 8) for split in ("train", "dev", "test")
+    }
+    said = "96 of 96 train, 32 of 32 dev, 40 of 40 test texts were cut at 8 tokens"
+    assert said in row["remarks"][0]
+    assert "try a higher --lr" not in row["remarks"][0]
+    assert said in mtl("zoo", "show", row["ref"]).out
+    assert said in mtl("report", "--target", "same").out
+    few = dict(counts, train={**counts["train"], "texts": 9}, test={**counts["test"], "texts": 4})
+    training = {**manifest.training, "cut": {"mini/same": few}}
+    text = cut_text(replace(manifest, training=training))
+    assert text is not None
+    assert text.startswith("32 of 32 dev, 4 of 40 test texts")
+    strange: list[Any] = [None, [], {"mini/same": 3}, {"mini/same": {"train": {"texts": "a"}}}]
+    for cut in strange:
+        assert cut_text(replace(manifest, training={**manifest.training, "cut": cut})) is None
+    assert "cut" not in open_zoo(mini).get(train("--epochs", "1")["ref"]).manifest.training
