@@ -32,9 +32,9 @@ def show(
     from mtl.files import user_path
     from mtl.report.curve import curves, draw_curve, render
 
-    beside = [name for name in ("heatmap", "ensemble", "pick") if getattr(options, name)]
-    if beside:
-        raise RequestError(f"--curve shows one curve: --{beside[0]} says nothing of it.")
+    others = [name for name in ("heatmap", "ensemble", "pick") if getattr(options, name)]
+    if others:
+        raise RequestError(f"--curve shows one curve: --{others[0]} says nothing of it.")
     path = user_path(options.curve, "--curve")
     curve = chosen(curves(entries, beside), named, options.method)
     draw_curve(curve, path)
