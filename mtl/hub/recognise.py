@@ -192,6 +192,7 @@ def _unipelt(config: Config, hidden_size: int) -> dict[str, Any]:
     values = {
         "prefix_length": prefix["prefix_length"],
         "bottleneck": _size(adapter["reduction_factor"], hidden_size),
+        "gate_padding": True,
     }
     return {**values, "rank": lora[0]["r"]} if lora else values
 

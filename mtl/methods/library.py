@@ -17,36 +17,56 @@ Config = Callable[[Any, int], Any]
 """(settings, hidden size) → the ``adapters`` config object."""
 
 
+Ready = Callable[[Any, Any, str], None]
+"""(encoder, settings, name) changes how an adapter that was added computes."""
+
+
 def library_method(
-    name: str, settings: type, config: Config, *, undecayed: str = "", **rest: Any
+    name: str,
+    settings: type,
+    config: Config,
+    *,
+    undecayed: str = "",
+    ready: Ready | None = None,
+    **rest: Any,
 ) -> Method:
     """A :class:`Method` whose adapter ``adapters`` builds, stores and loads from ``config``.
 
     Args:
-        undecayed: see :func:`attach_library`.
+        undecayed, ready: see :func:`attach_library`.
     """
     return Method(
         name=name,
         settings=settings,
-        attach=partial(attach_library, config, undecayed=undecayed),
-        load=partial(load_library, config),
+        attach=partial(attach_library, config, undecayed=undecayed, ready=ready),
+        load=partial(load_library, config, ready=ready),
         activate=activate,
         **rest,
     )
 
 
 def attach_library(
-    config: Config, encoder: Any, settings: Any, name: str, _: RunFacts, *, undecayed: str = ""
+    config: Config,
+    encoder: Any,
+    settings: Any,
+    name: str,
+    _: RunFacts,
+    *,
+    undecayed: str = "",
+    ready: Ready | None = None,
 ) -> Tuned:
     """Add a new adapter of ``config``, active and trainable.
 
     Args:
         undecayed: how names of matrices end that no weight decay may reach; empty: none do.
+        ready: called once it is there; None where it computes as ``adapters`` has it.
     """
     from mtl.backbone import save_adapter
     from mtl.engine import Group
 
     encoder.add_adapter(name, config=config(settings, encoder.config.hidden_size))
+    if ready is not None:
+        ready(encoder, settings, name)
     activate(encoder, name)
     parameters = trainable(encoder, name)
     kept = {k: v for k, v in parameters.items() if undecayed and k.endswith(undecayed)}
@@ -57,7 +77,15 @@ def attach_library(
     return Tuned(groups, lambda folder, base: save_adapter(encoder, name, folder, base))
 
 
-def load_library(config: Config, encoder: Any, settings: Any, name: str, folder: Path) -> Tuned:
+def load_library(
+    config: Config,
+    encoder: Any,
+    settings: Any,
+    name: str,
+    folder: Path,
+    *,
+    ready: Ready | None = None,
+) -> Tuned:
     """Add the stored adapter, frozen, not active.
 
     Raises:
@@ -67,6 +95,8 @@ def load_library(config: Config, encoder: Any, settings: Any, name: str, folder:
     from mtl.backbone.injection import adapter_parameters
 
     load_adapter(encoder, folder, name, config(settings, encoder.config.hidden_size))
+    if ready is not None:
+        ready(encoder, settings, name)
     for parameter in adapter_parameters(encoder, name).values():
         parameter.requires_grad_(False)
     return Tuned([], lambda target, base: save_adapter(encoder, name, target, base))

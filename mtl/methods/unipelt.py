@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from mtl.engine.settings import Training
 from mtl.errors import RequestError
+from mtl.lazy import later
 from mtl.methods.library import library_method
 from mtl.methods.pfeiffer import PfeifferSettings, bottleneck_config
 from mtl.methods.prefix import check_length
@@ -21,13 +22,19 @@ class UniPELTSettings:
         prefix_length: of the flat prefix.
         reduction_factor, bottleneck: of the bottleneck adapter, pfeiffer placement.
         rank: of LoRA; its alpha has no effect, the gate stands in its place, as in its code.
+        gate_padding: whether the tokens of the mean are padding, too, as in ``adapters``, where
+            the answer to a text depends on how long those beside it are. The methods' own: false.
     """
+
+    LATER: ClassVar[tuple[str, ...]] = ("gate_padding",)
+    """Settings younger than the first entries of zoos, which have the default."""
 
     lora: bool = True
     prefix_length: int = 10
     reduction_factor: float = 16.0
     bottleneck: int = 0
     rank: int = 8
+    gate_padding: bool = True
 
     def __post_init__(self) -> None:
         check_length(self.prefix_length)
@@ -61,7 +68,8 @@ def _method(name: str, summary: str, **defaults: Any) -> Any:
             {"lr": 5e-4, "epochs": 30, "patience": "5 epochs"},
         ),
         refusal="its parts are gated by the input, and one of them acts inside the attention",
-        defaults=defaults,
+        defaults={**defaults, "gate_padding": False},
+        ready=later("mtl.methods.modules.unipelt:ready"),
     )
 
 
