@@ -65,7 +65,8 @@ def test_gradients_reach_the_gates_past_padding(encoder: Any, tokens: Any, jiggl
     encoder.double().eval()
     own = list(tuned.parameters.values())
     both = [
-        torch.autograd.grad(found(encoder, tokens).square().sum(), own) for found in (answers, alone)
+        torch.autograd.grad(found(encoder, tokens).square().sum(), own)
+        for found in (answers, alone)
     ]
     for padded, single in zip(*both, strict=True):
         torch.testing.assert_close(padded, single)
