@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str]) -> int:
     parser = Parser(prog="mtl.report", description=__doc__)
     parser.add_argument("--zoo", help="folder of the zoo [MTL_ZOO, ./adapters_zoo]")
-    parser.add_argument("--suite", help="only entries of this suite")
+    parser.add_argument("--suite", help="only entries of this suite; its file: of all its tasks")
     parser.add_argument("--target", help="only this task")
     parser.add_argument("--seeds", nargs="+", type=int, help="only runs of these seeds")
     parser.add_argument(
@@ -166,7 +166,7 @@ def main(argv: Sequence[str]) -> int:
         # a table per suite where one is asked for, or where something covers several tasks at once
         joint = {entry.manifest.suite for entry in entries if entry.manifest.kind == "joint"}
         chosen = [e for e in entries if options.suite or e.manifest.suite in joint]
-        found = suite_tables(chosen, zoo.entries()) if chosen else []
+        found = suite_tables(chosen, zoo.entries(), options.suite) if chosen else []
         tables = [table for table in found if len(table.tasks) > 1]
     if not rows and not tables:
         suites = sorted({entry.manifest.suite for entry in entries})

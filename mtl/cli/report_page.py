@@ -59,7 +59,7 @@ def show(
     beside = compared_with(entries, zoo) if options.suite or options.where else []
     rows = rows_and_runs(entries, pick=options.pick, beside=beside)
     curves, lost = dev_curves(entries, runs_folder(options.runs))
-    suites = [] if options.target else suite_tables(entries, zoo.entries())
+    suites = [] if options.target else suite_tables(entries, zoo.entries(), options.suite)
     shown = Shown(
         title=_title(options, entries),
         command=portable_command(["python", "-m", "mtl.report", *argv]),

@@ -65,7 +65,7 @@ def show(options: Namespace, entries: Sequence[Entry], known: Sequence[Entry]) -
     from mtl.report import suite_tables
     from mtl.report.paper import paper_table
 
-    tables = suite_tables(entries, known)
+    tables = suite_tables(entries, known, options.suite)
     print("\n\n".join(paper_table(table, options.form, std=options.std) for table in tables))
     return 0
 

@@ -24,7 +24,7 @@ def add_ls(add: Callable[[str, str], Any]) -> None:
     """Add the subcommand to the parser of ``mtl.zoo``."""
     ls = add("ls", "list entries")
     ls.add_argument("--task", help="task id or name; also joint entries with it")
-    ls.add_argument("--suite", help="suite of the runs")
+    ls.add_argument("--suite", help="suite of the runs; its file: all runs of its tasks")
     ls.add_argument("--method", help="method or composition")
     ls.add_argument("--base", help="id of the base, or 8 digits or more of its fingerprint")
     ls.add_argument("--seed", type=int)

@@ -40,7 +40,7 @@ def results(
 
     Args:
         target: only this task: its name, or its YAML file.
-        suite: only entries of this suite.
+        suite: only entries of this suite; its YAML file: of all its tasks, wherever they were run.
         where: only runs with these settings: ``["lr=1e-3"]``.
         pick: ``"best-dev"``: of runs that differ in settings, data or sources the best on dev.
         zoo: its folder; None: ``MTL_ZOO``, else ``adapters_zoo``.

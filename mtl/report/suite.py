@@ -114,7 +114,9 @@ class _Run:
     caveat: str | None = None
 
 
-def suite_tables(entries: Sequence[Entry], zoo: Sequence[Entry] = ()) -> list[SuiteTable]:
+def suite_tables(
+    entries: Sequence[Entry], zoo: Sequence[Entry] = (), suite: str | None = None
+) -> list[SuiteTable]:
     """A table per suite and base of ``entries``.
 
     Runs belong to one row when kind, method and the method's settings agree (and how many sources
@@ -125,22 +127,23 @@ def suite_tables(entries: Sequence[Entry], zoo: Sequence[Entry] = ()) -> list[Su
 
     Args:
         zoo: where sources are looked up by digest, beside ``entries``.
+        suite: the one that was asked for; if by its file, runs of its tasks are all of it.
     """
     from mtl.report.curve import shorter
 
     places: dict[tuple[str, str], list[Entry]] = {}
     short = shorter(entries)
-    homes, bases = Homes(), base_names(entries)
+    homes, bases = Homes(suite), base_names(entries)
     for entry in filter(_readable, once(entries)):
         manifest = entry.manifest
         base = bases[manifest.base["fingerprint"]]
-        suite = homes.of(manifest.suite, manifest.task["id"])
-        places.setdefault((suite, base), []).append(entry)
+        home = homes.of(manifest.suite, manifest.task["id"])
+        places.setdefault((home, base), []).append(entry)
     known = {entry.digest: entry for entry in [*zoo, *entries]}
     tables = []
-    for (suite, base), every in sorted(places.items()):
+    for (home, base), every in sorted(places.items()):
         found = [entry for entry in every if entry.digest not in short]
-        table = _table(suite, base, found, known)
+        table = _table(home, base, found, known)
         if beyond := len(every) - len(found):
             said = f"{counted(beyond, 'run')} of learning curves, on fewer rows: --curve shows them"
             table = replace(table, notes=(*table.notes, said))

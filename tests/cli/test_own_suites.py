@@ -267,3 +267,33 @@ def test_sources_that_only_the_zoo_knows(desk: Path, stocked: Path) -> None:
     texts = ["--target", "same", "--sources", "my/mood", "--scores", "textemb", "--json"]
     said = mtl("graph", "suggest", *texts)
     assert set(said.json["values"]) == {"my/mood"}, said  # the record of the run has its data
+
+
+def test_a_suite_by_its_file_has_what_its_tasks_were_trained_on_before(
+    desk: Path, mini: Path
+) -> None:
+    """Own adapters trained by --task lie under the tasks' own name, and are found done later."""
+    files = [desk / "same.yaml", desk / "mood.yaml"]
+    said = mtl("train", "--task", *files, "--recipe", "none", "--json", *SHORT)
+    assert said.code == 0, said
+    suite = desk.parent / "suites" / "suite.yaml"
+    assert mtl("tasks", "suite", "new", "both", "--tasks", *files, "--out", suite).code == 0
+    own = ["--suite", suite, "--recipe", "none", *SHORT]
+    again = mtl("train", *own, "--json")
+    assert [run["status"] for run in again.json["runs"]] == ["skipped", "skipped"]
+    line = ["--target", files[0], "--sources", "all", "--method", "average", *own]
+    assert mtl("compose", *line).code == 0
+    by_name = mtl("report", "--suite", "both", "--json").json
+    (row,) = by_name["rows"]  # what was run in it
+    assert row["gain"] is not None  # over an own adapter that was not
+    shown = mtl("report", "--suite", suite, "--json").json
+    assert sorted((row["task"], row["method"]) for row in shown["rows"]) == [
+        ("my/mood", "pfeiffer"),
+        ("my/same", "average"),
+        ("my/same", "pfeiffer"),
+    ]
+    (table,) = shown["suites"]
+    assert (table["suite"], table["tasks"]) == ("both", ["my/mood", "my/same"])
+    listed = mtl("zoo", "ls", "--suite", suite, "--json").json["entries"]
+    assert len(listed) == 3
+    refused(mtl("report", "--suite", suite.with_name("suit.yaml")), "suit.yaml")
