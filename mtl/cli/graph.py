@@ -165,7 +165,7 @@ def _draw(graph: nx.DiGraph, target: str | None, options: Namespace) -> list[str
     from pathlib import Path
 
     from mtl.errors import RequestError
-    from mtl.graph.matrix import transfer_matrix
+    from mtl.graph.matrix import elsewhere_lines, transfer_matrix
     from mtl.graph.model import ORDER
     from mtl.graph.page import write_page
     from mtl.graph.picture import check_drawing, check_matrix, draw_graph, draw_matrix
@@ -196,6 +196,8 @@ def _draw(graph: nx.DiGraph, target: str | None, options: Namespace) -> list[str
         draw_graph(graph, Path(options.png), **chosen)
     if matrix is not None:
         draw_matrix(matrix, Path(options.matrix))
+        for line in elsewhere_lines(matrix):
+            print(line, file=sys.stderr)
     return [path for path in (options.html, options.png, options.matrix) if path]
 
 

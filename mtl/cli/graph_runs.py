@@ -228,7 +228,10 @@ def measure(argv: Sequence[str]) -> int:
             continue
         keep_suggestion(found, run.data, extractor, folder)
     graph, _ = open_graph(zoo, folder, context.backbone.base.fingerprint)
-    matrix = transfer_matrix(graph, "measured", options.method, targets=[s.id for s in specs])
+    made = {report.entry.digest for report in reports if report.entry is not None}
+    matrix = transfer_matrix(
+        graph, "measured", options.method, targets=[s.id for s in specs], runs=made
+    )
     if options.json:
         print(
             json.dumps(

@@ -91,7 +91,7 @@ def _title(options: Namespace, entries: Sequence[Entry]) -> str:
 def _transfer(zoo: Zoo, entries: Sequence[Entry]) -> Transfer:
     """What each source does alone for the tasks of ``entries``, on the base that most are of."""
     from mtl.graph import graph_folder
-    from mtl.graph.matrix import transfer_matrix
+    from mtl.graph.matrix import elsewhere_lines, transfer_matrix
     from mtl.graph.opening import open_graph
     from mtl.report.page_sources import Transfer
 
@@ -112,5 +112,5 @@ def _transfer(zoo: Zoo, entries: Sequence[Entry]) -> Transfer:
         found.low,
         found.high,
         found.caveats,
-        said=problems,
+        said=[*problems, *elsewhere_lines(found)],
     )

@@ -257,8 +257,14 @@ def split_files(spec: TaskSpec, root: Path | None) -> dict[str, Path]:
             )
         if found.suffix.lower() not in {*READERS, ".parquet"}:
             raise RequestError(f"Task {spec.id!r}: {_unread(found)}")
-        paths[split] = found
+        paths[split] = _plain(found)
     return paths
+
+
+def _plain(path: Path) -> Path:
+    """``data/x.csv`` for ``my/../data/x.csv``, as messages show it, where it is the same file."""
+    plain = Path(os.path.normpath(path))
+    return plain if plain.is_file() and plain.samefile(path) else path
 
 
 def _files(spec: TaskSpec, root: Path | None) -> RawData:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,8 @@ class Matrix:
         values: (targets, sources), NaN where there is no finding.
         low, high: the intervals, NaN where there is none.
         caveats: (target, source) → why a value says less than it seems.
+        elsewhere: (target, source) of which there are findings, but over other training rows than
+            the rest of the target's line.
     """
 
     kind: str
@@ -37,6 +39,7 @@ class Matrix:
     low: np.ndarray
     high: np.ndarray
     caveats: dict[tuple[str, str], str] = field(default_factory=dict)
+    elsewhere: tuple[tuple[str, str], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON: None where there is nothing."""
@@ -56,6 +59,7 @@ class Matrix:
                 {"target": target, "source": source, "caveat": why}
                 for (target, source), why in self.caveats.items()
             ],
+            "elsewhere": [{"target": t, "source": s} for t, s in self.elsewhere],
         }
 
 
@@ -65,12 +69,17 @@ def transfer_matrix(
     method: str | None = None,
     *,
     targets: Sequence[str] | None = None,
+    runs: Collection[str] | None = None,
 ) -> Matrix:
     """The findings of ``kind`` and ``method`` of all edges; edges from a task to itself count.
+
+    Those of one target are over the same training rows, since others do not compare: over the rows
+    of which there are findings for most sources, then over most seeds, then the latest.
 
     Args:
         method: None for the commonest one: values of several methods do not compare.
         targets: only these rows.
+        runs: digests of entries; only findings over these.
     """
     if method is None:
         counts = Counter(
@@ -80,11 +89,27 @@ def transfer_matrix(
             if item["kind"] == kind
         )
         method = max(sorted(counts), key=lambda how: counts[how], default=None)
-    found = {}
+    lines: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for source, target, data in graph.edges(data=True):
-        item = edge_value(data, (kind,), method)
-        if item is not None and (targets is None or target in targets):
-            found[target, source] = item
+        items = [
+            item
+            for item in data["evidence"]
+            if (item["kind"], item["method"]) == (kind, method)
+            and (runs is None or _digests(item) & {*runs})
+        ]
+        if items and (targets is None or target in targets):
+            lines.setdefault(target, {})[source] = items
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    elsewhere = []
+    for target, by_source in lines.items():
+        rows_of_it = _common_rows(by_source.values())
+        for source, items in by_source.items():
+            kept = [item for item in items if item["rows"] == rows_of_it]
+            item = edge_value({"evidence": kept})
+            if item is None:
+                elsewhere.append((target, source))
+            else:
+                found[target, source] = item
     rows = sorted({target for target, _ in found})
     columns = sorted({source for _, source in found})
     parts = {name: np.full((len(rows), len(columns)), np.nan) for name in ("value", "low", "high")}
@@ -93,7 +118,29 @@ def transfer_matrix(
             if item[name] is not None:
                 array[rows.index(target), columns.index(source)] = item[name]
     doubts = {key: item["caveat"] for key, item in sorted(found.items()) if item["caveat"]}
-    return Matrix(kind, method, rows, columns, parts["value"], parts["low"], parts["high"], doubts)
+    return Matrix(
+        *(kind, method, rows, columns, parts["value"], parts["low"], parts["high"], doubts),
+        elsewhere=tuple(sorted(elsewhere)),
+    )
+
+
+def _digests(item: Mapping[str, Any]) -> set[str]:
+    """Of the entries that a finding was computed from."""
+    entries = [run.get("entry") for run in item["runs"]]
+    return {str(entry.get("digest")) for entry in entries if isinstance(entry, Mapping)}
+
+
+def _common_rows(by_source: Iterable[Sequence[Mapping[str, Any]]]) -> str:
+    """The training rows that findings of most sources are over, see :func:`transfer_matrix`."""
+    weights: dict[str, tuple[int, int, str]] = {}
+    for items in by_source:
+        for rows in {str(item["rows"]) for item in items}:
+            of_it = [item for item in items if item["rows"] == rows]
+            seeds = max(len(item["seeds"]) for item in of_it)
+            latest = max(str(item["created"]) for item in of_it)
+            before = weights.get(rows, (0, 0, ""))
+            weights[rows] = (before[0] + 1, before[1] + seeds, max(before[2], latest))
+    return max(weights, key=lambda rows: weights[rows])
 
 
 def matrix_text(matrix: Matrix) -> str:
@@ -116,5 +163,13 @@ def matrix_text(matrix: Matrix) -> str:
         tabulate(rows, headers=headers, disable_numparse=True)
         + footnotes((f"{s} → {t}", why) for (t, s), why in matrix.caveats.items())
         + f"\n{matrix.kind}{f' ({matrix.method})' if matrix.method else ''}; * the 95 % interval "
-        "leaves out zero"
+        "leaves out zero" + "".join(f"\n{line}" for line in elsewhere_lines(matrix))
     )
+
+
+def elsewhere_lines(matrix: Matrix) -> list[str]:
+    """What is not shown because it is over other training rows; one line or none."""
+    if not matrix.elsewhere:
+        return []
+    listed = ", ".join(printable(f"{source} → {target}") for target, source in matrix.elsewhere)
+    return [f"not shown, over other training rows than the rest of the line: {listed}"]

@@ -274,3 +274,22 @@ def test_training_says_the_same_before_anything_is_written(mini: Path, tmp_path:
     refused(mtl("train", "--task", task), "line 42", "t.csv", "'c' is none of")
     assert not entries(mini)
     assert not (tmp_path / "runs").exists()
+
+
+def test_files_are_named_without_detours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task in ``my`` names ``../data/x.csv``; messages say ``data/x.csv``, where it is that."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "x.csv").write_text(HEADER + GOOD + GOOD)
+    said = mtl("tasks", "new", "my/x", "--from", "data/x.csv", "--out", "my/x.yaml")
+    assert '"../data/x.csv"' in (tmp_path / "my" / "x.yaml").read_text(), said
+    told = mtl("tasks", "check", "my/x.yaml")
+    assert "my/.." not in told.out + told.err
+    assert "data/x.csv" in told.out + told.err
+    # behind a link '..' is somewhere else
+    (tmp_path / "far" / "deep").mkdir(parents=True)
+    (tmp_path / "my").rename(tmp_path / "far" / "deep" / "my")
+    (tmp_path / "data").rename(tmp_path / "far" / "deep" / "data")
+    (tmp_path / "my").symlink_to(tmp_path / "far" / "deep" / "my")
+    again = mtl("tasks", "check", "my/x.yaml")
+    assert (again.code, again.out.replace("my/../", "")) == (told.code, told.out)

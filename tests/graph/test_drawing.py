@@ -262,6 +262,36 @@ def test_the_transfer_matrix() -> None:
     assert "no attribution evidence" in matrix_text(transfer_matrix(sample(), "attribution"))
 
 
+def test_a_line_of_the_matrix_is_over_the_same_training_rows() -> None:
+    """More rows are another transfer: what was measured on 300 is not beside what was on 100."""
+
+    def at(source: str, value: float, rows: str, digest: str = "") -> Evidence:
+        told = {"entry": {"digest": digest}, "created": "2026-12-01"}
+        seeds = (0,) if rows == "few" else (0, 1)
+        return finding(source, "measured", value, rows=rows, seeds=seeds, provenance=told)
+
+    graph = build_graph(
+        [],
+        [
+            *(at("s/a", 0.1, "few", "1"), at("s/b", 0.2, "few", "2"), at("s/a", 0.9, "many", "3")),
+            *(at("s/c", 0.8, "many", "4"), at("s/b", 0.5, "other", "5"), at("s/c", 0.3, "few")),
+        ],
+    )
+    matrix = transfer_matrix(graph)
+    assert dict(zip(matrix.sources, matrix.values[0], strict=True)) == {
+        "s/a": 0.1,
+        "s/b": 0.2,
+        "s/c": 0.3,
+    }
+    assert matrix.elsewhere == ()
+    made = transfer_matrix(graph, runs={"3", "4", "5"})
+    assert dict(zip(made.sources, made.values[0], strict=True)) == {"s/a": 0.9, "s/c": 0.8}
+    assert made.to_dict()["elsewhere"] == [{"target": "t/own", "source": "s/b"}]
+    assert "over other training rows than the rest of the line: s/b → t/own" in matrix_text(made)
+    (one,) = transfer_matrix(graph, runs={"5"}).values.tolist()
+    assert one == [0.5]
+
+
 def size_of(path: Path) -> tuple[int, int]:
     data = path.read_bytes()
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
