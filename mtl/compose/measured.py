@@ -1,7 +1,8 @@
 """What a stored composition makes of its sources, measured on its rows.
 
-**Share of the mixture.** At every site the norm of what source k adds, ``‖ω_k ⊙ u_k‖``, over the
-sum of these norms, a mean over the real tokens of dev. The mean of omega hides it: its dimensions
+**Share of the mixture.** At every site the norm of what source k adds, ``‖ω_k ⊙ u_k‖`` (times the
+gate of the row's group, where there are some), over the sum of these norms, a mean over the real
+tokens of dev. The mean of omega hides it: its dimensions
 move against each other, and a source with small outputs adds little at any omega.
 
 **Error of omega.** A diagonal Laplace approximation at the stored omega: variance
@@ -155,6 +156,9 @@ def _mixture(
                 own = module.bank.owner == source
                 norms.append((features[..., own] @ weight[own] + each[source]).norm(dim=-1))
             norm = torch.stack(norms, -1)  # (N,T,K)
+            gates = module.row_gates()
+            if gates is not None:
+                norm = norm * gates.abs().unsqueeze(1)
             total = norm.sum(-1, keepdim=True)
             share = torch.where(total > 0, norm / total, 1 / module.bank.count)
             sums[key] += share[mask[0].bool()].double().sum(0).cpu()

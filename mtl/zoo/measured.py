@@ -29,8 +29,9 @@ class Measured:
 
     Attributes:
         sites: layers, or locations and modules in them; where sites share an omega, all of them.
-        mixture: (K,S) the share of ‖ω_k ⊙ u_k‖ in the sum over the sources, a mean over the real
-            tokens of ``rows`` dev rows; the columns add up to 1.
+        mixture: (K,S) the share of ‖ω_k ⊙ u_k‖, times the gate of the row's group where there are
+            some, in the sum over the sources, a mean over the real tokens of ``rows`` dev rows; the
+            columns add up to 1.
         change: (K,S) mean_d |ω_kd − start|, start being ``init_scale``/K; None where that is not
             known.
         omega, stderr: (K,S) mean over D of omega as stored, and its Laplace error from

@@ -10,10 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from cli_bench import ANIMALS, THINGS, digests, entries, mtl, refused
 
 import mtl as face
+from mtl.backbone import load_backbone
+from mtl.compose.sites import site_keys
+from mtl.compose.stored import load_composition
 from mtl.errors import RequestError
+from mtl.runs import open_workspace
+from mtl.runs.loading import data_of_entry
 from mtl.zoo import open_zoo
 from mtl.zoo.composition import GATES
 
@@ -101,6 +107,38 @@ def test_it_is_stored_with_its_groups_and_verifies(gated: Path) -> None:
         ["report", "--suite", "mini"],
     ):
         assert mtl(*command).code == 0
+
+
+def test_what_a_source_adds_is_what_its_rows_gates_let_through(gated: Path, tiny: Any) -> None:
+    """``zoo show --measure``, by hand: one dev row after the other."""
+    entry, workspace = entry_of(gated), open_workspace()
+    said = mtl("zoo", "show", entry.ref, "--measure", "--json")
+    assert said.code == 0, said
+    backbone = load_backbone(tiny("roberta"))
+    loaded = load_composition(entry, workspace.zoo, backbone)
+    assert loaded.composed is not None
+    groups, rows = loaded.composed.groups, backbone.encode(data_of_entry(entry, workspace), "dev")
+    assert groups is not None
+    assert (groups.gates - 1).abs().max() > 0.02
+    shares: dict[str, list[torch.Tensor]] = {}
+    for key, site in site_keys(loaded.network.encoder).items():
+
+        def hook(module: Any, inputs: Any, output: Any, key: str = key) -> None:
+            features, added = module.bank.features(inputs[0]), []
+            for source, omega in enumerate(module.omega):
+                own = module.bank.owner == source
+                plain = features[..., own] @ module.bank.up[own] + module.bank.bias[source]
+                added.append(groups.rows[0, source] * omega * plain)
+            assert torch.allclose(sum(added), output, atol=1e-5)
+            norms = torch.stack([value.norm(dim=-1) for value in added], -1)
+            shares.setdefault(key, []).append((norms / norms.sum(-1, keepdim=True))[0])
+
+        site.register_forward_hook(hook)
+    with torch.no_grad():
+        for row in range(len(rows)):
+            loaded.network({**rows.collate(np.array([row])), "task": entry.manifest.task["id"]})
+    wanted = np.stack([torch.cat(found).mean(0).numpy() for found in shares.values()], 1)
+    np.testing.assert_allclose(said.json["measured"]["mixture"], wanted, atol=1e-5)
 
 
 def test_the_usual_rate_is_recorded_so_that_another_one_is_another_run(gated: Path) -> None:

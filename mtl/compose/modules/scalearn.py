@@ -126,11 +126,18 @@ class ScaLearnSite(FusionSite):
 
     def forward(self, z: Tensor) -> Tensor:
         weight, bias = self._folded or self._fold()
-        if not self._by_row:
+        gates = self.row_gates()
+        if gates is None:
             return self.bank.mix(z, weight, bias)
-        gates = self._groups.rows if self._groups is not None else None
-        assert gates is not None, "gates by row are those of a batch in its network"
         return self.bank.mix_rows(z, gates, weight, bias)
+
+    def row_gates(self) -> Tensor | None:
+        """The gates (N,K) of the rows on their way; None where rows have none of their own."""
+        if self._groups is None or self._groups.chosen is not None:
+            return None
+        gates = self._groups.rows
+        assert gates is not None, "gates by row are those of a batch in its network"
+        return gates
 
     @property
     def _by_row(self) -> bool:
