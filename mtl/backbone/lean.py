@@ -109,10 +109,11 @@ _last: tuple[weakref.ref[Tensor], bool] | None = None
 def _finite(mask: Tensor) -> bool:
     """Whether ``mask`` is of numbers, all finite; looked at once for all layers, which share it."""
     global _last
-    if _last is None or _last[0]() is not mask:
+    last = _last  # another thread may put its own there
+    if last is None or last[0]() is not mask:
         finite = mask.is_floating_point() and bool(mask.amin() > -math.inf)
-        _last = weakref.ref(mask), finite
-    return _last[1]
+        _last = last = weakref.ref(mask), finite
+    return last[1]
 
 
 def _laid_out(*matrices: Tensor) -> tuple[Tensor, ...]:

@@ -275,11 +275,20 @@ def _own_run(own: Entry, data: TaskData, suite: Suite, context: Context) -> Run:
     """The run that made ``own``, on the rows of a fold."""
     from mtl.methods import find_method
     from mtl.methods.method import make_settings
+    from mtl.train.init_from import begun_as, resolve_init
     from mtl.train.stage_one import build_adapter
 
     manifest = own.manifest
     method = find_method(manifest.method)
     settings = make_settings(manifest.method, method.settings, dict(manifest.method_settings))
+    stored, begun = resolve_init(
+        stored_settings(own),
+        manifest.method,
+        settings,
+        data,
+        context.backbone.base.to_dict(),
+        context.workspace,
+    )
     return Run(
         kind="adapter",
         suite=suite.home_of(data.spec.id),
@@ -287,9 +296,9 @@ def _own_run(own: Entry, data: TaskData, suite: Suite, context: Context) -> Run:
         backbone=context.backbone,
         method=manifest.method,
         method_settings=settings,
-        settings=unselected(stored_settings(own), data),
+        settings=unselected(stored, data),
         seed=int(manifest.seed),
-        build=build_adapter,
+        build=begun_as(begun, build_adapter, context.workspace),
     )
 
 

@@ -18,6 +18,7 @@ from mtl.runs.loading import check_base
 from mtl.tasks import load_member
 from mtl.tasks.yamls import is_file_name
 from mtl.words import counted
+from mtl.zoo.entry import drawn
 from mtl.zoo.merged import first_of
 
 if TYPE_CHECKING:
@@ -332,6 +333,8 @@ def fitting_entries(
     if source.by_dev and several(fitting):
         best = best_by_dev([[dev_of(entry)] for entry in fitting])
         fitting = fitting if best is None else [fitting[best]]
+    if several(fitting):
+        fitting = drawn(fitting)
     if source.run and not fitting:
         raise not_that_one(source, entries, others, target, zoo, base, split)
     return fitting, entries, others

@@ -22,6 +22,7 @@ LAST = "last"
 LATER = (
     *("shots", "shot_draw", "max_dev_samples", "adam_form", "max_length"),
     *("shots_per_class", "sample", "group_by", "class_weights", "pair", "base_precision"),
+    "init_from",
 )
 """Settings younger than the first entries of zoos; left out where they have their default, which
 is what those entries trained with, so that hashes stay equal."""
@@ -90,6 +91,8 @@ class RunSettings:
             ``bf16`` (half the memory), or ``nf4`` (a quarter of that; bitsandbytes, on a GPU).
         head: a name in ``mtl.backbone.HEADS``: ``two_layer``, ``linear``, ``pooler_linear``,
             ``mean``, …
+        init_from: the adapter of the zoo that a new one begins as, to be trained on: a task, or a
+            reference; the head is new. Only of stage one; empty for weights that are drawn.
     """
 
     lr: float = 3e-4
@@ -121,6 +124,7 @@ class RunSettings:
     precision: str = "auto"
     base_precision: str = "fp32"
     head: str = "two_layer"
+    init_from: str = ""
 
     def __post_init__(self) -> None:
         problems = []

@@ -15,6 +15,7 @@ from mtl.files import sha256_json
 from mtl.graph.evidence import Evidence, evidence_file, read_file, write_evidence
 from mtl.zoo.caveats import headline
 from mtl.zoo.composition import SOUP, source_weights
+from mtl.zoo.entry import drawn
 from mtl.zoo.measured import recall_measured
 from mtl.zoo.merged import once
 from mtl.zoo.place import option_of
@@ -217,7 +218,7 @@ def own_adapter(entry: Entry, candidates: Sequence[Entry]) -> tuple[Entry | None
     parents = entry.manifest.parents
     if len(parents) != 1 or parents[0]["task"] == entry.manifest.task["id"]:
         return None, ""
-    fitting = [item for item in candidates if item.manifest.method == parents[0]["method"]]
+    fitting = drawn([e for e in candidates if e.manifest.method == parents[0]["method"]])
     if len(fitting) > 1:  # a limit that cuts nothing is another run on the same rows
         limit = entry.manifest.run_settings.get("max_train_samples")
         alike = [e for e in fitting if e.manifest.run_settings.get("max_train_samples") == limit]

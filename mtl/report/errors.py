@@ -28,6 +28,7 @@ from mtl.report.error_parts import (
     residuals,
     softmax,
 )
+from mtl.zoo.entry import drawn
 from mtl.zoo.names import predictions_file, predictions_of, show
 from mtl.zoo.predictions import Predictions, read_predictions
 
@@ -237,9 +238,7 @@ def _section(entry: Entry, task: str | None) -> tuple[Mapping[str, Any], str]:
 def own_adapter(entry: Entry, zoo: Zoo) -> Entry | str:
     """The own adapter that a composition is judged by, else what is missing, in words.
 
-    It is of the same task, base, data and seed, and of a method of its sources; of several the one
-    that is itself a source, else the newest.
-    """
+    Of the same task, base, data, seed and a method of its sources: its source, or the newest."""
     manifest = entry.manifest
     methods = {parent["method"] for parent in manifest.parents}
     digests = {parent["digest"] for parent in manifest.parents}
@@ -251,7 +250,8 @@ def own_adapter(entry: Entry, zoo: Zoo) -> Entry | str:
         and found.manifest.method in methods
     ]
     if fitting:
-        return max(fitting, key=lambda e: (e.digest in digests, e.manifest.created))
+        given = [f for f in fitting if f.digest in digests]
+        return max(given or drawn(fitting), key=lambda found: found.manifest.created)
     return (
         f"nothing to compare with: the zoo holds no own adapter of {manifest.task['id']} "
         f"({' or '.join(sorted(methods))}) with seed {manifest.seed} on these data"

@@ -312,7 +312,8 @@ def own_adapters(composition: Entry, adapters: Adapters) -> Sequence[Entry]:
         if found[0].manifest.method in methods
     ]
     with_source = [found for found in fitting if any(e.digest in digests for e in found)]
-    candidates = with_source or fitting
+    plain = [found for found in fitting if not found[0].manifest.run_settings.get("init_from")]
+    candidates = with_source or plain or fitting
     return max(candidates, key=len) if candidates else []
 
 

@@ -98,6 +98,11 @@ class Run:
     def __post_init__(self) -> None:
         if self.kind != "joint" and len(self.datas) != 1:
             raise ValueError(f"a run of kind {self.kind!r} has one task, not {len(self.datas)}")
+        if self.settings.init_from and self.kind != "adapter":
+            raise RequestError(
+                f"--init-from {self.settings.init_from}: only an adapter of stage one begins as a "
+                f"stored one, not a run of {self.method}. Leave it out here."
+            )
         held = self.settings.base_precision
         if held != "fp32":
             if self.weights == "delta":

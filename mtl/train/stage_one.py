@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,13 @@ from mtl.runs.run import Built, Run
 from mtl.runs.sections import file_name
 from mtl.runs.settings import Overrides, recipe_layers, resolve_settings
 from mtl.runs.workspace import Workspace, load_task_data
+from mtl.train.init_from import begun_as, resolve_init
 
 if TYPE_CHECKING:
     from mtl.backbone import Backbone
     from mtl.engine import RunSettings
     from mtl.methods import Method
+    from mtl.methods.tuned import Tuned
     from mtl.runs.context import Context
     from mtl.tasks import Recipe, Suite, TaskSpec
 
@@ -55,6 +57,9 @@ def plan_train(
     for spec in specs:
         method_settings, settings = resolve_train(spec, chosen, recipe, overrides)
         data = load_task_data(spec, workspace, protocol, settings)
+        settings, begun = resolve_init(
+            settings, method, method_settings, data, backbone.base.to_dict(), workspace
+        )
         width = backbone.base.hidden_size
         plans += [
             Run(
@@ -66,7 +71,7 @@ def plan_train(
                 method_settings=method_settings,
                 settings=settings,
                 seed=seed,
-                build=build_adapter,
+                build=begun_as(begun, build_adapter, workspace),
                 placement=chosen.placement and chosen.placement(method_settings, width),
                 weights=chosen.weights(method_settings),
             )
@@ -100,8 +105,14 @@ def plan_adapters(
     ]
 
 
-def build_adapter(run: Run, folder: Path | None) -> Built:
-    """A fresh encoder with the run's adapter and head: new, or loaded from ``folder``."""
+def build_adapter(
+    run: Run, folder: Path | None, begin: Callable[[Run, Any, Tuned], None] | None = None
+) -> Built:
+    """A fresh encoder with the run's adapter and head: new, or loaded from ``folder``.
+
+    Args:
+        begin: gives a new adapter other values than were drawn (:mod:`mtl.train.init_from`).
+    """
     from mtl.backbone import Network, build_head, load_head, save_head
     from mtl.backbone.injection import freeze
     from mtl.engine.device import seed_everything
@@ -113,6 +124,8 @@ def build_adapter(run: Run, folder: Path | None) -> Built:
         seed_everything(run.seed, "init")
         request = RunFacts(run.planned_steps, settings.head)
         tuned = attach(encoder, method, run.method_settings, name, request)
+        if begin is not None:
+            begin(run, encoder, tuned)
         seed_everything(run.seed, "head")
         head = build_head(
             settings.head,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,15 @@ class Entry:
         value = None if test is None else test["value"]
         score = "no test score" if value is None else f"test {value:.4f}"
         return printable(f"<Entry {self.ref}: {self.manifest.task['headline']} {score}>")
+
+
+def drawn(entries: Sequence[Entry]) -> list[Entry]:
+    """Those whose weights were drawn; all, where every one began as another entry (``init_from``).
+
+    What is meant by the adapter of a task, unless one is named.
+    """
+    found = [entry for entry in entries if not entry.manifest.run_settings.get("init_from")]
+    return found or list(entries)
 
 
 def again_text(entry: Entry) -> str:
