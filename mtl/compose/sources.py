@@ -18,7 +18,7 @@ from mtl.runs.loading import check_base
 from mtl.tasks import load_member
 from mtl.tasks.yamls import is_file_name
 from mtl.words import counted
-from mtl.zoo.entry import drawn
+from mtl.zoo.entry import drawn, is_cut
 from mtl.zoo.merged import first_of
 
 if TYPE_CHECKING:
@@ -268,13 +268,6 @@ def resolve_sources(
     return found
 
 
-def _cut(entry: Entry) -> bool:
-    """Whether an entry was trained on a part of its task's training rows."""
-    settings = entry.manifest.run_settings
-    keys = ("max_train_samples", "shots", "shots_per_class")
-    return any(settings.get(key) for key in keys)
-
-
 def _rows(entry: Entry) -> int:
     """How many rows an entry was trained on; 0 where it does not say."""
     return int((entry.manifest.data.get("sizes") or {}).get("train") or 0)
@@ -325,7 +318,7 @@ def fitting_entries(
             alike = [e for e in fitting if e.manifest.run_settings["max_train_samples"] == limit]
             fitting = alike or fitting
     elif several(fitting):
-        whole = [entry for entry in fitting if not _cut(entry)]
+        whole = [entry for entry in fitting if not is_cut(entry)]
         most = max(_rows(entry) for entry in fitting)
         fitting = whole or [entry for entry in fitting if _rows(entry) == most]
     if several(fitting):  # what is known to be of this function goes before what may be

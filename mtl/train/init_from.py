@@ -20,6 +20,7 @@ from mtl.errors import RequestError, did_you_mean
 from mtl.files import canonical_json
 from mtl.methods.method import METHODS, load, settings_dict
 from mtl.runs.sections import file_name
+from mtl.zoo.entry import drawn, is_cut
 from mtl.zoo.place import zoo_option
 
 if TYPE_CHECKING:
@@ -44,7 +45,6 @@ STORED_OTHERWISE = {
     "vera": "the random matrices that its vectors belong to are in it, too",
 }
 """Methods that cannot begin as a stored one, as something else is stored than trained, and what."""
-CUT = ("max_train_samples", "shots", "shots_per_class")
 
 
 def resolve_init(
@@ -86,9 +86,8 @@ def _entry(asked: str, method: str, base: Mapping[str, Any], workspace: Workspac
             for entry in zoo.entries(kind="adapter", task=asked, method=method, seed=0)
             if same_base(entry.manifest.base, base)
         ]
-        found = [e for e in found if not e.manifest.run_settings.get("init_from")] or found
-        whole = [e for e in found if not any(map(e.manifest.run_settings.get, CUT))]
-        found = whole or found
+        found = drawn(found)
+        found = [entry for entry in found if not is_cut(entry)] or found
         if len(found) == 1:
             return found[0]
         if found:

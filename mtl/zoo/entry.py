@@ -54,6 +54,12 @@ def drawn(entries: Sequence[Entry]) -> list[Entry]:
     return found or list(entries)
 
 
+def is_cut(entry: Entry) -> bool:
+    """Whether an entry was trained on a part of its task's training rows."""
+    settings = entry.manifest.run_settings
+    return any(settings.get(key) for key in ("max_train_samples", "shots", "shots_per_class"))
+
+
 def again_text(entry: Entry) -> str:
     """What to type to make an entry again: as it was typed here, else as its manifest says.
 
