@@ -7,6 +7,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,7 +86,7 @@ def write_onnx(folder: Path, entry: Entry, network: Network, batch: dict[str, Te
     names = [name for name in INPUTS if name in batch]
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     path = folder / FILE
-    with torch.no_grad(), _silent():
+    with torch.no_grad(), _silent(), _gathering(network):
         try:
             program = torch.onnx.export(
                 _Plain(network, names).eval(),
@@ -105,6 +106,34 @@ def write_onnx(folder: Path, entry: Entry, network: Network, batch: dict[str, Te
     size = sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
     program.save(str(path), external_data=size > LARGEST)
     return path
+
+
+@contextlib.contextmanager
+def _gathering(network: nn.Module) -> Iterator[None]:
+    """Let what ``adapters`` adds to a fused module (GPT-2's queries, keys and values) gather.
+
+    It puts its outputs into their places by a mask of booleans, for which ONNX has no operation.
+    """
+    from adapters.methods.lora import LoRAMergedLinear
+
+    fused = [module for module in network.modules() if isinstance(module, LoRAMergedLinear)]
+    for module in fused:
+        module.__dict__["pad"] = partial(_placed, module.out_features)
+    try:
+        yield
+    finally:
+        for module in fused:
+            del module.__dict__["pad"]
+
+
+def _placed(width: int, x: Tensor, lora: Any, fill_value: float | None = None) -> Tensor:
+    """The outputs ``x`` at their places among ``width``, the others 0, or 1 where it multiplies."""
+    if fill_value is None:
+        fill_value = 0.0 if lora.composition_mode == "add" else 1.0
+    kept = lora.lora_ind.cpu()
+    order = torch.where(kept, kept.long().cumsum(0) - 1, int(kept.sum()))
+    rest = x.new_full((*x.shape[:-1], 1), fill_value)
+    return torch.cat([x, rest], -1).index_select(-1, order.to(x.device))
 
 
 def metadata(entry: Entry) -> dict[str, str]:

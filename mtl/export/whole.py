@@ -8,8 +8,13 @@ proof of every export: what the written files answer, beside what the entry answ
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from mtl.backbone import Network
 from mtl.backbone.arch import arch_of
@@ -19,20 +24,17 @@ from mtl.export import proof
 from mtl.export.card import write_card
 from mtl.export.data import EntryData, change, scores
 from mtl.export.folder import filling
-from mtl.export.low_rank import fold_low_rank
+from mtl.export.folding import fold
 from mtl.export.merged import load_merged, write_merged
 from mtl.export.onnx import OnnxNetwork, quantise, require_onnx, write_onnx
+from mtl.export.stock import install
 from mtl.export.telling import chosen_sizes, gates_record, gates_text, source_rows
 from mtl.files import read_json, write_json
-from mtl.methods.low_rank import Factors
-from mtl.methods.modules.low_rank import install as install_low_rank
 from mtl.runs import load
 from mtl.runs.loading import held_for
 from mtl.runs.versions import versions
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from mtl.backbone import Backbone
     from mtl.export.exporting import ExportOptions
     from mtl.runs import Loaded, Workspace
@@ -73,7 +75,7 @@ def export_whole(
     measured, changes = {}, {}
     with filling(folder) as temporary:
         if options.form == "onnx":
-            path = write_onnx(temporary, entry, _as_products(loaded, backbone), batches[0])
+            path = write_onnx(temporary, entry, _traceable(loaded, backbone), batches[0])
             other: nn.Module = OnnxNetwork(path)
             library, tolerance = "onnxruntime", ONNX_TOLERANCE
         else:
@@ -119,20 +121,38 @@ def export_whole(
     return record
 
 
-def _as_products(loaded: Loaded, backbone: Backbone) -> Network:
-    """The entry's network; a single low-rank adapter as plain products beside linear modules.
+def _traceable(loaded: Loaded, backbone: Backbone) -> Network:
+    """The entry's network, with other modules for the same function where ONNX needs them.
 
-    Of a fused module (GPT-2's queries, keys and values) the LoRA of ``adapters`` puts its outputs
-    into place by a mask of booleans, for which ONNX has no operation.
+    A Compacter becomes the plain bottleneck that it is: ``adapters`` computes its Kronecker
+    products with sizes that are tensors. LoReFT's rotation becomes the matrix that it is, in place
+    of the reflections that make it.
     """
     network: Network = loaded.network
-    if loaded.composed is not None or loaded.factors is None:
+    if loaded.composed is not None or len(loaded.names) != 1:
         return network
-    encoder = backbone.encoder()
-    found = fold_low_rank(loaded).sites.items()
-    single = {site: Factors(one.down.float(), one.up.float()) for site, one in found}
-    install_low_rank(encoder, str(loaded.entry.manifest.head["name"]), single)
-    return Network(encoder, network.head).eval()
+    name = loaded.names[0]
+    if getattr(network.encoder.adapters_config.get(name), "phm_layer", False):  # type: ignore[union-attr, operator]
+        encoder = backbone.encoder()
+        install(encoder, fold(loaded), name)
+        return Network(encoder, network.head).eval()
+    if any(map(is_parametrized, network.modules())):
+        network = copy.deepcopy(network)
+        for parent in list(network.modules()):
+            for key, module in list(parent.named_children()):
+                if is_parametrized(module):
+                    parent.register_module(key, _plain(module))
+    return network
+
+
+@torch.no_grad()
+def _plain(module: Any) -> nn.Linear:
+    """A linear module whose weight is made of others, as one that has it."""
+    linear = nn.Linear(module.in_features, module.out_features, module.bias is not None)
+    linear.weight.copy_(module.weight)
+    if module.bias is not None:
+        linear.bias.copy_(module.bias)
+    return linear.to(module.weight.dtype).eval()
 
 
 def _write_tokenizer(entry: Entry, backbone: Backbone, folder: Path) -> None:

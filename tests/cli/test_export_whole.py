@@ -141,3 +141,19 @@ def test_fusion_and_a_whole_encoder_go_to_onnx(stocked: Path, tmp_path: Path) ->
         said = mtl("export", ref, tmp_path / str(number), "--to", "onnx", "--json")
         assert said.code == 0, said
         assert said.json["proof"]["max_logit_difference"] <= said.json["proof"]["limit"]
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"), [("compacter++", ["reduction_factor=4"]), ("loreft", ["rank=2"])]
+)
+def test_modules_that_onnx_cannot_say_go_there_as_plain_ones(
+    method: str, settings: list[str], mini: Path, tmp_path: Path
+) -> None:
+    """Kronecker products with sizes that are tensors; a rotation made of reflections."""
+    line = ["--suite", "mini", "--task", "mood", "--method", method, "--epochs", "1", "--json"]
+    said = mtl("train", *line, "--set", "lr=3e-2", *settings)
+    ref = said.json["runs"][0]["ref"]
+    said = mtl("export", ref, tmp_path / "out", "--to", "onnx", "--json")
+    assert said.code == 0, said
+    proof = said.json["proof"]
+    assert proof["max_logit_difference"] <= proof["limit"] < proof["adapter_effect"]
