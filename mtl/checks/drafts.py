@@ -20,6 +20,7 @@ from mtl.checks.label_guess import (
     guess_labels,
     hidden_files,
 )
+from mtl.checks.other_forms import Form, other_form
 from mtl.checks.sniff import find_dialect
 from mtl.errors import RequestError
 from mtl.files import write_text
@@ -71,6 +72,8 @@ def draft_task(
     """
     dialect, guesses = find_dialect([*files.values()], dialect or Dialect())
     columns = read_columns([*files.values()], dialect)
+    if not (label or texts or kind) and (form := other_form(columns)):
+        return _of_form(task, files, home, dialect, columns, form, guesses, group_by)
     golds = [_named(columns, name, "--label") for name in label] or find_label(columns)
     hidden = [list(files)[place] for place in hidden_files(golds)]
     if hidden:
@@ -143,6 +146,26 @@ def draft_task(
         content["stratify"] = False
         guesses.append("stratify: false, because a class has too few rows for a share of each")
     return Draft(content, tuple(guesses))
+
+
+def _of_form(
+    task: str,
+    files: Mapping[str, Path],
+    home: Path,
+    dialect: Dialect,
+    columns: Mapping[str, Column],
+    form: Form,
+    guesses: Sequence[str],
+    group_by: str | None,
+) -> Draft:
+    """A draft of questions with spans, or of a multiple choice."""
+    keys, said = form
+    data = {split: nearby(path, home) for split, path in files.items()}
+    content: dict[str, Any] = {"id": task, "data": {"files": data, **dialect.to_data()}, **keys}
+    if group_by is not None:
+        content["group_by"] = _named(columns, group_by, "--group-by").name
+    protocol = default_protocol(TaskSpec.from_dict(content))
+    return Draft(content, (*guesses, *said, _splits(protocol)))
 
 
 def write_draft(draft: Draft, path: Path) -> TaskSpec:

@@ -13,6 +13,8 @@ import pytest
 import yaml
 from cli_bench import entries, mtl, refused
 
+from mtl.tasks import load_task
+
 ANIMALS = ["cat", "dog", "bird", "friend", "teacher"]
 WORDS = {"good": ["happy", "good", "quiet"], "bad": ["sad", "bad", "old"]}
 
@@ -262,3 +264,38 @@ def test_objects_are_no_labels(here: Path) -> None:
     (here / "b.csv").write_text("text\nsome cat\nold cat\n")
     refused(mtl("tasks", "new", "my/x", "--from", "b.csv"), "only column is 'text'", "one file")
     assert not list(here.rglob("*.yaml"))
+
+
+def test_questions_with_spans_and_named_choices_are_drafted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Any
+) -> None:
+    """Such rows were drafted as sets of labels, and as a pair of two of three choices."""
+    monkeypatch.chdir(tmp_path)
+    spans, choices = [], []
+    for n in range(60):
+        words = [f"word{n}", "and", "green", f"thing{n}"]
+        place = len(words[0]) + 1
+        answers = {"text": ["and"], "answer_start": [place]}
+        spans.append({"question": f"what {n}?", "context": " ".join(words), "answers": answers})
+        texts = {name: f"the {name} of {n}" for name in ("left", "middle", "right")}
+        choices.append(
+            {"ask": f"where is {n}?", **texts, "gold": ("left", "middle", "right")[n % 3]}
+        )
+    for name, rows in (("spans", spans), ("choices", choices)):
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"{name}.jsonl").write_text(text)
+        line = ["tasks", "new", f"my/{name}", "--from", f"{name}.jsonl", "--out", f"{name}.yaml"]
+        said = mtl(*line)
+        assert said.code == 0, said
+        assert mtl("tasks", "check", f"{name}.yaml").code == 0
+        run = ["--model", tiny("roberta"), "--max-steps", "1", "--zoo", tmp_path / "zoo"]
+        assert mtl("train", "--task", f"{name}.yaml", *run).code == 0
+    found = {name: load_task(str(tmp_path / f"{name}.yaml")) for name in ("spans", "choices")}
+    assert (found["spans"].kind, found["spans"].headline) == ("span_extraction", "token_f1")
+    assert found["spans"].inputs == ("{question}", "{context}")
+    assert found["choices"].kind == "multiple_choice"
+    assert found["choices"].inputs == ("{ask}", "{left}", "{middle}", "{right}")
+    assert found["choices"].labels == ("left", "middle", "right")
+    other = ["--label", "gold", "--kind", "classification", "--out", "other.yaml"]
+    said = mtl("tasks", "new", "my/other", "--from", "choices.jsonl", *other)
+    assert load_task(str(tmp_path / "other.yaml")).kind == "classification", said
