@@ -24,6 +24,7 @@ asked for. Where dev is small, :mod:`mtl.compose.judging` has every trial made o
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -207,11 +208,37 @@ def check_budget(budget: float, need: float, at_most: str) -> None:
     Raises:
         RequestError: says what it takes.
     """
-    if not budget >= need:
+    if not budget >= need - 1e-9:
         raise RequestError(
             f"--trials {budget:g}: trying every source alone and training the best takes "
-            f"{need:.3g}; {at_most}."
+            f"{_above(need):g}; {at_most}."
         )
+
+
+def check_judged(
+    budget: float, judge: Judge, sources: Sequence[str], methods: Sequence[str]
+) -> float:
+    """Refuse a budget that is too small by what ``judge`` asks for trials; none is made.
+
+    Returns:
+        What a full run of the dearest of ``methods`` costs.
+
+    Raises:
+        RequestError: as :func:`check_budget`.
+    """
+    shares, first = judge.shares, methods[0]
+    one = max(judge.price(Candidate(tuple(sources), each), shares["full"]) for each in methods)
+    need = sum(judge.beside.values()) + one
+    need += sum(judge.price(Candidate((task,), first), shares["single"]) for task in sources)
+    beside = "".join(f"{cost:.3g} of it {name}; " for name, cost in judge.beside.items())
+    usual = f"{BUDGET:g} is usual" if need <= BUDGET else f"give --trials {_above(need):g} or more"
+    check_budget(budget, need, beside + usual)
+    return one
+
+
+def _above(need: float) -> float:
+    """Rounded up, so that it is enough."""
+    return math.ceil(100 * need - 1e-6) / 100
 
 
 @dataclass
@@ -264,11 +291,9 @@ def search(
     found = Choice(judge, budget, seconds)
     meter = _Meter(found)
     done: dict[tuple[Candidate, float], Tried] = {}
-    one = max(judge.price(Candidate(everything, method), shares["full"]) for method in methods)
+    one = check_judged(budget, judge, everything, methods)
     finals = judge.finalists * one
     alone = [Candidate((task,), first) for task in everything]
-    need = sum(judge.price(candidate, shares["single"]) for candidate in alone)
-    check_budget(budget, found.cost + need + one, f"{BUDGET:g} is usual")
 
     def attempt(
         stage: str, candidates: Sequence[Candidate], keep: float, must: bool

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from mtl.compose.best import BUDGET, PLAIN, Choice, Tried, search
+from mtl.compose.best import BUDGET, PLAIN, Choice, Tried, check_judged, search
 from mtl.compose.composition import COMPOSITIONS
 from mtl.compose.judging import FEW, as_chosen, judge_for
 from mtl.compose.stage_two import Target, resolve_target
@@ -15,6 +15,7 @@ from mtl.engine.settings import RunSettings
 from mtl.errors import RequestError
 from mtl.files import sha256_json
 from mtl.methods.method import settings_dict
+from mtl.runs.beside import at_once
 from mtl.runs.settings import Overrides
 
 if TYPE_CHECKING:
@@ -43,12 +44,14 @@ def choose_best(
         RequestError: a budget that is too small.
         RunError: a trial failed.
     """
-    by_task = {str(entry.manifest.task["id"]): entry for entry in entries}
+    by_task = _by_task(entries)
     targets = _targets(target, context)
+    width, workspace = context.backbone.base.hidden_size, context.workspace
+    most = at_once(target.settings, width, workspace)
     found = search(
         list(by_task),
         list(targets),
-        judge_for(targets, target.method, by_task, suite, context),
+        judge_for(targets, target.method, by_task, suite, context, at_once=most),
         budget=BUDGET if budget is None else budget,
         seconds=60 * (minutes or 0.0),
         starts={
@@ -61,6 +64,24 @@ def choose_best(
     )
     found.among = _among(entries, targets)
     return found
+
+
+def check_choice(
+    entries: Sequence[Entry],
+    target: Target,
+    context: Context,
+    *,
+    suite: Suite,
+    budget: float | None,
+) -> None:
+    """Refuse what :func:`choose_best` would: a budget too small. Raises RequestError."""
+    by_task, targets = _by_task(entries), _targets(target, context)
+    judge = judge_for(targets, target.method, by_task, suite, context)
+    check_judged(BUDGET if budget is None else budget, judge, list(by_task), list(targets))
+
+
+def _by_task(entries: Sequence[Entry]) -> dict[str, Entry]:
+    return {str(entry.manifest.task["id"]): entry for entry in entries}
 
 
 def _among(entries: Sequence[Entry], targets: Mapping[str, Target]) -> str:

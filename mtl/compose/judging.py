@@ -24,7 +24,6 @@ from mtl.compose.stage_two import Target, plan_compose
 from mtl.engine.settings import LAST, RunSettings
 from mtl.errors import RequestError
 from mtl.methods import METHODS
-from mtl.runs.beside import at_once
 from mtl.runs.loading import stored_settings
 from mtl.runs.run import Run
 from mtl.tasks.kinds import KINDS
@@ -60,7 +59,7 @@ class Trials:
         main: the method whose full run is the unit of cost.
         sources: task → entry.
         folds: the data to judge on; one of them: those of the target.
-        own: of every fold the own adapter's entry; empty where it is the stored one.
+        own: of every fold the run that makes the own adapter; empty where it is the stored one.
     """
 
     targets: Mapping[str, Target]
@@ -69,7 +68,7 @@ class Trials:
     suite: Suite
     context: Context
     folds: Sequence[TaskData]
-    own: Sequence[Entry] = ()
+    own: Sequence[Run] = ()
 
     def score(self, candidate: Candidate, share: float) -> Figures:
         """Mean of the metric over the folds, and its standard error. Raises RunError."""
@@ -115,6 +114,12 @@ class Trials:
         return sum(self._work(candidate, share, data) for data in self.folds) / self._unit
 
     @cached_property
+    def _own(self) -> list[Entry]:
+        """The own adapter of every fold; trained when the first trial wants it."""
+        stored = self.sources[self.folds[0].spec.id]
+        return _made_again(stored, self.own, self.context.workspace)
+
+    @cached_property
     def _unit(self) -> float:
         main = self.targets[self.main]
         return row_passes(main.settings, main.data, learns=self.main != PLAIN)
@@ -145,7 +150,7 @@ class Trials:
         target = replace(target, data=data, settings=self._settings(candidate, share, data))
         sources = {**self.sources}
         if self.own:
-            sources[data.spec.id] = self.own[fold]
+            sources[data.spec.id] = self._own[fold]
         (run,) = plan_compose(
             target,
             suite=self.suite,
@@ -163,14 +168,17 @@ def judge_for(
     sources: Mapping[str, Entry],
     suite: Suite,
     context: Context,
+    *,
+    at_once: int = 1,
 ) -> Judge:
     """Dev as the judge of compositions of ``sources``, or folds where it has few rows.
 
+    Nothing is trained for it: its prices are known before. Its trials raise RunError where the own
+    adapter cannot be trained anew.
+
     Args:
         targets: as of :class:`Trials`; main: the composition that was asked for.
-
-    Raises:
-        RunError: the own adapter could not be trained anew.
+        at_once: how many trials go side by side.
     """
     from mtl.data.folds import folds
 
@@ -178,7 +186,6 @@ def judge_for(
     data, settled = target.data, [name for name in targets if fixed_features(targets[name])]
     dev = Trials(targets, main, sources, suite, context, [data])
     rows = int(data.sizes["dev"])
-    most = at_once(target.settings, context.backbone.base.hidden_size, context.workspace)
     if not judged_by_folds(data, sources.get(data.spec.id)):
         return Judge(
             dev.score,
@@ -187,16 +194,15 @@ def judge_for(
             price=dev.price,
             settled=settled,
             score_all=dev.score_all,
-            at_once=most,
+            at_once=at_once,
         )
     parts = folds(data, FOLDS)
-    own, beside = [], {}
+    runs, beside = [], {}
     if data.spec.id in sources:
         runs = [_own_run(sources[data.spec.id], part, suite, context) for part in parts]
-        own = _made_again(sources[data.spec.id], runs, context.workspace)
         paid = sum(row_passes(run.settings, run.data, learns=True) for run in runs)
         beside[f"the own adapter of every fold ({counted(FOLDS, 'run')})"] = paid / dev._unit
-    trials = replace(dev, folds=parts, own=own)
+    trials = replace(dev, folds=parts, own=runs)
     return Judge(
         trials.score,
         data.spec.headline,
@@ -208,7 +214,7 @@ def judge_for(
         settled=settled,
         beside=beside,
         score_all=trials.score_all,
-        at_once=most,
+        at_once=at_once,
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mtl.compose.best import BEST, BUDGET, Choice, Tried
 from mtl.compose.choosing import (
     above_choice,
+    check_choice,
     check_composition,
     choose_best,
     chosen_target,
@@ -285,6 +286,8 @@ def plan_composition(
         found.composed.append((sources, of_it))
     told: dict[str, Any] = {}
     if asked.best:
+        ((among, _),) = found.composed
+        check_choice(among, target, context, suite=request.suite, budget=asked.trials)
         searching(_runs(found, [target], request, context))
     if asked.best and not dry_run:
         suggested = _suggested(found, target, request, context, rounds[0][0])

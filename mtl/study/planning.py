@@ -123,6 +123,8 @@ class StudyPlan:
             node.cell = bound(node.cell, [self.nodes[need] for need in node.needs])
             if node.searches:
                 node.state, node.among = "missing", among(node.cell, self.desk)
+                if "best" in node.cell.sources:
+                    plan_cell(node.cell, self.desk)  # refuses trials that cannot be paid
                 return node
             if node.cell.search is not None:
                 node.trials = plan_trials(node.cell, self.desk)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from cli_bench import mtl, refused
+from study_bench import write_study
 
 import mtl as face
 from mtl.zoo import open_zoo
@@ -121,6 +122,26 @@ def test_wrong_requests_for_the_best(stocked: Path) -> None:
     refused(mtl("compose", *LINE, "--method", "scalearn", "fusion"), "method has 2 values", "once")
 
 
+def test_trials_that_cannot_pay_the_folds_are_refused_before_anything_is_trained(
+    stocked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The own adapter of every fold is part of the cost; it is known without training it."""
+    monkeypatch.setattr("mtl.runs.trial.train", lambda *_: pytest.fail("trained"))
+    said = ("--trials 3: ", "of it the own adapter of every fold (3 runs)")
+    for more in ([], ["--dry-run"], ["--dry-run", "--side-by-side", "2"]):
+        refused(mtl("compose", *LINE, *more, "--trials", "3"), *said)
+    few = mtl("compose", "--target", "same", "--sources", "best", "--max-steps", "1", "--dry-run")
+    refused(few, "--trials 12: ", "or more")
+    enough = few.err.split("give --trials ")[1].split()[0]
+    again = mtl("compose", *LINE[:4], "--max-steps", "1", "--dry-run", "--trials", enough)
+    assert again.code == 0, again
+    compose = {"method": "scalearn", "targets": ["same"], "sources": "best", "trials": 3}
+    path = write_study(tmp_path, "set", "joint", seeds=[0], compose=[compose])
+    told = mtl("study", "plan", path, "--json").json
+    assert (told["states"]["done"], told["states"]["blocked"]) == (3, 1)
+    refused(mtl("study", "run", path), "Nothing was run", *said)
+
+
 def test_a_dry_run_says_what_the_search_will_do_and_cost(stocked: Path) -> None:
     said = mtl("compose", *LINE, "--dry-run")
     assert said.code == 0
@@ -128,9 +149,9 @@ def test_a_dry_run_says_what_the_search_will_do_and_cost(stocked: Path) -> None:
     assert "among 3 sources comes first. It trains what 11 full runs cost at most:" in said.out
     assert "among     3: mini/mood:pfeiffer/seed0-" in said.out
     assert "scalearn/seed0" not in said.out  # which composition it will be is not known
-    told = mtl("compose", *LINE, "--dry-run", "--trials", "6", "--json").json
+    told = mtl("compose", *LINE, "--dry-run", "--trials", "9", "--json").json
     assert told["runs"] == []
-    assert (told["search"]["sources"], told["search"]["cost"]) == (3, 6)
+    assert (told["search"]["sources"], told["search"]["cost"]) == (3, 9)
     (own,) = open_zoo(stocked).entries(task="mini/same")
     assert mtl("zoo", "rm", own.ref).code == 0
     said = mtl("compose", *LINE, "--lr", "0.01", "--train-missing", "--dry-run")
