@@ -196,8 +196,11 @@ class Plan:
 
     def _expected(self) -> dict[str, Any]:
         """Steps and seconds that are ahead, and what trains, as far as finished runs tell."""
+        from mtl.engine.hardware import no_gpu
+        from mtl.runs.beside import goes_beside
         from mtl.runs.expected import alike, pace, trained_parameters
 
+        asked, on_cpu = self.context.workspace.beside, no_gpu()
         entries: dict[Any, Any] = {}
         parameters: dict[str, set[int | None]] = {}
         steps, seconds, paces, unknown = 0, 0.0, {}, set()
@@ -210,7 +213,8 @@ class Plan:
                 continue
             ahead = max(0, run.planned_steps - (there.step or 0))
             steps += ahead
-            found = pace(run, entries[key])
+            beside = goes_beside(run, asked, on_cpu=on_cpu)
+            found = pace(run, entries[key], beside=beside)
             if found is None:
                 many = f" of {counted(len(run.parents), 'source')}" if run.parents else ""
                 unknown.add(f"{run.method}{many} on {run.task_id}")
@@ -228,6 +232,7 @@ class Plan:
             "seconds": None if unknown else round(seconds, 1),
             "seconds_by": [] if unknown else sorted(
                 {f"{counted(p.runs, 'run')} of {key[1]} on {', '.join(p.tasks)}"
+                 f"{', side by side,' if p.beside else ''}"
                  for key, p in paces.items()}
             ),
             "seconds_unknown": sorted(unknown),

@@ -95,6 +95,12 @@ def as_many_as_pay(hidden_size: int, asked: int, *, on_cpu: bool) -> int:
     return AUTO_RUNS if on_cpu and hidden_size <= AUTO_HIDDEN else 1
 
 
+def goes_beside(run: Run, asked: int, *, on_cpu: bool) -> bool:
+    """Whether a planned run would go with others that fit, where there are some."""
+    pays = as_many_as_pay(run.backbone.base.hidden_size, asked, on_cpu=on_cpu) > 1
+    return pays and group_key(run) is not None
+
+
 Held = tuple["Run", "RunFolder", "Workspace"]
 """A run, its folder, which this process holds, and the workspace of its command."""
 

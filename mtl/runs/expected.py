@@ -26,11 +26,26 @@ class Pace:
     Attributes:
         seconds: per planned step (evaluations and early stops are in it), the median of ``runs``.
         tasks: of these runs: the planned run's own, if any of it was finished.
+        beside: whether they went side by side: their seconds are then shares of their groups'.
     """
 
     seconds: float
     runs: int
     tasks: tuple[str, ...]
+    beside: bool
+
+
+def trained_as(entries: Sequence[Entry], *, beside: bool) -> tuple[list[Entry], bool]:
+    """Of finished runs those that went side by side, or alone, as ``beside`` says; else the others.
+
+    Returns:
+        Those, and whether they went side by side.
+    """
+    ways: dict[bool, list[Entry]] = {True: [], False: []}
+    for entry in entries:
+        ways["side_by_side" in entry.manifest.training].append(entry)
+    way = beside if ways[beside] else not beside
+    return ways[way], way
 
 
 def alike(run: Run, workspace: Workspace) -> list[Entry]:
@@ -45,19 +60,28 @@ def alike(run: Run, workspace: Workspace) -> list[Entry]:
     return workspace.zoo.read(listed[:LOOKED_AT])
 
 
-def pace(run: Run, entries: Sequence[Entry]) -> Pace | None:
-    """How fast entries of :func:`alike` were on this device, with this batch; None if none was."""
+def pace(run: Run, entries: Sequence[Entry], *, beside: bool = False) -> Pace | None:
+    """How fast entries of :func:`alike` were on this device, with this batch; None if none was.
+
+    Args:
+        beside: whether the run goes side by side; those that did are then asked first, else last.
+    """
     precision = resolve_precision(run.settings.precision)
-    rates: dict[str, list[float]] = {}
+    rates: dict[str, float] = {}
+    fitting: dict[bool, list[Entry]] = {True: [], False: []}
+    """Of the run's own task, and of others."""
     for entry in entries:
         training, settings = entry.manifest.training, entry.manifest.run_settings
         steps = _planned(settings, entry.manifest.data["sizes"])
         same = (training["device"], training["precision"]) == (device_name(), precision)
         if same and settings.get("batch_size") == run.settings.batch_size and steps:
-            rates.setdefault(entry.manifest.task["id"], []).append(training["seconds"] / steps)
-    of = {run.task_id: rates[run.task_id]} if run.task_id in rates else rates
-    found = [rate for listed in of.values() for rate in listed]
-    return Pace(median(found), len(found), tuple(of)) if found else None
+            rates[entry.ref] = training["seconds"] / steps
+            fitting[entry.manifest.task["id"] == run.task_id].append(entry)
+    found, way = trained_as(fitting[True] or fitting[False], beside=beside)
+    if not found:
+        return None
+    tasks = dict.fromkeys(entry.manifest.task["id"] for entry in found)
+    return Pace(median(rates[entry.ref] for entry in found), len(found), tuple(tasks), way)
 
 
 def trained_parameters(run: Run, entries: Sequence[Entry]) -> int | None:

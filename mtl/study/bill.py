@@ -11,6 +11,8 @@ from mtl.engine.hardware import no_gpu, resolve_precision
 from mtl.engine.settings import NOT_IN_IDENTITY
 from mtl.errors import RequestError
 from mtl.methods.method import settings_dict
+from mtl.runs.beside import as_many_as_pay
+from mtl.runs.expected import trained_as
 from mtl.search.space import size
 from mtl.study.searches import space_of
 from mtl.study.work import plan_cell
@@ -117,16 +119,19 @@ def make_bill(
     return Bill(costs)
 
 
+_WAYS = {True: ", side by side", False: ""}
+"""How the finished runs were trained that tell of another, in words."""
+
+
 class _Known:
     """What the zoo's entries tell of runs like those of a plan."""
 
     def __init__(self, plan: StudyPlan) -> None:
         self._plan = plan
-        self._beside = plan.desk.places.beside != 1
         methods = {node.cell.method for node in plan.nodes.values()}
         zoo = plan.desk.workspace.zoo
         listed = [found for found in zoo.summaries() if found.method in methods]
-        cpu = no_gpu()
+        self._on_cpu = cpu = no_gpu()
         self._entries: dict[tuple[str, str], list[Entry]] = {}
         for entry in zoo.read(listed):
             if (entry.manifest.training["device"] == "cpu") == cpu:
@@ -150,6 +155,7 @@ class _Known:
         try:
             steps = planned_steps(node, self._plan)
             base = self._plan.desk.context(node.cell).backbone.base.fingerprint
+            beside = self._goes_beside(node)
         except RequestError:
             return Cost()
         alike = self._entries.get((base, node.cell.method), [])
@@ -158,23 +164,23 @@ class _Known:
         same = [entry for entry in of_task if _settings(entry) == _wanted(node)]
         whole = None if middle is None else int(middle)
         if same:
-            same, how = self._trained(same)
-            seconds = median(entry.manifest.training["seconds"] for entry in same)
-            return Cost(steps, seconds, f"runs like it{how}", whole)
+            chosen, way = trained_as(same, beside=beside)
+            seconds = median(entry.manifest.training["seconds"] for entry in chosen)
+            return Cost(steps, seconds, f"runs like it{_WAYS[way]}", whole)
         for found, by in ((of_task, "this task"), (alike, "this method")):
-            chosen, how = self._trained(found)
+            chosen, way = trained_as(found, beside=beside)
             rates = _rates(chosen)
             if rates:
-                return Cost(steps, median(rates) * steps, by + how, whole)
+                return Cost(steps, median(rates) * steps, by + _WAYS[way], whole)
         return Cost(steps, None, "", whole)
 
-    def _trained(self, entries: list[Entry]) -> tuple[list[Entry], str]:
-        """Those that were trained as the plan trains, else all of them; and how, in words."""
-        ways: dict[bool, list[Entry]] = {True: [], False: []}
-        for entry in entries:
-            ways["side_by_side" in entry.manifest.training].append(entry)
-        beside = self._beside if ways[self._beside] else not self._beside
-        return ways[beside], ", side by side" if beside else ""
+    def _goes_beside(self, node: Node) -> bool:
+        """Whether a run, or the trials of a search, would go with others that fit."""
+        if node.cell.kind == "joint" or (node.searches and node.cell.search is None):
+            return False
+        base = self._plan.desk.context(node.cell).backbone.base
+        asked = self._plan.desk.places.beside
+        return as_many_as_pay(base.hidden_size, asked, on_cpu=self._on_cpu) > 1
 
 
 def planned_steps(node: Node, plan: StudyPlan) -> int:

@@ -100,3 +100,27 @@ def test_trackers_that_follow_one_run_at_a_time(
     made = {e.manifest.seed: e.manifest.training for e in open_zoo(mini).entries()}
     beside = {seed: "side_by_side" in told for seed, told in made.items()}
     assert beside == {0: True, 1: True, 2: False, 3: False}
+
+
+def test_a_plan_goes_by_runs_that_were_trained_as_it_trains(
+    mini: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seconds of a run side by side are its share of a group's: they tell little of one alone."""
+    line = ["train", "--suite", "mini", "--task", "mood", "--epochs", "1"]
+    assert mtl(*line, "--seeds", "7", "8", "--side-by-side", "2").code == 0
+    ahead = [*line, "--seeds", "1", "2", "--dry-run"]
+    by = "12 steps at most, as 2 runs of pfeiffer on mini/mood, side by side, took"
+    assert by in mtl(*ahead).out  # nothing else tells
+    assert mtl(*line, "--seeds", "9").code == 0
+    said = mtl(*ahead)
+    assert "12 steps at most, as 1 run of pfeiffer on mini/mood took" in said.out
+    assert by in mtl(*ahead, "--side-by-side", "2").out
+    (alone,) = (
+        entry.manifest.training["seconds"]
+        for entry in open_zoo(mini).entries()
+        if "side_by_side" not in entry.manifest.training
+    )
+    told = mtl(*ahead, "--json").json["plan"]["seconds"]
+    assert told == pytest.approx(2 * alone, abs=0.1)
+    monkeypatch.setattr("mtl.runs.beside.AUTO_HIDDEN", 1)  # a base on which it does not pay
+    assert by not in mtl(*ahead, "--side-by-side", "auto").out

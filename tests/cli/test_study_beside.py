@@ -362,7 +362,9 @@ def test_what_a_terminal_and_others_see(four: StudyPlan, monkeypatch: pytest.Mon
     assert "worker 1: mini/mood pfeiffer seed 1: 2/4 steps, for 0 s, one of 4 side" in seen[-1]
 
 
-def test_the_plan_says_what_goes_together_and_by_whose_time(mini: Path, tmp_path: Path) -> None:
+def test_the_plan_says_what_goes_together_and_by_whose_time(
+    mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_study(tmp_path, "joint", tasks=["same", "mood"])
     line = ("study", "plan", path)
     assert "side_by_side" not in mtl(*line, "--json").json
@@ -395,6 +397,9 @@ def test_the_plan_says_what_goes_together_and_by_whose_time(mini: Path, tmp_path
     assert "one by one where no run like them" not in mtl(*line, "--side-by-side", 2).out
     assert mtl("train", "--suite", "mini", "--task", "mood", "--epochs", 1).code == 0
     assert "one by one where no run like them" in mtl(*line, "--side-by-side", 2).out
+    assert by("--side-by-side", "auto") == {"runs like it, side by side"}
+    monkeypatch.setattr("mtl.runs.beside.AUTO_HIDDEN", 1)  # they would go one by one
+    assert by("--side-by-side", "auto") == {"runs like it"}
 
 
 LONG = {"max_steps": 30, "eval_every": 1}
