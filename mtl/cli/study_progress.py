@@ -36,21 +36,31 @@ def showing(
         with ExitStack() as stack:
             yield _Bars(plan, workers, stack)
     else:
-        yield _lines
+        yield _Lines()
 
 
-def _lines(going: Going, happened: Happened) -> None:
-    if happened.what == "ended" and happened.key in going.outcomes:
-        print(_line(going, happened.key), file=sys.stderr, flush=True)
-    elif happened.what == "ended" and happened.key in going.held:
-        text = f"{going.label(happened.key)}: held: {going.held[happened.key]}"
-        print(printable_lines(text), file=sys.stderr, flush=True)
-    elif happened.what == "said":
-        print(printable_lines(happened.text), file=sys.stderr, flush=True)
-    elif happened.what == "lost":
-        text = f"{going.label(happened.key)}: {happened.text}"
-        text += "" if happened.key in going.outcomes else "; it goes on in another one"
-        print(printable_lines(text), file=sys.stderr, flush=True)
+class _Lines:
+    """A line for everything that is worth one."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, str] = {}
+        """By whom a run is held, as it was said: it is looked for again every few seconds."""
+
+    def __call__(self, going: Going, happened: Happened) -> None:
+        key = happened.key
+        if happened.what == "ended" and key in going.outcomes:
+            print(_line(going, key), file=sys.stderr, flush=True)
+        elif happened.what == "ended" and key in going.held:
+            text = f"{going.label(key)}: held: {going.held[key]}"
+            if self._held.get(key) != text:
+                print(printable_lines(text), file=sys.stderr, flush=True)
+            self._held[key] = text
+        elif happened.what == "said":
+            print(printable_lines(happened.text), file=sys.stderr, flush=True)
+        elif happened.what == "lost":
+            text = f"{going.label(key)}: {happened.text}"
+            text += "" if key in going.outcomes else "; it goes on in another one"
+            print(printable_lines(text), file=sys.stderr, flush=True)
 
 
 def _line(going: Going, key: str) -> str:
@@ -67,6 +77,7 @@ class _Bars:
 
         self._workers, self._stack = workers, stack
         self._bars: dict[str, Any] = {}
+        self._lines = _Lines()
         self._all = stack.enter_context(
             tqdm(
                 total=len(plan.nodes),
@@ -90,7 +101,7 @@ class _Bars:
             bar.refresh()
         elif happened.what in {"ended", "lost", "said"}:
             self._all.clear()
-            _lines(going, happened)
+            self._lines(going, happened)
         self._all.n = going.plan.count("done")
         left = going.seconds_left(self._workers)
         told = f"{len(going.running)} running, {len(going.failed())} failed"

@@ -125,16 +125,21 @@ def test_a_worker_that_dies_is_replaced_but_not_for_ever(plan: StudyPlan) -> Non
     assert "its worker died of SIGKILL, 3 times" in failed.error
 
 
-def test_a_run_that_is_held_elsewhere_is_tried_again(plan: StudyPlan) -> None:
+def test_a_run_that_is_held_elsewhere_is_tried_again_and_told_once(
+    plan: StudyPlan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MTL_QUIET", raising=False)
     tries: dict[str, int] = {}
 
     def answer(task: Task) -> Happened:
         tries[task.key] = tries.get(task.key, 0) + 1
         return ended(task, "held" if tries[task.key] < 3 else "done", "process 7 is at it")
 
-    going = drive(plan, Scripted(answer), journal_of(plan))
+    with showing(plan, "scripted", 1, silent=False) as tell:
+        going = drive(plan, Scripted(answer), journal_of(plan), tell)
     assert set(tries.values()) == {3}
     assert not going.failed()
+    assert capsys.readouterr().err.count("held: process 7 is at it") == 3  # of three runs
 
 
 @pytest.mark.parametrize("said", ["No space left on device", "Disk quota exceeded"])
