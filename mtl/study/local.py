@@ -101,11 +101,17 @@ class LocalEngine:
         return found
 
     def close(self) -> None:
-        """End all workers; who does not leave in time is killed."""
+        """End all workers; who does not leave in time is killed.
+
+        One that has nothing to do leaves when its pipe ends. No signal hurries it: that would cut
+        off its way out, on which it gives semaphores back (those of tqdm's bars, which ``joblib``
+        has the system call ``loky``).
+        """
         for worker in self._workers:
-            if not worker.tasks:
+            if worker.tasks:
+                worker.process.terminate()
+            else:
                 worker.pipe.close()
-            worker.process.terminate()
         deadline = time.monotonic() + PATIENCE
         for worker in self._workers:
             worker.process.join(max(0.1, deadline - time.monotonic()))

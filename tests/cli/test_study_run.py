@@ -224,3 +224,20 @@ def test_workers_and_threads_that_cannot_be(mini: Path, tmp_path: Path) -> None:
     path = write_study(tmp_path)
     refused(mtl("study", "run", path, "--workers", 0), "--workers must be at least 1")
     refused(mtl("study", "run", path, "--threads", -1), "--threads must be at least 1")
+
+
+def test_a_worker_without_a_task_leaves_by_itself() -> None:
+    """A signal on its way out would leave semaphores behind, of which a warning then tells."""
+    from mtl.study.local import LocalEngine
+
+    engine = LocalEngine(1, 1)
+    process = engine._start().process
+    listens = f"/proc/{process.pid}/status"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:  # until it is the worker's own who is told of SIGTERM
+        caught = next(n for n in Path(listens).read_text().splitlines() if n.startswith("SigCgt"))
+        if int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1:
+            break
+        time.sleep(0.05)
+    engine.close()
+    assert process.exitcode == 0
