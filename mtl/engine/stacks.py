@@ -151,8 +151,9 @@ class Stacks:
         """
         if any(clips):
             norms = torch.stack([rows.gradients.square().sum(1) for rows in self._rows])
-            most = norms.new_tensor([clip or math.inf for clip in clips])
-            factors = (most / (norms.sum(0).sqrt() + 1e-6)).clamp(max=1.0).unsqueeze(1)
+            most = norms.new_tensor(list(clips))
+            factors = (most / (norms.sum(0).sqrt() + 1e-6)).clamp(max=1.0)
+            factors = factors.where(most > 0, 1.0).unsqueeze(1)
             for rows in self._rows:
                 rows.gradients.mul_(factors)
         for run, (optimiser, number) in enumerate(zip(self.optimisers, numbers, strict=True)):

@@ -11,6 +11,7 @@ from torch import nn
 
 from mtl.engine import Group, RunSettings
 from mtl.engine.optimise import Optimiser
+from mtl.engine.stacks import Stacks
 
 
 def optimiser(steps: int, groups: list[Group] | None = None, **values: Any) -> Optimiser:
@@ -207,3 +208,39 @@ def test_the_first_step_of_a_warm_up_moves_nothing() -> None:
     weight.grad = torch.ones(2, 2)
     found.step(1)
     assert torch.allclose(weight, torch.full((2, 2), 1 - 0.1 / 2), atol=1e-4)
+
+
+@pytest.mark.parametrize("adam_form", ["torch", "hf"])
+def test_a_run_that_does_not_clip_is_let_alone_beside_one_that_does(adam_form: str) -> None:
+    """However large its gradient: one whose square is infinite, too."""
+
+    def made() -> list[Optimiser]:
+        values = {"lr": 0.1, "adam_form": adam_form}
+        return [
+            optimiser(4, [Group("g", {"w": nn.Parameter(torch.ones(2, 2))})], **values, clip=clip)
+            for clip in (0.0, 1.0)
+        ]
+
+    def gradients(found: list[Optimiser]) -> None:
+        for each, size in zip(found, (1e25, 3.0), strict=True):
+            for parameter in each.parameters:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros(2, 2)
+                parameter.grad += size
+
+    alone, beside = made(), made()
+    stacks = Stacks(beside)
+    for number in range(2):
+        gradients(alone)
+        nn.utils.clip_grad_norm_(alone[1].parameters, 1.0)
+        for each in alone:
+            each.step(number)
+            each.clear()
+        stacks.attach()
+        gradients(beside)
+        stacks.step([number, number], [0.0, 1.0])
+    stacks.release()
+    for one, other in zip(alone, beside, strict=True):
+        for a, b in zip(one.parameters, other.parameters, strict=True):
+            assert torch.allclose(a, b, atol=1e-6), (a, b)
+            assert b.isfinite().all()
