@@ -14,6 +14,7 @@ from mtl.data.encoded_cache import read_arrays, write_arrays
 from mtl.data.pairs import paired
 from mtl.data.tokenise import (
     tokenise,
+    tokenise_left,
     tokenise_shared,
     tokenise_windows,
     tokenizer_options,
@@ -228,18 +229,24 @@ def encode(
         settings["choices"] = spec.choices
     if spec.truncate != "longest":
         settings["truncate"] = spec.truncate
+    rows = data.splits[split]
+    pairs = len(rows.texts) > 1
+    left = spec.truncate == "first" and pairs and tokenizer.truncation_side == "left"
+    if left:  # it was once cut on the right all the same
+        settings["truncate"] = "first, on the left"
     windows = KINDS.get(spec.kind).windows
     if windows:
         settings["windows"] = True
     fingerprint = sha256_json(settings)
-    rows = data.splits[split]
     path = cache / fingerprint[:2] / f"{fingerprint}.safetensors" if cache else None
     arrays = read_arrays(path)
     if arrays is None:
         try:
             if windows:
                 arrays = tokenise_windows(rows, tokenizer, length)
-            elif spec.truncate == "first" and len(rows.texts) > 1:
+            elif left:
+                arrays = tokenise_left(rows, tokenizer, length, spec.choices)
+            elif spec.truncate == "first" and pairs:
                 arrays = tokenise_shared(rows, tokenizer, length, spec.choices)
             else:
                 arrays = tokenise(rows, tokenizer, length, spec.choices)

@@ -206,11 +206,7 @@ def tokenise_shared(rows: Split, tokenizer: Any, max_length: int, choices: int) 
     free = room - (np.diff(start) - specials)
     if len(free) and free.min() < 1:
         row = int(free.argmin())
-        raise RequestError(
-            f"row {row // choices}: its second text has {room - int(free[row])} tokens, which "
-            f"leaves no room for the first in {max_length} with {joints.size} special tokens. "
-            "Raise max_length, shorten the text, or use 'truncate: longest'."
-        )
+        raise _no_room(row // choices, room - int(free[row]), max_length, joints)
     kept = np.minimum(whole[lead], free)
     arrays = {
         "ids": own.values(),
@@ -225,6 +221,39 @@ def tokenise_shared(rows: Split, tokenizer: Any, max_length: int, choices: int) 
         arrays["types"] = _own_types(joints, start)
         arrays["shared.types"] = _lead_types(joints, arrays["shared.start"])
     return arrays
+
+
+def tokenise_left(rows: Split, tokenizer: Any, max_length: int, choices: int) -> Arrays:
+    """Pairs of which only the first text is cut, where it begins (``truncation_side`` left).
+
+    Raises:
+        RequestError: a second text alone leaves no room for a token of the first.
+    """
+    joints, types = _joints(tokenizer), has_types(tokenizer)
+    ids, kinds = _Flat(np.int32), _Flat(np.int8)
+    truncated = 0
+    for batch in _batches(len(rows), "tokenise"):
+        parts = _pairs(rows, batch) if choices > 1 else [texts[batch] for texts in rows.texts]
+        firsts, seconds = (_plain(tokenizer, texts) for texts in parts)
+        for place, (first, second) in enumerate(zip(firsts, seconds, strict=True)):
+            room = max_length - joints.size - len(second)
+            if room < 1:
+                raise _no_room(batch.start + place // choices, len(second), max_length, joints)
+            kept = first[-room:]
+            lead, middle, tail = joints.lead, joints.middle, joints.tail
+            ids.add([[*lead[0], *kept, *middle[0], *second, *tail[0]]])
+            one, other = [joints.types[0]] * len(kept), [joints.types[1]] * len(second)
+            kinds.add([[*lead[1], *one, *middle[1], *other, *tail[1]]])
+            truncated += len(kept) < len(first)
+    return _arrays(ids, kinds if types else None, truncated)
+
+
+def _no_room(row: int, second: int, max_length: int, joints: _Joints) -> RequestError:
+    return RequestError(
+        f"row {row}: its second text has {second} tokens, which leaves no room for the first in "
+        f"{max_length} with {joints.size} special tokens. Raise max_length, shorten the text, or "
+        "use 'truncate: longest'."
+    )
 
 
 def _own_types(joints: _Joints, start: np.ndarray) -> np.ndarray:

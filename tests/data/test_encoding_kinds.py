@@ -173,6 +173,28 @@ def test_each_distinct_first_text_is_tokenised_once(
     ]
 
 
+@pytest.mark.parametrize("length", [20, 64])
+def test_a_tokenizer_that_cuts_on_the_left_cuts_the_first_text_there(
+    tmp_path: Path, tokenizer: Any, length: int
+) -> None:
+    data = shared_data(tmp_path)
+    right = encode(data, "train", tokenizer, max_length=length)
+    tokenizer.truncation_side = "left"
+    encoded = encode(data, "train", tokenizer, max_length=length)
+    texts = [list(column) for column in data.splits["train"].texts]
+    expected = tokenizer(*texts, truncation="only_first", max_length=length)
+    for row, ids in enumerate(expected["input_ids"]):
+        assert encoded.tokens(row)[0].tolist() == ids
+    if encoded.types is not None:
+        assert encoded.types.tolist() == [
+            kind for row in expected["token_type_ids"] for kind in row
+        ]
+    assert (encoded.truncated, encoded.shared) == (right.truncated, None)
+    assert encoded.fingerprint != right.fingerprint
+    with pytest.raises(RequestError, match="leaves no room"):
+        encode(data, "train", tokenizer, max_length=6)
+
+
 def test_a_second_text_that_leaves_no_room(tmp_path: Path, words: Any) -> None:
     with pytest.raises(RequestError, match=r"own/pair.*row 2: its second text has 7 tokens.*in 10"):
         encode(shared_data(tmp_path), "train", words, max_length=10)
