@@ -14,12 +14,14 @@ from __future__ import annotations
 import inspect
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from mtl.backbone.arch import find_arch
 from mtl.backbone.reference import ModelReference
 from mtl.errors import RequestError, ZooError
 from mtl.typed import given
@@ -46,6 +48,8 @@ _COUNTS = {
     **dict.fromkeys(("num_labels", "_num_labels"), 1_000_000),
 }
 """Counts of which a config makes a list, one by one, before it looks at anything else."""
+_PLAIN = {"chunk_size_feed_forward": 0}
+"""Keys of all types that decide, and what they usually are."""
 _DTYPE = re.compile(r"(torch\.)?(b?float\d*|half|double)")
 
 
@@ -157,6 +161,12 @@ def _check_tokenizer(reference: ModelReference, value: dict[str, Any], file: str
                 f"{key!r}, which takes the place of the files beside it. Remove the key; "
                 "tokenizer.json belongs beside it."
             )
+    longest = value.get("model_max_length")
+    if longest is not None and not (type(longest) in (int, float) and longest >= 1):
+        raise RequestError(
+            f"Cannot load the tokenizer of {reference.id!r}: its {file} says model_max_length "
+            f"{longest!r:.80}, which is no number of tokens."
+        )
     _check_class(reference, value.get("tokenizer_class"), file)
 
 
@@ -214,6 +224,8 @@ def _build(reference: ModelReference, value: dict[str, Any]) -> Any:
 
 def _check_keys(reference: ModelReference, value: dict[str, Any], config: Any) -> None:
     """What ``transformers`` makes of a key before it asks whether the type has such a one."""
+    known = find_arch(value["model_type"]) is not None  # of others numbers may be lists
+    parameters = inspect.signature(config.__init__).parameters if known else {}
     for key, inner in value.items():
         own = inspect.getattr_static(config, key, None)
         why = ""
@@ -224,13 +236,28 @@ def _check_keys(reference: ModelReference, value: dict[str, Any], config: Any) -
         elif key in _COUNTS and not (type(inner) is int and 0 <= inner <= _COUNTS[key]):
             why = f"it is no number from 0 to {_COUNTS[key]}" if inner is not None else ""
         elif key in ("dtype", "torch_dtype") and inner is not None:
-            known = isinstance(inner, str) and _DTYPE.fullmatch(inner)
-            why = "" if known else "it is no type of numbers with a fraction"
+            named = isinstance(inner, str) and _DTYPE.fullmatch(inner)
+            why = "" if named else "it is no type of numbers with a fraction"
+        else:
+            why = _other_kind(key, inner, parameters)
         if why:
             raise RequestError(
                 f"Cannot load model {reference.id!r}: its {CONFIG} has the key {key[:80]!r} with "
                 f"the value {inner!r:.80}: {why}."
             )
+
+
+def _other_kind(key: str, inner: Any, parameters: Mapping[str, inspect.Parameter]) -> str:
+    """Why a value is of another kind than its key's usual one; "" where it is of that."""
+    usual: Any = parameters[key].default if key in parameters else _PLAIN.get(key)
+    if key == "adapters":
+        return "" if inner is None or isinstance(inner, dict) else "it is no object"
+    if type(usual) in (int, float) and not key.endswith("_token_id"):
+        lacking = inner is None and key.endswith("eps")
+        return "it is no number" if lacking or isinstance(inner, (str, list, dict)) else ""
+    if type(usual) is str and inner is not None:
+        return "" if isinstance(inner, str) else "it is no text"
+    return ""
 
 
 def _read(reference: ModelReference, path: Path) -> dict[str, Any]:

@@ -88,6 +88,15 @@ def test_a_map_of_special_tokens_takes_nothing_from_elsewhere(
         refused(load, folder, "'evil'", "special_tokens_map.json", repr(next(iter(values))))
 
 
+@pytest.mark.parametrize("longest", ["x", 0, -3, True])
+def test_a_tokenizers_length_is_a_number_of_tokens(
+    longest: Any, tiny: Callable[[str], str], tmp_path: Path
+) -> None:
+    file = "tokenizer_config.json"
+    folder = put(tiny("roberta"), tmp_path / "evil", file, model_max_length=longest)
+    refused(load_backbone, folder, "'evil'", file, f"model_max_length {longest!r}")
+
+
 @pytest.mark.parametrize(
     ("values", "part"),
     [
@@ -104,6 +113,11 @@ def test_a_map_of_special_tokens_takes_nothing_from_elsewhere(
         ({"torch_dtype": "load"}, "no type of numbers"),
         ({"dtype": "int8"}, "no type of numbers"),
         ({"dtype": {"text_config": "load"}}, "no type of numbers"),
+        ({"layer_norm_eps": "x"}, "no number"),
+        ({"layer_norm_eps": None}, "no number"),
+        ({"chunk_size_feed_forward": [2]}, "no number"),
+        ({"hidden_act": 5}, "no text"),
+        ({"adapters": [1]}, "no object"),
     ],
 )
 def test_keys_that_transformers_obeys_before_it_knows_them(
