@@ -207,7 +207,8 @@ def find_label(columns: Mapping[str, Column]) -> list[Column]:
         if not others and (len(flags) > 2 or _numbered([column.name for column in flags])):
             return flags
         named = " ".join(_typed(column.name) for column in flags)
-        one = (others or flags)[-1]
+        varied = [column for column in flags if len(column.distinct) > 1]
+        one = (others or varied or flags)[-1]
         raise RequestError(
             f"The columns {', '.join(repr(column.name) for column in flags)} hold nothing but 0 "
             "and 1. If each of them is a label that a row has or has not, say --label "

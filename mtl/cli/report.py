@@ -228,11 +228,13 @@ def runs_to_draw(
             raise RequestError(
                 f"--entry {wanted.ref} is of {wanted.manifest.method}, not of --method {method}."
             )
-        if group_of(wanted) not in groups:
+        joined = (runs for runs in groups.values() if any(run.ref == wanted.ref for run in runs))
+        its = groups.get(group_of(wanted)) or next(joined, None)
+        if its is None:
             raise RequestError(
                 f"--entry {wanted.ref} is not among what --suite, --target and --seeds leave."
             )
-        return groups[group_of(wanted)]
+        return its
     named = method or "scalearn"
     fitting = [runs for runs in groups.values() if runs[0].manifest.method == named]
     if len(fitting) == 1:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from mtl.zoo.manifest import Manifest
 
 ORDER = ("adapter", "composition", "control")
+READING = 7
+"""Place of what :func:`mtl.zoo.settings.reading_of` says in a key of :func:`group_of`."""
 
 
 @dataclass(frozen=True)
@@ -203,11 +205,30 @@ def group_of(entry: Entry) -> tuple[Any, ...]:
 
 
 def by_group(entries: Iterable[Entry]) -> dict[tuple[Any, ...], list[Entry]]:
-    """Runs that differ only in their seed, together, by :func:`group_of`; each run once."""
+    """Runs that differ only in their seed, together, by :func:`group_of`; each run once.
+
+    Entries of before do not tell how their task is read. They join the runs of the same data, which
+    are the same texts and labels, and settings, where these were all read in one way and none is of
+    a seed of theirs.
+    """
     groups: dict[tuple[Any, ...], list[Entry]] = {}
     for entry in once(entries):
         groups.setdefault(group_of(entry), []).append(entry)
+    untold = {key for key, runs in groups.items() if not runs[0].manifest.task.get("spec")}
+    for key in sorted(untold):
+        alike = [
+            other for other in groups.keys() - untold if _but_reading(other) == _but_reading(key)
+        ]
+        if len(alike) == 1:
+            seeds = [{run.manifest.seed for run in groups[other]} for other in (key, alike[0])]
+            if not seeds[0] & seeds[1]:
+                groups[alike[0]] += groups.pop(key)
     return groups
+
+
+def _but_reading(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A key of :func:`group_of` without how the task is read; its metric stands in front."""
+    return (*key[:READING], *key[READING + 1 :])
 
 
 def settings_apart(manifests: Sequence[Manifest]) -> list[dict[str, Any]]:

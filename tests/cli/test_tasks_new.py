@@ -261,6 +261,7 @@ def test_objects_are_no_labels(here: Path) -> None:
     (here / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     said = mtl("tasks", "new", "my/x", "--from", "a.jsonl")
     refused(said, "'label.a', 'label.b' hold nothing but 0 and 1", "--label label.a label.b")
+    assert "say which: --label label.a." in said.err  # the other one is 1 in every row
     (here / "b.csv").write_text("text\nsome cat\nold cat\n")
     refused(mtl("tasks", "new", "my/x", "--from", "b.csv"), "only column is 'text'", "one file")
     assert not list(here.rglob("*.yaml"))

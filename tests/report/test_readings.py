@@ -201,3 +201,26 @@ def test_a_choice_of_entries_keeps_what_they_are_compared_with(zoo: Zoo) -> None
     (tested,) = paired_tests([mixed], compared_with([mixed], zoo))
     assert tested.found.gain == pytest.approx(row.gain.mean)
     assert compared_with(zoo.entries(), zoo) == []
+
+
+def test_entries_that_do_not_tell_how_their_task_is_read_join_the_only_reading(zoo: Zoo) -> None:
+    """Those of before have no spec; their data's fingerprint says the same texts and labels."""
+
+    def before(seed: int, value: float) -> None:
+        scores = {"accuracy": {"value": value, "stderr": 0.1, "n": 4}}
+        told = {**task("own"), "headline": "accuracy", "metrics": ["accuracy"]}
+        number = f"{len(zoo.entries()):08x}{0:08x}"
+        metrics = {"dev": scores, "test": scores}
+        store(zoo, manifest(runhash=number, seed=seed, task=told, metrics=metrics))
+
+    before(0, 0.5)
+    (row,) = results(zoo.entries())
+    assert row.scores == {0: 0.5}
+    put(zoo, LONG, 1, 0.6)
+    (row,) = results(zoo.entries())
+    assert row.scores == {0: 0.5, 1: 0.6}
+    put(zoo, LONG, 0, 0.55)  # the same seed again: of another reading, it may be
+    assert sorted(row.seeds for row in results(zoo.entries())) == [[0], [0, 1]]
+    before(7, 0.7)
+    put(zoo, SHORT, 2, 0.4)
+    assert sorted(row.seeds for row in results(zoo.entries())) == [[0, 1], [0, 7], [2]]
