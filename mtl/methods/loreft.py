@@ -7,6 +7,7 @@ from typing import Any
 
 from mtl.engine.settings import Training
 from mtl.errors import RequestError
+from mtl.lazy import later
 from mtl.methods.library import library_method
 
 
@@ -17,7 +18,8 @@ class LoReftSettings:
     Attributes:
         rank: rows of R and W.
         prefix_positions: how many tokens at the start are changed.
-        suffix_positions: how many at the end; 0 by default, because the end is padding in a batch.
+        suffix_positions: how many of the last tokens that are no padding, by R, W and b of their
+            own; a text of fewer is changed at all of them.
         dropout: while training.
     """
 
@@ -59,6 +61,7 @@ METHOD = library_method(
     # What R is made of: Householder vectors, and signs that torch cuts to whole numbers, so that
     # the least decay would make R zero.
     undecayed="projection.parametrizations.weight.original",
+    ready=later("mtl.methods.modules.loreft:ready"),
     summary="low-rank interventions on the first tokens after each layer",
     citation="Wu et al. 2024, arXiv:2404.03592",
     training=Training(

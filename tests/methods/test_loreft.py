@@ -45,3 +45,22 @@ def test_rows_stay_orthonormal_under_weight_decay(
 
 def _projections(encoder: Any) -> list[Any]:
     return [m.projection for m in encoder.modules() if hasattr(m, "learned_source")]
+
+
+@pytest.mark.parametrize(("ahead", "behind"), [(3, 0), (1, 2), (2, 6), (0, 6)])
+def test_a_text_has_one_answer_however_short_it_is(
+    encoder: Any, tokens: Any, jiggle: Any, ahead: int, behind: int
+) -> None:
+    """One text has four tokens, beside others of eleven."""
+    settings = LoReftSettings(rank=2, prefix_positions=ahead, suffix_positions=behind)
+    tuned = attach(encoder, find_method("loreft"), settings, "own")
+    jiggle([p for name, p in tuned.parameters.items() if "learned_source" in name])
+    encoder.eval()
+    sizes = tokens["attention_mask"].sum(1).tolist()
+    assert min(sizes) < 6 < max(sizes)
+    together = encoder(**tokens).last_hidden_state
+    for row, size in enumerate(sizes):
+        alone = encoder(**{key: value[row : row + 1, :size] for key, value in tokens.items()})
+        torch.testing.assert_close(
+            alone.last_hidden_state[0], together[row, :size], rtol=0, atol=1e-5
+        )
