@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mtl.backbone.arch import find_arch
 from mtl.export.proof import says_little
 from mtl.files import finite, write_json, write_text
 from mtl.zoo.card import base_code, fenced, header, table, text
@@ -14,6 +15,7 @@ from mtl.zoo.card_code import (
     IMPORTS,
     TOKENIZER,
     answering_code,
+    copied_types,
     loading_code,
     plugged_code,
     what_heads_read,
@@ -160,6 +162,29 @@ def _load(entry: Entry, record: Mapping[str, Any]) -> str:
         )
         + f"\n\nAdapter and head are called {text(name)}. The weights are there twice, as "
         "safetensors (`use_safetensors=True`) and as tensor-only `.bin` files."
+        + _copied(entry, base.arguments)
+    )
+
+
+def _copied(entry: Entry, arguments: str) -> str:
+    """How to load an encoder whose config.json says a type that ``adapters`` does not know."""
+    base = entry.manifest.base
+    kinds = copied_types(base)
+    if not kinds:
+        return ""
+    arch = find_arch(str(base["type"]))
+    assert arch is not None, base["type"]
+    name = arch.heads.replace("AdapterModel", "Config")
+    code = (
+        f"from transformers import {name}\n\n"
+        f"config = {name}.from_pretrained({arguments})\n"
+        f'config.model_type = "{arch.type}"\n'
+        f"model = AutoAdapterModel.from_pretrained({arguments}, config=config)"
+    )
+    return (
+        f"\n\nIf the encoder's own config.json says {' or '.join(kinds)}, a type that adapters "
+        f"does not know and whose class is a copy of {arch.type}'s, load it so:\n\n"
+        f"{fenced(code, 'python')}"
     )
 
 

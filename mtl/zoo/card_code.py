@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mtl.backbone.arch import Arch, find_arch
+from mtl.backbone.arch import Arch, archs, find_arch
 from mtl.words import printable
 
 if TYPE_CHECKING:
@@ -49,6 +49,20 @@ def loading_code(base: Mapping[str, Any], arguments: str) -> tuple[str, str]:
     arch = find_arch(str(base.get("type"))) or Arch("")
     part = f".{arch.part}" if arch.part else ""
     return arch.auto, f"{arch.auto}.from_pretrained({arguments}){part}"
+
+
+def copied_types(base: Mapping[str, Any]) -> list[str]:
+    """Types that the encoder's own config.json may say in place of the manifest's.
+
+    They are loaded as that type, and ``adapters`` does not know them. Of a model of the Hub its
+    name tells; a folder may hold any.
+    """
+    return [
+        kind
+        for kind, arch in archs().items()
+        if arch.like == base.get("type")
+        and (not base.get("revision") or kind in str(base.get("id")).lower())
+    ]
 
 
 def needs_interface(base: Mapping[str, Any]) -> bool:

@@ -193,6 +193,31 @@ def test_a_camembert_is_a_roberta(bases: ModuleType, tmp_path: Path) -> None:
         assert torch.equal(ours, theirs(**inputs).last_hidden_state)
 
 
+def test_the_card_says_how_adapters_loads_a_camembert(
+    mini: Path, bases: ModuleType, tmp_path: Path
+) -> None:
+    """It knows no such type: ``AutoAdapterModel`` of the folder ends in an error."""
+    import mtl as face
+
+    model = bases.write_tiny("camembert", tmp_path / "camembert")
+    trained = ["--suite", "mini", "--task", "mood", "--model", str(model), "--lr", "0.02"]
+    ref = mtl("train", *trained, "--epochs", "2", "--json").json["runs"][0]["ref"]
+    out = tmp_path / "out"
+    assert mtl("export", ref, out, "--to", "adapters", "--model", str(model)).code == 0
+    card = (out / "README.md").read_text(encoding="utf-8")
+    plain, copied = (part.partition("```")[0] for part in card.split("```python\n")[1:3])
+    kept = plain.replace(
+        "model = AutoAdapterModel.from_pretrained(FOLDER_OF_THE_ENCODER)\n", copied
+    )
+    assert kept != plain
+    texts = ["every cat is happy today", "a bird"]
+    code = kept.replace("FOLDER_OF_THE_ENCODER", repr(str(model))).replace("FOLDER", repr(str(out)))
+    found: dict[str, Any] = {"print": lambda *_: None}
+    exec(code.replace('["text 1"]', repr(texts)), found)
+    answers = face.load(ref, zoo=mini, model=str(model)).predict(texts, scores=True)
+    torch.testing.assert_close(found["logits"], torch.from_numpy(answers.raw), atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("kind", "method"),
     [
