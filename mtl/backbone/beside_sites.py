@@ -286,7 +286,7 @@ class _Vmapped:
 
 def _is_site(module: nn.Module) -> bool:
     if getattr(module, "use_gating", False):
-        raise UnfitError("a gate that is the mean over all tokens, padding among them")
+        raise UnfitError("a gate that is a mean over the tokens of a row, of which a pass has more")
     return isinstance(module, (LoRA, IA3, Adapter, FusionSite))
 
 

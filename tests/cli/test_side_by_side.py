@@ -329,7 +329,7 @@ def test_killed_together_each_goes_on_alone_and_the_other_way_round(
         ("bitfit", "trains at no site"),
         ("madakron-full", "draws"),
         ("adalora", "of its own"),
-        ("unipelt-ap", "mean over all tokens"),
+        ("unipelt-ap", "mean over the tokens of a row"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_reason_before_any_step(
