@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mtl.cli.grid import Point
+from mtl.data.unseen import unseen_labels
 from mtl.engine.folder import RunFolder
 from mtl.engine.hardware import cpu_has_bf16, device_name, resolve_precision
 from mtl.methods.method import settings_dict
@@ -107,6 +108,7 @@ class Plan:
                 "task": task,
                 "protocol": data.protocol,
                 "rows": {split: int(size) for split, size in data.sizes.items()},
+                "notes": [*data.notes, *unseen_labels(data)],
             }
             for run in self.runs
             for task, data in run.datas.items()

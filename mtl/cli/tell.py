@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SHOWN = 30
 """Rows of the table, at most."""
+NOTES = 8
+"""Remarks on which rows are used, at most."""
 WIDTH = 110
 EMULATED = " (emulated: this processor has neither AVX512-BF16 nor AMX, and fp32 is faster on it)"
 
@@ -45,6 +47,9 @@ def block_text(plan: Plan, *, candidates: bool = False) -> str:
     ]  # fmt: skip
     if len(tasks) == 1 or plan.runs[0].joint:
         lines += [("task" if len(tasks) == 1 else "tasks", _rows_text(task)) for task in tasks]
+    noted = [f"{task['task']}: {note}" for task in tasks for note in task["notes"]]
+    more = [f"… and {len(noted) - NOTES} more (--json)"] if len(noted) > NOTES else []
+    lines += [("rows", text) for text in [*dict.fromkeys(noted[:NOTES]), *more]]
     methods = list(dict.fromkeys(run.method for run in plan.runs))
     counts = told["parameters"]
     trained = [f"{m}, {counts[m]} parameters" if counts.get(m) else m for m in methods]

@@ -60,7 +60,7 @@ def baselines_told(rows: Sequence[Row]) -> list[tuple[str, Any, str, str]]:
     for (task, train), same in found.items():
         marks = [_mark(row) for row in same.values()]
         for text, own in zip(same, marks, strict=True):
-            kept = [value for key, value in own.items() if any(value != m[key] for m in marks)]
+            kept = [value for key, value in own.items() if any(value != m.get(key) for m in marks)]
             told.append((task, train, ", ".join(filter(None, kept)), text))
     return told
 
@@ -71,8 +71,12 @@ def _mark(row: Row) -> dict[str, str]:
     from mtl.zoo.settings import settings_text
 
     reads = (*ROW_SETTINGS, "data", "max_length", "pair")
-    read = {k: v for k, v in row.settings.items() if k in reads or k.startswith("task.")}
-    return {"base": f"base {row.base}", "metric": row.metric, "read": settings_text(read)}
+    read = {
+        key: settings_text({key: value})
+        for key, value in row.settings.items()
+        if key in reads or key.startswith("task.")
+    }
+    return {"base": f"base {row.base}", "metric": row.metric, **read}
 
 
 def baseline_lines(rows: Sequence[Row]) -> str:

@@ -191,3 +191,24 @@ def test_missing_sources_say_which_flags_they_share(
     assert "epochs (--epochs)" in said.err
     assert "then average on mini/same." in said.err
     assert "sources   3: mini/mood:pfeiffer/seed0-" in said.err
+
+
+def test_a_plan_says_what_of_the_rows_is_unusual(mini: Path, tmp_path: Path) -> None:
+    rows = [f"old cat {n},{'ab'[n % 2]}\n" for n in range(40)]
+    (tmp_path / "train.csv").write_text("text,label\n" + "".join(rows))
+    (tmp_path / "test.csv").write_text("text,label\nbig bird,a\nsmall bird,d\nlast bird,d\n")
+    (tmp_path / "own.yaml").write_text(
+        "id: my/own\ndata: {files: {train: train.csv, test: test.csv}}\nkind: classification\n"
+        "inputs: ['{text}']\nlabel_column: label\nlabels: [a, b, d]\nmetrics: [accuracy]\n"
+        "max_length: 32\nstratify: false\n"
+    )
+    line = ["--task", tmp_path / "own.yaml", "--recipe", "none", "--dry-run"]
+    unseen = "test: 2 of 3 rows have a label that no training row has: 'd'"
+    assert f"my/own: {unseen}" in mtl("train", *line).out
+    said = mtl("train", *line, "--shots-per-class", "2", "--json").json["plan"]["tasks"]
+    assert said[0]["notes"][:2] == [
+        "train: 2 shots per class, draw 0",
+        "train: fewer than 2 rows of 'd' (0)",
+    ]
+    assert unseen in said[0]["notes"]
+    assert mtl("train", *LINE, "--dry-run", "--json").json["plan"]["tasks"][0]["notes"] == []
