@@ -326,6 +326,12 @@ def stays_as_it_is(loaded: Loaded) -> bool:
     manifest = loaded.entry.manifest
     if manifest.kind != "adapter" or find_method(manifest.method).composes == "bottleneck":
         return False
+    if manifest.method_settings.get("gate_padding") is False:
+        raise RequestError(
+            f"Cannot export {loaded.entry.ref} to adapters: stock adapters takes the mean of its "
+            "gates over padding, too, and answers in a padded batch would be others. Nearest: --to "
+            "onnx, or train it as stock adapters would (--set gate_padding=true)."
+        )
     if manifest.weights == "adapters":
         config = read_json(loaded.entry.folder / "adapter_config.json")["config"]
         if not str(config.get("architecture") or "").startswith("mtl_"):

@@ -106,6 +106,16 @@ def test_stock_adapters_that_are_no_bottleneck_go_out_as_they_are(
     assert not (tmp_path / "b").exists()
 
 
+def test_gates_over_real_tokens_are_nothing_for_stock_adapters(mini: Path, tmp_path: Path) -> None:
+    line = ["--suite", "mini", "--task", "mood", "--epochs", "1", "--json", "--method"]
+    ref = mtl("train", *line, "unipelt-ap").json["runs"][0]["ref"]
+    said = mtl("export", ref, tmp_path / "out", "--to", "adapters")
+    refused(said, "gates over padding, too", "--to onnx", "--set gate_padding=true")
+    assert not (tmp_path / "out").exists()
+    ref = mtl("train", *line, "unipelt-ap", "--set", "gate_padding=true").json["runs"][0]["ref"]
+    assert mtl("export", ref, tmp_path / "out", "--to", "adapters").code == 0
+
+
 def test_fusion_is_refused_and_leaves_nothing(stocked: Path, tmp_path: Path) -> None:
     line = ["--target", "same", "--suite", "mini", "--epochs", "1", "--json", "--method", "fusion"]
     ref = mtl("compose", *line).json["runs"][0]["ref"]
