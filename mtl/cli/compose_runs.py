@@ -118,7 +118,7 @@ def search_told(request: Request, sources: int) -> str:
 
 
 def search_dict(request: Request, sources: int) -> dict[str, Any]:
-    """The same for ``--json``: what it may cost at most, in runs of the full length."""
+    """The same for ``--json``; the cost at most, in runs of the full length, is that on dev."""
     return {
         "sources": sources,
         "budget": _budget(request),

@@ -36,7 +36,9 @@ def search_text(sources: int, methods: int, budget: float, minutes: float | None
             f"{min(most, budget):g} full runs cost at most{limit}{clock}:",
             *(told if sources > 1 else [told[0], *told[2:]]),
             "Sets are judged by 'average' on features computed once, where that can be; where dev "
-            "is small, on folds.",
+            "is small, on folds,",
+            "which cost more, with an own adapter for each: up to "
+            f"{budget:g} full runs (--trials).",
             "Trials of before are not made again. What is chosen is then composed.",
         ]
     )

@@ -148,6 +148,7 @@ def test_a_dry_run_says_what_the_search_will_do_and_cost(stocked: Path) -> None:
     assert "single   0.25 of a run each: each source alone, all together, what 'auto'" in said.out
     assert "among 3 sources comes first. It trains what 11 full runs cost at most:" in said.out
     assert "among     3: mini/mood:pfeiffer/seed0-" in said.out
+    assert "which cost more, with an own adapter for each: up to 12 full runs" in said.out
     assert "scalearn/seed0" not in said.out  # which composition it will be is not known
     told = mtl("compose", *LINE, "--dry-run", "--trials", "9", "--json").json
     assert told["runs"] == []
