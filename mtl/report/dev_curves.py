@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 PANELS = 24
 """More of them no page shows."""
 _COLOURS = ("#1f5fa8", "#c8553d", "#3a7d44", "#8a5fbf", "#b8860b", "#4a4a4a", "#0f8b8d", "#c2185b")
+_STYLES = ("-", "--", ":")
+LOOKS = len(_COLOURS) * len(_STYLES)
+"""Lines that can be told apart."""
 
 
 @dataclass
@@ -89,6 +92,23 @@ def _labels(entries: Sequence[Entry]) -> dict[int, str]:
     return found
 
 
+def _places(lines: Sequence[Line], known: Mapping[str, int]) -> list[tuple[Line, int]]:
+    """The lines of a panel by their labels, each with the place of its colour.
+
+    A label has one colour in all panels; a second line of the same label the next one that is free.
+    Of more labels than there are colours and styles, those of each panel are counted by themselves.
+    """
+    if len(known) > LOOKS:
+        return [(line, place) for place, line in enumerate(lines)]
+    taken: dict[int, Line] = {}
+    for line in sorted(lines, key=lambda line: line.label):
+        place = known[line.label]
+        while place in taken:
+            place += len(known)
+        taken[place] = line
+    return [(line, place) for place, line in taken.items()]
+
+
 def draw_dev_curves(curves: Mapping[tuple[str, str], Sequence[Line]], path: Path) -> None:
     """Draw a panel per task, a line per method and settings, thin ones for its seeds.
 
@@ -106,11 +126,13 @@ def draw_dev_curves(curves: Mapping[tuple[str, str], Sequence[Line]], path: Path
     down = -(-len(curves) // across)
     figure = new_figure(5.2 * across, 3.6 * down, 110)
     told = []
+    labels = {line.label for lines in curves.values() for line in lines}
+    known = {label: place for place, label in enumerate(sorted(labels))}
     for number, ((task, metric), lines) in enumerate(curves.items(), start=1):
         axes = figure.add_subplot(down, across, number)
-        for place, line in enumerate(lines):
+        for line, place in _places(lines, known):
             colour = _COLOURS[place % len(_COLOURS)]
-            style = ("-", "--", ":")[place // len(_COLOURS) % 3]
+            style = _STYLES[place // len(_COLOURS) % len(_STYLES)]
             for seed, points in line.seeds.items():
                 axes.plot(*zip(*points, strict=True), color=colour, alpha=0.35, lw=0.8, ls=style)
                 kept = dict(points).get(line.selected[seed])

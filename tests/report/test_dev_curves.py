@@ -69,3 +69,16 @@ def test_lines_means_and_what_is_lost(tmp_path: Path) -> None:
 def test_more_panels_than_a_picture_shows(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="--target"):
         draw_dev_curves({(f"t/{n}", "accuracy"): [] for n in range(25)}, tmp_path / "x.png")
+
+
+def test_a_label_has_one_colour_in_all_panels() -> None:
+    """The same settings were blue for one task and red for the next."""
+    from mtl.report.dev_curves import LOOKS, Line, _places
+
+    known = {"a": 0, "b": 1, "c": 2}
+    one = _places([Line("c"), Line("a")], known)
+    two = _places([Line("b"), Line("c"), Line("c")], known)
+    assert [(line.label, place) for line, place in one] == [("a", 0), ("c", 2)]
+    assert [(line.label, place) for line, place in two] == [("b", 1), ("c", 2), ("c", 5)]
+    many = {str(n): n for n in range(LOOKS + 1)}
+    assert [place for _, place in _places([Line("7"), Line("3")], many)] == [0, 1]
