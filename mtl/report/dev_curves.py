@@ -92,13 +92,21 @@ def _labels(entries: Sequence[Entry]) -> dict[int, str]:
     return found
 
 
-def _places(lines: Sequence[Line], known: Mapping[str, int]) -> list[tuple[Line, int]]:
+def known_labels(curves: Mapping[tuple[str, str], Sequence[Line]]) -> dict[str, int]:
+    """Every label of all panels, and the place of its colour."""
+    labels = {line.label for lines in curves.values() for line in lines}
+    return {label: place for place, label in enumerate(sorted(labels))}
+
+
+def places_of(
+    lines: Sequence[Line], known: Mapping[str, int], looks: int = LOOKS
+) -> list[tuple[Line, int]]:
     """The lines of a panel by their labels, each with the place of its colour.
 
     A label has one colour in all panels; a second line of the same label the next one that is free.
     Of more labels than there are colours and styles, those of each panel are counted by themselves.
     """
-    if len(known) > LOOKS:
+    if len(known) > looks:
         return [(line, place) for place, line in enumerate(lines)]
     taken: dict[int, Line] = {}
     for line in sorted(lines, key=lambda line: line.label):
@@ -125,12 +133,10 @@ def draw_dev_curves(curves: Mapping[tuple[str, str], Sequence[Line]], path: Path
     across = min(3, len(curves))
     down = -(-len(curves) // across)
     figure = new_figure(5.2 * across, 3.6 * down, 110)
-    told = []
-    labels = {line.label for lines in curves.values() for line in lines}
-    known = {label: place for place, label in enumerate(sorted(labels))}
+    told, known = [], known_labels(curves)
     for number, ((task, metric), lines) in enumerate(curves.items(), start=1):
         axes = figure.add_subplot(down, across, number)
-        for line, place in _places(lines, known):
+        for line, place in places_of(lines, known):
             colour = _COLOURS[place % len(_COLOURS)]
             style = _STYLES[place // len(_COLOURS) % len(_STYLES)]
             for seed, points in line.seeds.items():

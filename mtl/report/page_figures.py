@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mtl.report.dev_curves import known_labels, places_of
 from mtl.report.html import text
 from mtl.report.svg import (
     DASHES,
@@ -247,14 +248,15 @@ def _steps(x: Scale, y: Scale, best: Sequence[Point]) -> str:
 
 def all_curves(found: Mapping[tuple[str, str], Sequence[Line]]) -> str:
     """A drawing per task: dev over the steps of training."""
+    known = known_labels(found)
     drawn = [
-        _curve(number, printable(f"{task}: dev {metric}"), lines)
+        _curve(number, printable(f"{task}: dev {metric}"), lines, known)
         for number, ((task, metric), lines) in enumerate([*found.items()][:PANELS])
     ]
     return grid(drawn, len(found) - PANELS)
 
 
-def _curve(number: int, title: str, lines: Sequence[Line]) -> str:
+def _curve(number: int, title: str, lines: Sequence[Line], known: Mapping[str, int]) -> str:
     shown = lines[:CURVES]
     right, left, bottom = WIDTH - 8, 44, 180
     every = [point for line in shown for points in line.seeds.values() for point in points]
@@ -262,7 +264,7 @@ def _curve(number: int, title: str, lines: Sequence[Line]) -> str:
     y = scale_of((value for _, value in every), bottom, 8)
     shapes = [upright(y, left, right), across(x, 8, bottom, "step")]
     keys, said = [], []
-    for place, line in enumerate(shown):
+    for line, place in places_of(shown, known, SERIES * len(DASHES)):
         colour, dash = f"s{place % SERIES}", DASHES[place // SERIES % len(DASHES)]
         for seed, points in [*line.seeds.items()][:THIN]:
             if len(line.seeds) > 1:

@@ -73,12 +73,26 @@ def test_more_panels_than_a_picture_shows(tmp_path: Path) -> None:
 
 def test_a_label_has_one_colour_in_all_panels() -> None:
     """The same settings were blue for one task and red for the next."""
-    from mtl.report.dev_curves import LOOKS, Line, _places
+    from mtl.report.dev_curves import LOOKS, Line, places_of
 
     known = {"a": 0, "b": 1, "c": 2}
-    one = _places([Line("c"), Line("a")], known)
-    two = _places([Line("b"), Line("c"), Line("c")], known)
+    one = places_of([Line("c"), Line("a")], known)
+    two = places_of([Line("b"), Line("c"), Line("c")], known)
     assert [(line.label, place) for line, place in one] == [("a", 0), ("c", 2)]
     assert [(line.label, place) for line, place in two] == [("b", 1), ("c", 2), ("c", 5)]
     many = {str(n): n for n in range(LOOKS + 1)}
-    assert [place for _, place in _places([Line("7"), Line("3")], many)] == [0, 1]
+    assert [place for _, place in places_of([Line("7"), Line("3")], many)] == [0, 1]
+
+
+def test_the_page_colours_labels_alike_in_all_drawings() -> None:
+    import re
+
+    from mtl.report.dev_curves import Line
+    from mtl.report.page_figures import all_curves
+
+    lines = {name: Line(name, {0: [(1, 0.5), (2, 0.6)]}, {0: 2}) for name in ("a", "b", "c")}
+    drawn = all_curves(
+        {("t/x", "f1"): [lines["c"], lines["a"]], ("t/y", "f1"): [lines["b"], lines["c"]]}
+    )
+    both = [*["s0", "s2"] * 2, *["s1", "s2"] * 2]  # lines, and the key below them
+    assert re.findall(r'class="line (s\d)', drawn) == both
