@@ -197,6 +197,7 @@ def test_what_is_said_of_which_result(mini: Path) -> None:
     assert set(findings(having(0.6, 0.5, 0.8, 0.3))) == {"probe"}
     assert set(findings(having(0.6, 0.5, 0.61, 0.3))) == set()
     assert set(findings(having(0.8, 0.5, 0.5, 0.68))) == {"losses"}
+    assert set(findings(having(0.96, 0.5, 0.5, 0.68))) == set()  # all is learned, in small scores
     assert hardly_moved(having(0.8, 0.5, 0.5, 0.63)) is not None
     assert hardly_moved(having(0.8, 0.5, 0.5, 0.61)) is None  # a tenth of 0.69 below it
     (said,) = remarks(having(0.51, 0.5, 0.5, 0.3))
