@@ -40,7 +40,10 @@ def test_an_empty_cell_of_numbers_stays_empty(tmp_path: Path) -> None:
 
 
 def test_rows_as_dicts_have_the_columns_of_all_of_them() -> None:
-    rows = [{"premise": "a"}, {"premise": "b", "hypothesis": "c", "user": "7"}]
+    rows: list[dict[str, str]] = [
+        {"premise": "a", "hypothesis": ""},
+        {"premise": "b", "hypothesis": "c", "user": "7"},
+    ]
     for given in (rows, rows[::-1]):
         found = to_table(load_task("demo/entail"), given).to_pylist()
         assert sorted(found, key=lambda row: row["premise"])[1] == rows[1]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from mtl.backbone import load_backbone
 from mtl.methods import attach, find_method
 from mtl.methods.method import load, make_settings, settings_dict
 from mtl.methods.modules.unipelt import gates
@@ -56,6 +58,18 @@ def test_padding_changes_no_answer(
     assert (answers(plain, tokens) - alone(plain, tokens)).abs().max() > 1e-3
     assert "gate_padding" not in settings_dict(old)
     assert settings_dict(settings_of(method))["gate_padding"] is False
+
+
+def test_padding_changes_no_answer_beside_relative_positions(
+    tiny: Callable[[str], str], jiggle: Any
+) -> None:
+    encoder, method = load_backbone(tiny("deberta-v2")).encoder(), find_method("unipelt-apl")
+    tuned = attach(encoder, method, settings_of(method), "own")
+    jiggle(tuned.parameters.values(), 0.5)
+    encoder.double().eval()
+    ids = torch.tensor([[2, 7, 8, 9, 6, 3], [2, 8, 3, 0, 0, 0]])
+    tokens = {"input_ids": ids, "attention_mask": (ids != 0).long()}
+    torch.testing.assert_close(answers(encoder, tokens), alone(encoder, tokens))
 
 
 def test_gradients_reach_the_gates_past_padding(encoder: Any, tokens: Any, jiggle: Any) -> None:
