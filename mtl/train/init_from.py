@@ -78,22 +78,23 @@ def _entry(asked: str, method: str, base: Mapping[str, Any], workspace: Workspac
     _, at, digest = asked.rpartition(AT)
     if at:
         return zoo.get(digest)
+    # tasks first: "cb" may be how the digest of some entry begins
+    found = [
+        entry
+        for entry in zoo.entries(kind="adapter", task=asked, method=method, seed=0)
+        if same_base(entry.manifest.base, base)
+    ]
+    found = drawn(found)
+    found = [entry for entry in found if not is_cut(entry)] or found
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise RequestError(
+            f"--init-from {asked} may mean any of {', '.join(e.ref for e in found)}: name one."
+        )
     try:
         return zoo.get(asked)
     except RequestError as error:
-        found = [
-            entry
-            for entry in zoo.entries(kind="adapter", task=asked, method=method, seed=0)
-            if same_base(entry.manifest.base, base)
-        ]
-        found = drawn(found)
-        found = [entry for entry in found if not is_cut(entry)] or found
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise RequestError(
-                f"--init-from {asked} may mean any of {', '.join(e.ref for e in found)}: name one."
-            ) from error
         tasks = {entry.manifest.task["id"] for entry in zoo.entries(kind="adapter", method=method)}
         raise RequestError(
             f"--init-from {asked}: the zoo {zoo.root} holds no {method} adapter of a task of this "

@@ -22,7 +22,7 @@ from mtl.runs.settings import Overrides
 from mtl.tasks import load_recipe, load_suite, load_task
 from mtl.train.init_from import STORED_OTHERWISE
 from mtl.train.stage_one import plan_train
-from mtl.zoo import open_zoo
+from mtl.zoo import Zoo, open_zoo
 
 SHORT = ["--suite", "mini", "--max-steps", "3", "--eval-every", "3"]
 SETTINGS: dict[str, dict[str, Any]] = {"adalora": {"target_rank": 1, "rank": 3}}
@@ -147,6 +147,15 @@ def test_the_adapter_of_a_task_is_the_one_that_was_drawn(stocked: Path) -> None:
     ]
     test = [entry.manifest.headline() or {} for entry in (alone, drawn)]
     assert row["gain"]["mean"] == pytest.approx(test[0]["value"] - test[1]["value"])
+
+
+def test_a_task_goes_before_a_digest_that_begins_alike(
+    stocked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = open_zoo(stocked).get("shared/pfeiffer/seed0")
+    monkeypatch.setattr(Zoo, "get", lambda zoo, key: shared)  # as if it began with "mood"
+    said = mtl("train", *SHORT, "--task", "same", "--init-from", "mood", "--dry-run")
+    assert "init_from=mini/mood/pfeiffer" in said.out.replace("\n", "").replace(" ", "")
 
 
 @recommends("train/init_from.py", "Name a task, or an entry")
